@@ -1,0 +1,188 @@
+"""The manifest: what a cache holds and who made it, as a frozen record and as JSON."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from stdpipe.cache.durable import replace, seal, unseal
+from stdpipe.cache.errors import CacheError
+from stdpipe.cache.layout import (
+    DTYPES,
+    FORMAT_VERSION,
+    MANIFEST,
+    TARGETS,
+    ArraySpec,
+    array_spec,
+)
+
+Fact = str | int | float | bool | None
+
+
+def load_manifest(root: Path) -> "Manifest":
+    """The manifest of the cache at `root`. Raises CacheError: absent, damaged, other version."""
+    try:
+        content = unseal((root / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CacheError(f"{root} is not a cache (no {MANIFEST}): check the path") from error
+    except ValueError as error:
+        raise CacheError(f"{root / MANIFEST} is damaged: restore it from a backup") from error
+    return Manifest.from_json(content, where=str(root))
+
+
+def save_manifest(root: Path, manifest: "Manifest") -> None:
+    """Write manifest.json whole, or not at all."""
+    replace(root / MANIFEST, seal(manifest.to_json(), indent=1))
+
+
+def difference(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """The first of `wanted`'s facts that `made` does not share, naming both; None if all agree.
+
+    Returns text such as "teacher 'edvr-l', but 'edvr-m' was asked for; use another --cache or
+    the same --teacher".
+    """
+    for name, value in wanted.items():
+        if name not in made or made[name] != value:
+            got = repr(made[name]) if name in made else "no value"
+            return (
+                f"{name} {got}, but {value!r} was asked for; "
+                f"use another --cache or the same {_remedy(name)}"
+            )
+    return None
+
+
+def refuse_difference(root: Path, made: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raise CacheError naming the first difference between what is there and what is wanted."""
+    text = difference(made, wanted)
+    if text is not None:
+        raise CacheError(f"cache {root} was made by {text}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a cache holds. Raises CacheError for contradictory fields.
+
+    Everything but `notes` is the cache's identity (`cache_id`).
+    """
+
+    made_by: dict[str, Fact]
+    """Opaque facts: teacher, weights_sha256, degradation, views, seed, layer..."""
+    entries: tuple[str, ...]
+    """Entry keys in array order."""
+    frames: int
+    channels: int
+    height: int
+    """HR pixels."""
+    width: int
+    """HR pixels."""
+    targets: tuple[str, ...] = TARGETS
+    """Names of the stored arrays, in the order of layout.TARGETS."""
+    encoding: str = "float16"
+    """How values lie on disk: float32 or float16."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """Free: measured errors, warnings, software versions. Any JSON."""
+    format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], where: str = "manifest") -> "Manifest":
+        """The manifest in a JSON object. Raises CacheError: other version, keys, or identity."""
+        _check_version(content.get("format_version"), where)
+        names = {item.name for item in fields(cls)}
+        odd = names.symmetric_difference(content.keys() - {"cache_id"})
+        if odd:
+            raise CacheError(f"{where}: missing or unknown manifest fields {sorted(odd)}")
+        values = {name: content[name] for name in names}
+        lists = {name: tuple(content[name]) for name in ("entries", "targets")}
+        manifest = cls(**(values | lists))
+        if content.get("cache_id") != manifest.cache_id:
+            raise CacheError(f"{where}: the manifest's cache_id does not fit its fields")
+        return manifest
+
+    def __post_init__(self) -> None:
+        _check_version(self.format_version, "manifest")
+        sizes = {name: getattr(self, name) for name in ("frames", "channels", "height", "width")}
+        for name, size in sizes.items():
+            if not isinstance(size, int) or size < 1:
+                raise CacheError(f"{name} is {size!r}: give a whole number of 1 or more")
+        if self.encoding not in DTYPES:
+            raise CacheError(f"encoding {self.encoding!r} is unknown: use one of {list(DTYPES)}")
+        known = tuple(name for name in TARGETS if name in self.targets)
+        if not known or self.targets != known:
+            raise CacheError(f"targets {self.targets!r}: name some of {TARGETS}, in that order")
+        _check_entries(self.entries)
+        clash = self.made_by.keys() & self.facts(made_by=False).keys()
+        if clash:
+            raise CacheError(f"made_by must not hold {sorted(clash)}: these are own fields")
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields and the cache_id as a JSON object."""
+        return asdict(self) | {"cache_id": self.cache_id}
+
+    def facts(self, made_by: bool = True) -> dict[str, Any]:
+        """Every fact a reader may expect, flat: made_by, then encoding, shape and clip list."""
+        own = ("encoding", "targets", "frames", "channels", "height", "width")
+        facts = dict(self.made_by) if made_by else {}
+        facts |= {name: getattr(self, name) for name in own}
+        return facts | {"entries_digest": self.entries_digest}
+
+    @cached_property
+    def entries_digest(self) -> str:
+        """sha256 (hex) over the entry keys in order."""
+        return _sha256(list(self.entries))
+
+    @cached_property
+    def cache_id(self) -> str:
+        """sha256 (hex) over everything but the notes."""
+        identity = asdict(self)
+        del identity["notes"]
+        return _sha256(identity)
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Entry key -> position along the arrays' first axis."""
+        return {key: position for position, key in enumerate(self.entries)}
+
+    @cached_property
+    def arrays(self) -> dict[str, ArraySpec]:
+        """Target name -> how it lies on disk."""
+        sizes = {name: getattr(self, name) for name in ("frames", "channels", "height", "width")}
+        entries = len(self.entries)
+        return {
+            name: array_spec(name, encoding=self.encoding, entries=entries, **sizes)
+            for name in self.targets
+        }
+
+
+def _remedy(name: str) -> str:
+    """What the user gives to change a fact: an option, or the clips themselves."""
+    if name in ("frames", "channels", "height", "width", "entries_digest"):
+        return "clips and teacher"
+    return "--" + name.removesuffix("_sha256").replace("_", "-")
+
+
+def _check_version(version: object, where: str) -> None:
+    if version != FORMAT_VERSION:
+        raise CacheError(
+            f"{where} has format version {version!r}, this stdpipe reads {FORMAT_VERSION}: "
+            "use the stdpipe that made it, or extract again"
+        )
+
+
+def _check_entries(entries: tuple[str, ...]) -> None:
+    if not entries:
+        raise CacheError("a cache needs at least one entry: the list of clips is empty")
+    seen: set[str] = set()
+    for key in entries:
+        if not isinstance(key, str) or not key:
+            raise CacheError(f"entry key {key!r} is not a text: give one a clip")
+        if key in seen:
+            raise CacheError(f"entry key {key!r} occurs twice: list every clip once")
+        seen.add(key)
+
+
+def _sha256(content: object) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

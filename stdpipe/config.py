@@ -1,0 +1,164 @@
+"""Every option of the two kinds of training: a key, its default, one sentence with the unit.
+
+A YAML file or `--set key=value` changes them; configs/paper.yaml lists them all. The dataclasses
+stop at the stages: models and stores get plain arguments.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from stdpipe.models.zoo import nearest
+
+SCHEMES = ("none", "sd", "td", "std")
+ATTENTIONS = ("sum", "sum2", "max2")
+
+
+@dataclass(frozen=True)
+class Training:
+    """What both kinds of training share."""
+
+    steps: int = 800_000
+    """Optimiser steps in all, warm-up included."""
+    batch: int = 2
+    """Clips a step."""
+    patch: int = 256
+    """Side of the square HR crop, in pixels; a multiple of 16."""
+    lr: float = 1e-4
+    """Adam's first learning rate."""
+    schedule: str = "halve"
+    """How it falls: "halve" every lr_halve_every steps, or "cosine" to zero at the last step."""
+    lr_halve_every: int = 200_000
+    """Steps between halvings."""
+    max_grad_norm: float = 0.0
+    """Gradients are scaled down to this norm; 0 leaves them alone."""
+    seed: int = 0
+    """Of initial weights, order, crops and (in extract-teacher) orientations."""
+    amp: str = "none"
+    """Mixed precision: "none", "bf16" or "fp16" (with loss scaling)."""
+    workers: int = 1
+    """Processes that read and degrade clips; 0 does it in the training process."""
+    log_every: int = 50
+    """Steps between lines of metrics.jsonl."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+
+    def __post_init__(self) -> None:
+        _positive(
+            self, "steps", "batch", "patch", "lr", "lr_halve_every", "log_every", "save_every"
+        )
+        _one_of("schedule", self.schedule, ("halve", "cosine"))
+        _one_of("amp", self.amp, ("none", "bf16", "fp16"))
+        if self.patch % 16:
+            raise ValueError(f"patch must be a multiple of 16 HR pixels, got {self.patch}")
+
+
+@dataclass(frozen=True)
+class TeacherTraining(Training):
+    """train-teacher: Charbonnier on one random frame a clip."""
+
+    steps: int = 600_000
+    lr: float = 4e-4
+    schedule: str = "cosine"
+    batch: int = 32
+    max_grad_norm: float = 10.0
+    """Unbounded, EDVR's offsets can explode (xinntao/EDVR issues 16, 62)."""
+    tsa_steps: int = 0
+    """First steps in which the TSA fusion alone is trained, after --init from a net without TSA."""
+
+
+@dataclass(frozen=True)
+class StudentTraining(Training):
+    """train-student: L = L_rec + lambda1 L_SD + lambda2 L_TD (paper, Eq. 9)."""
+
+    scheme: str = "std"
+    """"none", "sd", "td" or "std"."""
+    warmup_steps: int = 20_000
+    """First steps with L_rec alone; no cache is read then."""
+    lambda1: float = 1.0
+    """Weight of L_SD."""
+    lambda2: float = 100.0
+    """Weight of L_TD."""
+    attention: str = "sum2"
+    """Map of Eqs. 1 to 3: "sum", "sum2" or "max2"; only "sum2" can be read without f_sr."""
+    attention_norm: str = "none"
+    """"l2" divides each map by its norm before comparing (Zagoruyko); the paper does not say."""
+    memory: str = "trained"
+    """The ConvLSTM: "trained" with the student (the paper's rule) or "frozen" as initialised."""
+    td_scale: str = "none"
+    """"variance" divides L_TD by the variance of the teacher's cell, so collapse gains nothing."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of("scheme", self.scheme, SCHEMES)
+        _one_of("attention", self.attention, ATTENTIONS)
+        _one_of("attention_norm", self.attention_norm, ("none", "l2"))
+        _one_of("memory", self.memory, ("trained", "frozen"))
+        _one_of("td_scale", self.td_scale, ("none", "variance"))
+        if self.scheme != "none" and self.warmup_steps >= self.steps:
+            raise ValueError(
+                f"warmup_steps ({self.warmup_steps}) leaves nothing of steps ({self.steps}) to "
+                f"scheme {self.scheme!r}; lower warmup_steps or raise steps"
+            )
+
+
+Options = TypeVar("Options", bound=Training)
+
+
+def load(cls: type[Options], file: Path | None, assignments: Sequence[str]) -> Options:
+    """Defaults, then a YAML file, then key=value pairs; ValueError in one line."""
+    given = _read_yaml(file) if file else {}
+    for item in assignments:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(f"--set {item!r} should read key=value")
+        given[key] = yaml.safe_load(value)
+    return from_mapping(cls, given)
+
+
+def from_mapping(cls: type[Options], given: Mapping[str, Any]) -> Options:
+    """Check names and types; ValueError names the nearest known key."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for key, value in given.items():
+        if key not in fields:
+            raise ValueError(f"unknown config key {key!r}{nearest(key, fields)}")
+        if not _fits(value, fields[key].type):
+            raise ValueError(f"{key} should be {fields[key].type.__name__}, got {value!r}")  # type: ignore[union-attr]
+    return cls(**{k: fields[k].type(v) for k, v in given.items()})  # type: ignore[operator]
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no config file {file}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} should hold key: value lines")
+    return content
+
+
+def _fits(value: object, kind: object) -> bool:
+    if kind is float:  # YAML 1.1 reads 1e-4 as text
+        try:
+            float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            return False
+        return not isinstance(value, bool)
+    return type(value) is kind
+
+
+def _positive(options: object, *names: str) -> None:
+    for name in names:
+        if getattr(options, name) <= 0:
+            raise ValueError(f"{name} must be above zero, got {getattr(options, name)}")
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} {value!r} is unknown{nearest(value, known)}")

@@ -1,0 +1,112 @@
+"""A view: how a clip is looked at (orientation, perhaps a crop), and all randomness that picks one.
+
+Orientation comes before degradation: a flip turns sampling phase 4j into 4j + 3, and a cached map
+that is flipped afterwards is not the map of the flipped input. Cached full-frame maps lie upright,
+in the clip's own axes, so that landscape and turned views share one array.
+Everything random is a counter-based function of its arguments: the same for any number of workers.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+NUM_ORIENTATIONS = 8
+
+
+class Box(NamedTuple):
+    """A window of HR pixels."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class View:
+    """A clip in one orientation; with a crop, the teacher saw nothing but that crop.
+
+    As text: "00001/0001@3", or "00001/0001@3+16,32,64" with y, x and size in oriented HR pixels.
+    """
+
+    clip: str
+    orientation: int
+    crop: Box | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.clip}@{self.orientation}"
+        return f"{text}+{self.crop.y},{self.crop.x},{self.crop.height}" if self.crop else text
+
+    @staticmethod
+    def parse(text: str) -> "View":
+        clip, _, rest = text.rpartition("@")
+        orientation, _, crop = rest.partition("+")
+        if not crop:
+            return View(clip, int(orientation))
+        y, x, size = (int(n) for n in crop.split(","))
+        return View(clip, int(orientation), Box(y, x, size, size))
+
+
+def generator(*counter: object) -> np.random.Generator:
+    """A Philox generator that depends on nothing but `counter`, e.g. (seed, epoch, clip)."""
+    digest = hashlib.sha256(repr(counter).encode()).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+
+
+def full_views(clips: list[str], seed: int, orientations: int) -> list[View]:
+    """Each clip in its own `orientations` (1 to 8) distinct orientations, drawn by seed and key."""
+    if not 1 <= orientations <= NUM_ORIENTATIONS:
+        raise ValueError(f"orientations must be 1 to {NUM_ORIENTATIONS}, got {orientations}")
+    views = []
+    for clip in clips:
+        drawn = generator(seed, "orientation", clip).permutation(NUM_ORIENTATIONS)
+        views += [View(clip, int(o)) for o in drawn[:orientations]]
+    return views
+
+
+def orient(x: Tensor, orientation: int) -> Tensor:
+    """Flip left-right (bit 0), then up-down (bit 1), then transpose (bit 2): (..., H, W)."""
+    if orientation & 1:
+        x = x.flip(-1)
+    if orientation & 2:
+        x = x.flip(-2)
+    return x.transpose(-1, -2) if orientation & 4 else x
+
+
+def unorient(x: Tensor, orientation: int) -> Tensor:
+    """Undo `orient`: (..., H, W)."""
+    if orientation & 4:
+        x = x.transpose(-1, -2)
+    if orientation & 2:
+        x = x.flip(-2)
+    return x.flip(-1) if orientation & 1 else x
+
+
+def oriented_size(height: int, width: int, orientation: int) -> tuple[int, int]:
+    """Size of an upright (height, width) frame after `orient`."""
+    return (width, height) if orientation & 4 else (height, width)
+
+
+def upright_box(box: Box, orientation: int, height: int, width: int) -> Box:
+    """Where an oriented window lies in the upright frame of size (height, width)."""
+    y, x, h, w = box
+    if orientation & 4:
+        y, x, h, w = x, y, w, h
+    if orientation & 2:
+        y = height - y - h
+    if orientation & 1:
+        x = width - x - w
+    return Box(y, x, h, w)
+
+
+def draw_box(rng: np.random.Generator, patch: int, height: int, width: int, step: int = 4) -> Box:
+    """A random patch x patch window on the x4 grid of an oriented (height, width) frame."""
+    if patch > min(height, width):
+        raise ValueError(
+            f"patch {patch} does not fit into frames of {height} x {width}; choose a smaller patch"
+        )
+    y, x = (int(rng.integers((side - patch) // step + 1)) * step for side in (height, width))
+    return Box(y, x, patch, patch)

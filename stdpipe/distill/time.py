@@ -1,0 +1,48 @@
+"""Time distillation through shared temporal memory cells (paper, Section 3.2, Eqs. 6 and 7)."""
+
+import torch
+from torch import Tensor, nn
+
+COLLAPSE = 1e-8  # below this L_TD the paper fixes the ConvLSTM
+
+
+def memory_cells(memory: nn.Module, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
+    """C_T^SR and C_S^SR of two f_sr sequences (B, T, C, H, W), in one batch: (B, C, H, W) each.
+
+    The teacher's f_sr gets no gradient; the ConvLSTM gets one from both sides, as Eq. 7 has it.
+    """
+    cells: Tensor = memory(torch.cat((teacher.detach().to(student.dtype), student)))
+    cell_teacher, cell_student = cells.chunk(2)
+    return cell_teacher, cell_student
+
+
+def td_loss(cell_teacher: Tensor, cell_student: Tensor, scale: str = "none") -> Tensor:
+    """L_TD, Eq. 7: mean square distance of the cells (B, C, H, W).
+
+    scale="variance" divides by the variance of the teacher's cell: shrinking all cells, which
+    training the shared ConvLSTM would otherwise reward, then gains nothing.
+    """
+    distance = (cell_teacher - cell_student).float().square().mean()
+    if scale == "variance":
+        return distance / cell_teacher.float().var().clamp(min=1e-12)
+    return distance
+
+
+class CollapseGuard:
+    """Freezes the ConvLSTM for good once L_TD falls below 1e-8 (end of Section 3.2)."""
+
+    def __init__(self, memory: nn.Module, frozen: bool = False) -> None:
+        self.memory = memory
+        self.frozen = False
+        if frozen:
+            self.freeze()
+
+    def watch(self, td: float) -> None:
+        """Look at the step's L_TD (unscaled)."""
+        if td < COLLAPSE and not self.frozen:
+            self.freeze()
+
+    def freeze(self) -> None:
+        """No gradient reaches the ConvLSTM's own weights from here on."""
+        self.frozen = True
+        self.memory.requires_grad_(False)

@@ -1,0 +1,75 @@
+"""PSNR and SSIM of luma, as the field computes them: BT.601 Y, MATLAB's SSIM, float64."""
+
+import math
+
+import torch
+from torch import Tensor
+
+# BT.601, studio swing, for RGB in [0, 1]. OpenCV's YCrCb is full range and gives other numbers.
+LUMA_RED, LUMA_GREEN, LUMA_BLUE, LUMA_BLACK = 65.481, 128.553, 24.966, 16.0
+
+SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
+SSIM_K1, SSIM_K2, SSIM_PEAK = 0.01, 0.03, 255.0
+
+
+def luma(rgb: Tensor) -> Tensor:
+    """Y of RGB in [0, 1], (..., 3, H, W) -> (..., H, W) float64; [16, 235] for RGB in range."""
+    if rgb.ndim < 3 or rgb.shape[-3] != 3:
+        raise ValueError(f"luma needs (..., 3, H, W), but got {tuple(rgb.shape)}")
+    red, green, blue = rgb.double().unbind(-3)
+    return LUMA_RED * red + LUMA_GREEN * green + LUMA_BLUE * blue + LUMA_BLACK
+
+
+def psnr(a: Tensor, b: Tensor, peak: float = 255.0) -> Tensor:
+    """PSNR in dB, one a frame: two (N, ...) -> (N,) float64; inf where the frames are equal."""
+    _check_same_shape(a, b)
+    mse = (a.double() - b.double()).square().flatten(1).mean(1)
+    return 10 * torch.log10(peak**2 / mse)
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Mean SSIM of luma in [0, 255], one a frame: two (N, H, W) -> (N,) float64.
+
+    Wang et al. 2004 as its MATLAB code has it: 11x11 Gaussian window of sigma 1.5, only where
+    the window lies wholly inside the frame. Raises ValueError for frames smaller than that.
+    """
+    _check_same_shape(a, b)
+    if a.ndim != 3 or min(a.shape[1:]) < SSIM_WINDOW:
+        raise ValueError(
+            f"SSIM needs frames (N, H, W) of at least {SSIM_WINDOW}x{SSIM_WINDOW}, but got "
+            f"{tuple(a.shape)}"
+        )
+    x, y = a.double(), b.double()
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = _blur(torch.stack([x, y, x * x, y * y, x * y]))
+    c1, c2 = (SSIM_K1 * SSIM_PEAK) ** 2, (SSIM_K2 * SSIM_PEAK) ** 2
+    covariance = mean_xy - mean_x * mean_y
+    variances = mean_xx - mean_x**2 + mean_yy - mean_y**2
+    structure = (2 * covariance + c2) / (variances + c2)
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    similarity: Tensor = luminance * structure
+    return similarity.flatten(1).mean(1)
+
+
+def _blur(maps_KNHW: Tensor) -> Tensor:
+    """The Gaussian window over the valid region, (K, N, H, W) -> (K, N, H - 10, W - 10)."""
+    offsets = range(-(SSIM_WINDOW // 2), SSIM_WINDOW // 2 + 1)
+    taps = [math.exp(-(offset**2) / (2 * SSIM_SIGMA**2)) for offset in offsets]
+    weights = [tap / sum(taps) for tap in taps]
+    return _correlate(_correlate(maps_KNHW, weights, dim=-2), weights, dim=-1)
+
+
+def _correlate(maps: Tensor, weights: list[float], dim: int) -> Tensor:
+    """Correlation along `dim`, valid part: shifted sums are five times as fast as a float64
+    conv2d with its single channel."""
+    length = maps.shape[dim] - len(weights) + 1
+    total = maps.narrow(dim, 0, length) * weights[0]
+    for shift, weight in enumerate(weights[1:], start=1):
+        total.add_(maps.narrow(dim, shift, length), alpha=weight)
+    return total
+
+
+def _check_same_shape(a: Tensor, b: Tensor) -> None:
+    if a.shape != b.shape:
+        raise ValueError(
+            f"frames of different shapes cannot be compared: {tuple(a.shape)} and {tuple(b.shape)}"
+        )

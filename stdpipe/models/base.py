@@ -1,0 +1,127 @@
+"""What every network offers: the four stages of the paper's Fig. 2, and what follows from them.
+
+A window is the 2k+1 LR frames around a centre, edges duplicated; a clip is T consecutive frames.
+Axes: B batch, T frames of a clip, N centres asked for, C channels, h w LR size,
+H W = 4h 4w HR size.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SCALE = 4
+
+
+class Features(NamedTuple):
+    """Everything a network computes on the way from LR to SR (names after the paper's Fig. 2)."""
+
+    f_lr: Tensor  # aligned and fused, before the reconstruction backbone: (..., C, h, w)
+    trunk: Tensor  # output of that backbone, still LR: (..., C, h, w)
+    f_sr: Tensor  # F^SR, before the last convolution: (..., 64, H, W)
+    sr: Tensor  # the super-resolved frame: (..., 3, H, W), RGB in [0, 1], unclipped
+
+
+class Network(nn.Module):
+    """A VSR network as four stages; subclasses write those and inherit the rest.
+
+    Attributes: `num_frame` (2k+1 LR frames a window), `multiple` (LR sizes are padded to it),
+    `scale` (SR size / LR size; 1 only where the input is HR already), `f_sr_channels` (64 in all
+    that can teach or be taught, since the ConvLSTM is shared).
+    """
+
+    num_frame: int = 1
+    multiple: int = 1
+    scale: int = SCALE
+    f_sr_channels: int = 64
+
+    def fuse(self, window: Tensor) -> Tensor:
+        """(B, 2k+1, 3, h, w) -> f_lr (B, C, h, w)."""
+        raise NotImplementedError
+
+    def reconstruct(self, f_lr: Tensor) -> Tensor:
+        """f_lr -> trunk, both LR."""
+        raise NotImplementedError
+
+    def upsample(self, trunk: Tensor) -> Tensor:
+        """trunk -> f_sr (B, 64, H, W)."""
+        raise NotImplementedError
+
+    def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
+        """f_sr and the LR centre frame (B, 3, h, w) -> sr (B, 3, H, W)."""
+        raise NotImplementedError
+
+    def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
+        """f_lr of many windows of a clip: (B, T, 3, h, w) -> (B, N, C, h, w).
+
+        Override where windows share work; the output must stay that of `fuse`, window by window.
+        """
+        windows = clip[:, torch.tensor(window_indices(clip.shape[1], self.num_frame, centres))]
+        return _unflatten(self.fuse(windows.flatten(0, 1)), clip.shape[0])
+
+    def forward(self, window: Tensor) -> Tensor:
+        """The centre frame of one window: (B, 2k+1, 3, h, w) -> sr (B, 3, H, W)."""
+        return self.features(window).sr
+
+    def features(self, window: Tensor) -> Features:
+        """All stages of one window, each computed once: (B, 2k+1, 3, h, w)."""
+        height, width = window.shape[-2:]
+        window = pad_to_multiple(window, self.multiple)
+        centre = window[:, self.num_frame // 2]
+        return _crop(self._from_f_lr(self.fuse(window), centre), height, width, self.scale)
+
+    def features_clip(self, clip: Tensor, centres: Sequence[int] | None = None) -> Features:
+        """All stages for the given centres (all frames by default): each (B, N, C, ., .)."""
+        height, width = clip.shape[-2:]
+        centres = range(clip.shape[1]) if centres is None else centres
+        clip = pad_to_multiple(clip, self.multiple)
+        f_lr = self.fuse_clip(clip, centres)
+        centre_frames = clip[:, torch.tensor(list(centres))].flatten(0, 1)
+        flat = self._from_f_lr(f_lr.flatten(0, 1), centre_frames)
+        batch = clip.shape[0]
+        return _crop(Features(*(_unflatten(x, batch) for x in flat)), height, width, self.scale)
+
+    def forward_clip(self, clip: Tensor, centres: Sequence[int] | None = None) -> Tensor:
+        """Super-resolve a clip: (B, T, 3, h, w) -> (B, N, 3, H, W), as `forward` on each window."""
+        return self.features_clip(clip, centres).sr
+
+    def _from_f_lr(self, f_lr: Tensor, centre: Tensor) -> Features:
+        trunk = self.reconstruct(f_lr)
+        f_sr = self.upsample(trunk)
+        return Features(f_lr, trunk, f_sr, self.to_rgb(f_sr, centre))
+
+
+def window_indices(num_frames: int, num_frame: int, centres: Sequence[int]) -> list[list[int]]:
+    """Frame numbers of each centre's window; beyond the ends the edge frame is repeated."""
+    k = num_frame // 2
+    last = num_frames - 1
+    return [[min(max(t + d, 0), last) for d in range(-k, k + 1)] for t in centres]
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Repeat the right and bottom edges until both sides are multiples: (..., h, w)."""
+    bottom, right = -x.shape[-2] % multiple, -x.shape[-1] % multiple
+    if not bottom and not right:
+        return x
+    lead = x.shape[:-3]
+    padded = F.pad(x.flatten(0, -4), (0, right, 0, bottom), mode="replicate")
+    return padded.unflatten(0, lead)
+
+
+def count_parameters(net: nn.Module) -> int:
+    """Number of trainable scalars."""
+    return sum(p.numel() for p in net.parameters())
+
+
+def _unflatten(x: Tensor, batch: int) -> Tensor:
+    return x.unflatten(0, (batch, -1))
+
+
+def _crop(features: Features, height: int, width: int, scale: int) -> Features:
+    """Cut what padding added; LR maps of networks that take HR input are smaller than the input."""
+    f_lr, trunk, f_sr, sr = features
+    lr = (..., slice(height * scale // SCALE), slice(width * scale // SCALE))
+    hr = (..., slice(height * scale), slice(width * scale))
+    return Features(f_lr[lr], trunk[lr], f_sr[hr], sr[hr])

@@ -1,0 +1,33 @@
+"""Bicubic interpolation as a model like any other: the line every network must beat."""
+
+from torch import Tensor
+
+from stdpipe import resample
+from stdpipe.models.base import Network
+
+
+class Bicubic(Network):
+    """MATLAB's imresize(x, 4), on the centre frame alone; its "f_sr" is the image itself.
+
+    phase 1.5 is MATLAB's own whatever the degradation, as tables in papers have it; phase=0 samples
+    at `bd`'s true phase.
+    """
+
+    f_sr_channels = 3
+
+    def __init__(self, phase: float = 1.5) -> None:
+        super().__init__()
+        self.phase = phase
+
+    def fuse(self, window: Tensor) -> Tensor:
+        return window[:, self.num_frame // 2]
+
+    def reconstruct(self, f_lr: Tensor) -> Tensor:
+        return f_lr
+
+    def upsample(self, trunk: Tensor) -> Tensor:
+        rows, columns = (resample.cubic_up(size, self.phase).to(trunk) for size in trunk.shape[-2:])
+        return resample.apply(rows, columns, trunk)
+
+    def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
+        return f_sr

@@ -1,0 +1,141 @@
+"""Weights on disk: our own files, and those of BasicSR, mmagic and the original EDVR.
+
+Files load with weights_only=True, always: a checkpoint that would run code is refused.
+Our own files hold {"network": name with options, "degradation": name, "params": state dict}.
+"""
+
+import hashlib
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stdpipe.models import zoo
+from stdpipe.models.base import Network
+from stdpipe.models.foreign import State, to_basicsr
+
+
+def load_network(
+    name: str | None, weights: str | None, phase: float | None = None
+) -> tuple[Network, dict[str, Any]]:
+    """Build a network and fill it; returns it with facts: network, weights, sha256, degradation.
+
+    name: zoo name, or None where the file says it. weights: a file, "random:SEED", or None for a
+    network without parameters. phase: that of the degradation at hand, taken where neither name nor
+    file decides. Raises ValueError or OSError in one line.
+    """
+    if weights is None:
+        return _without_weights(name, phase)
+    if weights.startswith("random:"):
+        return _random(name, weights, phase)
+    state, header = read_checkpoint(Path(weights))
+    spec = _agree(name, header.get("network"), weights)
+    net = spec.build()
+    load_state(net, state, weights)
+    facts = {"network": str(spec), "weights": str(weights), "sha256": file_sha256(Path(weights))}
+    return net, {**facts, "degradation": header.get("degradation")}
+
+
+def _without_weights(name: str | None, phase: float | None) -> tuple[Network, dict[str, Any]]:
+    if name is None:
+        raise ValueError("name a network, or give a weights file that stdpipe wrote")
+    spec = zoo.parse(name)
+    net = spec.build()
+    if any(True for _ in net.parameters()):
+        raise ValueError(f"{name} needs weights: give a checkpoint file, or random:SEED for a test")
+    return net, {"network": str(spec), "weights": None, "sha256": None, "degradation": None}
+
+
+def _random(name: str | None, weights: str, phase: float | None) -> tuple[Network, dict[str, Any]]:
+    if name is None:
+        raise ValueError(f"weights {weights} need a network's name")
+    seed = weights.removeprefix("random:")
+    if not seed.isdigit():
+        raise ValueError(f"weights {weights!r} should read random:SEED with a whole number")
+    spec = zoo.parse(name) if phase is None else zoo.parse(name).with_phase(phase)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(seed))
+        net = spec.build()
+    return net, {"network": str(spec), "weights": weights, "sha256": weights, "degradation": None}
+
+
+def _agree(name: str | None, in_file: str | None, weights: str) -> zoo.Spec:
+    if in_file is None:
+        if name is None:
+            raise ValueError(f"{weights} does not say which network it is for; name one")
+        return zoo.parse(name)
+    theirs = zoo.parse(in_file)
+    if name is None:
+        return theirs
+    mine = zoo.parse(name)
+    asked = {k: v for k, v in mine.options.items() if theirs.options.get(k) != v}
+    if mine.name != theirs.name or asked:
+        raise ValueError(f"{weights} holds {theirs}, but {mine} was asked for; change one of them")
+    return theirs
+
+
+def read_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
+    """A file's parameters under BasicSR's names, and what else our own files say about them."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no weights file {path}") from None
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error) or "Weights only" in str(error):
+            raise ValueError(f"{path} would run code on loading and is refused") from None
+        raise ValueError(f"{path} is no checkpoint, or a damaged one: {_first(error)}") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is no checkpoint, or a truncated one: {_first(error)}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary of weights")
+    nested = [content[k] for k in ("params_ema", "params", "state_dict") if k in content]
+    inner = nested[0] if nested else content
+    if not isinstance(inner, dict) or not any(isinstance(v, Tensor) for v in inner.values()):
+        raise ValueError(f"{path} holds no weights")
+    state = {str(k): v for k, v in inner.items() if isinstance(v, Tensor)}
+    header = {k: content[k] for k in ("network", "degradation") if k in content}
+    return to_basicsr(state), header
+
+
+def save_network(path: Path, net: nn.Module, network: str, degradation: str | None) -> None:
+    """Write our own format, beside the final name first: a crash leaves the old file or the new."""
+    state = {k: v.detach().cpu() for k, v in net.state_dict().items()}
+    save_atomically(path, {"network": network, "degradation": degradation, "params": state})
+
+
+def save_atomically(path: Path, content: object) -> None:
+    """torch.save to a temporary name, fsync, rename."""
+    aside = path.with_name(path.name + ".partial")
+    with aside.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def load_state(net: nn.Module, state: State, source: str) -> None:
+    """Strict loading whose error names the keys that differ, in one line."""
+    own = net.state_dict()
+    problems = [
+        ("lacks", sorted(own.keys() - state.keys())),
+        ("has unknown", sorted(state.keys() - own.keys())),
+        ("has other shapes for", [k for k in own if k in state and own[k].shape != state[k].shape]),
+    ]
+    told = [f"{what} {len(keys)} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})"
+            for what, keys in problems if keys]  # fmt: skip
+    if told:
+        raise ValueError(f"{source} does not fit this network: it {'; '.join(told)}")
+    net.load_state_dict(state)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

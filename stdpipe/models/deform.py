@@ -1,0 +1,88 @@
+"""Modulated deformable convolution (DCNv2) in plain torch: bilinear sampling, then one matmul.
+
+No compiled extension: it runs wherever torch does, exports, compiles and works under autocast.
+Axes: B batch, C channels in, O channels out, G deformable groups, K = kernel height * width taps.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def deform_conv2d(
+    x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """Deformable 3x3-style convolution, stride 1, "same" padding, zeros outside the image.
+
+    x (B, C, h, w); offset (B, 2GK, h, w), in pixels, (dy, dx) pairs tap by tap within a group;
+    mask (B, GK, h, w); weight (O, C, kh, kw) with odd kh, kw -> (B, O, h, w).
+    The layout of offset and mask is torchvision's (and so BasicSR's). Source: Zhu et al. 2019,
+    "Deformable ConvNets v2", Eq. 1.
+    """
+    batch, channels, height, width = x.shape
+    taps = weight.shape[2] * weight.shape[3]
+    groups = mask.shape[1] // taps
+    grid = _sampling_grid(offset.reshape(batch * groups, taps, 2, height, width), weight.shape[2:])
+    sampled = F.grid_sample(
+        x.reshape(batch * groups, channels // groups, height, width),
+        grid,
+        mode="bilinear",
+        padding_mode="zeros",
+        align_corners=True,
+    )  # (BG, C/G, K*h, w)
+    modulated = sampled.reshape(batch * groups, channels // groups, taps * height * width)
+    modulated = modulated * mask.reshape(batch * groups, 1, taps * height * width)
+    columns = modulated.reshape(batch, channels * taps, height * width)
+    out = torch.matmul(weight.flatten(1), columns.to(weight.dtype))
+    if bias is not None:
+        out = out + bias[:, None]
+    return out.reshape(batch, -1, height, width)
+
+
+def _sampling_grid(offset: Tensor, kernel: torch.Size) -> Tensor:
+    """Pixel offsets (BG, K, 2, h, w) -> grid_sample's coordinates (BG, K*h, w, 2), x first."""
+    *_, height, width = offset.shape
+    offset = offset.float()  # half precision cannot hold pixel positions beyond 2048
+    made_like = {"device": offset.device, "dtype": offset.dtype}
+    rows = torch.arange(height, **made_like)[:, None]
+    columns = torch.arange(width, **made_like)
+    tap_y = torch.arange(kernel[0], **made_like) - kernel[0] // 2
+    tap_x = torch.arange(kernel[1], **made_like) - kernel[1] // 2
+    tap_y, tap_x = (t.flatten()[:, None, None] for t in torch.meshgrid(tap_y, tap_x, indexing="ij"))
+    y = offset[:, :, 0] + (rows + tap_y)
+    x = offset[:, :, 1] + (columns + tap_x)
+    # align_corners=True: -1 and 1 are the centres of the first and last pixel.
+    # A side of one pixel has no extent to normalise by: any distance of a pixel or more is outside.
+    grid = torch.stack((_normalise(x, width), _normalise(y, height)), dim=-1)
+    return grid.flatten(1, 2)
+
+
+def _normalise(position: Tensor, size: int) -> Tensor:
+    return position * (2 / (size - 1)) - 1 if size > 1 else position * 2
+
+
+class DeformConvPack(nn.Module):
+    """DCNv2 whose offsets and mask come from a convolution over a second input (EDVR's DCNv2Pack).
+
+    Parameters `weight`, `bias` and `conv_offset` carry BasicSR's names. `conv_offset` starts at
+    zero, so that an untrained layer is a plain convolution halved by sigmoid(0).
+    """
+
+    def __init__(self, channels: int, deformable_groups: int) -> None:
+        super().__init__()
+        self.groups = deformable_groups
+        self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.conv_offset = nn.Conv2d(channels, 3 * deformable_groups * 9, 3, padding=1)
+        bound = (channels * 9) ** -0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.zeros_(self.conv_offset.weight)
+        assert self.conv_offset.bias is not None
+        nn.init.zeros_(self.conv_offset.bias)
+
+    def forward(self, x: Tensor, offset_features: Tensor) -> Tensor:
+        """x and offset_features (B, C, h, w) -> (B, C, h, w)."""
+        offset, mask = self.conv_offset(offset_features).split(
+            [2 * self.groups * 9, self.groups * 9], dim=1
+        )
+        return deform_conv2d(x, offset, torch.sigmoid(mask), self.weight, self.bias)

@@ -1,0 +1,303 @@
+"""EDVR, the teacher: Wang et al., "EDVR: Video Restoration with Enhanced Deformable Convolutional
+Networks", CVPRW 2019. Parameter names are BasicSR's, so that its published checkpoints load.
+
+7 frames, 180 x 120 LR: M 3,316,515 parameters, 0.237 TMAC; L 20,699,363 parameters, 0.985 TMAC
+(0.933 without the sampling of its deformable convolutions), one window at a time.
+Axes: B batch, T frames of a clip, N neighbours, C = num_feat, h w LR size.
+A pyramid is [L1, L2, L3], at h, h/2 and h/4.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stdpipe.models.base import Network, window_indices
+from stdpipe.models.deform import DeformConvPack
+from stdpipe.models.layers import ResidualBlock, bilinear_base, conv3x3, leaky, residual_blocks, up2
+
+Pyramid = list[Tensor]
+LEVELS = ("l1", "l2", "l3")
+
+
+def _half(conv: nn.Module, x: Tensor, reference: bool) -> Tensor:
+    """One half of conv(cat(neighbour, reference)): the halves add up, so each runs once a frame.
+
+    The bias belongs to the reference's half.
+    """
+    assert isinstance(conv, nn.Conv2d)
+    channels = conv.in_channels // 2
+    weight = conv.weight[:, channels:] if reference else conv.weight[:, :channels]
+    return F.conv2d(x, weight, conv.bias if reference else None, padding=1)
+
+
+class PCDAlignment(nn.Module):
+    """Pyramid, cascading and deformable alignment of a neighbour to the reference (EDVR, 3.2)."""
+
+    def __init__(self, channels: int, deformable_groups: int) -> None:
+        super().__init__()
+        self.offset_conv1 = nn.ModuleDict()
+        self.offset_conv2 = nn.ModuleDict()
+        self.offset_conv3 = nn.ModuleDict()
+        self.dcn_pack = nn.ModuleDict()
+        self.feat_conv = nn.ModuleDict()
+        for level in reversed(LEVELS):
+            coarsest = level == "l3"
+            self.offset_conv1[level] = conv3x3(2 * channels, channels)
+            self.offset_conv2[level] = conv3x3(channels * (1 if coarsest else 2), channels)
+            self.dcn_pack[level] = DeformConvPack(channels, deformable_groups)
+            if not coarsest:
+                self.offset_conv3[level] = conv3x3(channels, channels)
+                self.feat_conv[level] = conv3x3(2 * channels, channels)
+        self.cas_offset_conv1 = conv3x3(2 * channels, channels)
+        self.cas_offset_conv2 = conv3x3(channels, channels)
+        self.cas_dcnpack = DeformConvPack(channels, deformable_groups)
+
+    def halves(self, pyramid: Pyramid, reference: bool) -> Pyramid:
+        """A frame's share of the three first offset convolutions, as neighbour or as reference."""
+        convs = (self.offset_conv1[level] for level in LEVELS)
+        return [_half(conv, x, reference) for conv, x in zip(convs, pyramid, strict=True)]
+
+    def cascade_half(self, reference_l1: Tensor) -> Tensor:
+        """The reference's share of the cascade's first convolution."""
+        return _half(self.cas_offset_conv1, reference_l1, reference=True)
+
+    def forward(self, neighbour: Pyramid, joint: Pyramid, cascade_half: Tensor) -> Tensor:
+        """Align L1 of N neighbours.
+
+        neighbour: pyramid of (N, C, ., .); joint: both halves added, a pyramid too; cascade_half
+        (N, C, h, w) -> (N, C, h, w).
+        """
+        offset, aligned = self._first_level(neighbour[2], joint[2])
+        for i in (1, 0):
+            level = LEVELS[i]
+            offset = torch.cat((leaky(joint[i]), 2 * up2(offset)), 1)  # x2 pixels, x2 offsets
+            offset = leaky(self.offset_conv2[level](offset))
+            offset = leaky(self.offset_conv3[level](offset))
+            sampled = self.dcn_pack[level](neighbour[i], offset)
+            aligned = self.feat_conv[level](torch.cat((sampled, up2(aligned)), 1))
+            if i:  # no activation at L1: the cascade follows
+                aligned = leaky(aligned)
+        offset = leaky(_half(self.cas_offset_conv1, aligned, reference=False) + cascade_half)
+        offset = leaky(self.cas_offset_conv2(offset))
+        out: Tensor = leaky(self.cas_dcnpack(aligned, offset))
+        return out
+
+    def _first_level(self, neighbour: Tensor, joint: Tensor) -> tuple[Tensor, Tensor]:
+        offset = leaky(self.offset_conv2["l3"](leaky(joint)))
+        return offset, leaky(self.dcn_pack["l3"](neighbour, offset))
+
+
+class TSAFusion(nn.Module):
+    """Temporal and spatial attention over the aligned frames (EDVR, 3.3)."""
+
+    def __init__(self, channels: int, num_frame: int) -> None:
+        super().__init__()
+        self.temporal_attn1 = conv3x3(channels, channels)
+        self.temporal_attn2 = conv3x3(channels, channels)
+        self.feat_fusion = nn.Conv2d(num_frame * channels, channels, 1)
+        self.spatial_attn1 = nn.Conv2d(num_frame * channels, channels, 1)
+        self.spatial_attn2 = nn.Conv2d(2 * channels, channels, 1)
+        self.spatial_attn3 = conv3x3(channels, channels)
+        self.spatial_attn4 = nn.Conv2d(channels, channels, 1)
+        self.spatial_attn5 = conv3x3(channels, channels)
+        self.spatial_attn_l1 = nn.Conv2d(channels, channels, 1)
+        self.spatial_attn_l2 = conv3x3(2 * channels, channels)
+        self.spatial_attn_l3 = conv3x3(channels, channels)
+        self.spatial_attn_add1 = nn.Conv2d(channels, channels, 1)
+        self.spatial_attn_add2 = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, aligned: Tensor) -> Tensor:
+        """(B, 2k+1, C, h, w) -> (B, C, h, w)."""
+        weighted = self._temporal(aligned).flatten(1, 2)
+        feat = leaky(self.feat_fusion(weighted))
+        attention, add = self._spatial(weighted)
+        return feat * attention * 2 + add  # * 2: near 1 when untrained
+
+    def _temporal(self, aligned: Tensor) -> Tensor:
+        """Weigh each frame by its likeness to the centre, pixel by pixel."""
+        batch, frames = aligned.shape[:2]
+        centre = self.temporal_attn1(aligned[:, frames // 2])
+        embedding = self.temporal_attn2(aligned.flatten(0, 1)).unflatten(0, (batch, frames))
+        likeness = torch.sigmoid((embedding * centre[:, None]).sum(2, keepdim=True))
+        return aligned * likeness
+
+    def _spatial(self, weighted: Tensor) -> tuple[Tensor, Tensor]:
+        attn = leaky(self.spatial_attn1(weighted))
+        attn = leaky(self.spatial_attn2(_pool(attn)))
+        coarse = leaky(self.spatial_attn_l1(attn))
+        coarse = leaky(self.spatial_attn_l2(_pool(coarse)))
+        coarse = up2(leaky(self.spatial_attn_l3(coarse)))
+        attn = leaky(self.spatial_attn3(attn)) + coarse
+        attn = up2(leaky(self.spatial_attn4(attn)))
+        attn = self.spatial_attn5(attn)
+        add = self.spatial_attn_add2(leaky(self.spatial_attn_add1(attn)))
+        return torch.sigmoid(attn), add
+
+
+def _pool(x: Tensor) -> Tensor:
+    """Max and average pooling to half size, side by side."""
+    return torch.cat((F.max_pool2d(x, 3, 2, 1), F.avg_pool2d(x, 3, 2, 1)), 1)
+
+
+class Predeblur(nn.Module):
+    """A small U-Net before the pyramid, for blurred input (EDVR's deblurring tracks)."""
+
+    def __init__(self, channels: int, hr_in: bool) -> None:
+        super().__init__()
+        self.hr_in = hr_in
+        self.conv_first = conv3x3(3, channels)
+        if hr_in:
+            self.stride_conv_hr1 = conv3x3(channels, channels, stride=2)
+            self.stride_conv_hr2 = conv3x3(channels, channels, stride=2)
+        self.stride_conv_l2 = conv3x3(channels, channels, stride=2)
+        self.stride_conv_l3 = conv3x3(channels, channels, stride=2)
+        self.resblock_l3 = ResidualBlock(channels)
+        self.resblock_l2_1 = ResidualBlock(channels)
+        self.resblock_l2_2 = ResidualBlock(channels)
+        self.resblock_l1 = residual_blocks(channels, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, h, w) -> (B, C, h, w), a quarter of that size with hr_in."""
+        l1 = leaky(self.conv_first(x))
+        if self.hr_in:
+            l1 = leaky(self.stride_conv_hr2(leaky(self.stride_conv_hr1(l1))))
+        l2 = leaky(self.stride_conv_l2(l1))
+        l3 = leaky(self.stride_conv_l3(l2))
+        l2 = self.resblock_l2_1(l2) + up2(self.resblock_l3(l3))
+        l1 = self.resblock_l1[:2](l1) + up2(self.resblock_l2_2(l2))
+        out: Tensor = self.resblock_l1[2:](l1)
+        return out
+
+
+class EDVR(Network):
+    """EDVR of any size. Defaults are BasicSR's (M, 5 frames); `edvr-l` is 128 feat, 40 blocks.
+
+    hr_in: the input has HR size already (scale 1; needs with_predeblur). phase: where LR samples
+    sit (stdpipe.data.degrade); 1.5, the plain bilinear base, is what published checkpoints have.
+    """
+
+    def __init__(
+        self,
+        num_feat: int = 64,
+        num_frame: int = 5,
+        deformable_groups: int = 8,
+        num_extract_block: int = 5,
+        num_reconstruct_block: int = 10,
+        hr_in: bool = False,
+        with_predeblur: bool = False,
+        with_tsa: bool = True,
+        phase: float = 1.5,
+    ) -> None:
+        super().__init__()
+        if num_frame % 2 == 0:
+            raise ValueError(f"EDVR needs an odd num_frame (3, 5 or 7), got {num_frame}")
+        if num_feat % deformable_groups:
+            raise ValueError(
+                f"EDVR's num_feat ({num_feat}) must be a multiple of deformable_groups "
+                f"({deformable_groups})"
+            )
+        if hr_in and not with_predeblur:
+            raise ValueError("EDVR's hr_in=true needs with_predeblur=true, which shrinks the input")
+        self.num_frame = num_frame
+        self.phase = phase
+        self.hr_in = hr_in
+        self.scale = 1 if hr_in else 4
+        self.multiple = 16 if hr_in else 4
+        if with_predeblur:
+            self.predeblur = Predeblur(num_feat, hr_in)
+            self.conv_1x1 = nn.Conv2d(num_feat, num_feat, 1)
+        else:
+            self.conv_first = conv3x3(3, num_feat)
+        self.feature_extraction = residual_blocks(num_feat, num_extract_block)
+        self.conv_l2_1 = conv3x3(num_feat, num_feat, stride=2)
+        self.conv_l2_2 = conv3x3(num_feat, num_feat)
+        self.conv_l3_1 = conv3x3(num_feat, num_feat, stride=2)
+        self.conv_l3_2 = conv3x3(num_feat, num_feat)
+        self.pcd_align = PCDAlignment(num_feat, deformable_groups)
+        self.fusion: nn.Module = (
+            TSAFusion(num_feat, num_frame)
+            if with_tsa
+            else nn.Conv2d(num_frame * num_feat, num_feat, 1)
+        )
+        self.reconstruction = residual_blocks(num_feat, num_reconstruct_block)
+        self.upconv1 = conv3x3(num_feat, 4 * num_feat)
+        self.upconv2 = conv3x3(num_feat, 4 * 64)
+        self.conv_hr = conv3x3(64, 64)
+        self.conv_last = conv3x3(64, 3)
+
+    def fuse(self, window: Tensor) -> Tensor:
+        return self.fuse_clip(window, [self.num_frame // 2])[:, 0]
+
+    def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
+        """Each frame's pyramid is computed once, and each distinct neighbour aligned once."""
+        batch, num_frames = clip.shape[:2]
+        windows = window_indices(num_frames, self.num_frame, centres)
+        pyramid = [x.unflatten(0, (batch, num_frames)) for x in self._pyramid(clip.flatten(0, 1))]
+        as_neighbour = self._halves(pyramid, reference=False)
+        at_centres = [x[:, list(centres)] for x in pyramid]
+        as_reference = self._halves(at_centres, reference=True)
+        cascade = self.pcd_align.cascade_half(at_centres[0].flatten(0, 1))
+        as_reference.append(cascade.unflatten(0, (batch, len(centres))))
+        fused = []
+        for n, window in enumerate(windows):
+            frames = sorted(set(window))
+            aligned = self._align(
+                [x[:, frames] for x in pyramid],
+                [x[:, frames] for x in as_neighbour],
+                [x[:, n : n + 1] for x in as_reference],
+            )
+            aligned = aligned[:, [frames.index(frame) for frame in window]]
+            fused.append(self._fuse_aligned(aligned))
+        return torch.stack(fused, 1)
+
+    def _pyramid(self, frames: Tensor) -> Pyramid:
+        """(B, 3, h, w) -> features at three levels; hr_in shrinks four times on the way."""
+        if hasattr(self, "predeblur"):
+            l1 = self.conv_1x1(self.predeblur(frames))
+        else:
+            l1 = leaky(self.conv_first(frames))
+        l1 = self.feature_extraction(l1)
+        l2 = leaky(self.conv_l2_2(leaky(self.conv_l2_1(l1))))
+        l3 = leaky(self.conv_l3_2(leaky(self.conv_l3_1(l2))))
+        return [l1, l2, l3]
+
+    def _halves(self, pyramid: Pyramid, reference: bool) -> Pyramid:
+        """PCDAlignment.halves over levels of (B, T, C, ., .)."""
+        lead = pyramid[0].shape[:2]
+        halves = self.pcd_align.halves([x.flatten(0, 1) for x in pyramid], reference)
+        return [x.unflatten(0, lead) for x in halves]
+
+    def _align(self, neighbour: Pyramid, as_neighbour: Pyramid, as_reference: Pyramid) -> Tensor:
+        """Levels of (B, N, C, ., .) against one reference of (B, 1, C, ., .) -> (B, N, C, h, w)."""
+        lead = neighbour[0].shape[:2]
+        *reference, cascade = (x.expand(-1, lead[1], -1, -1, -1) for x in as_reference)
+        joint = [n + r for n, r in zip(as_neighbour, reference, strict=True)]
+        aligned = self.pcd_align(
+            [x.flatten(0, 1) for x in neighbour],
+            [x.flatten(0, 1) for x in joint],
+            cascade.flatten(0, 1),
+        )
+        out: Tensor = aligned.unflatten(0, lead)
+        return out
+
+    def _fuse_aligned(self, aligned: Tensor) -> Tensor:
+        """(B, 2k+1, C, h, w) -> f_lr (B, C, h, w); without TSA a 1x1 convolution."""
+        with_tsa = isinstance(self.fusion, TSAFusion)
+        out: Tensor = self.fusion(aligned if with_tsa else aligned.flatten(1, 2))
+        return out
+
+    def reconstruct(self, f_lr: Tensor) -> Tensor:
+        out: Tensor = self.reconstruction(f_lr)
+        return out
+
+    def upsample(self, trunk: Tensor) -> Tensor:
+        x = leaky(F.pixel_shuffle(self.upconv1(trunk), 2))
+        x = leaky(F.pixel_shuffle(self.upconv2(x), 2))
+        return leaky(self.conv_hr(x))
+
+    def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
+        base = centre if self.hr_in else bilinear_base(centre, self.phase)
+        out: Tensor = self.conv_last(f_sr) + base
+        return out

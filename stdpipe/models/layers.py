@@ -1,0 +1,58 @@
+"""Small parts that several networks share: residual blocks, x2 upsampling, the residual's base."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stdpipe import resample
+
+
+def conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution with bias and padding 1."""
+    return nn.Conv2d(channels_in, channels_out, 3, stride, 1)
+
+
+def leaky(x: Tensor) -> Tensor:
+    """LeakyReLU of slope 0.1, EDVR's activation. Not in place: features are handed out."""
+    return F.leaky_relu(x, 0.1)
+
+
+def up2(x: Tensor) -> Tensor:
+    """Bilinear x2, half-pixel centres: (B, C, h, w) -> (B, C, 2h, 2w)."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(ReLU(conv(x))), weights a tenth of Kaiming's: starts near identity (EDSR, EDVR)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(channels, channels)
+        self.conv2 = conv3x3(channels, channels)
+        for conv in (self.conv1, self.conv2):
+            nn.init.kaiming_normal_(conv.weight)
+            assert conv.bias is not None
+            with torch.no_grad():
+                conv.weight.mul_(0.1)
+                conv.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> the same shape."""
+        return x + self.conv2(F.relu(self.conv1(x)))
+
+
+def residual_blocks(channels: int, count: int) -> nn.Sequential:
+    """A chain of residual blocks."""
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
+
+
+def bilinear_base(centre: Tensor, phase: float) -> Tensor:
+    """The image a network adds its residual to: (B, 3, h, w) -> (B, 3, 4h, 4w), bilinear.
+
+    phase: LR sample j sits at HR pixel 4j + phase. 1.5 is torch's and MATLAB's convention (`bi`,
+    `bd-centred`); under `bd` it is 0, and the usual base would be 1.5 HR pixels off.
+    """
+    if phase == 1.5:
+        return F.interpolate(centre, scale_factor=4, mode="bilinear", align_corners=False)
+    rows, columns = (resample.linear_up(size, phase).to(centre) for size in centre.shape[-2:])
+    return resample.apply(rows, columns, centre)

@@ -1,0 +1,197 @@
+"""A RUN folder: resolved config, metrics.jsonl, checkpoint, final weights. Same command, same run.
+
+config.yaml      every option, and what it was run on
+metrics.jsonl    one line every log_every steps
+checkpoint.pt    weights, optimiser, scaler and step, for resuming
+weights.pt       the finished network (stdpipe.models.checkpoints)
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from stdpipe.config import Training
+from stdpipe.models.checkpoints import save_atomically
+
+
+def open_run(out: Path, facts: Mapping[str, Any], options: Training) -> None:
+    """Create the folder, or check that it holds a run with the very same config.
+
+    Where and how fast it runs (workers, log_every, save_every) may differ.
+    """
+    config = {**facts, **dataclasses.asdict(options)}
+    file = out / "config.yaml"
+    if file.exists():
+        _refuse_other_config(out, yaml.safe_load(file.read_text()), config)
+    out.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def _refuse_other_config(out: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    free = {"workers", "log_every", "save_every"}
+    differences = [
+        f"{key} {old.get(key)!r} there, {new.get(key)!r} now"
+        for key in dict.fromkeys([*old, *new])
+        if key not in free and old.get(key) != new.get(key)
+    ]
+    if differences:
+        raise ValueError(
+            f"{out} holds a run with another config ({'; '.join(differences)}); "
+            "choose another --out, or the old options to resume"
+        )
+
+
+class Batches(Sampler[list[int]]):
+    """Stream positions of steps start..stop: step s takes positions s*batch to (s+1)*batch."""
+
+    def __init__(self, start: int, stop: int, batch: int) -> None:
+        self.steps = range(start, stop)
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self.steps:
+            yield list(range(step * self.batch, (step + 1) * self.batch))
+
+
+def loader(stream: Dataset[Any], start: int, stop: int, options: Training) -> DataLoader[Any]:
+    """Batches of the stream for steps start..stop, prefetched by `workers` processes."""
+    return DataLoader(
+        stream,
+        batch_sampler=Batches(start, stop, options.batch),
+        num_workers=options.workers,
+        # fork is a hazard once zarr's threads or CUDA have started in this process
+        multiprocessing_context="forkserver" if options.workers else None,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def learning_rate(step: int, options: Training) -> float:
+    """Of one step, by `schedule`."""
+    if options.schedule == "cosine":
+        return options.lr * 0.5 * (1 + math.cos(math.pi * step / options.steps))
+    return options.lr * 0.5 ** (step // options.lr_halve_every)
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto" is CUDA where there is one, else CPU; ValueError where the named one is missing."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device {name!r} is not to be had: {str(error).splitlines()[0]}"
+        ) from None
+    return device
+
+
+def autocast(device: torch.device, amp: str):  # type: ignore[no-untyped-def]
+    """Mixed precision as a context; "none" leaves float32."""
+    if amp == "none":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if amp == "bf16" else torch.float16)
+
+
+class Stepper:
+    """Backward, scaling, clipping and the optimiser's step, with their state for a checkpoint."""
+
+    def __init__(self, parameters: list[nn.Parameter], options: Training, device: torch.device):
+        self.parameters = parameters
+        self.options = options
+        self.optimiser = torch.optim.Adam(parameters, lr=options.lr, betas=(0.9, 0.999))
+        self.scaler = torch.amp.GradScaler(device.type, enabled=options.amp == "fp16")
+
+    def step(self, loss: Tensor, step: int) -> None:
+        """One update at this step's learning rate."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(step, self.options)
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if self.options.max_grad_norm:
+            self.scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_(self.parameters, self.options.max_grad_norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+
+
+class Metrics:
+    """metrics.jsonl, and TensorBoard events beside it where tensorboard is installed."""
+
+    def __init__(self, out: Path, resume_step: int) -> None:
+        self.path = out / "metrics.jsonl"
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        kept = [line for line in lines if _step_of(line) <= resume_step]
+        self.path.write_text("".join(line + "\n" for line in kept))  # later steps are run again
+        self.board = _tensorboard(out)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """One line; `step` counts finished steps."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        if self.board:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf  # a line torn by a crash
+
+
+def _tensorboard(out: Path):  # type: ignore[no-untyped-def]
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(out))  # type: ignore[no-untyped-call]
+
+
+def save_checkpoint(out: Path, step: int, **parts: Any) -> None:
+    """checkpoint.pt: `step` finished steps and each part's state_dict (or plain value)."""
+    states = {k: v.state_dict() if hasattr(v, "state_dict") else v for k, v in parts.items()}
+    save_atomically(out / "checkpoint.pt", {"step": step, **states})
+
+
+def load_checkpoint(out: Path) -> dict[str, Any] | None:
+    """The run's last checkpoint, or None where it has none yet."""
+    path = out / "checkpoint.pt"
+    if not path.exists():
+        return None
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content
+
+
+def stop_on_nan(
+    out: Path, step: int, parts: Mapping[str, Tensor], batch: Mapping[str, Tensor]
+) -> None:
+    """Stop early and clearly: save the step's inputs, name the part that is not finite."""
+    bad = [name for name, value in parts.items() if not torch.isfinite(value)]
+    if bad:
+        file = out / f"nan-step-{step}.pt"
+        save_atomically(file, {k: v.cpu() for k, v in batch.items()})
+        raise ValueError(
+            f"{', '.join(bad)} is not finite at step {step}; its inputs are in {file}; "
+            "lower lr, set max_grad_norm, or leave fp16 for bf16"
+        )

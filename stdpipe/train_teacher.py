@@ -1,0 +1,141 @@
+"""Train a teacher: Charbonnier on one random frame of each clip.
+
+setup -> train -> save. With tsa_steps, EDVR's second phase: start from a network without TSA
+(--init), train the fusion alone first, then everything.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from stdpipe import runs
+from stdpipe.config import TeacherTraining
+from stdpipe.data.clips import Stream
+from stdpipe.data.degrade import degradation
+from stdpipe.data.layouts import find_clips
+from stdpipe.data.views import full_views, generator
+from stdpipe.distill.charbonnier import charbonnier
+from stdpipe.models import checkpoints, zoo
+from stdpipe.models.base import Network, window_indices
+
+
+@dataclass(frozen=True)
+class TeacherRun:
+    """Where and on what; how is a TeacherTraining."""
+
+    data: Path
+    network: str
+    out: Path
+    degradation: str = "bd"
+    exclude: tuple[str, ...] = ()
+    """Clip keys of the train list to leave out."""
+    init: Path | None = None
+    """Weights to start from; what they lack (a TSA fusion) starts fresh."""
+    frames: int = 7
+    """T of a clip; longer sequences are cut."""
+    device: str = "auto"
+
+
+def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
+    """Train, or resume; returns what was done. Weights end up in OUT/weights.pt."""
+    device = runs.pick_device(run.device)
+    phase = degradation(run.degradation).phase
+    spec = zoo.parse(run.network).with_phase(phase)
+    stream = _stream(run, options)
+    torch.manual_seed(options.seed)
+    net = spec.build()
+    if run.init:
+        _start_from(net, run.init, options.tsa_steps > 0)
+    net.to(device)
+    facts = {
+        "network": str(spec),
+        "data": str(run.data),
+        "degradation": run.degradation,
+        "exclude": list(run.exclude),
+        "init": str(run.init) if run.init else None,
+    }
+    runs.open_run(run.out, facts, options)
+    last = _fit(net, stream, run.out, options, device)
+    weights = run.out / "weights.pt"
+    checkpoints.save_network(weights, net, str(spec), run.degradation)
+    return {"weights": str(weights), "network": str(spec), "steps": options.steps, "loss": last}
+
+
+def _stream(run: TeacherRun, options: TeacherTraining) -> Stream:
+    clips = {c.key: c for c in find_clips(run.data, "train", length=run.frames)}
+    unknown = sorted(set(run.exclude) - clips.keys())
+    if unknown:
+        raise ValueError(f"--exclude names {unknown[0]!r}, which is no training clip of {run.data}")
+    keys = [k for k in clips if k not in run.exclude]
+    return Stream(
+        clips, full_views(keys, options.seed, 8), run.degradation, options.patch, options.seed
+    )
+
+
+def _start_from(net: Network, init: Path, fusion_may_be_fresh: bool) -> None:
+    state, _ = checkpoints.read_checkpoint(init)
+    if fusion_may_be_fresh:
+        own = net.state_dict()
+        state = {k: v for k, v in state.items() if not k.startswith("fusion.")}
+        state.update({k: v for k, v in own.items() if k.startswith("fusion.")})
+    checkpoints.load_state(net, state, str(init))
+
+
+def _fit(
+    net: Network, stream: Stream, out: Path, options: TeacherTraining, device: torch.device
+) -> float:
+    stepper = runs.Stepper(list(net.parameters()), options, device)
+    start = _resume(out, net, stepper)
+    metrics = runs.Metrics(out, start)
+    total, since = 0.0, 0
+    bar = tqdm(total=options.steps, initial=start, unit="step", desc="train-teacher", disable=None)
+    net.train()
+    for step, batch in enumerate(runs.loader(stream, start, options.steps, options), start):
+        _train_fusion_only(net, step < options.tsa_steps)
+        window, hr = _pick_frames(batch, net.num_frame, options.seed, step)
+        with runs.autocast(device, options.amp):
+            sr = net(window.to(device, non_blocking=True))
+        loss = charbonnier(sr, hr.to(device, non_blocking=True))
+        runs.stop_on_nan(out, step, {"loss": loss}, batch)
+        stepper.step(loss, step)
+        total, since = total + loss.item(), since + 1
+        bar.update()
+        done = step + 1
+        if done % options.log_every == 0 or done == options.steps:
+            last = total / since
+            metrics.log(done, {"loss": last, "lr": runs.learning_rate(step, options)})
+            bar.set_postfix(loss=f"{last:.5f}")
+            total, since = 0.0, 0
+        if done % options.save_every == 0 or done == options.steps:
+            runs.save_checkpoint(out, done, net=net, stepper=stepper)
+    return last if start < options.steps else float("nan")
+
+
+def _resume(out: Path, net: nn.Module, stepper: runs.Stepper) -> int:
+    saved = runs.load_checkpoint(out)
+    if saved is None:
+        return 0
+    net.load_state_dict(saved["net"])
+    stepper.load_state_dict(saved["stepper"])
+    return int(saved["step"])
+
+
+def _pick_frames(
+    batch: dict[str, Tensor], num_frame: int, seed: int, step: int
+) -> tuple[Tensor, Tensor]:
+    """One random frame t of each clip: LR windows (B, 2k+1, 3, h, w) and HR (B, 3, H, W)."""
+    size, num_frames = batch["lr"].shape[:2]
+    t = generator(seed, "frame", step).integers(num_frames, size=size).tolist()
+    windows = torch.tensor(window_indices(num_frames, num_frame, t))
+    each = torch.arange(size)
+    return batch["lr"][each[:, None], windows], batch["hr"][each, torch.tensor(t)]
+
+
+def _train_fusion_only(net: Network, only: bool) -> None:
+    """EDVR's first TSA phase: everything but `fusion` stays as it is."""
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad_(not only or name.startswith("fusion."))

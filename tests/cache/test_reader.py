@@ -1,0 +1,236 @@
+"""Reading: bit for bit what was stored, any crop, in any process, and never a damaged value."""
+
+import multiprocessing
+import pickle
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stdpipe.cache import CacheError, Manifest, open_reader, open_writer
+from stdpipe.cache.layout import shard_file
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_any_shape_comes_back_bit_for_bit_and_in_any_crop(data):
+    draw = data.draw
+    encoding = draw(st.sampled_from(["float32", "float16"]))
+    height, width = draw(st.integers(1, 300)), draw(st.integers(1, 150))
+    manifest = Manifest(
+        made_by={},
+        entries=("a", "b"),
+        frames=draw(st.integers(1, 3)),
+        channels=draw(st.integers(1, 3)),
+        height=height,
+        width=width,
+        encoding=encoding,
+    )
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    given_ = {
+        name: rng.standard_normal(spec.shape[1:], dtype=np.float32)
+        for name, spec in manifest.arrays.items()
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        with open_writer(folder, manifest) as writer:
+            writer.write("b", given_)
+        reader = open_reader(folder, allow_incomplete=True)
+        for name, values in given_.items():
+            stored = values.astype(encoding)
+            full = reader.read("b", name)
+            assert full.dtype == encoding
+            assert full.tobytes() == stored.tobytes()
+            _check_crops(draw, reader, name, stored)
+
+
+def _check_crops(draw, reader, name, stored):
+    for _ in range(4):
+        y = draw(st.integers(0, stored.shape[-2] - 1))
+        x = draw(st.integers(0, stored.shape[-1] - 1))
+        h = draw(st.none() | st.integers(1, stored.shape[-2] - y))
+        w = draw(st.none() | st.integers(1, stored.shape[-1] - x))
+        first = draw(st.integers(0, len(stored) - 1))
+        frames = slice(first, None, draw(st.integers(1, 2)))
+        crop = reader.read("b", name, frames, y, x, h, w)
+        rows = slice(y, None if h is None else y + h)
+        expected = stored[frames][..., rows, x : None if w is None else x + w]
+        assert crop.flags.c_contiguous
+        assert crop.shape == expected.shape
+        assert crop.tobytes() == expected.tobytes()
+
+
+def test_plain_zarr_reads_the_same(cache, manifest, arrays):
+    group = zarr.open_group(str(cache), mode="r")
+    assert group.attrs["format"] == "stdpipe-cache"
+    assert sorted(group.array_keys()) == ["attention", "f_sr"]
+    for key, index in manifest.index.items():
+        for name, values in arrays(manifest, key).items():
+            assert np.asarray(group[name][index]).tobytes() == values.tobytes()
+
+
+def test_one_target_alone(tmp_path, make_manifest, build):
+    manifest = make_manifest(targets=("attention",))
+    reader = open_reader(build(tmp_path / "c", manifest))
+    assert reader.read(manifest.entries[0], "attention").shape == (2, 20, 72)
+    assert not (tmp_path / "c" / "f_sr").exists()
+    with pytest.raises(CacheError, match=r"holds \('attention',\), not 'f_sr'"):
+        reader.read(manifest.entries[0], "f_sr")
+
+
+def test_facts_beside_the_arrays(cache, manifest):
+    reader = open_reader(f"file://{cache}")
+    assert reader.entries == manifest.index
+    assert reader.extra(manifest.entries[2]) == {"source_crc32": 12}
+    for call in (reader.extra, lambda key: reader.read(key, "f_sr")):
+        with pytest.raises(CacheError, match="'nobody'.* is not in its manifest"):
+            call("nobody")
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        {"y": -1},
+        {"x": 72},
+        {"h": 21},
+        {"h": 0},
+        {"x": 60, "w": 13},
+        {"frames": slice(2, None)},
+        {"frames": slice(None, None, -1)},
+    ],
+)
+def test_windows_outside_the_entry(cache, manifest, window):
+    with pytest.raises(ValueError, match=r"move the window|count upwards"):
+        open_reader(cache).read(manifest.entries[0], "f_sr", **window)
+
+
+def test_expected_facts(cache, manifest):
+    open_reader(cache, {"teacher": "edvr-l", "entries_digest": manifest.entries_digest})
+    expected = r"was made by teacher 'edvr-l', but 'edvr-m' was asked for; use another --cache"
+    with pytest.raises(CacheError, match=expected):
+        open_reader(cache, {"seed": 0, "teacher": "edvr-m"})
+    with pytest.raises(CacheError, match="encoding 'float32', but 'float16'"):
+        open_reader(cache, {"encoding": "float16"})
+
+
+def test_no_cache(tmp_path):
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(CacheError, match=r"is not a cache \(no manifest.json\)"):
+            open_reader(path)
+
+
+def test_incomplete(tmp_path, manifest, arrays):
+    first, second = manifest.entries[:2]
+    with open_writer(tmp_path / "c", manifest) as writer:
+        writer.write(first, arrays(manifest, first))
+        with pytest.raises(CacheError, match=r"incomplete \(1 of 4 entries committed\): run the"):
+            open_reader(tmp_path / "c")
+        reader = open_reader(tmp_path / "c", allow_incomplete=True)
+    assert list(reader.entries) == [first]
+    assert reader.read(first, "f_sr").shape == (2, 3, 20, 72)
+    with pytest.raises(CacheError, match="is not committed"):
+        reader.read(second, "f_sr")
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"cache_id":"other","entries":4,"crc32":0}'])
+def test_a_lost_or_damaged_end_mark_is_incomplete(cache, manifest, build, content):
+    (cache / "complete.json").unlink()
+    if content is not None:
+        (cache / "complete.json").write_bytes(content)
+    with pytest.raises(CacheError, match="run the same extract-teacher command again"):
+        open_reader(cache)
+    open_reader(build(cache, manifest))
+
+
+def _read_all(reader):
+    return b"".join(reader.read(key, "f_sr").tobytes() for key in reader.entries)
+
+
+def _answer(reader, answers):
+    answers.put(_read_all(reader))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_reader_in_use_goes_to_other_processes(cache, method):
+    reader = open_reader(cache)
+    expected = _read_all(reader)
+    context = multiprocessing.get_context(method)
+    answers = context.Queue()
+    jobs = [context.Process(target=_answer, args=(reader, answers)) for _ in range(2)]
+    for job in jobs:
+        job.start()
+    assert [answers.get(timeout=60) for _ in jobs] == [expected] * 2
+    for job in jobs:
+        job.join(60)
+    assert _read_all(reader) == expected
+
+
+def test_a_pickled_reader_carries_no_open_arrays(cache):
+    reader = open_reader(cache)
+    fresh = pickle.dumps(reader)
+    expected = _read_all(reader)
+    assert len(pickle.dumps(reader)) == len(fresh)
+    assert _read_all(pickle.loads(fresh)) == expected
+
+
+def shard(cache: Path, manifest: Manifest, key: str, name: str = "f_sr") -> Path:
+    return shard_file(cache, manifest.arrays[name], manifest.index[key])
+
+
+def test_a_missing_shard(cache, manifest):
+    bad, good = manifest.entries[1], manifest.entries[2]
+    shard(cache, manifest, bad).unlink()
+    reader = open_reader(cache)
+    with pytest.raises(CacheError, match=rf"'{bad}'.*: its f_sr is damaged \(a part of it is miss"):
+        reader.read(bad, "f_sr", h=1, w=1)
+    assert reader.read(bad, "attention").shape == (2, 20, 72)
+    assert reader.read(good, "f_sr").shape == (2, 3, 20, 72)
+
+
+@pytest.mark.parametrize("size", [0, 3, 40, 4000])
+def test_a_cut_shard(cache, manifest, size):
+    key = manifest.entries[0]
+    path = shard(cache, manifest, key)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(CacheError, match=f"'{key}'.* its f_sr is damaged"):
+        open_reader(cache).read(key, "f_sr", slice(0, 1), h=4, w=4)
+
+
+def test_a_missing_inner_chunk_is_not_served_as_fill(cache, manifest, arrays):
+    """A whole shard, checksums and all, that lacks the right half of frame 1."""
+    key = manifest.entries[3]
+    values = arrays(manifest, key)["f_sr"]
+    values[1, :, :, 36:] = np.nan
+    with zarr.config.set({"array.write_empty_chunks": False}):
+        zarr.open_array(str(cache / "f_sr"), mode="r+")[3] = values
+    reader = open_reader(cache)
+    whole = [
+        reader.read(key, "f_sr", slice(0, 1)),
+        reader.read(key, "f_sr", slice(1, 2), x=4, w=32),
+    ]
+    assert not any(np.isnan(crop).any() for crop in whole)
+    for window in ({}, {"x": 71, "w": 1, "y": 19}, {"x": 35, "w": 2}, {"frames": slice(1, 2)}):
+        with pytest.raises(CacheError, match="a part of it is missing"):
+            reader.read(key, "f_sr", **window)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"NaN"', b"0.0"),
+        (b'"float32"', b'"float64"'),
+        (b'"crc32c"', b'"crc33c"'),
+        (b'"end"', b'"ene"'),
+        (b"{", b"["),
+    ],
+)
+def test_damaged_array_metadata(cache, manifest, old, new):
+    path = cache / "f_sr" / "zarr.json"
+    path.write_bytes(path.read_bytes().replace(old, new))
+    with pytest.raises(CacheError, match=r"f_sr") as caught:
+        open_reader(cache).read(manifest.entries[0], "f_sr")
+    assert "\n" not in str(caught.value)

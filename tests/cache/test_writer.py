@@ -1,0 +1,240 @@
+"""Writing: resumed equals unbroken, refusals, full disks, several processes."""
+
+import errno
+import multiprocessing
+import os
+import resource
+import subprocess
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from stdpipe.cache import CacheError, Manifest, open_reader, open_writer, verify
+
+
+def write(writer, arrays, keys):
+    for key in keys:
+        writer.write(key, arrays(writer.manifest, key), {"source_crc32": len(key)})
+
+
+def test_resumed_equals_unbroken_byte_for_byte(tmp_path, cache, manifest, arrays, files_of):
+    root = tmp_path / "resumed.zarr"
+    for count, key in enumerate(manifest.entries):
+        with open_writer(root, manifest) as writer:
+            assert set(writer.committed) == set(manifest.entries[:count])
+            write(writer, arrays, [key])
+            assert key in writer.committed
+    with open_writer(root, manifest) as writer:
+        writer.finalise()
+    assert files_of(root) == files_of(cache)
+
+
+def test_an_uncommitted_shard_is_written_anew(tmp_path, cache, manifest, build, files_of):
+    """What a power cut may leave: shards torn or empty under their final name, no line."""
+    whole = files_of(cache)
+    lines = (cache / "journal" / "0.jsonl").read_bytes().splitlines(keepends=True)
+    (cache / "journal" / "0.jsonl").write_bytes(b"".join(lines[:2]) + lines[2][:20])
+    (cache / "f_sr" / "c.2.0.0.0.0").write_bytes(b"")
+    (cache / "attention" / "c.3.0.0.0").write_bytes(b"torn" * 50)
+    assert files_of(build(cache, manifest)) == whole
+
+
+def test_refused_arrays(tmp_path, manifest, arrays):
+    key, other = manifest.entries[:2]
+    good = arrays(manifest, key)
+    bad = [
+        ("nobody", good, "not in the manifest"),
+        (key, {"f_sr": good["f_sr"]}, r"got \['f_sr'\], give \['attention', 'f_sr'\]"),
+        (key, good | {"f_sr": good["f_sr"][:, :, 1:]}, r"f_sr: got float32 \(2, 3, 19, 72\), give"),
+        (key, good | {"f_sr": good["f_sr"].astype("f8")}, "got float64"),
+        (key, good | {"attention": good["attention"] * np.nan}, "attention: holds .* not finite"),
+    ]
+    with open_writer(tmp_path / "c", manifest) as writer:
+        for name, values, message in bad:
+            with pytest.raises(CacheError, match=message):
+                writer.write(name, values)
+        assert not writer.committed
+        write(writer, arrays, [key])
+        with pytest.raises(CacheError, match="is committed already"):
+            write(writer, arrays, [key])
+        write(writer, arrays, [other])
+
+
+def test_float16_overflow_names_the_entry(tmp_path, make_manifest, arrays):
+    manifest = make_manifest(encoding="float16")
+    key = manifest.entries[1]
+    values = arrays(manifest, key)
+    values["attention"][1, 2, 3] = 70000
+    with (
+        open_writer(tmp_path / "c", manifest) as writer,
+        pytest.raises(CacheError, match=f"'{key}', attention: .*70000 overflows float16"),
+    ):
+        writer.write(key, values)
+
+
+def test_finalise_counts_what_is_missing(tmp_path, manifest, arrays):
+    with open_writer(tmp_path / "c", manifest) as writer:
+        write(writer, arrays, manifest.entries[::2])
+        with pytest.raises(CacheError, match=r"lacks 2 of 4 entries, the first is '00001/0001@1'"):
+            writer.finalise()
+    assert not (tmp_path / "c" / "complete.json").exists()
+
+
+def test_the_same_writer_twice_is_refused(tmp_path, manifest):
+    with open_writer(tmp_path / "c", manifest):
+        with pytest.raises(CacheError, match="writer '0' is already at work"):
+            open_writer(tmp_path / "c", manifest)
+        open_writer(tmp_path / "c", manifest, writer="1").close()
+    open_writer(tmp_path / "c", manifest).close()
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a b", "writers", ".hidden"])
+def test_writer_names(tmp_path, manifest, name):
+    with pytest.raises(CacheError, match="writer name"):
+        open_writer(tmp_path / "c", manifest, writer=name)
+
+
+def test_a_damaged_line_of_another_writer_is_healed(tmp_path, manifest, arrays, build):
+    root = tmp_path / "c"
+    with open_writer(root, manifest, writer="1") as writer:
+        write(writer, arrays, manifest.entries[:3])
+    path = root / "journal" / "1.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"0001@1", b"0001@5"))
+    assert verify(root).broken[0].reason == "journal/1.jsonl line 2 is damaged"
+    assert verify(build(root, manifest)).broken == []
+
+
+def test_two_processes_write_disjoint_entries(tmp_path, make_manifest, cache, arrays, files_of):
+    manifest = make_manifest()
+    root = tmp_path / "both.zarr"
+    spawn = multiprocessing.get_context("spawn")
+    halves = [manifest.entries[start::2] for start in range(2)]
+    jobs = [
+        spawn.Process(target=_write_some, args=(root, manifest, str(n), _values(manifest, half)))
+        for n, half in enumerate(halves)
+    ]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join(60)
+    assert [job.exitcode for job in jobs] == [0, 0]
+    with open_writer(root, manifest) as writer:
+        writer.finalise()
+    ours, theirs = files_of(root), files_of(cache)
+    shards = [name for name in theirs if "/c." in name]
+    assert [ours[name] for name in shards] == [theirs[name] for name in shards]
+    assert verify(root).ok == 4
+
+
+def _values(manifest, keys):
+    from_seed = {}
+    for key in keys:
+        rng = np.random.default_rng(manifest.index[key])
+        shapes = {name: spec.shape[1:] for name, spec in manifest.arrays.items()}
+        from_seed[key] = {n: rng.standard_normal(s, dtype=np.float32) for n, s in shapes.items()}
+    return from_seed
+
+
+def _write_some(root, manifest, name, values):
+    with open_writer(root, manifest, writer=name) as writer:
+        for key, arrays in values.items():
+            writer.write(key, arrays)
+
+
+def check_recovery(root, manifest: Manifest, build, cache, files_of, count):
+    """The cache has exactly `count` good entries, and is finished as if nothing had happened."""
+    report = verify(root)
+    assert (report.ok, len(report.uncommitted), report.broken) == (count, 4 - count, [])
+    with pytest.raises(CacheError, match=rf"incomplete \({count} of 4"):
+        open_reader(root)
+    assert files_of(build(root, manifest)) == files_of(cache)
+
+
+@contextmanager
+def largest_file(num_bytes):
+    """Let no file grow beyond this: the kernel refuses the write, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_shard_the_disk_refuses(tmp_path, manifest, arrays, build, cache, files_of):
+    root = tmp_path / "c"
+    with open_writer(root, manifest) as writer:
+        write(writer, arrays, manifest.entries[:2])
+        with largest_file(9000), pytest.raises(CacheError) as caught:
+            write(writer, arrays, manifest.entries[2:])
+    assert str(caught.value).startswith(f"no space left for cache {root}: 2 of 4 entries are")
+    assert "make space and run the same command again, it resumes" in str(caught.value)
+    check_recovery(root, manifest, build, cache, files_of, 2)
+
+
+@pytest.mark.parametrize("call", range(5))
+def test_no_space_at_any_fsync(
+    tmp_path, manifest, arrays, build, cache, files_of, monkeypatch, call
+):
+    """fsync of a shard and its folder, twice, then of the journal."""
+    root, real, calls = tmp_path / "c", os.fsync, []
+
+    def fsync(fd):
+        calls.append(fd)
+        if len(calls) == call + 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(fd)
+
+    with open_writer(root, manifest) as writer:
+        write(writer, arrays, manifest.entries[:1])
+        with monkeypatch.context() as patch, pytest.raises(CacheError, match="1 of 4 entries"):
+            patch.setattr("os.fsync", fsync)
+            write(writer, arrays, manifest.entries[1:])
+    check_recovery(root, manifest, build, cache, files_of, 1)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path):
+    """A file system of 256 KiB; skips where mounting is not allowed."""
+    path = tmp_path / "tiny"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(path)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("a tmpfs cannot be mounted here")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+def test_a_full_file_system(tiny_disk, manifest, arrays, build, cache, files_of):
+    ballast = tiny_disk / "ballast"
+    root = tiny_disk / "c"
+    with open_writer(root, manifest) as writer:
+        write(writer, arrays, manifest.entries[:1])
+        _fill(ballast)
+        with pytest.raises(CacheError, match="1 of 4 entries are committed"):
+            write(writer, arrays, manifest.entries[1:])
+    ballast.unlink()
+    check_recovery(root, manifest, build, cache, files_of, 1)
+
+
+def _fill(path):
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+
+
+def test_other_errors_are_not_called_a_full_disk(tmp_path, manifest, arrays, monkeypatch):
+    def broken(fd):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with open_writer(tmp_path / "c", manifest) as writer, monkeypatch.context() as patch:
+        patch.setattr("os.fsync", broken)
+        with pytest.raises(OSError, match="Input/output error"):
+            write(writer, arrays, manifest.entries)
+        assert not writer.committed

@@ -1,0 +1,122 @@
+"""Luma, PSNR and SSIM against hand-computed values and scikit-image."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from stdpipe.data.layouts import Clip, find_clips, read_clip
+from stdpipe.evaluation.metrics import luma, psnr, ssim
+
+
+def reference_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """scikit-image's, restricted to where the 11x11 window lies inside the frame."""
+    _, full = structural_similarity(
+        a,
+        b,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=255,
+        full=True,
+    )
+    return float(full[5:-5, 5:-5].mean())
+
+
+def colour(red: float, green: float, blue: float) -> torch.Tensor:
+    return torch.tensor([red, green, blue]).view(3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("rgb", "expected"),
+    [
+        ((0, 0, 0), 16.0),
+        ((1, 1, 1), 235.0),
+        ((1, 0, 0), 81.481),
+        ((0, 1, 0), 144.553),
+        ((0, 0, 1), 40.966),
+        ((0.5, 0.5, 0.5), 125.5),
+    ],
+)
+def test_luma_by_hand(rgb: tuple[float, float, float], expected: float) -> None:
+    assert luma(colour(*rgb)).item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_luma_keeps_leading_dimensions_and_is_float64() -> None:
+    y = luma(torch.rand(2, 5, 3, 4, 6))
+    assert (y.shape, y.dtype) == ((2, 5, 4, 6), torch.float64)
+
+
+def test_luma_refuses_other_channels() -> None:
+    with pytest.raises(ValueError, match=r"needs \(\.\.\., 3, H, W\), but got \(1, 4, 4\)"):
+        luma(torch.zeros(1, 4, 4))
+
+
+def test_psnr_by_hand() -> None:
+    a = torch.zeros(3, 4, 4)
+    b = torch.zeros(3, 4, 4)
+    b[0] = 255
+    b[1, 0, 0] = 4
+    assert psnr(a, b).tolist() == [0.0, pytest.approx(48.1308036, abs=1e-6), float("inf")]
+    assert psnr(a[:1], a[:1] + 0.1, peak=1.0).item() == pytest.approx(20.0, abs=1e-6)
+
+
+def test_psnr_agrees_with_skimage() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(0, 255, (2, 4, 20, 30))
+    expected = [peak_signal_noise_ratio(x, y, data_range=255) for x, y in zip(a, b, strict=True)]
+    np.testing.assert_allclose(psnr(torch.tensor(a), torch.tensor(b)), expected, rtol=1e-12)
+
+
+def test_ssim_of_flat_frames_by_hand() -> None:
+    """Without variance only the luminance term is left: (2 a b + C1) / (a^2 + b^2 + C1)."""
+    a, b = torch.full((1, 11, 11), 100.0), torch.full((1, 11, 11), 200.0)
+    c1 = (0.01 * 255) ** 2
+    assert ssim(a, b).item() == pytest.approx((40000 + c1) / (50000 + c1), abs=1e-9)
+
+
+def test_ssim_of_equal_frames_is_one() -> None:
+    a = torch.rand(3, 24, 17) * 255
+    np.testing.assert_allclose(ssim(a, a), 1, atol=1e-12)
+
+
+@pytest.mark.parametrize("noise", [1, 10, 80])
+@pytest.mark.parametrize("size", [(11, 11), (24, 40), (65, 33)])
+def test_ssim_agrees_with_skimage(size: tuple[int, int], noise: float) -> None:
+    rng = np.random.default_rng(1)
+    a = rng.uniform(0, 255, (3, *size))
+    b = a + rng.normal(0, noise, a.shape)
+    expected = [reference_ssim(x, y) for x, y in zip(a, b, strict=True)]
+    np.testing.assert_allclose(ssim(torch.tensor(a), torch.tensor(b)), expected, atol=1e-9)
+
+
+def test_ssim_refuses_frames_smaller_than_its_window() -> None:
+    with pytest.raises(ValueError, match=r"at least 11x11, but got \(1, 10, 40\)"):
+        ssim(torch.zeros(1, 10, 40), torch.zeros(1, 10, 40))
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim])
+def test_different_shapes_are_refused(metric: object) -> None:
+    with pytest.raises(ValueError, match="different shapes"):
+        metric(torch.zeros(1, 20, 20), torch.zeros(1, 20, 24))  # type: ignore[operator]
+
+
+def test_inputs_stay_as_they_were() -> None:
+    a, b = torch.rand(1, 12, 12).double(), torch.rand(1, 12, 12).double()
+    copies = a.clone(), b.clone()
+    psnr(a, b), ssim(a, b)
+    assert torch.equal(a, copies[0])
+    assert torch.equal(b, copies[1])
+
+
+def test_real_frames_agree_with_skimage(vid4: Path) -> None:
+    """Neighbouring frames of each clip stand in for a result and its ground truth."""
+    for clip in find_clips(vid4, None):
+        frames = torch.from_numpy(read_clip(Clip(clip.key, clip.frames[:2])))
+        y = luma(frames.permute(0, 3, 1, 2).double() / 255)
+        a, b = y.numpy()
+        expected = peak_signal_noise_ratio(a, b, data_range=255)
+        assert psnr(y[:1], y[1:]).item() == pytest.approx(expected, abs=1e-9)
+        assert ssim(y[:1], y[1:]).item() == pytest.approx(reference_ssim(a, b), abs=1e-6)
