@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from stdpipe.models.zoo import nearest
+from stdpipe.suggest import nearest
 
 SCHEMES = ("none", "sd", "td", "std")
 ATTENTIONS = ("sum", "sum2", "max2")

@@ -9,8 +9,9 @@ weights.pt       the finished network (stdpipe.models.checkpoints)
 import dataclasses
 import json
 import math
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm import tqdm
 
 from stdpipe.config import Training
 from stdpipe.models.checkpoints import save_atomically
@@ -111,13 +113,15 @@ class Stepper:
     def __init__(self, parameters: list[nn.Parameter], options: Training, device: torch.device):
         self.parameters = parameters
         self.options = options
+        self.lr = options.lr
         self.optimiser = torch.optim.Adam(parameters, lr=options.lr, betas=(0.9, 0.999))
         self.scaler = torch.amp.GradScaler(device.type, enabled=options.amp == "fp16")
 
     def step(self, loss: Tensor, step: int) -> None:
         """One update at this step's learning rate."""
+        self.lr = learning_rate(step, self.options)
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(step, self.options)
+            group["lr"] = self.lr
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.options.max_grad_norm:
@@ -135,7 +139,11 @@ class Stepper:
 
 
 class Metrics:
-    """metrics.jsonl, and TensorBoard events beside it where tensorboard is installed."""
+    """metrics.jsonl, and TensorBoard events beside it where tensorboard is installed.
+
+    A line holds the means since the last one, steps per second and the share of time spent
+    waiting for data.
+    """
 
     def __init__(self, out: Path, resume_step: int) -> None:
         self.path = out / "metrics.jsonl"
@@ -143,14 +151,42 @@ class Metrics:
         kept = [line for line in lines if _step_of(line) <= resume_step]
         self.path.write_text("".join(line + "\n" for line in kept))  # later steps are run again
         self.board = _tensorboard(out)
+        self.last: dict[str, float] = {}
+        self._begin()
 
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """One line; `step` counts finished steps."""
+    def _begin(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+        self._waited, self._since = 0.0, time.perf_counter()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around what waits for data."""
+        asked = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - asked
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """One step's loss parts."""
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def log(self, step: int, **others: float) -> dict[str, str]:
+        """Write one line; `step` counts finished steps. Returns what a progress bar shows."""
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        elapsed = time.perf_counter() - self._since
+        speed = max(self._counts.values()) / elapsed
+        self.last = means
+        line = {**means, **others, "steps_per_s": speed, "wait": self._waited / elapsed}
         with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+            file.write(json.dumps({"step": step, **line}) + "\n")
         if self.board:
-            for name, value in values.items():
+            for name, value in line.items():
                 self.board.add_scalar(name, value, step)
+        self._begin()
+        shown = {name: f"{value:.4g}" for name, value in means.items() if name != "loss"}
+        return {**shown, "wait": f"{line['wait']:.0%}"}
 
 
 def _step_of(line: str) -> float:
@@ -183,11 +219,17 @@ def load_checkpoint(out: Path) -> dict[str, Any] | None:
     return content
 
 
+def to_floats(parts: Mapping[str, Tensor]) -> dict[str, float]:
+    """Loss parts on the host, with one synchronisation for all of them."""
+    values = torch.stack([part.detach().float() for part in parts.values()]).tolist()
+    return dict(zip(parts, values, strict=True))
+
+
 def stop_on_nan(
-    out: Path, step: int, parts: Mapping[str, Tensor], batch: Mapping[str, Tensor]
+    out: Path, step: int, values: Mapping[str, float], batch: Mapping[str, Tensor]
 ) -> None:
     """Stop early and clearly: save the step's inputs, name the part that is not finite."""
-    bad = [name for name, value in parts.items() if not torch.isfinite(value)]
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
         file = out / f"nan-step-{step}.pt"
         save_atomically(file, {k: v.cpu() for k, v in batch.items()})
@@ -195,3 +237,8 @@ def stop_on_nan(
             f"{', '.join(bad)} is not finite at step {step}; its inputs are in {file}; "
             "lower lr, set max_grad_norm, or leave fp16 for bf16"
         )
+
+
+def progress(name: str, start: int, steps: int) -> tqdm[Any]:
+    """A progress bar, quiet where stderr is no terminal."""
+    return tqdm(total=steps, initial=start, unit="step", desc=name, disable=None)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from stdpipe import runs
 from stdpipe.config import TeacherTraining
@@ -87,32 +86,33 @@ def _start_from(net: Network, init: Path, fusion_may_be_fresh: bool) -> None:
 
 def _fit(
     net: Network, stream: Stream, out: Path, options: TeacherTraining, device: torch.device
-) -> float:
+) -> float | None:
     stepper = runs.Stepper(list(net.parameters()), options, device)
     start = _resume(out, net, stepper)
     metrics = runs.Metrics(out, start)
-    total, since = 0.0, 0
-    bar = tqdm(total=options.steps, initial=start, unit="step", desc="train-teacher", disable=None)
+    batches = iter(runs.loader(stream, start, options.steps, options))
+    bar = runs.progress("train-teacher", start, options.steps)
     net.train()
-    for step, batch in enumerate(runs.loader(stream, start, options.steps, options), start):
+    for step in range(start, options.steps):
+        with metrics.waiting():
+            batch = next(batches)
+            window, hr = _pick_frames(batch, net.num_frame, options.seed, step)
+            window, hr = (x.to(device, non_blocking=True) for x in (window, hr))
         _train_fusion_only(net, step < options.tsa_steps)
-        window, hr = _pick_frames(batch, net.num_frame, options.seed, step)
         with runs.autocast(device, options.amp):
-            sr = net(window.to(device, non_blocking=True))
-        loss = charbonnier(sr, hr.to(device, non_blocking=True))
-        runs.stop_on_nan(out, step, {"loss": loss}, batch)
+            loss = charbonnier(net(window), hr)
         stepper.step(loss, step)
-        total, since = total + loss.item(), since + 1
+        values = runs.to_floats({"loss": loss})
+        runs.stop_on_nan(out, step, values, batch)
+        metrics.add(values)
         bar.update()
         done = step + 1
         if done % options.log_every == 0 or done == options.steps:
-            last = total / since
-            metrics.log(done, {"loss": last, "lr": runs.learning_rate(step, options)})
-            bar.set_postfix(loss=f"{last:.5f}")
-            total, since = 0.0, 0
+            bar.set_postfix(metrics.log(done, lr=stepper.lr), loss=f"{metrics.last['loss']:.5f}")
         if done % options.save_every == 0 or done == options.steps:
             runs.save_checkpoint(out, done, net=net, stepper=stepper)
-    return last if start < options.steps else float("nan")
+    bar.close()
+    return metrics.last.get("loss")
 
 
 def _resume(out: Path, net: nn.Module, stepper: runs.Stepper) -> int:

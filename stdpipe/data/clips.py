@@ -6,6 +6,7 @@ Axes: T frames, H W HR size, h w LR size.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,11 +21,20 @@ Sample = dict[str, Tensor]
 Targets = Callable[[View, Box, int], Mapping[str, Tensor]]
 
 
-def read_hr(clip: Clip) -> tuple[Tensor, int]:
-    """A clip's frames, uint8 (T, 3, H, W), sides padded to multiples of 4, and their crc32."""
+class Frames(NamedTuple):
+    """A clip as it lies on disk, its sides padded to multiples of 4."""
+
+    hr: Tensor  # uint8 (T, 3, H, W)
+    height: int  # before padding
+    width: int
+    crc32: int  # of the bytes before padding
+
+
+def read_frames(clip: Clip) -> Frames:
+    """Read a clip; errors are read_clip's."""
     frames = read_clip(clip)
     hr = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
-    return pad_to_scale(hr), source_crc32(frames)
+    return Frames(pad_to_scale(hr), *frames.shape[1:3], source_crc32(frames))
 
 
 def view_pair(hr: Tensor, view: View, degradation: str) -> tuple[Tensor, Tensor]:
@@ -42,8 +52,8 @@ def view_pair(hr: Tensor, view: View, degradation: str) -> tuple[Tensor, Tensor]
 class Stream(Dataset[Sample]):
     """The endless, reproducible sequence of training samples over a list of views.
 
-    Item p holds lr (T, 3, h, w) and hr (T, 3, H, W), float32 in [0, 1], and what `targets` returns
-    for that view and window.
+    Item p holds lr (T, 3, h, w) and hr (T, 3, H, W), float32 in [0, 1], and, from position
+    `targets_from` on, what `targets` returns for that view and window.
     """
 
     def __init__(
@@ -54,6 +64,7 @@ class Stream(Dataset[Sample]):
         patch: int,
         seed: int,
         targets: Targets | None = None,
+        targets_from: int = 0,
     ) -> None:
         self.clips = clips
         self.views = views
@@ -61,6 +72,7 @@ class Stream(Dataset[Sample]):
         self.patch = patch
         self.seed = seed
         self.targets = targets
+        self.targets_from = targets_from
 
     def view(self, position: int) -> tuple[View, np.random.Generator]:
         """The view at a position of the stream, and the generator for its crop."""
@@ -71,14 +83,14 @@ class Stream(Dataset[Sample]):
 
     def __getitem__(self, position: int) -> Sample:
         view, rng = self.view(position)
-        hr, crc32 = read_hr(self.clips[view.clip])
-        hr, lr = view_pair(hr, view, self.degradation)
+        frames = read_frames(self.clips[view.clip])
+        hr, lr = view_pair(frames.hr, view, self.degradation)
         box = draw_box(rng, self.patch, *hr.shape[-2:])
         y, x, height, width = box
         sample: Sample = {
             "hr": hr[..., y : y + height, x : x + width].float() / 255,
             "lr": lr[..., y // 4 : (y + height) // 4, x // 4 : (x + width) // 4].contiguous(),
         }
-        if self.targets:
-            sample.update(self.targets(view, box, crc32))
+        if self.targets and position >= self.targets_from:
+            sample.update(self.targets(view, box, frames.crc32))
         return sample

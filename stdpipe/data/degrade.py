@@ -5,7 +5,6 @@ phase says where LR sample j sits on the HR grid: 4j + phase. `bd` and `bd-centr
 Axes: T frames, H W HR size, h w = H/4 W/4 LR size.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stdpipe import resample
+from stdpipe.suggest import nearest
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,7 @@ def degradation(name: str) -> Degradation:
     """Look a degradation up by name; ValueError with the nearest name otherwise."""
     if name in DEGRADATIONS:
         return DEGRADATIONS[name]
-    near = difflib.get_close_matches(name, DEGRADATIONS, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown degradation {name!r}{hint} (known: {', '.join(DEGRADATIONS)})")
+    raise ValueError(f"unknown degradation {name!r}{nearest(name, DEGRADATIONS)}")
 
 
 def degrade(hr: Tensor, name: str, eight_bit: bool = True) -> Tensor:

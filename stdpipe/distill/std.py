@@ -20,7 +20,10 @@ class Weights(NamedTuple):
 
 def scheme_weights(scheme: str, lambda1: float, lambda2: float) -> Weights:
     """ "none", "sd", "td" or "std" as weights."""
-    return Weights(lambda1 if "s" in scheme[:1] else 0.0, lambda2 if "td" in scheme else 0.0)
+    return Weights(
+        sd=lambda1 if scheme in ("sd", "std") else 0.0,
+        td=lambda2 if scheme in ("td", "std") else 0.0,
+    )
 
 
 def std_loss(
@@ -36,6 +39,8 @@ def std_loss(
 
     student: features of all T frames, (B, T, ...). batch: "hr" (B, T, 3, H, W) and the teacher's
     "f_sr" (B, T, 64, H, W) or, enough for sd with sum2, "attention" (B, T, H, W).
+    td_scale="variance" divides L_TD by the variance of the teacher's cell: shrinking all cells,
+    which training the shared ConvLSTM would otherwise reward, then gains nothing.
     """
     parts = {"rec": charbonnier(student.sr, batch["hr"])}
     loss = parts["rec"]
@@ -47,10 +52,11 @@ def std_loss(
         )
         loss = loss + weights.sd * parts["sd"]
     if weights.td:
-        cells = memory_cells(memory, batch["f_sr"], student.f_sr)
-        parts["td"] = td_loss(*cells, td_scale)
-        parts["cell_var"] = cells[0].detach().float().var()
-        loss = loss + weights.td * parts["td"]
+        cell_teacher, cell_student = memory_cells(memory, batch["f_sr"], student.f_sr)
+        parts["td"] = td_loss(cell_teacher, cell_student)
+        parts["cell_var"] = cell_teacher.detach().float().var()
+        scale = parts["cell_var"].clamp(min=1e-12) if td_scale == "variance" else 1.0
+        loss = loss + weights.td * parts["td"] / scale
     return {"loss": loss, **parts}
 
 

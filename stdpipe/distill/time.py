@@ -1,6 +1,7 @@
 """Time distillation through shared temporal memory cells (paper, Section 3.2, Eqs. 6 and 7)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 COLLAPSE = 1e-8  # below this L_TD the paper fixes the ConvLSTM
@@ -16,16 +17,9 @@ def memory_cells(memory: nn.Module, teacher: Tensor, student: Tensor) -> tuple[T
     return cell_teacher, cell_student
 
 
-def td_loss(cell_teacher: Tensor, cell_student: Tensor, scale: str = "none") -> Tensor:
-    """L_TD, Eq. 7: mean square distance of the cells (B, C, H, W).
-
-    scale="variance" divides by the variance of the teacher's cell: shrinking all cells, which
-    training the shared ConvLSTM would otherwise reward, then gains nothing.
-    """
-    distance = (cell_teacher - cell_student).float().square().mean()
-    if scale == "variance":
-        return distance / cell_teacher.float().var().clamp(min=1e-12)
-    return distance
+def td_loss(cell_teacher: Tensor, cell_student: Tensor) -> Tensor:
+    """L_TD, Eq. 7: mean square distance of the cells (B, C, H, W)."""
+    return F.mse_loss(cell_student.float(), cell_teacher.float())
 
 
 class CollapseGuard:
@@ -37,9 +31,9 @@ class CollapseGuard:
         if frozen:
             self.freeze()
 
-    def watch(self, td: float) -> None:
-        """Look at the step's L_TD (unscaled)."""
-        if td < COLLAPSE and not self.frozen:
+    def watch(self, td: float | None) -> None:
+        """Look at the step's L_TD, None where it was not computed."""
+        if td is not None and td < COLLAPSE and not self.frozen:
             self.freeze()
 
     def freeze(self) -> None:

@@ -4,7 +4,6 @@ The border alone moves a published Vid4 average by more than 2 dB, so a result w
 protocol says nothing: `Protocol.text` is printed beside every one.
 """
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +11,7 @@ from typing import Literal
 from torch import Tensor
 
 from stdpipe.evaluation.metrics import SSIM_WINDOW, luma, psnr, ssim
+from stdpipe.suggest import nearest
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,7 @@ def protocol(name: str) -> Protocol:
     """The protocol of that name; ValueError with the nearest one for a name that is not known."""
     if name in PROTOCOLS:
         return PROTOCOLS[name]
-    nearest = difflib.get_close_matches(name, PROTOCOLS, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-    raise ValueError(f"protocol {name!r} is not known: {hint}choose from {', '.join(PROTOCOLS)}")
+    raise ValueError(f"unknown protocol {name!r}{nearest(name, PROTOCOLS)}")
 
 
 def scored_frames(num_frames: int, protocol: Protocol) -> list[int]:

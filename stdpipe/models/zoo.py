@@ -4,12 +4,10 @@ A name may carry options: `edvr:num_feat=32,num_frame=5`. `describe` turns them 
 canonical text, which checkpoints and caches carry.
 """
 
-import difflib
 import importlib
 import inspect
 import os
 import sys
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import yaml
@@ -18,6 +16,7 @@ from stdpipe.models.base import Network
 from stdpipe.models.bicubic import Bicubic
 from stdpipe.models.edvr import EDVR
 from stdpipe.models.fastdvdnet import FastDVDnet
+from stdpipe.suggest import nearest
 
 ZOO: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "bicubic": (Bicubic, {}),
@@ -71,14 +70,6 @@ def parse(text: str) -> Spec:
         if option not in known:
             raise ValueError(f"{name} has no option {option!r}{nearest(option, known)}")
     return Spec(cls, canonical, _without_defaults(cls, given))
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of an error message: what was probably meant, and what is known."""
-    known = list(known)
-    near = difflib.get_close_matches(word, known, n=1)
-    meant = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{meant} (known: {', '.join(known)})"
 
 
 def _options(text: str, rest: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import multiprocessing
 import pickle
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,6 @@ def _check_crops(draw, reader, name, stored):
 def test_plain_zarr_reads_the_same(cache, manifest, arrays):
     group = zarr.open_group(str(cache), mode="r")
     assert group.attrs["format"] == "stdpipe-cache"
-    assert sorted(group.array_keys()) == ["attention", "f_sr"]
     for key, index in manifest.index.items():
         for name, values in arrays(manifest, key).items():
             assert np.asarray(group[name][index]).tobytes() == values.tobytes()
@@ -86,7 +86,7 @@ def test_facts_beside_the_arrays(cache, manifest):
     assert reader.entries == manifest.index
     assert reader.extra(manifest.entries[2]) == {"source_crc32": 12}
     for call in (reader.extra, lambda key: reader.read(key, "f_sr")):
-        with pytest.raises(CacheError, match="'nobody'.* is not in its manifest"):
+        with pytest.raises(CacheError, match=r"'nobody'.* is not in its manifest"):
             call("nobody")
 
 
@@ -149,32 +149,37 @@ def _read_all(reader):
     return b"".join(reader.read(key, "f_sr").tobytes() for key in reader.entries)
 
 
-def _answer(reader, answers):
-    answers.put(_read_all(reader))
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_reader_in_use_goes_to_other_processes(cache, method):
     reader = open_reader(cache)
-    expected = _read_all(reader)
+    expected = [reader.read(key, "f_sr").tobytes() for key in reader.entries]
     context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        jobs = [pool.submit(reader.read, key, "f_sr") for key in reader.entries]
+        assert [job.result(timeout=60).tobytes() for job in jobs] == expected
+    assert [reader.read(key, "f_sr").tobytes() for key in reader.entries] == expected
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_reader_open_in_the_parent_survives_a_fork(cache):
+    """The child inherits the open arrays, unlike one that gets a pickled reader."""
+    reader = open_reader(cache)
+    expected = _read_all(reader)
+    context = multiprocessing.get_context("fork")
     answers = context.Queue()
-    jobs = [context.Process(target=_answer, args=(reader, answers)) for _ in range(2)]
-    for job in jobs:
-        job.start()
-    assert [answers.get(timeout=60) for _ in jobs] == [expected] * 2
-    for job in jobs:
-        job.join(60)
-    assert _read_all(reader) == expected
+    job = context.Process(target=lambda: answers.put(_read_all(reader)))
+    job.start()
+    assert answers.get(timeout=60) == expected
+    job.join(60)
 
 
 def test_a_pickled_reader_carries_no_open_arrays(cache):
     reader = open_reader(cache)
-    fresh = pickle.dumps(reader)
     expected = _read_all(reader)
-    assert len(pickle.dumps(reader)) == len(fresh)
-    assert _read_all(pickle.loads(fresh)) == expected
+    data = pickle.dumps(reader)
+    assert b"zarr.core" not in data
+    assert _read_all(pickle.loads(data)) == expected
 
 
 def shard(cache: Path, manifest: Manifest, key: str, name: str = "f_sr") -> Path:

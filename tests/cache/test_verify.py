@@ -31,37 +31,33 @@ def flip(data, bit):
     return bytes(changed)
 
 
-def check_damage(cache, manifest, arrays, key, name, path, damaged):
-    """verify names exactly this entry and array; read is right or refuses."""
+def check_damage(cache, key, name, path, damaged):
+    """verify names exactly this entry and array; read refuses: no byte is without a checksum."""
     whole = path.read_bytes()
     path.write_bytes(damaged)
     broken = verify(cache).broken
     assert [(found.key, found.array) for found in broken] == [(key, name)]
-    expected = arrays(manifest, key)[name].tobytes()
-    try:
-        assert open_reader(cache).read(key, name).tobytes() == expected
-    except CacheError as error:
-        assert repr(key) in str(error)
-        assert name in str(error)
+    with pytest.raises(CacheError, match=f"'{key}'.* its {name} is damaged"):
+        open_reader(cache).read(key, name)
     path.write_bytes(whole)
 
 
-def test_random_flipped_bits_of_data(cache, manifest, arrays, targets):
+def test_random_flipped_bits_of_data(cache, targets):
     rng = random.Random(0)
     for _ in range(60):
         key, name, path = rng.choice(targets)
         data = path.read_bytes()
         damaged = flip(data, rng.randrange(len(data) * 8))
-        check_damage(cache, manifest, arrays, key, name, path, damaged)
+        check_damage(cache, key, name, path, damaged)
 
 
-def test_random_cuts_of_data(cache, manifest, arrays, targets):
+def test_random_cuts_of_data(cache, targets):
     rng = random.Random(1)
     for _ in range(20):
         key, name, path = rng.choice(targets)
         data = path.read_bytes()
         damaged = data[: rng.randrange(len(data))]
-        check_damage(cache, manifest, arrays, key, name, path, damaged)
+        check_damage(cache, key, name, path, damaged)
 
 
 def test_another_entrys_shard(cache, manifest, targets):

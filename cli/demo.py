@@ -1,0 +1,30 @@
+"""stdpipe demo."""
+
+from pathlib import Path
+
+import click
+
+from stdpipe.cli.common import json_option, plain_errors, report
+
+
+@click.command()
+@click.option(
+    "--out",
+    default="demo",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder for the cache, the runs and the pictures.",
+)
+@json_option
+@plain_errors
+def demo(out: Path, as_json: bool) -> None:
+    """The main job on embedded data: extract, train with and without STD, evaluate, one table.
+
+    \b
+    Example:
+      stdpipe demo --out demo
+    """
+    from stdpipe.demo import run_demo
+
+    result = run_demo(out, say=lambda line: click.echo(line, err=True))
+    report(result, as_json, result["text"])

@@ -1,0 +1,48 @@
+"""stdpipe extract-teacher."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stdpipe.cli.common import (
+    amp_option,
+    data_option,
+    device_option,
+    json_option,
+    plain_errors,
+    report,
+)
+
+
+@click.command("extract-teacher")
+@data_option
+@click.option("--teacher", metavar="NAME", help="edvr-l, edvr-m, edvr:num_feat=32, module:Class.")
+@click.option("--weights", metavar="FILE", help="Checkpoint, or random:SEED for a test.")
+@click.option("--cache", required=True, metavar="PATH", help="The Zarr store to fill or resume.")
+@click.option("--degradation", default="bd", show_default=True, help="bi, bd or bd-centred.")
+@click.option("--encoding", default="float16", show_default=True, help="float16 or float32.")
+@click.option(
+    "--targets", default="f_sr,attention", show_default=True, help="What to store, by comma."
+)
+@click.option("--orientations", default=1, show_default=True, help="Of 8, how many a clip.")
+@click.option("--seed", default=0, show_default=True, help="Draws each clip's orientations.")
+@device_option
+@amp_option
+@json_option
+@plain_errors
+def extract_teacher(data: Path, targets: str, as_json: bool, **options: Any) -> None:
+    """Run the teacher once over the training set; write F^SR and attention maps to a cache.
+
+    The same command resumes. Nothing committed is lost, whatever kills it.
+
+    \b
+    Example:
+      stdpipe extract-teacher --data DATA --teacher edvr-m --weights random:0 --cache cache.zarr
+    """
+    from stdpipe.extract import Extraction, extract_teacher
+
+    names = tuple(name.strip() for name in targets.split(","))
+    result = extract_teacher(Extraction(data=data, targets=names, **options))
+    told = f"{result['entries']} clips, {result['bytes'] / 1e6:,.1f} MB in {result['cache']}"
+    report(result, as_json, told)

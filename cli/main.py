@@ -1,0 +1,26 @@
+"""The `stdpipe` command. Torch is imported inside commands, so that --help answers at once."""
+
+import click
+
+from stdpipe.cli.cache import cache
+from stdpipe.cli.demo import demo
+from stdpipe.cli.evaluate import evaluate
+from stdpipe.cli.extract_teacher import extract_teacher
+from stdpipe.cli.train_student import train_student
+from stdpipe.cli.train_teacher import train_teacher
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="stdpipe")
+def main() -> None:
+    """Make a heavy video super-resolution network small: the teacher runs once, into a cache;
+    students train from the cache.
+
+    \b
+    Example:
+      stdpipe demo --out demo
+    """
+
+
+for command in (extract_teacher, train_student, evaluate, train_teacher, cache, demo):
+    main.add_command(command)

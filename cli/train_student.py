@@ -1,0 +1,58 @@
+"""stdpipe train-student."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stdpipe.cli.common import (
+    config_file,
+    config_options,
+    data_option,
+    degradation_option,
+    device_option,
+    json_option,
+    plain_errors,
+    report,
+    usage,
+)
+
+
+@click.command("train-student")
+@data_option
+@click.option("--student", required=True, metavar="NAME", help="E.g. fastdvdnet-quarter.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The RUN folder.")
+@click.option("--cache", metavar="PATH", help="Made by extract-teacher; scheme none needs none.")
+@click.option("--scheme", help="none, sd, td or std. [default: the config's; std]")
+@degradation_option
+@click.option(
+    "--teacher-weights",
+    type=click.Path(path_type=Path),
+    help="Refuse a cache that was made with other weights than these.",
+)
+@config_options
+@device_option
+@json_option
+@plain_errors
+def train_student(
+    config: str | None,
+    assignments: tuple[str, ...],
+    scheme: str | None,
+    as_json: bool,
+    **run: Any,
+) -> None:
+    """Train a student from cached targets; the teacher never runs. The same command resumes.
+
+    \b
+    Example:
+      stdpipe train-student --data DATA --cache cache.zarr --student fastdvdnet-quarter
+        --out runs/std --set steps=2 --set warmup_steps=1 --set patch=32
+    """
+    from stdpipe import config as configuration
+    from stdpipe.train import StudentRun, train_student
+
+    file = config_file(config)
+    given = [*assignments, *([f"scheme={scheme}"] if scheme else [])]
+    options = usage(lambda: configuration.load(configuration.StudentTraining, file, given))
+    result = train_student(StudentRun(**run), options)
+    report(result, as_json, f"{result['network']}: weights in {result['weights']}")

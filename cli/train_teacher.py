@@ -1,0 +1,51 @@
+"""stdpipe train-teacher."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stdpipe.cli.common import (
+    config_file,
+    config_options,
+    data_option,
+    device_option,
+    json_option,
+    plain_errors,
+    report,
+    usage,
+)
+
+
+@click.command("train-teacher")
+@data_option
+@click.option("--teacher", "network", required=True, metavar="NAME", help="E.g. edvr-m.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The RUN folder.")
+@click.option("--degradation", default="bd", show_default=True, help="bi, bd or bd-centred.")
+@click.option("--exclude", metavar="CLIP", multiple=True, help="Leave a training clip out.")
+@click.option(
+    "--init",
+    type=click.Path(path_type=Path),
+    help="Weights to start from; with tsa_steps, of a network without TSA.",
+)
+@config_options
+@device_option
+@json_option
+@plain_errors
+def train_teacher(
+    config: str | None, assignments: tuple[str, ...], as_json: bool, **run: Any
+) -> None:
+    """Train a teacher with the Charbonnier loss. The same command resumes.
+
+    \b
+    Example:
+      stdpipe train-teacher --data DATA --teacher edvr:num_feat=16 --out runs/teacher
+        --set steps=2 --set batch=1 --set patch=32
+    """
+    from stdpipe import config as configuration
+    from stdpipe.train_teacher import TeacherRun, train_teacher
+
+    file = config_file(config)
+    options = usage(lambda: configuration.load(configuration.TeacherTraining, file, assignments))
+    result = train_teacher(TeacherRun(**run), options)
+    report(result, as_json, f"{result['network']}: weights in {result['weights']}")

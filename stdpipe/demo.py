@@ -1,0 +1,1 @@
+def run_demo(out, say): pass

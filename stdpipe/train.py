@@ -1,0 +1,230 @@
+"""Stage two: train a student from cached targets beside LR/HR clips; the teacher never runs.
+
+setup -> build -> fit -> save. The same command resumes from the last checkpoint.
+Axes: B batch, T frames of a clip, H W HR size.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stdpipe import cache, runs
+from stdpipe.config import StudentTraining
+from stdpipe.data.clips import Stream
+from stdpipe.data.degrade import degradation
+from stdpipe.data.layouts import find_clips
+from stdpipe.data.views import Box, View, full_views, orient, upright_box
+from stdpipe.distill.std import Weights, scheme_weights, std_loss
+from stdpipe.distill.time import CollapseGuard
+from stdpipe.models import checkpoints, zoo
+from stdpipe.models.base import Network
+from stdpipe.models.convlstm import ConvLSTM
+
+
+@dataclass(frozen=True)
+class StudentRun:
+    """Where and on what; how is a StudentTraining."""
+
+    data: Path
+    student: str
+    out: Path
+    cache: str | None = None
+    """None is enough for scheme "none"."""
+    degradation: str | None = None
+    """None takes the cache's, or `bd` without a cache."""
+    teacher_weights: Path | None = None
+    """Where given, a cache made with other weights is refused."""
+    frames: int = 7
+    """T of a clip; longer sequences are cut."""
+    device: str = "auto"
+
+
+class CachedTargets:
+    """Reads a view's window from the cache, in the orientation in which the teacher saw it."""
+
+    def __init__(self, reader: cache.Reader, names: tuple[str, ...]) -> None:
+        self.reader = reader
+        self.names = names
+
+    def __call__(self, view: View, box: Box, crc32: int) -> dict[str, Tensor]:
+        """f_sr (T, 64, H, W) and/or attention (T, H, W) of an oriented window, in stored dtype."""
+        key = str(view)
+        made_from = self.reader.extra(key).get("source_crc32")
+        if made_from != crc32:
+            raise ValueError(
+                f"the frames of clip {view.clip} are not those the cache was made from (crc32 "
+                f"{crc32} here, {made_from} there); use the same data set or extract again"
+            )
+        manifest = self.reader.manifest
+        at = upright_box(box, view.orientation, manifest.height, manifest.width)
+        return {name: self._read(key, name, at, view.orientation) for name in self.names}
+
+    def _read(self, key: str, name: str, at: Box, orientation: int) -> Tensor:
+        stored = self.reader.read(key, name, y=at.y, x=at.x, h=at.height, w=at.width)
+        return orient(torch.from_numpy(stored), orientation).contiguous()
+
+
+def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
+    """Train, or resume; returns what was done. Weights end up in OUT/weights.pt."""
+    device = runs.pick_device(run.device)
+    reader = _open_cache(run, options)
+    name = run.degradation or (reader.manifest.made_by["degradation"] if reader else "bd")
+    spec = zoo.parse(run.student).with_phase(degradation(str(name)).phase)
+    torch.manual_seed(options.seed)
+    student = spec.build()
+    _check_student(student, str(spec))
+    memory = ConvLSTM()  # built after the student, whose weights are then the same in every scheme
+    stream = _stream(run, options, reader, str(name))
+    facts = {
+        "network": str(spec),
+        "data": str(run.data),
+        "degradation": name,
+        "cache": run.cache,
+        "cache_id": reader.manifest.cache_id if reader else None,
+    }
+    runs.open_run(run.out, facts, options)
+    last = _fit(student.to(device), memory.to(device), stream, run.out, options, device)
+    weights = run.out / "weights.pt"
+    checkpoints.save_network(weights, student, str(spec), str(name))
+    return {
+        "weights": str(weights),
+        "network": str(spec),
+        "scheme": options.scheme,
+        "steps": options.steps,
+        **last,
+    }
+
+
+def _open_cache(run: StudentRun, options: StudentTraining) -> cache.Reader | None:
+    if run.cache is None:
+        if options.scheme != "none":
+            raise ValueError(
+                f"scheme {options.scheme!r} learns from a teacher: give --cache, made by "
+                "extract-teacher, or choose --scheme none"
+            )
+        return None
+    expect: dict[str, Any] = {}
+    if run.degradation:
+        expect["degradation"] = run.degradation
+    if run.teacher_weights:
+        expect["teacher_sha256"] = checkpoints.file_sha256(run.teacher_weights)
+    return cache.open_reader(run.cache, expect)
+
+
+def _check_student(student: Network, name: str) -> None:
+    if not any(p.requires_grad for p in student.parameters()):
+        raise ValueError(f"{name} has nothing to train")
+    if student.f_sr_channels != 64 or student.scale != 4:
+        raise ValueError(f"{name} has no 64-channel F^SR at 4 times the LR size")
+
+
+def _stream(
+    run: StudentRun, options: StudentTraining, reader: cache.Reader | None, degradation_name: str
+) -> Stream:
+    clips = {c.key: c for c in find_clips(run.data, "train", length=run.frames)}
+    if reader is None:
+        views = full_views(list(clips), options.seed, 1)
+        return Stream(clips, views, degradation_name, options.patch, options.seed)
+    views = [View.parse(entry) for entry in reader.manifest.entries]
+    _check_clip_list(run, clips.keys(), {v.clip for v in views})
+    names = needed_targets(options)
+    for name in names:
+        if name not in reader.manifest.targets:
+            raise ValueError(
+                f"scheme {options.scheme!r} needs {name}, which {run.cache} does not hold (it has "
+                f"{', '.join(reader.manifest.targets)}); extract again with --targets"
+            )
+    targets = CachedTargets(reader, names) if names else None
+    first = options.warmup_steps * options.batch
+    return Stream(clips, views, degradation_name, options.patch, options.seed, targets, first)
+
+
+def _check_clip_list(run: StudentRun, here: Any, cached: set[str]) -> None:
+    for some, others, where in ((cached, here, f"cache {run.cache}"), (here, cached, run.data)):
+        odd = sorted(set(some) - set(others))
+        if odd:
+            raise ValueError(
+                f"clip lists differ: {where} has {len(odd)} clips that the other lacks, {odd[0]} "
+                f"first ({len(cached)} clips in {run.cache}, {len(here)} in {run.data}); use the "
+                "data set of the cache, or extract again"
+            )
+
+
+def needed_targets(options: StudentTraining) -> tuple[str, ...]:
+    """What a scheme reads: sd attention maps alone (if sum2), td and std f_sr, none nothing."""
+    match options.scheme:
+        case "none":
+            return ()
+        case "sd" if options.attention == "sum2":
+            return ("attention",)
+    return ("f_sr",)
+
+
+def _fit(
+    student: Network,
+    memory: ConvLSTM,
+    stream: Stream,
+    out: Path,
+    options: StudentTraining,
+    device: torch.device,
+) -> dict[str, float]:
+    guard = CollapseGuard(memory, frozen=options.memory == "frozen")
+    stepper = runs.Stepper([*student.parameters(), *memory.parameters()], options, device)
+    start = _resume(out, student, memory, guard, stepper)
+    full = scheme_weights(options.scheme, options.lambda1, options.lambda2)
+    metrics = runs.Metrics(out, start)
+    batches = iter(runs.loader(stream, start, options.steps, options))
+    bar = runs.progress("train-student", start, options.steps)
+    student.train()
+    for step in range(start, options.steps):
+        with metrics.waiting():
+            batch = {k: v.to(device, non_blocking=True) for k, v in next(batches).items()}
+        weights = full if step >= options.warmup_steps else Weights(0, 0)
+        with runs.autocast(device, options.amp):
+            student_features = student.features_clip(batch["lr"])
+            parts = std_loss(
+                student_features,
+                batch,
+                weights,
+                memory,
+                attention=options.attention,
+                attention_norm=options.attention_norm,
+                td_scale=options.td_scale,
+            )
+        stepper.step(parts["loss"], step)
+        values = runs.to_floats(parts)
+        runs.stop_on_nan(out, step, values, batch)
+        guard.watch(values.get("td"))
+        metrics.add(values)
+        bar.update()
+        done = step + 1
+        if done % options.log_every == 0 or done == options.steps:
+            bar.set_postfix(metrics.log(done, lr=stepper.lr, memory_norm=_norm(memory)))
+        if done % options.save_every == 0 or done == options.steps:
+            runs.save_checkpoint(
+                out, done, student=student, memory=memory, stepper=stepper, frozen=guard.frozen
+            )
+    bar.close()
+    return metrics.last
+
+
+def _resume(
+    out: Path, student: Network, memory: ConvLSTM, guard: CollapseGuard, stepper: runs.Stepper
+) -> int:
+    saved = runs.load_checkpoint(out)
+    if saved is None:
+        return 0
+    student.load_state_dict(saved["student"])
+    memory.load_state_dict(saved["memory"])
+    stepper.load_state_dict(saved["stepper"])
+    if saved["frozen"]:
+        guard.freeze()
+    return int(saved["step"])
+
+
+def _norm(memory: ConvLSTM) -> float:
+    """Of all the ConvLSTM's weights: shrinking while L_TD falls is collapse."""
+    return float(torch.stack([p.detach().norm() for p in memory.parameters()]).norm())
