@@ -239,6 +239,6 @@ def stop_on_nan(
         )
 
 
-def progress(name: str, start: int, steps: int) -> tqdm[Any]:
+def progress(name: str, start: int, steps: int) -> "tqdm[Any]":
     """A progress bar, quiet where stderr is no terminal."""
     return tqdm(total=steps, initial=start, unit="step", desc=name, disable=None)
