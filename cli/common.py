@@ -50,12 +50,14 @@ def config_options(command: Command) -> Command:
 class Failure(click.ClickException):
     """A failure told in one line."""
 
-    def __init__(self, message: str, exit_code: int = 1) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
     def show(self, file: Any = None) -> None:
         click.echo(f"stdpipe: {self.message}", file=file, err=True)
+
+
+class Interrupted(Failure):
+    """Ctrl-C: the exit code that shells expect of it."""
+
+    exit_code = 130
 
 
 def plain_errors(command: Command) -> Command:
@@ -67,7 +69,7 @@ def plain_errors(command: Command) -> Command:
             return command(*args, **kwargs)
         except KeyboardInterrupt:
             again = "interrupted; what is committed stays, and the same command goes on from there"
-            raise Failure(again, 130) from None
+            raise Interrupted(again) from None
         except (ValueError, OSError, RuntimeError) as error:
             if os.environ.get("STDPIPE_TRACEBACK") or not _is_known(error):
                 raise

@@ -123,7 +123,7 @@ class Stepper:
         for group in self.optimiser.param_groups:
             group["lr"] = self.lr
         self.optimiser.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()
         if self.options.max_grad_norm:
             self.scaler.unscale_(self.optimiser)
             nn.utils.clip_grad_norm_(self.parameters, self.options.max_grad_norm)
@@ -201,7 +201,7 @@ def _tensorboard(out: Path):  # type: ignore[no-untyped-def]
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(out))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(out))
 
 
 def save_checkpoint(out: Path, step: int, **parts: Any) -> None:

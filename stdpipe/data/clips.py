@@ -34,7 +34,8 @@ def read_frames(clip: Clip) -> Frames:
     """Read a clip; errors are read_clip's."""
     frames = read_clip(clip)
     hr = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
-    return Frames(pad_to_scale(hr), *frames.shape[1:3], source_crc32(frames))
+    _, height, width, _ = frames.shape
+    return Frames(pad_to_scale(hr), height, width, source_crc32(frames))
 
 
 def view_pair(hr: Tensor, view: View, degradation: str) -> tuple[Tensor, Tensor]:

@@ -107,7 +107,8 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
         return x
     lead = x.shape[:-3]
     padded = F.pad(x.flatten(0, -4), (0, right, 0, bottom), mode="replicate")
-    return padded.unflatten(0, lead)
+    out: Tensor = padded.unflatten(0, lead)
+    return out
 
 
 def count_parameters(net: nn.Module) -> int:
@@ -116,7 +117,8 @@ def count_parameters(net: nn.Module) -> int:
 
 
 def _unflatten(x: Tensor, batch: int) -> Tensor:
-    return x.unflatten(0, (batch, -1))
+    out: Tensor = x.unflatten(0, (batch, -1))
+    return out
 
 
 def _crop(features: Features, height: int, width: int, scale: int) -> Features:

@@ -43,14 +43,14 @@ def _sampling_grid(offset: Tensor, kernel: torch.Size) -> Tensor:
     """Pixel offsets (BG, K, 2, h, w) -> grid_sample's coordinates (BG, K*h, w, 2), x first."""
     *_, height, width = offset.shape
     offset = offset.float()  # half precision cannot hold pixel positions beyond 2048
-    made_like = {"device": offset.device, "dtype": offset.dtype}
-    rows = torch.arange(height, **made_like)[:, None]
-    columns = torch.arange(width, **made_like)
-    tap_y = torch.arange(kernel[0], **made_like) - kernel[0] // 2
-    tap_x = torch.arange(kernel[1], **made_like) - kernel[1] // 2
-    tap_y, tap_x = (t.flatten()[:, None, None] for t in torch.meshgrid(tap_y, tap_x, indexing="ij"))
-    y = offset[:, :, 0] + (rows + tap_y)
-    x = offset[:, :, 1] + (columns + tap_x)
+
+    def count(n: int) -> Tensor:
+        return torch.arange(n, device=offset.device, dtype=offset.dtype)
+
+    tap_y = (count(kernel[0]) - kernel[0] // 2).repeat_interleave(kernel[1])[:, None, None]
+    tap_x = (count(kernel[1]) - kernel[1] // 2).repeat(kernel[0])[:, None, None]
+    y = offset[:, :, 0] + (count(height)[:, None] + tap_y)
+    x = offset[:, :, 1] + (count(width) + tap_x)
     # align_corners=True: -1 and 1 are the centres of the first and last pixel.
     # A side of one pixel has no extent to normalise by: any distance of a pixel or more is outside.
     grid = torch.stack((_normalise(x, width), _normalise(y, height)), dim=-1)

@@ -1,0 +1,37 @@
+# Two commands for a newcomer: `make demo` and `make test`. Each makes what it needs in .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check pytest clean
+
+demo: $(VENV)/.demo
+	$(BIN)/stdpipe demo --out demo
+
+test: check pytest
+
+# Format, lint, and types of what ships: mypy sees the installed layout, where cache/ is stdpipe.cache.
+check: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	rm -rf build/typed
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/typed .
+	cd build/typed && ../../$(BIN)/python -m mypy --config-file ../../setup.cfg -p stdpipe
+
+pytest: $(VENV)/.test
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --durations=10
+
+$(VENV)/bin/python:
+	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), 'stdpipe needs Python 3.11 or newer'"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python setup.cfg
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/bin/python setup.cfg
+	$(BIN)/python -m pip install --quiet -e ".[test,dev]"
+	touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) build demo *.egg-info

@@ -1,0 +1,55 @@
+"""How every script here measures: rivals in turn, A B A B, and medians: drift hits all alike."""
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+
+def medians(rivals: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each rival, after one warm-up of all."""
+    times: dict[str, list[float]] = {name: [] for name in rivals}
+    for turn in range(repeats + 1):
+        for name, run in rivals.items():
+            began = time.perf_counter()
+            run()
+            if turn:
+                times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were taken on."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:  # noqa: PTH123
+            return next(line.split(":")[1].strip() for line in file if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def report(
+    name: str, settings: Mapping[str, Any], ratios: Mapping[str, float], as_json: bool
+) -> None:
+    """Print one JSON document, or the ratios for people."""
+    if as_json:
+        result = {"name": name, "machine": machine(), "settings": settings, "ratios": ratios}
+        print(json.dumps(result, indent=2))
+        return
+    print(name, machine(), dict(settings))
+    for what, ratio in ratios.items():
+        print(f"  {what}: {ratio:.2f}")
