@@ -1,26 +1,54 @@
-"""From teacher values to stored values. Encodings to come (int8, trunk-*) get their case here."""
+"""From teacher values to stored values and back, one entry at a time."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stdpipe.cache.layout import DTYPES
+from stdpipe.cache.layout import INT8_LIMIT
 
 _FLOAT16_ROUNDS_TO_INF = 65520.0  # halfway between the largest float16, 65504, and the next step
 
 
-def encode(values: NDArray[np.float32], encoding: str) -> NDArray[np.generic]:
-    """float32 values of any shape as the array to store, in the dtype of `encoding`.
+def encode(values: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
+    """float32 values of any shape as float32 or float16.
 
     Raises ValueError where a value is not finite or, for float16, too large.
     """
-    assert encoding in DTYPES
+    assert dtype in ("float32", "float16")
     assert values.dtype == np.float32
     # max and min carry NaN through and need no temporary of the array's size
     largest = float(np.maximum(values.max(), -values.min()))
-    if not np.isfinite(largest):
-        raise ValueError("holds values that are not finite: check the teacher and its weights")
-    if encoding == "float16" and largest >= _FLOAT16_ROUNDS_TO_INF:
+    _refuse_not_finite(largest)
+    if dtype == "float16" and largest >= _FLOAT16_ROUNDS_TO_INF:
         raise ValueError(
             f"its largest value {largest:g} overflows float16 (65504): use --encoding float32"
         )
-    return np.ascontiguousarray(values, dtype=DTYPES[encoding])
+    return np.ascontiguousarray(values, dtype=dtype)
+
+
+def quantise(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """int8 codes of (T, C, H, W) and their scale (2, C): value = code * scale[0] + scale[1].
+
+    Each channel of the entry spans its own least and greatest value, over all frames: measured,
+    clipping outliers loses more than it gains. Raises ValueError where a value is not finite.
+    """
+    low, high = values.min((0, 2, 3)), values.max((0, 2, 3))
+    _refuse_not_finite(float(np.maximum(high, -low).max()))
+    step = (high - low) / np.float32(2 * INT8_LIMIT)
+    step = np.where(step > 0, step, np.float32(1)).astype(np.float32)  # a constant channel
+    middle = ((high + low) / np.float32(2)).astype(np.float32)
+    codes = values - middle[:, None, None]
+    codes /= step[:, None, None]
+    np.rint(codes, out=codes)
+    np.clip(codes, -INT8_LIMIT, INT8_LIMIT, out=codes)
+    return codes.astype(np.int8), np.stack((step, middle))
+
+
+def dequantise(codes: NDArray[np.int8], scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Undo `quantise`, to within half a step: any crop (t, C, h, w), scale (2, C)."""
+    step, middle = scale[:, :, None, None]
+    return codes.astype(np.float32) * step + middle
+
+
+def _refuse_not_finite(largest: float) -> None:
+    if not np.isfinite(largest):
+        raise ValueError("holds values that are not finite: check the teacher and its weights")

@@ -6,6 +6,7 @@ is the store created, and only then are temporary files known to be nobody's.
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from stdpipe.cache.durable import fsync
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.journal import try_lock
 from stdpipe.cache.manifest import Manifest, load_manifest, refuse_difference, save_manifest
-from stdpipe.cache.store import create_arrays
+from stdpipe.cache.store import Tail, create_arrays, create_tail
 
 
-def enter(root: Path, manifest: Manifest) -> int:
+def enter(root: Path, manifest: Manifest, tail: Tail) -> int:
     """Create the store, or compare identities; return a shared lock that every writer holds."""
     _make_folders(root)
     lock_path = root / layout.JOURNAL / layout.STORE_LOCK
@@ -27,7 +28,7 @@ def enter(root: Path, manifest: Manifest) -> int:
         lock = alone if alone is not None else os.open(lock_path, os.O_RDWR | os.O_CLOEXEC)
         try:
             if alone is not None:
-                _prepare(root, manifest)
+                _prepare(root, manifest, tail)
             fcntl.flock(lock, fcntl.LOCK_SH)  # waits while another writer creates
             if (root / layout.MANIFEST).exists():
                 _refuse_other(root, manifest)
@@ -38,7 +39,7 @@ def enter(root: Path, manifest: Manifest) -> int:
         os.close(lock)  # the one that was creating died: our turn
 
 
-def create_store(root: Path, manifest: Manifest) -> None:
+def create_store(root: Path, manifest: Manifest, tail: Tail) -> None:
     """Make the empty cache; manifest.json comes last, and without it nothing here is trusted.
 
     Begins anew where an earlier creation was cut short. Raises CacheError where the folder holds
@@ -47,7 +48,10 @@ def create_store(root: Path, manifest: Manifest) -> None:
     _refuse_foreign(root)
     for folder in (root, *_array_folders(root)):
         (folder / layout.ZARR_METADATA).unlink(missing_ok=True)
+    shutil.rmtree(root / layout.TAIL, ignore_errors=True)
     create_arrays(root, manifest.arrays)
+    if tail:
+        create_tail(root, tail)
     save_manifest(root, manifest)
 
 
@@ -64,10 +68,10 @@ def leftovers(root: Path) -> list[Path]:
     return sorted(found)
 
 
-def _prepare(root: Path, manifest: Manifest) -> None:
+def _prepare(root: Path, manifest: Manifest, tail: Tail) -> None:
     """What only a lone writer may do: finish a creation, sweep what dead writers left."""
     if not (root / layout.MANIFEST).exists():
-        create_store(root, manifest)
+        create_store(root, manifest, tail)
     _refuse_other(root, manifest)
     sweep(root)
 
@@ -96,7 +100,7 @@ def _make_folders(root: Path) -> None:
 
 
 def _refuse_foreign(root: Path) -> None:
-    ours = {layout.ZARR_METADATA, layout.JOURNAL, *layout.TARGETS}
+    ours = {layout.ZARR_METADATA, layout.JOURNAL, *layout.ARRAYS, layout.TAIL}
     for child in root.iterdir():
         if child.name not in ours and child.suffix != layout.PARTIAL_SUFFIX:
             raise CacheError(f"{root} is not a cache, it holds {child.name}: name another folder")
@@ -115,4 +119,4 @@ def _entries_written(root: Path) -> Iterator[Path]:
 
 
 def _array_folders(root: Path) -> list[Path]:
-    return [root / name for name in layout.TARGETS if (root / name).is_dir()]
+    return [root / name for name in layout.ARRAYS if (root / name).is_dir()]

@@ -5,15 +5,19 @@ FORMAT_VERSION, and keeps older caches readable or refuses them by their version
 
     cache.zarr/            Zarr v3 group
       f_sr/                    (entry, frame, C, H, W)   one entry = one shard = one file
+      trunk/                   (entry, frame, C, h, w)   in place of f_sr, at a quarter of H and W
+      f_sr_scale/, trunk_scale/    (entry, 2, C)         int8 only: value = code * [0] + [1]
       attention/               (entry, frame, H, W)
+      tail/<parameter>/        what turns trunk into f_sr: the teacher's own frozen weights
       manifest.json            what the cache holds and who made it; written once
       journal/<writer>.jsonl   one line a committed entry; the line is the commit
       complete.json            there when every entry is committed; written last
 """
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, nan
 from pathlib import Path
+from typing import NamedTuple
 
 from stdpipe.cache.errors import CacheError
 
@@ -29,16 +33,37 @@ STORE_LOCK = "writers.lock"
 ZARR_METADATA = "zarr.json"
 PARTIAL_SUFFIX = ".partial"
 
-TARGETS = ("f_sr", "attention")
-DTYPES = {"float32": "float32", "float16": "float16"}  # encoding -> dtype of every target
+TAIL = "tail"
+
+TARGETS = ("f_sr", "attention")  # what a cache serves, whatever lies on disk
+ARRAYS = ("f_sr", "f_sr_scale", "trunk", "trunk_scale", "attention")
+INT8_LIMIT = 127  # codes are -127..127; -128 is the fill value and never stored
+
+
+class Encoding(NamedTuple):
+    """How f_sr lies on disk."""
+
+    stored: str  # "f_sr" itself, or "trunk", from which the tail makes it
+    dtype: str
+    attention: str  # dtype of the attention map
+
+
+ENCODINGS = {
+    "float32": Encoding("f_sr", "float32", "float32"),
+    "float16": Encoding("f_sr", "float16", "float16"),
+    "int8": Encoding("f_sr", "int8", "float16"),
+    "trunk-float32": Encoding("trunk", "float32", "float32"),
+    "trunk-float16": Encoding("trunk", "float16", "float16"),
+    "trunk-int8": Encoding("trunk", "int8", "float16"),
+}
 MAX_INNER_HEIGHT = 256
 MAX_INNER_WIDTH = 64
 GRID = 4  # LR pixels lie 4 HR pixels apart, so crops do too
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ArraySpec:
-    """How one target lies on disk. A shard may reach beyond the shape: the rest is padding."""
+    """How one array lies on disk. A shard may reach beyond the shape: the rest is padding."""
 
     name: str
     shape: tuple[int, ...]
@@ -47,22 +72,49 @@ class ArraySpec:
     dtype: str
 
 
-def array_spec(
-    name: str, *, encoding: str, entries: int, frames: int, channels: int, height: int, width: int
-) -> ArraySpec:
-    """The layout of target `name`: one entry a shard, inner chunks of one frame, narrow in W."""
-    assert name in TARGETS
+def array_specs(
+    targets: tuple[str, ...],
+    encoding: str,
+    entries: int,
+    frames: int,
+    channels: int,
+    height: int,
+    width: int,
+) -> list[ArraySpec]:
+    """The arrays of a cache whose frames are (height, width) HR pixels, in the order of ARRAYS."""
+    stored, dtype, attention_dtype = ENCODINGS[encoding]
+    specs = []
+    if "f_sr" in targets:
+        shrink = GRID if stored == "trunk" else 1
+        maps = (entries, frames, channels, height // shrink, width // shrink)
+        specs.append(_map_spec(stored, maps, dtype))
+        if dtype == "int8":
+            one = (1, 2, channels)
+            specs.append(ArraySpec(stored + "_scale", (entries, 2, channels), one, one, "float32"))
+    if "attention" in targets:
+        maps = (entries, frames, height, width)
+        specs.append(_map_spec("attention", maps, attention_dtype))
+    return specs
+
+
+def _map_spec(name: str, shape: tuple[int, ...], dtype: str) -> ArraySpec:
+    """One entry a shard, inner chunks of one frame, narrow in W."""
+    entries_frames, channels, (height, width) = shape[:2], shape[2:-2], shape[-2:]
     inner_h = chunk_side(height, MAX_INNER_HEIGHT)
     inner_w = chunk_side(width, MAX_INNER_WIDTH)
-    maps = (channels,) if name == "f_sr" else ()
     padded = (_round_up(height, inner_h), _round_up(width, inner_w))
     return ArraySpec(
         name=name,
-        shape=(entries, frames, *maps, height, width),
-        shard=(1, frames, *maps, *padded),
-        inner=(1, 1, *maps, inner_h, inner_w),
-        dtype=DTYPES[encoding],
+        shape=shape,
+        shard=(1, entries_frames[1], *channels, *padded),
+        inner=(1, 1, *channels, inner_h, inner_w),
+        dtype=dtype,
     )
+
+
+def fill_value(dtype: str) -> float:
+    """What a missing chunk reads as: never a stored value."""
+    return -INT8_LIMIT - 1 if dtype == "int8" else nan
 
 
 def chunk_side(size: int, limit: int) -> int:

@@ -11,12 +11,13 @@ from typing import Any
 from stdpipe.cache.durable import replace, seal, unseal
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.layout import (
-    DTYPES,
+    ENCODINGS,
     FORMAT_VERSION,
+    GRID,
     MANIFEST,
     TARGETS,
     ArraySpec,
-    array_spec,
+    array_specs,
 )
 
 Fact = str | int | float | bool | None
@@ -74,14 +75,15 @@ class Manifest:
     """Entry keys in array order."""
     frames: int
     channels: int
+    """Of f_sr, or of the trunk where that is stored."""
     height: int
     """HR pixels."""
     width: int
     """HR pixels."""
     targets: tuple[str, ...] = TARGETS
-    """Names of the stored arrays, in the order of layout.TARGETS."""
+    """What the cache serves, in the order of layout.TARGETS."""
     encoding: str = "float16"
-    """How values lie on disk: float32 or float16."""
+    """How f_sr lies on disk: one of layout.ENCODINGS."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Free: measured errors, warnings, software versions. Any JSON."""
     format_version: int = FORMAT_VERSION
@@ -107,8 +109,14 @@ class Manifest:
         for name, size in sizes.items():
             if not isinstance(size, int) or size < 1:
                 raise CacheError(f"{name} is {size!r}: give a whole number of 1 or more")
-        if self.encoding not in DTYPES:
-            raise CacheError(f"encoding {self.encoding!r} is unknown: use one of {list(DTYPES)}")
+        if self.encoding not in ENCODINGS:
+            known_encodings = ", ".join(ENCODINGS)
+            raise CacheError(f"encoding {self.encoding!r} is unknown: use one of {known_encodings}")
+        if self.stored == "trunk" and (self.height % GRID or self.width % GRID):
+            raise CacheError(
+                f"encoding {self.encoding!r} needs sides that are multiples of {GRID}, got "
+                f"{self.height} x {self.width}"
+            )
         known = tuple(name for name in TARGETS if name in self.targets)
         if not known or self.targets != known:
             raise CacheError(f"targets {self.targets!r}: name some of {TARGETS}, in that order")
@@ -145,15 +153,22 @@ class Manifest:
         """Entry key -> position along the arrays' first axis."""
         return {key: position for position, key in enumerate(self.entries)}
 
+    @property
+    def stored(self) -> str:
+        """The array that f_sr is served from: "f_sr" or "trunk"."""
+        return ENCODINGS[self.encoding].stored
+
     @cached_property
     def arrays(self) -> dict[str, ArraySpec]:
-        """Target name -> how it lies on disk."""
-        sizes = {name: getattr(self, name) for name in ("frames", "channels", "height", "width")}
-        entries = len(self.entries)
-        return {
-            name: array_spec(name, encoding=self.encoding, entries=entries, **sizes)
-            for name in self.targets
-        }
+        """Array name -> how it lies on disk, scales included."""
+        sizes = (self.frames, self.channels, self.height, self.width)
+        specs = array_specs(self.targets, self.encoding, len(self.entries), *sizes)
+        return {spec.name: spec for spec in specs}
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Names of the arrays that a writer is given: all but the scales, which it computes."""
+        return tuple(name for name in self.arrays if not name.endswith("_scale"))
 
 
 def _remedy(name: str) -> str:

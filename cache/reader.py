@@ -16,7 +16,7 @@ from stdpipe.cache.durable import unseal
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.journal import Commit, committed, read_journals
 from stdpipe.cache.manifest import Manifest, load_manifest, refuse_difference
-from stdpipe.cache.store import brief, open_array
+from stdpipe.cache.store import brief, open_array, read_tail
 
 
 def open_reader(
@@ -77,15 +77,16 @@ class Reader:
     ) -> NDArray[Any]:
         """A crop of one entry in the stored dtype, C-contiguous and the caller's own.
 
-        name: "f_sr" -> (t, C, h, w) or "attention" -> (t, h, w).
-        y, x, h, w: window in HR pixels; h and w default to all that is left.
+        name: "f_sr" or "trunk" -> (t, C, h, w), "attention" -> (t, h, w).
+        y, x, h, w: window in the array's own pixels (HR; LR for the trunk); h and w default to
+        all that is left. int8 codes come with `scale`.
         Raises CacheError: unknown entry or array, or damage (names both);
         ValueError: the window or the frames do not lie within the entry.
         """
         index = self._index(key)
-        if name not in self.manifest.arrays:
-            raise CacheError(f"cache {self._root} holds {self.manifest.targets}, not {name!r}")
-        window = self._window(frames, y, x, h, w)
+        if name not in self.manifest.given:
+            raise CacheError(f"cache {self._root} holds {self.manifest.given}, not {name!r}")
+        window = self._window(name, frames, y, x, h, w)
         try:
             crop = (slice(index, index + 1), *_full(name, window))
             values: NDArray[Any] = np.asarray(self._open(name)[crop])[0]
@@ -106,14 +107,33 @@ class Reader:
         known = "not committed" if key in self.manifest.index else "not in its manifest"
         raise CacheError(f"entry {key!r} of cache {self._root} is {known}")
 
+    def scale(self, key: str, name: str) -> NDArray[np.float32]:
+        """(2, C) of an int8 array: value = code * scale[0] + scale[1]. Raises as `read` does."""
+        name += "_scale"
+        index = self._index(key)
+        try:
+            values = np.asarray(self._open(name)[index], dtype=np.float32)
+        except CacheError:
+            raise
+        except Exception as error:  # see read
+            raise self._damaged(key, name, brief(error)) from error
+        if np.isnan(values).any():
+            raise self._damaged(key, name, "it is missing")
+        return values
+
+    def tail(self) -> dict[str, NDArray[np.float32]]:
+        """Parameters of the teacher that turn the trunk into f_sr. Raises CacheError: damaged."""
+        return read_tail(self._root)
+
     def _window(
-        self, frames: slice, y: int, x: int, h: int | None, w: int | None
+        self, name: str, frames: slice, y: int, x: int, h: int | None, w: int | None
     ) -> tuple[slice, slice, slice]:
         made = self.manifest
+        height, width = made.arrays[name].shape[-2:]
         first, stop, step = frames.indices(made.frames)
         if step < 1 or stop <= first:
             raise ValueError(f"{frames} takes no frames of {made.frames}: count upwards from 0")
-        rows, columns = _span("y", "h", y, h, made.height), _span("x", "w", x, w, made.width)
+        rows, columns = _span("y", "h", y, h, height), _span("x", "w", x, w, width)
         return slice(first, stop, step), rows, columns
 
     def _open(self, name: str) -> "zarr.Array[Any]":
@@ -142,18 +162,20 @@ def _span(at: str, length: str, start: int, size: int | None, limit: int) -> sli
 
 def _full(name: str, window: tuple[slice, slice, slice]) -> tuple[slice, ...]:
     frames, rows, columns = window
-    return (frames, slice(None), rows, columns) if name == "f_sr" else window
+    return window if name == "attention" else (frames, slice(None), rows, columns)
 
 
 def _holds_fill(values: NDArray[Any], spec: layout.ArraySpec, y: int, x: int) -> bool:
-    """Whether an inner chunk was missing: zarr then serves the fill value, NaN, for all of it.
+    """Whether an inner chunk was missing: zarr then serves the fill value for all of it.
 
-    NaN is never stored and present chunks are checksummed, so one value a chunk tells.
+    That value is never stored and present chunks are checksummed, so one value a chunk tells.
     """
     rows = _probes(y, values.shape[-2], spec.inner[-2])
     columns = _probes(x, values.shape[-1], spec.inner[-1])
     probes = values[:, 0] if values.ndim == 4 else values
-    return bool(np.isnan(probes[:, rows][:, :, columns]).any())
+    taken = probes[:, rows][:, :, columns]
+    missing = taken == layout.fill_value("int8") if spec.dtype == "int8" else np.isnan(taken)
+    return bool(missing.any())
 
 
 def _probes(start: int, size: int, inner: int) -> list[int]:

@@ -1,16 +1,20 @@
 """The arrays of a cache: the only file that knows zarr's interface."""
 
 import errno
-import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import zarr
+from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from stdpipe.cache.durable import fsync
 from stdpipe.cache.errors import CacheError
-from stdpipe.cache.layout import FORMAT, ZARR_METADATA, ArraySpec
+from stdpipe.cache.layout import FORMAT, TAIL, ZARR_METADATA, ArraySpec, fill_value
+
+Tail = Mapping[str, NDArray[np.float32]] | None
 
 _SEPARATOR = "."
 
@@ -26,6 +30,44 @@ def create_arrays(root: Path, specs: dict[str, ArraySpec]) -> None:
     fsync(root)
 
 
+def create_tail(root: Path, tail: Mapping[str, NDArray[np.float32]]) -> None:
+    """Write the teacher's frozen tail, an array a parameter, on disk when this returns."""
+    group = zarr.create_group(str(root / TAIL))
+    for name, values in tail.items():
+        array = group.create_array(
+            name,
+            shape=values.shape,
+            chunks=values.shape,
+            dtype="float32",
+            compressors=[Crc32cCodec()],
+            fill_value=np.nan,
+            chunk_key_encoding={"name": "default", "separator": _SEPARATOR},
+        )
+        array[...] = values
+    for file in (root / TAIL).rglob("*"):
+        fsync(file)
+    fsync(root / TAIL)
+
+
+def read_tail(root: Path) -> dict[str, NDArray[np.float32]]:
+    """The tail's parameters by name. Raises CacheError where one is missing or damaged."""
+    folder = root / TAIL
+    found: dict[str, NDArray[np.float32]] = {}
+    for path in sorted(folder.iterdir() if folder.is_dir() else []):
+        if not path.is_dir():
+            continue
+        try:
+            values = np.asarray(zarr.open_array(str(path), mode="r")[...], dtype=np.float32)
+        except Exception as error:  # damaged bytes raise nearly anything
+            raise CacheError(f"{path} is damaged: {brief(error)}") from error
+        if np.isnan(values).any():
+            raise CacheError(f"{path} is damaged: a part of it is missing")
+        found[path.name] = values
+    if not found:
+        raise CacheError(f"{folder} is missing: extract again")
+    return found
+
+
 def open_array(root: Path, spec: ArraySpec, *, write: bool = False) -> "zarr.Array[Any]":
     """One array, its metadata compared with `spec`. Raises CacheError where they differ."""
     try:
@@ -39,8 +81,8 @@ def open_array(root: Path, spec: ArraySpec, *, write: bool = False) -> "zarr.Arr
     found = (array.shape, array.shards, array.chunks, str(array.dtype))
     if found != (spec.shape, spec.shard, spec.inner, spec.dtype):
         raise CacheError(f"{root / spec.name / ZARR_METADATA} does not fit the manifest: {found}")
-    if not math.isnan(float(array.fill_value)):
-        raise CacheError(f"{root / spec.name / ZARR_METADATA} has another fill value than NaN")
+    if not np.array_equal(array.fill_value, fill_value(spec.dtype), equal_nan=True):
+        raise CacheError(f"{root / spec.name / ZARR_METADATA} has another fill value than ours")
     return array
 
 
@@ -65,7 +107,9 @@ def brief(error: BaseException) -> str:
 
 def _create_array(group: zarr.Group, spec: ArraySpec) -> None:
     # Blosc carries no checksum of its own: without crc32c behind it a flipped bit reads as a value
-    blosc = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=int(spec.dtype[-2:]) // 8)
+    typesize = np.dtype(spec.dtype).itemsize
+    shuffle = "shuffle" if typesize > 1 else "noshuffle"
+    blosc = BloscCodec(cname="lz4", clevel=5, shuffle=shuffle, typesize=typesize)
     group.create_array(
         spec.name,
         shape=spec.shape,
@@ -73,6 +117,6 @@ def _create_array(group: zarr.Group, spec: ArraySpec) -> None:
         chunks=spec.inner,
         dtype=spec.dtype,
         compressors=[blosc, Crc32cCodec()],
-        fill_value=math.nan,  # never a stored value, so whatever reads as NaN was not there
+        fill_value=fill_value(spec.dtype),  # never stored: whatever reads so was not there
         chunk_key_encoding={"name": "default", "separator": _SEPARATOR},
     )

@@ -31,6 +31,8 @@ def verify(path: str | Path, progress: Progress | None = None) -> "Report":
         _check_entry(report, root, reader, commits.get(key), key)
         if progress is not None:
             progress(done, len(manifest.entries))
+    if manifest.stored == "trunk":
+        report.broken += _damaged_tail(reader)
     if (root / layout.COMPLETE).exists():
         _refuse_gaps(report)
     return report
@@ -67,7 +69,7 @@ def _check_entry(
     if commit is None:
         report.uncommitted.append(key)
         return
-    reasons = {name: _check_array(root, reader, commit, name) for name in reader.manifest.targets}
+    reasons = {name: _check_array(root, reader, commit, name) for name in reader.manifest.arrays}
     broken = [Broken(key, name, reason) for name, reason in reasons.items() if reason]
     report.broken += broken
     report.ok += not broken
@@ -84,7 +86,10 @@ def _check_array(root: Path, reader: Reader, commit: Commit, name: str) -> str:
         size, checksum = file_checksum(layout.shard_file(root, spec, index))
         if (size, checksum) != (expected["bytes"], expected["crc32"]):
             return _unlike(size, expected["bytes"])
-        reader.read(commit.key, name)
+        if name.endswith("_scale"):
+            reader.scale(commit.key, name.removesuffix("_scale"))
+        else:
+            reader.read(commit.key, name)
     except FileNotFoundError:
         return "its file is missing"
     except (CacheError, OSError) as error:
@@ -104,6 +109,14 @@ def _damaged_lines(root: Path, journals: list[JournalFile]) -> list[Broken]:
         for journal in journals
         for number in journal.damaged
     ]
+
+
+def _damaged_tail(reader: Reader) -> list[Broken]:
+    try:
+        reader.tail()
+    except CacheError as error:
+        return [Broken("", layout.TAIL, str(error))]
+    return []
 
 
 def _refuse_gaps(report: Report) -> None:

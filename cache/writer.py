@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stdpipe.cache import layout
-from stdpipe.cache.codecs import encode
+from stdpipe.cache.codecs import encode, quantise
 from stdpipe.cache.creation import enter
 from stdpipe.cache.durable import file_checksum, fsync, replace, seal
 from stdpipe.cache.errors import CacheError
@@ -32,17 +32,24 @@ from stdpipe.cache.manifest import Manifest, load_manifest
 from stdpipe.cache.store import disk_full, open_array
 
 
-def open_writer(path: str | Path, manifest: Manifest, writer: str = "0") -> "Writer":
+def open_writer(
+    path: str | Path,
+    manifest: Manifest,
+    writer: str = "0",
+    tail: Mapping[str, NDArray[np.float32]] | None = None,
+) -> "Writer":
     """Create the cache at `path`, or resume it if it has the same identity.
 
+    tail: where the encoding stores the trunk, the teacher's parameters that turn it into f_sr.
     Writers of different names may work at once, on different entries. Raises CacheError: another
     identity (both values named), the same writer at work, a folder of something else, disk full.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", writer) or writer == "writers":
         raise CacheError(f"writer name {writer!r}: use letters, digits, '-' and '_'")
+    assert (manifest.stored == "trunk") == (tail is not None), "a trunk needs its tail"
     root = layout.local_path(path)
     with _clear_when_full(root, "the cache could not be opened"):
-        lock = enter(root, manifest)
+        lock = enter(root, manifest, tail)
         try:
             return Writer(root, load_manifest(root), writer, lock)
         except BaseException:
@@ -86,13 +93,16 @@ class Writer:
     ) -> None:
         """Store one entry and commit it.
 
-        arrays: one float32 array a target, f_sr (T, C, H, W) and attention (T, H, W).
+        arrays: float32, by Manifest.given: f_sr (T, C, H, W) or trunk (T, C, H/4, W/4), and
+        attention (T, H, W). int8 codes and their scale are computed here.
         extra: JSON facts kept in the entry's journal line.
         Raises CacheError: unknown or committed key, wrong arrays, values that the encoding
         cannot hold, disk full. The entry is not committed then.
         """
         self._check(key, arrays)
-        stored = {name: self._encode(key, name, values) for name, values in arrays.items()}
+        stored: dict[str, NDArray[np.generic]] = {}
+        for name, values in arrays.items():
+            stored |= self._encode(key, name, values)
         index = self.manifest.index[key]
         with _clear_when_full(self._root, self._progress()):
             files = {name: self._store(name, index, stored[name]) for name in self._arrays}
@@ -141,17 +151,24 @@ class Writer:
             raise CacheError(f"entry {key!r} is not in the manifest of {self._root}: check the key")
         if key in self._committed:
             raise CacheError(f"entry {key!r} is committed already: skip what is in .committed")
-        if set(arrays) != set(self._arrays):
-            raise CacheError(f"entry {key!r}: got {sorted(arrays)}, give {sorted(self._arrays)}")
+        if set(arrays) != set(self.manifest.given):
+            given = sorted(self.manifest.given)
+            raise CacheError(f"entry {key!r}: got {sorted(arrays)}, give {given}")
         for name, values in arrays.items():
             shape = self.manifest.arrays[name].shape[1:]
             if values.shape != shape or values.dtype != np.float32:
                 got = f"{values.dtype} {values.shape}"
                 raise CacheError(f"entry {key!r}, {name}: got {got}, give float32 {shape}")
 
-    def _encode(self, key: str, name: str, values: NDArray[np.float32]) -> NDArray[np.generic]:
+    def _encode(
+        self, key: str, name: str, values: NDArray[np.float32]
+    ) -> dict[str, NDArray[np.generic]]:
+        dtype = self.manifest.arrays[name].dtype
         try:
-            return encode(values, self.manifest.encoding)
+            if dtype == "int8":
+                codes, scale = quantise(values)
+                return {name: codes, name + "_scale": scale}
+            return {name: encode(values, dtype)}
         except ValueError as error:
             raise CacheError(f"entry {key!r}, {name}: {error}") from error
 

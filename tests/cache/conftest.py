@@ -30,8 +30,8 @@ def _manifest(**changes: Any) -> Manifest:
 def _arrays(manifest: Manifest, key: str) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(manifest.index[key])
     return {
-        name: rng.standard_normal(spec.shape[1:], dtype=np.float32)
-        for name, spec in manifest.arrays.items()
+        name: rng.standard_normal(manifest.arrays[name].shape[1:], dtype=np.float32)
+        for name in manifest.given
     }
 
 

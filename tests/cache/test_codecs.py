@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stdpipe.cache.codecs import encode
+from stdpipe.cache.codecs import dequantise, encode, quantise
 
 shapes = hnp.array_shapes(max_dims=3, max_side=5)
 inside = st.floats(-65504, 65504, width=32)
@@ -52,3 +52,33 @@ def test_strided_values_are_stored_in_order():
     stored = encode(values, "float32")
     assert stored.flags.c_contiguous
     assert (stored == values).all()
+
+
+maps = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 5), st.integers(1, 5)),
+    elements=st.floats(-1000, 1000, width=32),
+)
+
+
+@given(maps)
+def test_int8_is_within_half_a_step_of_each_channel(values):
+    codes, scale = quantise(values)
+    assert codes.dtype == np.int8
+    assert codes.min() >= -127  # -128 is the fill value
+    error = np.abs(dequantise(codes, scale) - values)
+    span = np.ptp(values, axis=(0, 2, 3))
+    assert (error.max((0, 2, 3)) <= span / 254 / 2 * 1.001 + 2e-4).all()
+
+
+def test_int8_keeps_a_constant_channel_exactly():
+    values = np.full((2, 1, 3, 3), 0.7, np.float32)
+    assert (dequantise(*quantise(values)) == values).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_int8_refuses_values_that_are_not_finite(bad):
+    values = np.ones((1, 2, 2, 2), np.float32)
+    values[0, 1, 0, 0] = bad
+    with pytest.raises(ValueError, match="not finite"):
+        quantise(values)

@@ -7,12 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stdpipe.cache.errors import CacheError
-from stdpipe.cache.layout import array_spec, chunk_side, local_path, shard_file
+from stdpipe.cache.layout import array_specs, chunk_side, local_path, shard_file
+
+
+def specs(encoding="float16", height=256, width=448):
+    found = array_specs(("f_sr", "attention"), encoding, 5, 7, 64, height, width)
+    return {spec.name: spec for spec in found}
 
 
 def spec(name="f_sr", height=256, width=448):
-    sizes = {"entries": 5, "frames": 7, "channels": 64, "height": height, "width": width}
-    return array_spec(name, encoding="float16", **sizes)
+    return specs("float16", height, width)[name]
 
 
 def test_vimeo_is_one_clip_a_shard_and_seven_strips_a_frame():
@@ -44,6 +48,15 @@ def test_chunk_side_is_bounded_and_wastes_little(size, limit):
     assert 1 <= side <= min(size, limit)
     assert pieces <= -(-size // limit)
     assert pieces * side - size < 4 * pieces
+
+
+def test_a_trunk_lies_at_lr_size_and_int8_brings_its_scale():
+    found = specs("trunk-int8")
+    assert list(found) == ["trunk", "trunk_scale", "attention"]
+    assert found["trunk"].shape == (5, 7, 64, 64, 112)
+    assert found["trunk"].inner == (1, 1, 64, 64, 56)
+    assert found["trunk_scale"].shape == (5, 2, 64)
+    assert [s.dtype for s in found.values()] == ["int8", "float32", "float16"]
 
 
 def test_a_shard_is_one_file_of_its_arrays_folder():
