@@ -109,6 +109,11 @@ class Writer:
             self._journal.append(commit_of(key, index, files, extra or {}))
         self._committed[key] = None
 
+    def missing(self) -> list[str]:
+        """Keys that no writer has committed so far, by what the journals say now."""
+        done = committed(read_journals(self._root))
+        return [key for key in self.manifest.entries if key not in done]
+
     def finalise(self) -> None:
         """Mark the cache complete. Raises CacheError where entries are missing.
 
@@ -116,8 +121,7 @@ class Writer:
         while finishing can cost it.
         """
         _repair_all(self._root)
-        done = committed(read_journals(self._root))
-        missing = [key for key in self.manifest.entries if key not in done]
+        missing = self.missing()
         if missing:
             raise CacheError(
                 f"cache {self._root} lacks {len(missing)} of {len(self.manifest.entries)} entries, "

@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from stdpipe import cache, runs
 from stdpipe.config import StudentTraining
 from stdpipe.data.clips import Stream
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import find_clips
-from stdpipe.data.views import Box, View, full_views, orient, upright_box
+from stdpipe.data.views import View, full_views
 from stdpipe.distill.std import Weights, scheme_weights, std_loss
 from stdpipe.distill.time import CollapseGuard
 from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import Network
 from stdpipe.models.convlstm import ConvLSTM
+from stdpipe.targets import CachedTargets, Decoder, LiveTeacher
+
+Decode = Decoder | LiveTeacher
 
 
 @dataclass(frozen=True)
@@ -37,34 +39,11 @@ class StudentRun:
     """None takes the cache's, or `bd` without a cache."""
     teacher_weights: Path | None = None
     """Where given, a cache made with other weights is refused."""
+    live_teacher: str | None = None
+    """Weights of a teacher to run in the loop instead of reading targets, for comparison."""
     frames: int = 7
     """T of a clip; longer sequences are cut."""
     device: str = "auto"
-
-
-class CachedTargets:
-    """Reads a view's window from the cache, in the orientation in which the teacher saw it."""
-
-    def __init__(self, reader: cache.Reader, names: tuple[str, ...]) -> None:
-        self.reader = reader
-        self.names = names
-
-    def __call__(self, view: View, box: Box, crc32: int) -> dict[str, Tensor]:
-        """f_sr (T, 64, H, W) and/or attention (T, H, W) of an oriented window, in stored dtype."""
-        key = str(view)
-        made_from = self.reader.extra(key).get("source_crc32")
-        if made_from != crc32:
-            raise ValueError(
-                f"the frames of clip {view.clip} are not those the cache was made from (crc32 "
-                f"{crc32} here, {made_from} there); use the same data set or extract again"
-            )
-        manifest = self.reader.manifest
-        at = upright_box(box, view.orientation, manifest.height, manifest.width)
-        return {name: self._read(key, name, at, view.orientation) for name in self.names}
-
-    def _read(self, key: str, name: str, at: Box, orientation: int) -> Tensor:
-        stored = self.reader.read(key, name, y=at.y, x=at.x, h=at.height, w=at.width)
-        return orient(torch.from_numpy(stored), orientation).contiguous()
 
 
 def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
@@ -77,16 +56,18 @@ def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
     student = spec.build()
     _check_student(student, str(spec))
     memory = ConvLSTM()  # built after the student, whose weights are then the same in every scheme
-    stream = _stream(run, options, reader, str(name))
+    targets, decode = _targets(run, options, reader, device)
+    stream = _stream(run, options, reader, str(name), targets)
     facts = {
         "network": str(spec),
         "data": str(run.data),
         "degradation": name,
         "cache": run.cache,
         "cache_id": reader.manifest.cache_id if reader else None,
+        "live_teacher": run.live_teacher,
     }
     runs.open_run(run.out, facts, options)
-    last = _fit(student.to(device), memory.to(device), stream, run.out, options, device)
+    last = _fit(student.to(device), memory.to(device), stream, decode, run.out, options, device)
     weights = run.out / "weights.pt"
     checkpoints.save_network(weights, student, str(spec), str(name))
     return {
@@ -100,7 +81,7 @@ def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
 
 def _open_cache(run: StudentRun, options: StudentTraining) -> cache.Reader | None:
     if run.cache is None:
-        if options.scheme != "none":
+        if options.scheme != "none" and run.live_teacher is None:
             raise ValueError(
                 f"scheme {options.scheme!r} learns from a teacher: give --cache, made by "
                 "extract-teacher, or choose --scheme none"
@@ -121,23 +102,40 @@ def _check_student(student: Network, name: str) -> None:
         raise ValueError(f"{name} has no 64-channel F^SR at 4 times the LR size")
 
 
-def _stream(
-    run: StudentRun, options: StudentTraining, reader: cache.Reader | None, degradation_name: str
-) -> Stream:
-    clips = {c.key: c for c in find_clips(run.data, "train", length=run.frames)}
-    if reader is None:
-        views = full_views(list(clips), options.seed, 1)
-        return Stream(clips, views, degradation_name, options.patch, options.seed)
-    views = [View.parse(entry) for entry in reader.manifest.entries]
-    _check_clip_list(run, clips.keys(), {v.clip for v in views})
+def _targets(
+    run: StudentRun, options: StudentTraining, reader: cache.Reader | None, device: torch.device
+) -> tuple[CachedTargets | None, Decode | None]:
+    """What workers read, and what the device makes of it; nothing where the scheme needs none."""
     names = needed_targets(options)
+    if not names:
+        return None, None
+    if run.live_teacher:
+        teacher, _ = checkpoints.load_network(None, run.live_teacher)
+        return None, LiveTeacher(teacher, device, options.amp)
+    assert reader is not None
     for name in names:
         if name not in reader.manifest.targets:
             raise ValueError(
                 f"scheme {options.scheme!r} needs {name}, which {run.cache} does not hold (it has "
                 f"{', '.join(reader.manifest.targets)}); extract again with --targets"
             )
-    targets = CachedTargets(reader, names) if names else None
+    decode = Decoder(reader, device)
+    return CachedTargets(reader, names, decode.halo), decode
+
+
+def _stream(
+    run: StudentRun,
+    options: StudentTraining,
+    reader: cache.Reader | None,
+    degradation_name: str,
+    targets: CachedTargets | None,
+) -> Stream:
+    clips = {c.key: c for c in find_clips(run.data, "train", length=run.frames)}
+    if reader is None:
+        views = full_views(list(clips), options.seed, 1)
+    else:
+        views = [View.parse(entry) for entry in reader.manifest.entries]
+        _check_clip_list(run, clips.keys(), {v.clip for v in views})
     first = options.warmup_steps * options.batch
     return Stream(clips, views, degradation_name, options.patch, options.seed, targets, first)
 
@@ -167,6 +165,7 @@ def _fit(
     student: Network,
     memory: ConvLSTM,
     stream: Stream,
+    decode: Decode | None,
     out: Path,
     options: StudentTraining,
     device: torch.device,
@@ -182,13 +181,15 @@ def _fit(
     for step in range(start, options.steps):
         with metrics.waiting():
             batch = {k: v.to(device, non_blocking=True) for k, v in next(batches).items()}
-        weights = full if step >= options.warmup_steps else Weights(0, 0)
+        warm = step >= options.warmup_steps
+        if warm and decode:
+            batch = decode(batch)
         with runs.autocast(device, options.amp):
             student_features = student.features_clip(batch["lr"])
             parts = std_loss(
                 student_features,
                 batch,
-                weights,
+                full if warm else Weights(0, 0),
                 memory,
                 attention=options.attention,
                 attention_norm=options.attention_norm,

@@ -67,6 +67,23 @@ def full_views(clips: list[str], seed: int, orientations: int) -> list[View]:
     return views
 
 
+def baked_views(
+    clips: list[str], seed: int, count: int, patch: int, height: int, width: int
+) -> list[View]:
+    """`count` fixed crops a clip, each in an orientation of its own, of (height, width) frames.
+
+    The teacher sees just the crop, as it would in the loop.
+    """
+    views = []
+    for clip in clips:
+        for i in range(count):
+            rng = generator(seed, "baked", clip, i)
+            orientation = int(rng.integers(NUM_ORIENTATIONS))
+            box = draw_box(rng, patch, *oriented_size(height, width, orientation))
+            views.append(View(clip, orientation, box))
+    return views
+
+
 def orient(x: Tensor, orientation: int) -> Tensor:
     """Flip left-right (bit 0), then up-down (bit 1), then transpose (bit 2): (..., H, W)."""
     if orientation & 1:

@@ -29,13 +29,17 @@ class Network(nn.Module):
 
     Attributes: `num_frame` (2k+1 LR frames a window), `multiple` (LR sizes are padded to it),
     `scale` (SR size / LR size; 1 only where the input is HR already), `f_sr_channels` (64 in all
-    that can teach or be taught, since the ConvLSTM is shared).
+    that can teach or be taught, since the ConvLSTM is shared), `tail` (names of the submodules that
+    `upsample` runs; none where there is no trunk to cache) and `halo` (LR pixels around a window of
+    the trunk that its f_sr depends on).
     """
 
     num_frame: int = 1
     multiple: int = 1
     scale: int = SCALE
     f_sr_channels: int = 64
+    tail: tuple[str, ...] = ()
+    halo: int = 0
 
     def fuse(self, window: Tensor) -> Tensor:
         """(B, 2k+1, 3, h, w) -> f_lr (B, C, h, w)."""

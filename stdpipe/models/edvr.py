@@ -205,6 +205,8 @@ class EDVR(Network):
         self.hr_in = hr_in
         self.scale = 1 if hr_in else 4
         self.multiple = 16 if hr_in else 4
+        self.tail = ("upconv1", "upconv2", "conv_hr")
+        self.halo = 2  # of 3x3 kernels at LR, x2 and x4: 1 + 1/2 + 1/4 pixels
         if with_predeblur:
             self.predeblur = Predeblur(num_feat, hr_in)
             self.conv_1x1 = nn.Conv2d(num_feat, num_feat, 1)
