@@ -72,22 +72,23 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
     with cache.open_writer(job.cache, manifest) as writer:
         _fill(writer, views, clips, teacher, job, device)
         writer.finalise()
+    folder = cache.layout.local_path(job.cache)
     return {
         "cache": job.cache,
         "cache_id": manifest.cache_id,
         "teacher": facts["network"],
         "entries": len(views),
         "encoding": job.encoding,
-        "bytes": sum(f.stat().st_size for f in Path(job.cache).rglob("*") if f.is_file()),
+        "bytes": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
     }
 
 
 def _made_by(job: Extraction, facts: dict[str, Any]) -> dict[str, str | int | float | bool | None]:
-    """What a cache's identity rests on."""
+    """What a cache's identity rests on; of several differences, the first is told."""
     return {
+        "degradation": job.degradation,  # before the teacher, whose phase follows from it
         "teacher": facts["network"],
         "teacher_sha256": facts["sha256"],
-        "degradation": job.degradation,
         "lr_8bit": True,
         "orientations": job.orientations,
         "seed": job.seed,

@@ -9,6 +9,10 @@ weights.pt       the finished network (stdpipe.models.checkpoints)
 import dataclasses
 import json
 import math
+import multiprocessing
+import os
+import pickle
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -35,7 +39,9 @@ def open_run(out: Path, facts: Mapping[str, Any], options: Training) -> None:
     if file.exists():
         _refuse_other_config(out, yaml.safe_load(file.read_text()), config)
     out.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(config, sort_keys=False))
+    aside = out / "config.yaml.partial"  # a torn config would make the run impossible to resume
+    aside.write_text(yaml.safe_dump(config, sort_keys=False))
+    aside.replace(file)
 
 
 def _refuse_other_config(out: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -75,8 +81,25 @@ def loader(stream: Dataset[Any], start: int, stop: int, options: Training) -> Da
         num_workers=options.workers,
         # fork is a hazard once zarr's threads or CUDA have started in this process
         multiprocessing_context="forkserver" if options.workers else None,
+        worker_init_fn=_end_with_training,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _end_with_training(_worker: int) -> None:
+    """Let a worker end when the training process is killed.
+
+    torch watches a worker's parent, which here is the fork server; that one lives as long as its
+    workers do, so without this both would stay for ever.
+    """
+    threading.Thread(target=_wait_and_end, daemon=True).start()
+
+
+def _wait_and_end() -> None:
+    training = multiprocessing.parent_process()
+    assert training is not None
+    training.join()
+    os._exit(1)
 
 
 def learning_rate(step: int, options: Training) -> float:
@@ -211,11 +234,16 @@ def save_checkpoint(out: Path, step: int, **parts: Any) -> None:
 
 
 def load_checkpoint(out: Path) -> dict[str, Any] | None:
-    """The run's last checkpoint, or None where it has none yet."""
+    """The run's last checkpoint, or None where it has none yet; ValueError for a damaged one."""
     path = out / "checkpoint.pt"
     if not path.exists():
         return None
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        raise ValueError(
+            f"{path} is damaged; restore it, or remove it to begin this run anew"
+        ) from None
     return content
 
 

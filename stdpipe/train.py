@@ -71,7 +71,7 @@ def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
     """Train, or resume; returns what was done. Weights end up in OUT/weights.pt."""
     device = runs.pick_device(run.device)
     reader = _open_cache(run, options)
-    name = run.degradation or (reader.manifest.made_by["degradation"] if reader else "bd")
+    name = run.degradation or (reader.manifest.made_by.get("degradation") if reader else "bd")
     spec = zoo.parse(run.student).with_phase(degradation(str(name)).phase)
     torch.manual_seed(options.seed)
     student = spec.build()
@@ -106,7 +106,7 @@ def _open_cache(run: StudentRun, options: StudentTraining) -> cache.Reader | Non
                 "extract-teacher, or choose --scheme none"
             )
         return None
-    expect: dict[str, Any] = {}
+    expect: dict[str, Any] = {"frames": run.frames, "channels": 64}
     if run.degradation:
         expect["degradation"] = run.degradation
     if run.teacher_weights:
