@@ -30,16 +30,22 @@ def info(path: str, as_json: bool) -> None:
     Example:
       stdpipe cache info cache.zarr
     """
-    from stdpipe.cache import open_reader
+    from stdpipe.cache import CacheError, open_reader
 
     reader = open_reader(path, allow_incomplete=True)
     manifest = reader.manifest
+    try:
+        open_reader(path)
+        complete = True
+    except CacheError:
+        complete = False
     facts: dict[str, Any] = {
         "cache_id": manifest.cache_id,
         **manifest.facts(),
         "notes": dict(manifest.notes),
         "entries": len(manifest.entries),
         "committed": len(reader.entries),
+        "complete": complete,
     }
     report(facts, as_json, "\n".join(f"{key}: {value}" for key, value in facts.items()))
 

@@ -1,15 +1,43 @@
 """What all commands share: one-line errors, `--json`, options that several take."""
 
+import errno
 import functools
+import importlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from stdpipe.suggest import nearest
+
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+OUT_OF_MEMORY = ("out of memory", "not enough memory")  # as torch says it on CUDA and on CPU
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CONFIGS = ("paper", "edvr", "demo")  # what lies in stdpipe.configs
+
+
+def known_to(module: str, function: str) -> Callable[[Any, Any, str | None], str | None]:
+    """A click callback: what that lookup refuses is wrong use. Imported only when it is called."""
+
+    def callback(_context: Any, _parameter: Any, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                getattr(importlib.import_module(module), function)(value)
+            except ValueError as error:
+                raise click.BadParameter(_one_line(error)) from None
+        return value
+
+    return callback
+
+
+known_degradation = known_to("stdpipe.data.degrade", "degradation")
+known_network = known_to("stdpipe.models.zoo", "parse")
+known_protocol = known_to("stdpipe.evaluation.protocols", "protocol")
 
 data_option = click.option(
     "--data",
@@ -20,6 +48,7 @@ data_option = click.option(
 degradation_option = click.option(
     "--degradation",
     metavar="NAME",
+    callback=known_degradation,
     help="bi, bd or bd-centred: how LR is made from HR. [default: what cache or weights say; bd]",
 )
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda.")
@@ -43,8 +72,32 @@ def config_options(command: Command) -> Command:
     return click.option(
         "--config",
         metavar="FILE",
-        help="YAML; `paper` and `demo` come with stdpipe. [default: the paper's settings]",
+        help="YAML; `paper`, `edvr` and `demo` come with stdpipe. [default: the paper's settings]",
     )(command)
+
+
+class OneLineGroup(click.Group):
+    """Tells click's own refusals in one line, too."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _usage_in_one_line():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _usage_in_one_line():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _usage_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the whole help
+            raise
+        command = error.ctx.command_path if error.ctx else "stdpipe"
+        text = " ".join(error.format_message().split())
+        raise Misuse(f"{text.rstrip('.')} (see {command} --help)") from None
 
 
 class Failure(click.ClickException):
@@ -52,6 +105,12 @@ class Failure(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         click.echo(f"stdpipe: {self.message}", file=file, err=True)
+
+
+class Misuse(Failure):
+    """The command line itself is wrong."""
+
+    exit_code = 2
 
 
 class Interrupted(Failure):
@@ -70,7 +129,8 @@ def plain_errors(command: Command) -> Command:
         except KeyboardInterrupt:
             again = "interrupted; what is committed stays, and the same command goes on from there"
             raise Interrupted(again) from None
-        except (ValueError, OSError, RuntimeError) as error:
+        except (ValueError, OSError, RuntimeError) as raised:
+            error = _unhidden(raised)
             if os.environ.get("STDPIPE_TRACEBACK") or not _is_known(error):
                 raise
             raise Failure(_one_line(error)) from None
@@ -78,9 +138,15 @@ def plain_errors(command: Command) -> Command:
     return wrapped  # type: ignore[return-value]
 
 
+def _unhidden(error: Exception) -> Exception:
+    """torch.save, closing its file on a full disk, hides the OSError behind a RuntimeError."""
+    behind = error.__context__
+    return behind if isinstance(error, RuntimeError) and isinstance(behind, OSError) else error
+
+
 def _is_known(error: Exception) -> bool:
     if isinstance(error, RuntimeError):
-        return "out of memory" in str(error) or "DataLoader worker" in str(error)
+        return any(mark in str(error) for mark in (*OUT_OF_MEMORY, "DataLoader worker"))
     return True
 
 
@@ -89,8 +155,10 @@ def _one_line(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
     if text.startswith("Caught "):
         text = text.splitlines()[-1].partition(": ")[2]
-    if isinstance(error, RuntimeError) and "out of memory" in text:
+    if isinstance(error, RuntimeError) and any(mark in text for mark in OUT_OF_MEMORY):
         return f"{text.splitlines()[0]} Lower batch or patch, or choose --amp bf16."
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        text += "; make space and run the same command again"
     return " ".join(text.split())
 
 
@@ -104,8 +172,10 @@ def usage(build: Callable[[], Any]) -> Any:
 
 def config_file(name: str | None) -> Path | None:
     """A path as given, or the packaged config of that name."""
-    if name is None or Path(name).suffix or Path(name).exists():
+    if not name or Path(name).suffix or Path(name).is_file():
         return Path(name) if name else None
+    if name not in CONFIGS:
+        raise click.UsageError(f"no config {name!r}{nearest(name, CONFIGS)}, nor such a file")
     from importlib.resources import files
 
     return Path(str(files("stdpipe.configs") / f"{name}.yaml"))

@@ -1,37 +1,118 @@
 """stdpipe extract-teacher."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from stdpipe.cli.common import (
+    Failure,
     amp_option,
     data_option,
     device_option,
     json_option,
+    known_degradation,
+    known_network,
     plain_errors,
     report,
 )
+from stdpipe.suggest import nearest
+
+
+def _known_targets(_context: Any, _parameter: Any, value: str) -> tuple[str, ...]:
+    from stdpipe.cache import TARGETS
+
+    names = [name.strip() for name in value.split(",")]
+    for name in names:
+        if name not in TARGETS:
+            raise click.BadParameter(f"unknown target {name!r}{nearest(name, TARGETS)}")
+    return tuple(name for name in TARGETS if name in names)
+
+
+def _share(_context: Any, _parameter: Any, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    index, _, count = value.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise click.BadParameter(f"{value!r} should read I/N with I below N, as 0/4")
+    return int(index), int(count)
+
+
+def _print_plan(job: Any, as_json: bool) -> None:
+    """Exit 1 where the chosen encoding does not fit on the disk."""
+    from stdpipe import plan
+
+    found = plan.plan(job)
+    report(found, as_json, plan.table(found))
+    if not found["fits"]:
+        needed = found["encodings"][job.encoding]["bytes"]
+        raise Failure(
+            f"--encoding {job.encoding} needs {needed / 1e9:,.1f} GB, "
+            f"{found['free_bytes'] / 1e9:,.1f} GB are free: choose a smaller one or another disk"
+        )
 
 
 @click.command("extract-teacher")
 @data_option
-@click.option("--teacher", metavar="NAME", help="edvr-l, edvr-m, edvr:num_feat=32, module:Class.")
+@click.option(
+    "--teacher",
+    metavar="NAME",
+    callback=known_network,
+    help="edvr-l, edvr-m, edvr:num_feat=32, module:Class.",
+)
 @click.option("--weights", metavar="FILE", help="Checkpoint, or random:SEED for a test.")
 @click.option("--cache", required=True, metavar="PATH", help="The Zarr store to fill or resume.")
-@click.option("--degradation", default="bd", show_default=True, help="bi, bd or bd-centred.")
-@click.option("--encoding", default="float16", show_default=True, help="float16 or float32.")
 @click.option(
-    "--targets", default="f_sr,attention", show_default=True, help="What to store, by comma."
+    "--degradation",
+    default="bd",
+    show_default=True,
+    callback=known_degradation,
+    help="bi, bd or bd-centred.",
 )
-@click.option("--orientations", default=1, show_default=True, help="Of 8, how many a clip.")
+@click.option(
+    "--encoding",
+    default="float16",
+    show_default=True,
+    type=click.Choice(
+        ["float32", "float16", "int8", "trunk-float32", "trunk-float16", "trunk-int8"]
+    ),
+    help="How f_sr lies on disk; trunk-* is 16 times smaller and decoded while training.",
+)
+@click.option(
+    "--targets",
+    default="f_sr,attention",
+    show_default=True,
+    callback=_known_targets,
+    help="What to store, by comma.",
+)
+@click.option(
+    "--orientations",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 8),
+    help="Of 8, how many a clip.",
+)
+@click.option(
+    "--views",
+    default="full",
+    show_default=True,
+    type=click.Choice(["full", "baked"]),
+    help="Whole frames, or fixed crops that the teacher sees alone.",
+)
+@click.option("--baked", default=4, show_default=True, help="Crops a clip, for baked views.")
+@click.option("--patch", default=256, show_default=True, help="Their side in HR pixels.")
+@click.option(
+    "--part",
+    metavar="I/N",
+    callback=_share,
+    help="Do share I (from 0) of N: for array jobs, any number at once.",
+)
+@click.option("--plan", is_flag=True, help="Print what every encoding would cost; write nothing.")
 @click.option("--seed", default=0, show_default=True, help="Draws each clip's orientations.")
 @device_option
 @amp_option
 @json_option
 @plain_errors
-def extract_teacher(data: Path, targets: str, as_json: bool, **options: Any) -> None:
+def extract_teacher(as_json: bool, plan: bool, **options: Any) -> None:
     """Run the teacher once over the training set; write F^SR and attention maps to a cache.
 
     The same command resumes. Nothing committed is lost, whatever kills it.
@@ -42,7 +123,11 @@ def extract_teacher(data: Path, targets: str, as_json: bool, **options: Any) -> 
     """
     from stdpipe.extract import Extraction, extract_teacher
 
-    names = tuple(name.strip() for name in targets.split(","))
-    result = extract_teacher(Extraction(data=data, targets=names, **options))
+    if plan:
+        _print_plan(Extraction(**options), as_json)
+        return
+    result = extract_teacher(Extraction(**options))
     told = f"{result['entries']} clips, {result['bytes'] / 1e6:,.1f} MB in {result['cache']}"
+    if result["missing"]:
+        told += f"; {result['missing']} are left to other parts, the cache is not complete yet"
     report(result, as_json, told)

@@ -3,6 +3,7 @@
 import click
 
 from stdpipe.cli.cache import cache
+from stdpipe.cli.common import OneLineGroup
 from stdpipe.cli.demo import demo
 from stdpipe.cli.evaluate import evaluate
 from stdpipe.cli.extract_teacher import extract_teacher
@@ -10,7 +11,7 @@ from stdpipe.cli.train_student import train_student
 from stdpipe.cli.train_teacher import train_teacher
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=OneLineGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="stdpipe")
 def main() -> None:
     """Make a heavy video super-resolution network small: the teacher runs once, into a cache;

@@ -12,6 +12,7 @@ from stdpipe.cli.common import (
     degradation_option,
     device_option,
     json_option,
+    known_network,
     plain_errors,
     report,
     usage,
@@ -20,7 +21,13 @@ from stdpipe.cli.common import (
 
 @click.command("train-student")
 @data_option
-@click.option("--student", required=True, metavar="NAME", help="E.g. fastdvdnet-quarter.")
+@click.option(
+    "--student",
+    required=True,
+    metavar="NAME",
+    callback=known_network,
+    help="E.g. fastdvdnet-quarter.",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The RUN folder.")
 @click.option("--cache", metavar="PATH", help="Made by extract-teacher; scheme none needs none.")
 @click.option("--scheme", help="none, sd, td or std. [default: the config's; std]")
@@ -29,6 +36,11 @@ from stdpipe.cli.common import (
     "--teacher-weights",
     type=click.Path(path_type=Path),
     help="Refuse a cache that was made with other weights than these.",
+)
+@click.option(
+    "--live-teacher",
+    metavar="FILE",
+    help="Run this teacher in the loop instead of reading targets, for comparison.",
 )
 @config_options
 @device_option

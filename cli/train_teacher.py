@@ -11,6 +11,8 @@ from stdpipe.cli.common import (
     data_option,
     device_option,
     json_option,
+    known_degradation,
+    known_network,
     plain_errors,
     report,
     usage,
@@ -19,9 +21,22 @@ from stdpipe.cli.common import (
 
 @click.command("train-teacher")
 @data_option
-@click.option("--teacher", "network", required=True, metavar="NAME", help="E.g. edvr-m.")
+@click.option(
+    "--teacher",
+    "network",
+    required=True,
+    metavar="NAME",
+    callback=known_network,
+    help="E.g. edvr-m.",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The RUN folder.")
-@click.option("--degradation", default="bd", show_default=True, help="bi, bd or bd-centred.")
+@click.option(
+    "--degradation",
+    default="bd",
+    show_default=True,
+    callback=known_degradation,
+    help="bi, bd or bd-centred.",
+)
 @click.option("--exclude", metavar="CLIP", multiple=True, help="Leave a training clip out.")
 @click.option(
     "--init",

@@ -5,6 +5,7 @@ stop at the stages: models and stores get plain arguments.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,7 @@ class Training:
         _positive(
             self, "steps", "batch", "patch", "lr", "lr_halve_every", "log_every", "save_every"
         )
+        _not_negative(self, "max_grad_norm", "workers")
         _one_of("schedule", self.schedule, ("halve", "cosine"))
         _one_of("amp", self.amp, ("none", "bf16", "fp16"))
         if self.patch % 16:
@@ -69,6 +71,15 @@ class TeacherTraining(Training):
     """Unbounded, EDVR's offsets can explode (xinntao/EDVR issues 16, 62)."""
     tsa_steps: int = 0
     """First steps in which the TSA fusion alone is trained, after --init from a net without TSA."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _not_negative(self, "tsa_steps")
+        if self.tsa_steps > self.steps:
+            raise ValueError(
+                f"tsa_steps ({self.tsa_steps}) is more than steps ({self.steps}); lower tsa_steps "
+                "or raise steps"
+            )
 
 
 @dataclass(frozen=True)
@@ -94,6 +105,7 @@ class StudentTraining(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _not_negative(self, "warmup_steps", "lambda1", "lambda2")
         _one_of("scheme", self.scheme, SCHEMES)
         _one_of("attention", self.attention, ATTENTIONS)
         _one_of("attention_norm", self.attention_norm, ("none", "l2"))
@@ -116,7 +128,7 @@ def load(cls: type[Options], file: Path | None, assignments: Sequence[str]) -> O
         key, equals, value = item.partition("=")
         if not equals:
             raise ValueError(f"--set {item!r} should read key=value")
-        given[key] = yaml.safe_load(value)
+        given[key] = _parse(value, f"--set {item!r}")
     return from_mapping(cls, given)
 
 
@@ -125,7 +137,7 @@ def from_mapping(cls: type[Options], given: Mapping[str, Any]) -> Options:
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key, value in given.items():
         if key not in fields:
-            raise ValueError(f"unknown config key {key!r}{nearest(key, fields)}")
+            raise ValueError(f"unknown config key {key!r}{nearest(str(key), fields)}")
         if not _fits(value, fields[key].type):
             raise ValueError(f"{key} should be {fields[key].type.__name__}, got {value!r}")  # type: ignore[union-attr]
     return cls(**{k: fields[k].type(v) for k, v in given.items()})  # type: ignore[operator]
@@ -133,14 +145,19 @@ def from_mapping(cls: type[Options], given: Mapping[str, Any]) -> Options:
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text())
+        content = _parse(file.read_text(), str(file))
     except FileNotFoundError:
         raise FileNotFoundError(f"no config file {file}") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file} is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{file} should hold key: value lines")
     return content
+
+
+def _parse(text: str, source: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{source} is no YAML: {' '.join(str(error).split())}") from None
 
 
 def _fits(value: object, kind: object) -> bool:
@@ -155,8 +172,14 @@ def _fits(value: object, kind: object) -> bool:
 
 def _positive(options: object, *names: str) -> None:
     for name in names:
-        if getattr(options, name) <= 0:
+        if not 0 < getattr(options, name) < math.inf:  # NaN is no number either
             raise ValueError(f"{name} must be above zero, got {getattr(options, name)}")
+
+
+def _not_negative(options: object, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(options, name) < math.inf:
+            raise ValueError(f"{name} must be zero or more, got {getattr(options, name)}")
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

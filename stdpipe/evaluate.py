@@ -27,6 +27,7 @@ from stdpipe.evaluation.protocols import Protocol, protocol, score, scored_frame
 from stdpipe.models.base import Features, Network
 from stdpipe.models.checkpoints import load_network
 
+METRICS = ("psnr_y", "ssim_y")
 CHUNK = 4  # frames super-resolved at once: bounds memory, and lets windows share work
 
 
@@ -56,11 +57,11 @@ def evaluate(job: Evaluation) -> dict[str, Any]:
     """Returns the result as JSON has it: average, clips, and the whole definition behind them."""
     device = runs.pick_device(job.device)
     rules = protocol(job.protocol)
-    net, facts = load_network(job.model, job.weights)
-    teacher = _teacher(job)
+    phase = degradation(job.degradation or "bd").phase
+    net, facts = load_network(job.model, job.weights, phase)
+    teacher = _teacher(job, phase)
     name = job.degradation or facts["degradation"] or "bd"
     clips = find_clips(job.data, "test")
-    degradation(name)
     for each in (net, teacher):
         if each is not None:
             each.to(device).eval()
@@ -85,24 +86,30 @@ def evaluate(job: Evaluation) -> dict[str, Any]:
     return result
 
 
-def _teacher(job: Evaluation) -> Network | None:
+def _teacher(job: Evaluation, phase: float) -> Network | None:
     if job.teacher is None and job.teacher_weights is None:
         return None
-    return load_network(job.teacher, job.teacher_weights)[0]
+    return load_network(job.teacher, job.teacher_weights, phase)[0]
 
 
 def _score_clip(
     net: Network, clip: Clip, name: str, rules: Protocol, device: torch.device, amp: str
 ) -> dict[str, list[float]]:
-    """psnr_y and ssim_y of each scored frame."""
+    """psnr_y and ssim_y of each scored frame, and its number in the clip."""
     hr, height, width, _ = read_frames(clip)
     lr = degrade_clip(hr, name, rules.lr_8bit)
     hr = hr[..., :height, :width]
     by_chunk = dataclasses.replace(rules, skip=0, frames="all")
-    scores: dict[str, list[float]] = {"psnr_y": [], "ssim_y": []}
+    scores: dict[str, list[float]] = {"frame": [], **{metric: [] for metric in METRICS}}
     for centres, features in super_resolve(net, lr, scored_frames(len(hr), rules), device, amp):
         sr = features.sr[..., :height, :width].float()
+        if not sr.isfinite().all():
+            raise ValueError(
+                f"clip {clip.key}: the network's output is not finite near frame {centres[0]}; "
+                "check its weights, or leave fp16 for bf16"
+            )
         part = score(sr, hr[centres].to(device).float() / 255, by_chunk)
+        scores["frame"] += centres
         for metric, values in part.items():
             scores[metric] += values
     return scores
@@ -134,11 +141,11 @@ def super_resolve(
 def _averages(frames: Mapping[str, Mapping[str, list[float]]]) -> dict[str, Any]:
     """Mean over a clip's frames, then over clips."""
     clips = {
-        key: {metric: _mean(values) for metric, values in scores.items()}
+        key: {metric: _mean(scores[metric]) for metric in METRICS}
         | {"frames": len(scores["psnr_y"])}
         for key, scores in frames.items()
     }
-    average = {m: _mean([c[m] for c in clips.values()]) for m in ("psnr_y", "ssim_y")}
+    average = {m: _mean([c[m] for c in clips.values()]) for m in METRICS}
     return {"average": average, "clips": clips}
 
 
@@ -186,10 +193,10 @@ def _write(out: Path, result: Mapping[str, Any], frames: Mapping[str, Any]) -> N
     (out / "table.md").write_text(table(result) + "\n")
     with (out / "frames.csv").open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["clip", "frame", "psnr_y", "ssim_y"])
+        rows.writerow(["clip", "frame", *METRICS])
         for key, scores in frames.items():
-            for frame, values in enumerate(zip(scores["psnr_y"], scores["ssim_y"], strict=True)):
-                rows.writerow([key, frame, *values])
+            columns = (scores[name] for name in ("frame", *METRICS))
+            rows.writerows([key, *values] for values in zip(*columns, strict=True))
 
 
 def table(result: Mapping[str, Any]) -> str:

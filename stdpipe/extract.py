@@ -5,6 +5,7 @@ While the teacher works on one clip, the next is read and the last one is writte
 Axes: T frames of a clip, H W HR size, h w LR size.
 """
 
+import dataclasses
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from stdpipe.data.layouts import Clip, find_clips
 from stdpipe.data.views import View, baked_views, full_views
 from stdpipe.models.base import Features, Network
 from stdpipe.models.checkpoints import load_network
+from stdpipe.suggest import nearest
 from stdpipe.targets import encoding_error, stored_arrays, tail_of
 
 EXTRACTOR = 1  # raise it when the same teacher would yield other numbers
@@ -58,35 +60,101 @@ class Extraction:
     amp: str = "none"
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """Everything an extraction stands on, before anything is written."""
+
+    teacher: Network
+    device: torch.device
+    clips: dict[str, Clip]
+    views: list[View]
+    manifest: cache.Manifest
+    lr: Tensor
+    """LR of the first view, (T, 3, h, w), for measurements."""
+
+    def run(self, amp: str) -> Features:
+        """The teacher on the first view."""
+        return teacher_features(self.teacher, self.lr, self.device, amp)
+
+
 def extract_teacher(job: Extraction) -> dict[str, Any]:
     """Fill the cache, or resume; returns what lies there now."""
-    device = runs.pick_device(job.device)
-    # TF32 rounds a convolution's inputs to 10 bits, which float32 targets should not inherit
-    torch.backends.cudnn.allow_tf32 = job.amp != "none"
-    clips = {c.key: c for c in find_clips(job.data, "train", length=job.frames)}
-    phase = degradation(job.degradation).phase
-    teacher, facts = load_network(job.teacher, job.weights, phase)
-    _check_teacher(teacher, facts, job)
-    teacher.to(device).eval()
-    views, manifest = _plan(job, clips, teacher, facts, device)
-    tail = tail_of(teacher) if manifest.stored == "trunk" else None
+    ready = prepare(job)
+    folder = cache.layout.local_path(job.cache)
+    manifest = ready.manifest
+    if not (folder / cache.layout.MANIFEST).exists():
+        error = encoding_error(ready.teacher, ready.run(job.amp), ready.lr, job.encoding)
+        notes = {**manifest.notes, "error": {**error, "measured_on": str(ready.views[0])}}
+        manifest = dataclasses.replace(manifest, notes=notes)
+    tail = tail_of(ready.teacher) if manifest.stored == "trunk" else None
     index, count = job.part or _torchrun_part()
     with cache.open_writer(job.cache, manifest, f"{index}-of-{count}", tail) as writer:
-        _fill(writer, views[index::count], clips, teacher, job, device)
+        _fill(writer, ready, job, ready.views[index::count])
         missing = writer.missing()
         if not missing:
             writer.finalise()
-    folder = cache.layout.local_path(job.cache)
     return {
         "cache": job.cache,
         "cache_id": manifest.cache_id,
-        "teacher": facts["network"],
-        "entries": len(views),
+        "teacher": manifest.made_by["teacher"],
+        "entries": len(ready.views),
         "missing": len(missing),
         "encoding": job.encoding,
         "error": writer.manifest.notes.get("error"),
         "bytes": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
     }
+
+
+def prepare(job: Extraction) -> Prepared:
+    """Find the clips, load the teacher, list the views, say what the cache will be."""
+    device = runs.pick_device(job.device)
+    # TF32 rounds a convolution's inputs to 10 bits, which float32 targets should not inherit
+    torch.backends.cudnn.allow_tf32 = job.amp != "none"
+    clips = {c.key: c for c in find_clips(job.data, "train", length=job.frames)}
+    teacher, facts = load_network(job.teacher, job.weights, degradation(job.degradation).phase)
+    _check_teacher(teacher, facts, job)
+    teacher.to(device).eval()
+    first = read_frames(next(iter(clips.values()))).hr
+    views, (height, width), viewed = _views(job, list(clips), first)
+    lr = view_pair(first, views[0], job.degradation)[1].to(device)
+    # a corner is enough to tell how many channels are stored
+    corner = teacher_features(teacher, lr[..., :16, :16], device, "none")
+    manifest = cache.Manifest(
+        made_by={
+            "degradation": job.degradation,  # before the teacher, whose phase follows from it
+            "teacher": facts["network"],
+            "teacher_sha256": facts["sha256"],
+            "lr_8bit": True,
+            **viewed,
+            "seed": job.seed,
+            "amp": job.amp,
+            "extractor": EXTRACTOR,
+        },
+        entries=tuple(str(v) for v in views),
+        frames=job.frames,
+        channels=getattr(corner, cache.ENCODINGS[job.encoding].stored).shape[1],
+        height=height,
+        width=width,
+        targets=job.targets,
+        encoding=job.encoding,
+        notes={"torch": torch.__version__, "device": str(device), "data": str(job.data)},
+    )
+    return Prepared(teacher, device, clips, views, manifest, lr)
+
+
+def _views(
+    job: Extraction, clips: list[str], first: Tensor
+) -> tuple[list[View], tuple[int, int], dict[str, str | int]]:
+    """Every view of the cache, the size of its maps, and what of it belongs to its identity."""
+    height, width = first.shape[-2:]
+    if job.views == "baked":
+        views = baked_views(clips, job.seed, job.baked, job.patch, height, width)
+        identity: dict[str, str | int] = {"views": "baked", "baked": job.baked, "patch": job.patch}
+        return views, (job.patch, job.patch), identity
+    if job.views != "full":
+        raise ValueError(f"views {job.views!r} is unknown{nearest(job.views, ('full', 'baked'))}")
+    views = full_views(clips, job.seed, job.orientations)
+    return views, (height, width), {"views": "full", "orientations": job.orientations}
 
 
 def _torchrun_part() -> tuple[int, int]:
@@ -105,74 +173,15 @@ def _check_teacher(teacher: Network, facts: dict[str, Any], job: Extraction) -> 
         )
 
 
-def _plan(
-    job: Extraction,
-    clips: dict[str, Clip],
-    teacher: Network,
-    facts: dict[str, Any],
-    device: torch.device,
-) -> tuple[list[View], cache.Manifest]:
-    """The views of the whole cache, and its manifest; one clip is run to measure the encoding."""
-    first = read_frames(next(iter(clips.values()))).hr
-    height, width = first.shape[-2:]
-    made_by: dict[str, str | int | float | bool | None] = {
-        "teacher": facts["network"],
-        "teacher_sha256": facts["sha256"],
-        "degradation": job.degradation,
-        "lr_8bit": True,
-        "views": job.views,
-        "seed": job.seed,
-        "amp": job.amp,
-        "extractor": EXTRACTOR,
-    }
-    if job.views == "baked":
-        views = baked_views(list(clips), job.seed, job.baked, job.patch, height, width)
-        height = width = job.patch
-        made_by |= {"baked": job.baked, "patch": job.patch}
-    elif job.views == "full":
-        views = full_views(list(clips), job.seed, job.orientations)
-        made_by |= {"orientations": job.orientations}
-    else:
-        raise ValueError(f"views {job.views!r} is unknown (known: full, baked)")
-    lr = view_pair(first, views[0], job.degradation)[1].to(device)
-    features = teacher_features(teacher, lr, device, job.amp)
-    error = encoding_error(teacher, features, lr, job.encoding)
-    stored = getattr(features, cache.ENCODINGS[job.encoding].stored)
-    manifest = cache.Manifest(
-        made_by=made_by,
-        entries=tuple(str(v) for v in views),
-        frames=job.frames,
-        channels=stored.shape[1],
-        height=height,
-        width=width,
-        targets=job.targets,
-        encoding=job.encoding,
-        notes={
-            "torch": torch.__version__,
-            "device": str(device),
-            "data": str(job.data),
-            "error": {**error, "measured_on": str(views[0])},
-        },
-    )
-    return views, manifest
-
-
-def _fill(
-    writer: cache.Writer,
-    views: list[View],
-    clips: dict[str, Clip],
-    teacher: Network,
-    job: Extraction,
-    device: torch.device,
-) -> None:
+def _fill(writer: cache.Writer, ready: Prepared, job: Extraction, views: list[View]) -> None:
     """Commit what is missing; writing and reading overlap with the teacher, one clip each."""
     missing = [v for v in views if str(v) not in writer.committed]
     done = len(views) - len(missing)
     bar = tqdm(total=len(views), initial=done, unit="clip", desc="extract-teacher", disable=None)
     with ThreadPoolExecutor(1) as writing, ThreadPoolExecutor(1) as reading:
         pending: deque[Future[None]] = deque()
-        for view, (lr, crc32) in _read_ahead(reading, missing, clips, job, writer.manifest):
-            features = teacher_features(teacher, lr.to(device), device, job.amp)
+        for view, (lr, crc32) in _read_ahead(reading, missing, ready, job):
+            features = teacher_features(ready.teacher, lr.to(ready.device), ready.device, job.amp)
             arrays = stored_arrays(features, view, writer.manifest.given)
             extra = {"source_crc32": crc32}
             pending.append(writing.submit(writer.write, str(view), arrays, extra))
@@ -185,27 +194,22 @@ def _fill(
 
 
 def _read_ahead(
-    reading: ThreadPoolExecutor,
-    views: list[View],
-    clips: dict[str, Clip],
-    job: Extraction,
-    manifest: cache.Manifest,
+    reading: ThreadPoolExecutor, views: list[View], ready: Prepared, job: Extraction
 ) -> Iterator[tuple[View, tuple[Tensor, int]]]:
     """Each view with its LR clip and the crc32 of its source; the next is read meanwhile."""
     ahead: deque[tuple[View, Future[tuple[Tensor, int]]]] = deque()
     for view in views:
-        ahead.append((view, reading.submit(_read_lr, clips[view.clip], view, job, manifest)))
+        ahead.append((view, reading.submit(_read_lr, ready, view, job)))
         if len(ahead) > 1:
-            ready, future = ahead.popleft()
-            yield ready, future.result()
-    for ready, future in ahead:
-        yield ready, future.result()
+            oldest, future = ahead.popleft()
+            yield oldest, future.result()
+    for oldest, future in ahead:
+        yield oldest, future.result()
 
 
-def _read_lr(
-    clip: Clip, view: View, job: Extraction, manifest: cache.Manifest
-) -> tuple[Tensor, int]:
-    frames = read_frames(clip)
+def _read_lr(ready: Prepared, view: View, job: Extraction) -> tuple[Tensor, int]:
+    frames = read_frames(ready.clips[view.clip])
+    manifest = ready.manifest
     if not view.crop and frames.hr.shape[-2:] != (manifest.height, manifest.width):
         raise ValueError(
             f"clip {view.clip} is {frames.hr.shape[-1]} x {frames.hr.shape[-2]}, but this cache "

@@ -13,8 +13,12 @@ SCALE = 4
 
 
 def apply(rows: Tensor, columns: Tensor, x: Tensor) -> Tensor:
-    """rows @ x @ columns^T over the last two axes of x."""
-    return rows @ x @ columns.T
+    """rows @ x @ columns^T over the last two axes of x, in x's own precision."""
+    if not torch.amp.is_autocast_available(x.device.type):  # e.g. meta
+        return rows @ x @ columns.T
+    # autocast would round an image to half precision here, and F.interpolate's not
+    with torch.autocast(x.device.type, enabled=False):
+        return rows @ x @ columns.T
 
 
 @lru_cache(maxsize=64)
@@ -36,6 +40,7 @@ def cubic_up(size: int, phase: float) -> Tensor:
 @lru_cache(maxsize=64)
 def cubic_down(size: int) -> Tensor:
     """(size/4, size): MATLAB's antialiased imresize(x, 1/4); the kernel is stretched four times."""
+    assert size % SCALE == 0, size
     position = torch.arange(size // SCALE, dtype=torch.float64) * SCALE + 1.5
     first = (position - 2 * SCALE).ceil()
     return _gather(first, 4 * SCALE + 1, size, "symmetric", position, lambda d: _cubic(d / SCALE))
@@ -44,6 +49,7 @@ def cubic_down(size: int) -> Tensor:
 @lru_cache(maxsize=64)
 def gaussian_down(size: int, taps: int, phase: float, border: str, sigma: float = 1.6) -> Tensor:
     """(size/4, size): Gaussian blur cut to `taps`, sampled at 4j + phase."""
+    assert size % SCALE == 0, size
     position = torch.arange(size // SCALE, dtype=torch.float64) * SCALE + phase
     first = position - (taps - 1) / 2
     return _gather(first, taps, size, border, position, lambda d: (-(d**2) / (2 * sigma**2)).exp())

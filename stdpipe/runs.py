@@ -7,10 +7,16 @@ weights.pt       the finished network (stdpipe.models.checkpoints)
 """
 
 import dataclasses
+import fcntl
+import hashlib
 import json
 import math
+import multiprocessing
+import os
+import pickle
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,21 +31,43 @@ from stdpipe.config import Training
 from stdpipe.models.checkpoints import save_atomically
 
 
-def open_run(out: Path, facts: Mapping[str, Any], options: Training) -> None:
-    """Create the folder, or check that it holds a run with the very same config.
+@contextmanager
+def open_run(out: Path, facts: Mapping[str, Any], options: Training) -> Iterator[None]:
+    """Create the folder, or check that it holds a run with the very same config; nobody else
+    trains in it meanwhile.
 
-    Where and how fast it runs (workers, log_every, save_every) may differ.
+    Where things lie and how fast it runs (data, cache, init, workers, log_every, save_every) may
+    differ: what was in them is in `clips`, `cache_id` and `init_sha256`.
     """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process is training in {out}: wait for it, or choose another --out"
+            ) from None
+        _write_config(out, facts, options)
+        yield
+
+
+def digest(keys: Iterable[str]) -> str:
+    """Of a list of clips, in short: what a run was trained on, wherever it lies."""
+    return hashlib.sha256("\n".join(sorted(set(keys))).encode()).hexdigest()[:16]
+
+
+def _write_config(out: Path, facts: Mapping[str, Any], options: Training) -> None:
     config = {**facts, **dataclasses.asdict(options)}
     file = out / "config.yaml"
     if file.exists():
         _refuse_other_config(out, yaml.safe_load(file.read_text()), config)
-    out.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(config, sort_keys=False))
+    aside = out / "config.yaml.partial"  # a torn config would make the run impossible to resume
+    aside.write_text(yaml.safe_dump(config, sort_keys=False))
+    aside.replace(file)
 
 
 def _refuse_other_config(out: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    free = {"workers", "log_every", "save_every"}
+    free = {"data", "cache", "init", "workers", "log_every", "save_every"}
     differences = [
         f"{key} {old.get(key)!r} there, {new.get(key)!r} now"
         for key in dict.fromkeys([*old, *new])
@@ -75,8 +103,25 @@ def loader(stream: Dataset[Any], start: int, stop: int, options: Training) -> Da
         num_workers=options.workers,
         # fork is a hazard once zarr's threads or CUDA have started in this process
         multiprocessing_context="forkserver" if options.workers else None,
+        worker_init_fn=_end_with_training,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _end_with_training(_worker: int) -> None:
+    """Let a worker end when the training process is killed.
+
+    torch watches a worker's parent, which here is the fork server; that one lives as long as its
+    workers do, so without this both would stay for ever.
+    """
+    threading.Thread(target=_wait_and_end, daemon=True).start()
+
+
+def _wait_and_end() -> None:
+    training = multiprocessing.parent_process()
+    assert training is not None
+    training.join()
+    os._exit(1)
 
 
 def learning_rate(step: int, options: Training) -> float:
@@ -211,11 +256,16 @@ def save_checkpoint(out: Path, step: int, **parts: Any) -> None:
 
 
 def load_checkpoint(out: Path) -> dict[str, Any] | None:
-    """The run's last checkpoint, or None where it has none yet."""
+    """The run's last checkpoint, or None where it has none yet; ValueError for a damaged one."""
     path = out / "checkpoint.pt"
     if not path.exists():
         return None
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
+        raise ValueError(
+            f"{path} is damaged; restore it, or remove it to begin this run anew"
+        ) from None
     return content
 
 

@@ -4,6 +4,7 @@ setup -> build -> fit -> save. The same command resumes from the last checkpoint
 Axes: B batch, T frames of a clip, H W HR size.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import Network
 from stdpipe.models.convlstm import ConvLSTM
 from stdpipe.targets import CachedTargets, Decoder, LiveTeacher
+
+LOG = logging.getLogger(__name__)
 
 Decode = Decoder | LiveTeacher
 
@@ -50,12 +53,13 @@ def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
     """Train, or resume; returns what was done. Weights end up in OUT/weights.pt."""
     device = runs.pick_device(run.device)
     reader = _open_cache(run, options)
-    name = run.degradation or (reader.manifest.made_by["degradation"] if reader else "bd")
+    name = run.degradation or (reader.manifest.made_by.get("degradation") if reader else "bd")
     spec = zoo.parse(run.student).with_phase(degradation(str(name)).phase)
     torch.manual_seed(options.seed)
     student = spec.build()
     _check_student(student, str(spec))
     memory = ConvLSTM()  # built after the student, whose weights are then the same in every scheme
+    live = run.live_teacher
     targets, decode = _targets(run, options, reader, device)
     stream = _stream(run, options, reader, str(name), targets)
     facts = {
@@ -64,12 +68,13 @@ def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
         "degradation": name,
         "cache": run.cache,
         "cache_id": reader.manifest.cache_id if reader else None,
-        "live_teacher": run.live_teacher,
+        "clips": runs.digest(v.clip for v in stream.views),
+        "live_teacher": checkpoints.file_sha256(Path(live)) if live else None,
     }
-    runs.open_run(run.out, facts, options)
-    last = _fit(student.to(device), memory.to(device), stream, decode, run.out, options, device)
     weights = run.out / "weights.pt"
-    checkpoints.save_network(weights, student, str(spec), str(name))
+    with runs.open_run(run.out, facts, options):
+        last = _fit(student.to(device), memory.to(device), stream, decode, run.out, options, device)
+        checkpoints.save_network(weights, student, str(spec), str(name))
     return {
         "weights": str(weights),
         "network": str(spec),
@@ -87,12 +92,15 @@ def _open_cache(run: StudentRun, options: StudentTraining) -> cache.Reader | Non
                 "extract-teacher, or choose --scheme none"
             )
         return None
-    expect: dict[str, Any] = {}
+    expect: dict[str, Any] = {"frames": run.frames}
     if run.degradation:
         expect["degradation"] = run.degradation
     if run.teacher_weights:
         expect["teacher_sha256"] = checkpoints.file_sha256(run.teacher_weights)
-    return cache.open_reader(run.cache, expect)
+    reader = cache.open_reader(run.cache, expect)
+    if str(reader.manifest.made_by.get("teacher_sha256")).startswith("random:"):
+        LOG.warning("stdpipe: the teacher of %s has random weights: only good for tests", run.cache)
+    return reader
 
 
 def _check_student(student: Network, name: str) -> None:

@@ -21,6 +21,8 @@ from stdpipe.distill.charbonnier import charbonnier
 from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import Network, window_indices
 
+FUSION = "fusion."  # EDVR's names for its TSA, or for what it has in its place
+
 
 @dataclass(frozen=True)
 class TeacherRun:
@@ -47,6 +49,7 @@ def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
     stream = _stream(run, options)
     torch.manual_seed(options.seed)
     net = spec.build()
+    _check_network(net, str(spec), options)
     if run.init:
         _start_from(net, run.init, options.tsa_steps > 0)
     net.to(device)
@@ -55,12 +58,14 @@ def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
         "data": str(run.data),
         "degradation": run.degradation,
         "exclude": list(run.exclude),
+        "clips": runs.digest(v.clip for v in stream.views),
         "init": str(run.init) if run.init else None,
+        "init_sha256": checkpoints.file_sha256(run.init) if run.init else None,
     }
-    runs.open_run(run.out, facts, options)
-    last = _fit(net, stream, run.out, options, device)
     weights = run.out / "weights.pt"
-    checkpoints.save_network(weights, net, str(spec), run.degradation)
+    with runs.open_run(run.out, facts, options):
+        last = _fit(net, stream, run.out, options, device)
+        checkpoints.save_network(weights, net, str(spec), run.degradation)
     return {"weights": str(weights), "network": str(spec), "steps": options.steps, "loss": last}
 
 
@@ -70,17 +75,32 @@ def _stream(run: TeacherRun, options: TeacherTraining) -> Stream:
     if unknown:
         raise ValueError(f"--exclude names {unknown[0]!r}, which is no training clip of {run.data}")
     keys = [k for k in clips if k not in run.exclude]
+    if not keys:
+        raise ValueError(f"--exclude leaves none of the {len(clips)} training clips of {run.data}")
     return Stream(
         clips, full_views(keys, options.seed, 8), run.degradation, options.patch, options.seed
     )
 
 
+def _check_network(net: Network, name: str, options: TeacherTraining) -> None:
+    names = [k for k, p in net.named_parameters() if p.requires_grad]
+    if not names:
+        raise ValueError(f"{name} has nothing to train")
+    if net.scale != 4:
+        raise ValueError(f"{name} does not enlarge by 4: its input has HR size already")
+    if options.tsa_steps and not any(k.startswith(FUSION) for k in names):
+        raise ValueError(
+            f"tsa_steps ({options.tsa_steps}) train a fusion, which {name} has not; "
+            "set tsa_steps=0 or choose an edvr"
+        )
+
+
 def _start_from(net: Network, init: Path, fusion_may_be_fresh: bool) -> None:
     state, _ = checkpoints.read_checkpoint(init)
     if fusion_may_be_fresh:
-        own = net.state_dict()
-        state = {k: v for k, v in state.items() if not k.startswith("fusion.")}
-        state.update({k: v for k, v in own.items() if k.startswith("fusion.")})
+        own = {k: v for k, v in net.state_dict().items() if k.startswith(FUSION)}
+        state = {k: v for k, v in state.items() if not k.startswith(FUSION) or k in own}
+        state = {**own, **state}
     checkpoints.load_state(net, state, str(init))
 
 
@@ -138,4 +158,4 @@ def _pick_frames(
 def _train_fusion_only(net: Network, only: bool) -> None:
     """EDVR's first TSA phase: everything but `fusion` stays as it is."""
     for name, parameter in net.named_parameters():
-        parameter.requires_grad_(not only or name.startswith("fusion."))
+        parameter.requires_grad_(not only or name.startswith(FUSION))

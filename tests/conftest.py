@@ -1,9 +1,34 @@
-"""Fixtures for tests on real frames: skipped, with a reason, where the frames are absent."""
+"""Real frames (tests on them skip where they are absent), and a tiny set for the whole pipeline."""
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import imageio.v3 as iio
+import numpy as np
 import pytest
+from click.testing import CliRunner, Result
+
+# Before torch is imported, and for child processes too: threads that wait for each other on busy
+# cores make tiny networks a hundred times slower, and their number may change the last bit.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+TEACHER = (
+    "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
+)
+STUDENT = "fastdvdnet-quarter"
+SETTINGS = {
+    "steps": 3,
+    "warmup_steps": 1,
+    "patch": 32,
+    "batch": 2,
+    "workers": 0,
+    "log_every": 1,
+    "save_every": 1,
+}
 
 
 def _real_data(name: str) -> Path:
@@ -24,3 +49,118 @@ def vid4() -> Path:
 def footage() -> Path:
     """A small real data set in Vimeo90K's layout."""
     return _real_data("footage")
+
+
+def _frames(seed: int, num_frames: int, height: int, width: int) -> np.ndarray:
+    """A smooth random texture that moves two pixels a frame: (T, H, W, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    canvas = rng.random((height + 16, width + 2 * num_frames + 16, 3))
+    for axis in (0, 1):
+        canvas = sum(np.roll(canvas, shift, axis) for shift in range(5)) / 5
+    canvas = (canvas - canvas.min()) / np.ptp(canvas) * 255
+    views = [canvas[:height, 2 * t : 2 * t + width] for t in range(num_frames)]
+    return np.stack(views).round().astype(np.uint8)
+
+
+def _make_data(root: Path, clips: int = 3, height: int = 32, width: int = 48) -> Path:
+    keys = [f"00001/{number:04d}" for number in range(1, clips + 1)]
+    for seed, key in enumerate(keys):
+        folder = root / "sequences" / key
+        folder.mkdir(parents=True)
+        for number, frame in enumerate(_frames(seed, 7, height, width), start=1):
+            iio.imwrite(folder / f"im{number}.png", frame)
+    (root / "sep_trainlist.txt").write_text("\n".join(keys) + "\n")
+    (root / "sep_testlist.txt").write_text(keys[-1] + "\n")
+    return root
+
+
+def _stdpipe(*arguments: object, code: int = 0) -> Result:
+    from stdpipe.cli.main import main
+
+    result = CliRunner().invoke(main, [str(a) for a in arguments], prog_name="stdpipe")
+    assert result.exit_code == code, result.output
+    if code:
+        assert isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def _refused(*arguments: object, code: int = 1) -> str:
+    result = _stdpipe(*arguments, code=code)
+    assert result.stdout == ""
+    assert result.stderr.startswith("stdpipe: "), result.stderr
+    assert result.stderr.count("\n") == 1, result.stderr
+    return result.stderr.strip()
+
+
+def _extract(data: Path, cache: Path, *more: object) -> list[object]:
+    teacher = ["--teacher", TEACHER, "--weights", "random:0", "--encoding", "float32"]
+    return ["extract-teacher", "--data", data, "--cache", cache, *teacher, *more]
+
+
+def _train(out: Path, data: Path, *more: object, **settings: object) -> list[object]:
+    changed = [x for k, v in (SETTINGS | settings).items() for x in ("--set", f"{k}={v}")]
+    network = ["--student", STUDENT, "--out", out]
+    return ["train-student", "--data", data, *network, *changed, *more]
+
+
+@pytest.fixture(scope="session")
+def make_data() -> Callable[..., Path]:
+    """make_data(root, clips, height, width): clips of 7 frames in Vimeo90K's layout."""
+    return _make_data
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three training clips of 32 x 48 pixels; the last is the test clip, too. Read only."""
+    return _make_data(tmp_path_factory.mktemp("tiny") / "data")
+
+
+@pytest.fixture(scope="session")
+def stdpipe() -> Callable[..., Result]:
+    """The command, in this process: stdpipe(*arguments, code=0) checks the exit code."""
+    return _stdpipe
+
+
+@pytest.fixture(scope="session")
+def refused() -> Callable[..., str]:
+    """refused(*arguments, code=1): one line on stderr, nothing on stdout; returns the line."""
+    return _refused
+
+
+@pytest.fixture(scope="session")
+def spawn() -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """spawn(arguments, before=""): the command in a process of its own, after some Python."""
+
+    def run(arguments: Sequence[object], before: str = "") -> "subprocess.CompletedProcess[str]":
+        code = before + "\nfrom stdpipe.cli.main import main\nmain(prog_name='stdpipe')"
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        return subprocess.run(  # a session of its own: Ctrl-C reaches it and its workers, not us
+            command,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            start_new_session=True,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def extract() -> Callable[..., list[Any]]:
+    """extract(data, cache, *more): the arguments of a tiny extract-teacher, float32."""
+    return _extract
+
+
+@pytest.fixture(scope="session")
+def train() -> Callable[..., list[Any]]:
+    """train(out, data, *more, **settings): the arguments of a tiny train-student, 3 steps."""
+    return _train
+
+
+@pytest.fixture(scope="session")
+def tiny_cache(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny set's features under the tiny teacher, two orientations a clip. Read only."""
+    cache = tmp_path_factory.mktemp("cache") / "cache.zarr"
+    _stdpipe(*_extract(tiny, cache, "--orientations", 2))
+    return cache

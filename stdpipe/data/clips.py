@@ -38,15 +38,19 @@ def read_frames(clip: Clip) -> Frames:
     return Frames(pad_to_scale(hr), height, width, source_crc32(frames))
 
 
-def view_pair(hr: Tensor, view: View, degradation: str) -> tuple[Tensor, Tensor]:
-    """HR and LR of one view: (T, 3, H, W) uint8 -> the same oriented (and cropped), and its LR.
-
-    A baked view is cropped before it is degraded: the teacher knew nothing outside it.
-    """
+def view_hr(hr: Tensor, view: View) -> Tensor:
+    """(T, 3, H, W) oriented, and cropped for a baked view: before it is degraded, since the teacher
+    knew nothing outside it."""
     hr = orient(hr, view.orientation)
     if view.crop:
         y, x, height, width = view.crop
         hr = hr[..., y : y + height, x : x + width]
+    return hr
+
+
+def view_pair(hr: Tensor, view: View, degradation: str) -> tuple[Tensor, Tensor]:
+    """HR and the whole LR of one view: (T, 3, H, W) uint8 -> the same, and (T, 3, h, w) float32."""
+    hr = view_hr(hr, view)
     return hr, degrade(hr, degradation)
 
 
@@ -85,12 +89,13 @@ class Stream(Dataset[Sample]):
     def __getitem__(self, position: int) -> Sample:
         view, rng = self.view(position)
         frames = read_frames(self.clips[view.clip])
-        hr, lr = view_pair(frames.hr, view, self.degradation)
+        hr = view_hr(frames.hr, view)
         box = draw_box(rng, self.patch, *hr.shape[-2:])
         y, x, height, width = box
+        lr_window = slice(y // 4, (y + height) // 4), slice(x // 4, (x + width) // 4)
         sample: Sample = {
             "hr": hr[..., y : y + height, x : x + width].float() / 255,
-            "lr": lr[..., y // 4 : (y + height) // 4, x // 4 : (x + width) // 4].contiguous(),
+            "lr": degrade(hr, self.degradation, window=lr_window),
         }
         if self.targets and position >= self.targets_from:
             sample.update(self.targets(view, box, frames.crc32))

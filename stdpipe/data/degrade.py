@@ -52,23 +52,34 @@ def degradation(name: str) -> Degradation:
     raise ValueError(f"unknown degradation {name!r}{nearest(name, DEGRADATIONS)}")
 
 
-def degrade(hr: Tensor, name: str, eight_bit: bool = True) -> Tensor:
+def degrade(
+    hr: Tensor, name: str, eight_bit: bool = True, window: tuple[slice, slice] | None = None
+) -> Tensor:
     """HR (T, 3, H, W), uint8 or float in [0, 1] -> LR (T, 3, H/4, W/4), float32 in [0, 1].
 
     H and W are multiples of 4 (see `pad_to_scale`). With eight_bit, values are rounded to 1/255
     and clipped, as files on disk are. Computed in float64, so that rounding is the same for every
-    batch size and thread count.
+    batch size and thread count. window: rows and columns of the LR frame; only those are computed,
+    from the HR pixels under them, and equal the same part of the whole.
     """
-    height, width = hr.shape[-2:]
-    assert height % resample.SCALE == 0, height
-    assert width % resample.SCALE == 0, width
     matrix = degradation(name).matrix
+    which = window or (slice(None), slice(None))
+    (rows, under_y), (columns, under_x) = (
+        _band(matrix(side)[part]) for side, part in zip(hr.shape[-2:], which, strict=True)
+    )
+    hr = hr[..., under_y, under_x]
     scaled = hr.double() if hr.dtype == torch.uint8 else hr.double() * 255
-    rows, columns = matrix(height).to(hr.device), matrix(width).to(hr.device)
-    lr = resample.apply(rows, columns, scaled)
+    lr = resample.apply(rows.to(hr.device), columns.to(hr.device), scaled)
     if eight_bit:
         lr = lr.round().clamp(0, 255)
     return (lr / 255).float()
+
+
+def _band(matrix: Tensor) -> tuple[Tensor, slice]:
+    """A resampling matrix without the inputs that none of its rows uses, and which are left."""
+    used = matrix.any(0).nonzero()[:, 0]
+    under = slice(int(used[0]), int(used[-1]) + 1)
+    return matrix[:, under], under
 
 
 def pad_to_scale(hr: Tensor) -> Tensor:

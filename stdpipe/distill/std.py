@@ -20,10 +20,13 @@ class Weights(NamedTuple):
 
 def scheme_weights(scheme: str, lambda1: float, lambda2: float) -> Weights:
     """ "none", "sd", "td" or "std" as weights."""
-    return Weights(
-        sd=lambda1 if scheme in ("sd", "std") else 0.0,
-        td=lambda2 if scheme in ("td", "std") else 0.0,
-    )
+    schemes = {
+        "none": Weights(0, 0),
+        "sd": Weights(lambda1, 0),
+        "td": Weights(0, lambda2),
+        "std": Weights(lambda1, lambda2),
+    }
+    return schemes[scheme]
 
 
 def std_loss(
@@ -40,7 +43,8 @@ def std_loss(
     student: features of all T frames, (B, T, ...). batch: "hr" (B, T, 3, H, W) and the teacher's
     "f_sr" (B, T, 64, H, W) or, enough for sd with sum2, "attention" (B, T, H, W).
     td_scale="variance" divides L_TD by the variance of the teacher's cell: shrinking all cells,
-    which training the shared ConvLSTM would otherwise reward, then gains nothing.
+    which training the shared ConvLSTM would otherwise reward, then gains nothing. The part "td" is
+    L_TD itself, undivided.
     """
     parts = {"rec": charbonnier(student.sr, batch["hr"])}
     loss = parts["rec"]
@@ -54,8 +58,10 @@ def std_loss(
     if weights.td:
         cell_teacher, cell_student = memory_cells(memory, batch["f_sr"], student.f_sr)
         parts["td"] = td_loss(cell_teacher, cell_student)
-        parts["cell_var"] = cell_teacher.detach().float().var()
-        scale = parts["cell_var"].clamp(min=1e-12) if td_scale == "variance" else 1.0
+        variance = cell_teacher.float().var()
+        parts["cell_var"] = variance.detach()
+        # with its gradient: a constant divisor would leave the pull towards small cells as it is
+        scale = variance.clamp(min=1e-12) if td_scale == "variance" else 1.0
         loss = loss + weights.td * parts["td"] / scale
     return {"loss": loss, **parts}
 

@@ -71,6 +71,8 @@ class Network(nn.Module):
 
     def features(self, window: Tensor) -> Features:
         """All stages of one window, each computed once: (B, 2k+1, 3, h, w)."""
+        if window.shape[1] != self.num_frame:
+            raise ValueError(f"this network's window is {self.num_frame}, got {window.shape[1]}")
         height, width = window.shape[-2:]
         window = pad_to_multiple(window, self.multiple)
         centre = window[:, self.num_frame // 2]
@@ -116,7 +118,7 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
 
 def count_parameters(net: nn.Module) -> int:
-    """Number of trainable scalars."""
+    """Number of scalars in all parameters, frozen ones too; buffers do not count."""
     return sum(p.numel() for p in net.parameters())
 
 

@@ -7,6 +7,8 @@ Our own files hold {"network": name with options, "degradation": name, "params":
 import hashlib
 import os
 import pickle
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -71,24 +73,19 @@ def _agree(name: str | None, in_file: str | None, weights: str) -> zoo.Spec:
     if name is None:
         return theirs
     mine = zoo.parse(name)
-    asked = {k: v for k, v in mine.options.items() if theirs.options.get(k) != v}
-    if mine.name != theirs.name or asked:
+    same_class = mine.name == theirs.name
+    if not same_class or any(theirs.option(k) != v for k, v in mine.asked.items()):
         raise ValueError(f"{weights} holds {theirs}, but {mine} was asked for; change one of them")
     return theirs
 
 
 def read_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
-    """A file's parameters under BasicSR's names, and what else our own files say about them."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no weights file {path}") from None
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Weights only" in str(error):
-            raise ValueError(f"{path} would run code on loading and is refused") from None
-        raise ValueError(f"{path} is no checkpoint, or a damaged one: {_first(error)}") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is no checkpoint, or a truncated one: {_first(error)}") from None
+    """A file's parameters, and what else our own files say about them.
+
+    Foreign files come back under BasicSR's names, our own as they are. Raises FileNotFoundError, or
+    ValueError for a file that is damaged, would run code, or holds no weights.
+    """
+    content = _load(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary of weights")
     nested = [content[k] for k in ("params_ema", "params", "state_dict") if k in content]
@@ -97,7 +94,26 @@ def read_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
         raise ValueError(f"{path} holds no weights")
     state = {str(k): v for k, v in inner.items() if isinstance(v, Tensor)}
     header = {k: content[k] for k in ("network", "degradation") if k in content}
-    return to_basicsr(state), header
+    return (state if header else to_basicsr(state)), header
+
+
+def _load(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of pickle protocols, in damaged files
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no weights file {path}") from None
+    except pickle.UnpicklingError as error:
+        # torch's words for a function or class that is more than tensors and plain values
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        if not asked:
+            raise ValueError(f"{path} is no checkpoint, or a damaged one") from None
+        raise ValueError(
+            f"{path} would run code on loading and is refused: it asks for {asked[1]}"
+        ) from None
+    except Exception as error:  # damage inside a pickle can raise anything
+        raise ValueError(f"{path} is no checkpoint, or a truncated one: {_first(error)}") from None
 
 
 def save_network(path: Path, net: nn.Module, network: str, degradation: str | None) -> None:

@@ -15,7 +15,7 @@ def deform_conv2d(
     """Deformable 3x3-style convolution, stride 1, "same" padding, zeros outside the image.
 
     x (B, C, h, w); offset (B, 2GK, h, w), in pixels, (dy, dx) pairs tap by tap within a group;
-    mask (B, GK, h, w); weight (O, C, kh, kw) with odd kh, kw -> (B, O, h, w).
+    mask (B, GK, h, w); weight (O, C, kh, kw) with odd kh, kw -> (B, O, h, w), in weight's dtype.
     The layout of offset and mask is torchvision's (and so BasicSR's). Source: Zhu et al. 2019,
     "Deformable ConvNets v2", Eq. 1.
     """
@@ -24,11 +24,11 @@ def deform_conv2d(
     groups = mask.shape[1] // taps
     grid = _sampling_grid(offset.reshape(batch * groups, taps, 2, height, width), weight.shape[2:])
     sampled = F.grid_sample(
-        x.reshape(batch * groups, channels // groups, height, width),
+        x.reshape(batch * groups, channels // groups, height, width).to(grid.dtype),
         grid,
         mode="bilinear",
         padding_mode="zeros",
-        align_corners=True,
+        align_corners=False,
     )  # (BG, C/G, K*h, w)
     modulated = sampled.reshape(batch * groups, channels // groups, taps * height * width)
     modulated = modulated * mask.reshape(batch * groups, 1, taps * height * width)
@@ -42,7 +42,8 @@ def deform_conv2d(
 def _sampling_grid(offset: Tensor, kernel: torch.Size) -> Tensor:
     """Pixel offsets (BG, K, 2, h, w) -> grid_sample's coordinates (BG, K*h, w, 2), x first."""
     *_, height, width = offset.shape
-    offset = offset.float()  # half precision cannot hold pixel positions beyond 2048
+    if offset.dtype != torch.float64:
+        offset = offset.float()  # half precision cannot hold pixel positions beyond 2048
 
     def count(n: int) -> Tensor:
         return torch.arange(n, device=offset.device, dtype=offset.dtype)
@@ -51,14 +52,10 @@ def _sampling_grid(offset: Tensor, kernel: torch.Size) -> Tensor:
     tap_x = (count(kernel[1]) - kernel[1] // 2).repeat(kernel[0])[:, None, None]
     y = offset[:, :, 0] + (count(height)[:, None] + tap_y)
     x = offset[:, :, 1] + (count(width) + tap_x)
-    # align_corners=True: -1 and 1 are the centres of the first and last pixel.
-    # A side of one pixel has no extent to normalise by: any distance of a pixel or more is outside.
-    grid = torch.stack((_normalise(x, width), _normalise(y, height)), dim=-1)
+    # align_corners=False: -1 and 1 are the outer edges of the first and last pixel. Between their
+    # centres (True) a side of one pixel has no length, and everything would lie inside it.
+    grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
     return grid.flatten(1, 2)
-
-
-def _normalise(position: Tensor, size: int) -> Tensor:
-    return position * (2 / (size - 1)) - 1 if size > 1 else position * 2
 
 
 class DeformConvPack(nn.Module):

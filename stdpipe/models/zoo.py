@@ -1,9 +1,10 @@
 """From a name on the command line to a network: a dict, or a user's own `package.module:Class`.
 
-A name may carry options: `edvr:num_feat=32,num_frame=5`. `describe` turns them back into one
-canonical text, which checkpoints and caches carry.
+A name may carry options: `edvr:num_feat=32,num_frame=5`. A Spec's text is the canonical form of
+such a name, which checkpoints and caches carry.
 """
 
+import contextlib
 import importlib
 import inspect
 import os
@@ -30,15 +31,20 @@ ZOO: dict[str, tuple[type[Network], dict[str, Any]]] = {
 
 
 class Spec(NamedTuple):
-    """A network's class and every option that differs from the class's default."""
+    """A network's class, and every option that differs from the class's default."""
 
     cls: type[Network]
     name: str  # "edvr" or "package.module:Class": what names the class itself
     options: dict[str, Any]
+    asked: dict[str, Any]  # every option that the name gave, defaults too
 
     def __str__(self) -> str:
-        options = ",".join(f"{k}={_text(v)}" for k, v in sorted(self.options.items()))
+        options = ",".join(f"{k}={_to_yaml(v)}" for k, v in sorted(self.options.items()))
         return f"{self.name}:{options}" if options else self.name
+
+    def option(self, name: str) -> Any:
+        """Its value, by default the class's."""
+        return self.options.get(name, inspect.signature(self.cls).parameters[name].default)
 
     def build(self) -> Network:
         """A new network, freshly initialised."""
@@ -49,7 +55,7 @@ class Spec(NamedTuple):
         if "phase" in self.options or "phase" not in inspect.signature(self.cls).parameters:
             return self
         options = _without_defaults(self.cls, {**self.options, "phase": phase})
-        return Spec(self.cls, self.name, options)
+        return self._replace(options=options)
 
 
 def parse(text: str) -> Spec:
@@ -58,7 +64,7 @@ def parse(text: str) -> Spec:
     if name in ZOO:
         cls, options = ZOO[name]
         canonical = next(n for n, (c, _) in ZOO.items() if c is cls)
-    elif "." in name and rest:
+    elif rest.partition(":")[0].isidentifier():  # no option: those have a "="
         class_name, _, rest = rest.partition(":")
         cls, options = _import(name, class_name), {}
         canonical = f"{name}:{class_name}"
@@ -69,7 +75,8 @@ def parse(text: str) -> Spec:
     for option in given:
         if option not in known:
             raise ValueError(f"{name} has no option {option!r}{nearest(option, known)}")
-    return Spec(cls, canonical, _without_defaults(cls, given))
+    typed = {k: _as_default(f"{name}'s {k}", v, known[k].default) for k, v in given.items()}
+    return Spec(cls, canonical, _without_defaults(cls, typed), typed)
 
 
 def _options(text: str, rest: str) -> dict[str, Any]:
@@ -78,8 +85,21 @@ def _options(text: str, rest: str) -> dict[str, Any]:
         key, equals, value = item.partition("=")
         if not equals:
             raise ValueError(f"option {item!r} of {text!r} should read key=value")
-        options[key.strip()] = yaml.safe_load(value)
+        try:
+            options[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ValueError(f"option {item!r} of {text!r} is no YAML value") from None
     return options
+
+
+def _as_default(what: str, value: Any, default: Any) -> Any:
+    """The value in its default's type (0 -> 0.0 where that is a float), or ValueError."""
+    if isinstance(default, float) and type(value) in (int, str):
+        with contextlib.suppress(ValueError):
+            return float(value)  # YAML 1.1 reads 1e-4 as text
+    if isinstance(default, bool | int | float | str) and type(value) is not type(default):
+        raise ValueError(f"{what} should be {type(default).__name__}, got {value!r}")
+    return value
 
 
 def _without_defaults(cls: type[Network], options: dict[str, Any]) -> dict[str, Any]:
@@ -87,8 +107,9 @@ def _without_defaults(cls: type[Network], options: dict[str, Any]) -> dict[str, 
     return {k: v for k, v in options.items() if v != parameters[k].default}
 
 
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _to_yaml(value: object) -> str:
+    """One line that safe_load reads as the same value (str(1e-5) would come back as text)."""
+    return str(yaml.safe_dump(value, default_flow_style=True, width=float("inf"))).splitlines()[0]
 
 
 def _import(module: str, class_name: str) -> type[Network]:

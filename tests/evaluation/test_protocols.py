@@ -40,9 +40,9 @@ def test_rules() -> None:
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
-    with pytest.raises(ValueError, match="'vid4_duf' is not known: did you mean 'vid4-duf'"):
+    with pytest.raises(ValueError, match="unknown protocol 'vid4_duf'; did you mean 'vid4-duf'"):
         protocol("vid4_duf")
-    with pytest.raises(ValueError, match="'q' is not known: choose from vid4, vid4-float"):
+    with pytest.raises(ValueError, match=r"unknown protocol 'q' \(known: vid4, vid4-float"):
         protocol("q")
 
 

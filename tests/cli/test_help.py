@@ -1,0 +1,106 @@
+"""Help: every command has a runnable example, and each of them runs on a tiny set."""
+
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from stdpipe.cli.main import main
+
+Command = Callable[..., Any]
+ORDER = [
+    "extract-teacher",
+    "train-student",
+    "evaluate",
+    "train-teacher",
+    "cache",
+    "cache info",
+    "cache verify",
+]
+
+
+def commands(group: click.Group = main, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        full = f"{path} {name}".strip()
+        yield full, command
+        if isinstance(command, click.Group):
+            yield from commands(command, full)
+
+
+def example(command: click.Command) -> list[str]:
+    """The words after "Example:", its lines joined; without `stdpipe` itself."""
+    assert command.help
+    _, mark, text = command.help.partition("Example:")
+    assert mark, f"no example in {command.name}"
+    first, *words = shlex.split(text)
+    assert first == "stdpipe"
+    return words
+
+
+def test_every_command_is_in_order_below() -> None:
+    assert sorted([*ORDER, "demo"]) == sorted(name for name, _ in commands())
+
+
+@pytest.mark.parametrize("name", ["", *ORDER, "demo"])
+def test_help(stdpipe: Command, name: str) -> None:
+    text = stdpipe(*name.split(), "--help").stdout
+    assert "Example:\n    stdpipe " in text
+    assert stdpipe(*name.split(), "-h").stdout == text
+
+
+def test_every_option_says_what_it_is() -> None:
+    for name, command in commands():
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{name} {parameter.name}"
+
+
+def test_the_examples_run(
+    tmp_path: Path, make_data: Command, stdpipe: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one folder, one after the other, exactly as a newcomer would type them."""
+    make_data(tmp_path / "DATA", clips=1)
+    monkeypatch.chdir(tmp_path)
+    known = dict(commands())
+    for name in ORDER:
+        words = example(known[name])
+        assert " ".join(words).startswith(name)
+        stdpipe(*words)
+    for made in ("cache.zarr/complete.json", "runs/std/weights.pt", "results/bicubic/table.md"):
+        assert Path(made).is_file()
+
+
+def test_main_offers_the_demo() -> None:
+    assert example(main)[0] == "demo"
+    assert example(main) == example(main.commands["demo"])
+
+
+def test_version(stdpipe: Command) -> None:
+    assert re.fullmatch(r"stdpipe, version \d+\.\d+\.\d+\n", stdpipe("--version").stdout)
+
+
+def test_no_new_options() -> None:
+    """Flags are few and stay few: whoever adds one changes this test, and says why."""
+    found = {name: {o for p in c.params for o in p.opts} for name, c in commands()}
+    always = {"--data", "--device", "--json"}
+    config = {"--config", "--set", "--out"}
+    assert found["extract-teacher"] == always | {
+        "--teacher", "--weights", "--cache", "--degradation", "--encoding", "--targets",
+        "--orientations", "--seed", "--amp",
+    }  # fmt: skip
+    assert found["train-student"] == always | config | {
+        "--student", "--cache", "--scheme", "--degradation", "--teacher-weights",
+    }  # fmt: skip
+    assert found["train-teacher"] == always | config | {
+        "--teacher", "--degradation", "--exclude", "--init",
+    }  # fmt: skip
+    assert found["evaluate"] == always | {
+        "--model", "--weights", "--degradation", "--protocol", "--out", "--teacher",
+        "--teacher-weights", "--pictures", "--amp",
+    }  # fmt: skip
+    assert found["cache info"] == found["cache verify"] == {"path", "--json"}
+    assert found["demo"] == {"--out", "--json"}

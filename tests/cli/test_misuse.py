@@ -1,0 +1,79 @@
+"""Wrong use: exit 2, one line that says what was meant, before anything is read or written."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Command = Callable[..., Any]
+EXTRACT = ["extract-teacher", "--data", "nowhere", "--cache", "c"]
+STUDENT = ["train-student", "--data", "nowhere", "--student", "fastdvdnet", "--out", "run"]
+TEACHER = ["train-teacher", "--data", "nowhere", "--teacher", "edvr", "--out", "run"]
+EVALUATE = ["evaluate", "--data", "nowhere", "--model", "bicubic"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--bogus"], "No such option '--bogus'"),
+        (["extract"], "No such command 'extract'"),
+        (["cache", "inof", "c"], "No such command 'inof'"),
+        (["evaluate"], "Missing option '--data'"),
+        ([*EXTRACT, "--orientation", "2"], "No such option '--orientation'"),
+        ([*EXTRACT, "--orientations", "9"], "9 is not in the range"),
+        ([*EXTRACT, "--teacher", "edvr-s"], "unknown network 'edvr-s'; did you mean 'edvr-"),
+        ([*EXTRACT, "--teacher", "edvr:num_fea=3"], "did you mean 'num_feat'?"),
+        ([*EXTRACT, "--degradation", "bd-center"], "did you mean 'bd-centred'?"),
+        ([*EXTRACT, "--encoding", "int4"], "'int4' is not one of 'float16', 'float32'"),
+        ([*EXTRACT, "--targets", "f_sr,atention"], "did you mean 'attention'?"),
+        ([*EXTRACT, "--amp", "bf8"], "'bf8' is not one of"),
+        ([*STUDENT, "--student", "fastdvd"], "did you mean 'fastdvdnet'?"),
+        ([*STUDENT, "--scheme", "srd"], "scheme 'srd' is unknown; did you mean 'sd'?"),
+        ([*STUDENT, "--set", "stepps=1"], "did you mean 'steps'?"),
+        ([*STUDENT, "--set", "steps"], "should read key=value"),
+        ([*STUDENT, "--set", "steps=10"], "warmup_steps (20000) leaves nothing of steps (10)"),
+        ([*STUDENT, "--config", "papr"], "no config 'papr'; did you mean 'paper'?"),
+        ([*STUDENT, "--config", "mine.yaml"], "no config file mine.yaml"),
+        ([*STUDENT, "--config", "edvr"], "unknown config key 'tsa_steps'"),
+        ([*STUDENT, "--degradation", "blur"], "unknown degradation 'blur'"),
+        ([*TEACHER, "--teacher", "edvr:num_feat"], "should read key=value"),
+        ([*TEACHER, "--degradation", "b"], "did you mean 'bi'?"),
+        ([*EVALUATE, "--protocol", "vid5"], "unknown protocol 'vid5'; did you mean 'vid4'?"),
+        ([*EVALUATE, "--teacher", "EDVR"], "unknown network 'EDVR'"),
+        ([*EVALUATE, "--model", "no.such:Net"], "cannot import network no.such:Net"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_misuse(
+    tmp_path: Path,
+    refused: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = refused(*arguments, code=2)
+    assert message in told
+    assert "--help)" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["cache"]], ids=["main", "cache"])
+def test_no_arguments_show_the_help(stdpipe: Command, arguments: list[str]) -> None:
+    assert stdpipe(*arguments, code=2).stderr.startswith("Usage: stdpipe")
+
+
+def test_a_folder_called_demo_does_not_hide_the_config(
+    tmp_path: Path, refused: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`stdpipe demo` makes that very folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    told = refused(*STUDENT, "--config", "demo", "--scheme", "none")
+    assert "data folder nowhere does not exist" in told
+
+
+def test_an_unknown_network_names_all_that_are_known(refused: Command) -> None:
+    told = refused(*EXTRACT, "--teacher", "vrt", code=2)
+    assert "(known: bicubic, edvr, edvr-m, edvr-l, fastdvdnet" in told

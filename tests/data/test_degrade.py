@@ -1,0 +1,128 @@
+"""From HR to LR: numbers on disk, flips, padding. The kernels: tests/test_resample.py."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from stdpipe.data.degrade import DEGRADATIONS, degradation, degrade, pad_to_scale
+from stdpipe.data.views import orient
+
+NAMES = list(DEGRADATIONS)
+CENTRED = ["bi", "bd-centred"]
+
+
+def noise(height: int = 24, width: int = 32, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (2, 3, height, width), generator=generator, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_ramp(name: str) -> None:
+    """LR sample j of the ramp x -> x is 4j + phase, away from the borders, in both directions."""
+    ramp = (torch.arange(64.0) / 255).expand(1, 3, 64, 64)
+    expected = 4 * torch.arange(16.0)[2:-2] + degradation(name).phase
+    for hr in (ramp, ramp.transpose(-1, -2)):
+        lr = degrade(hr, name, eight_bit=False) * 255
+        line = lr[0, 0, 8] if hr is ramp else lr[0, 0, :, 8]
+        torch.testing.assert_close(line[2:-2], expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_eight_bits(name: str) -> None:
+    """Multiples of 1/255 in [0, 1], the nearest to the unrounded value; overshoots are clipped."""
+    lr, exact = degrade(noise(), name), degrade(noise(), name, eight_bit=False)
+    assert lr.dtype == torch.float32
+    levels = (lr.double() * 255).round()
+    assert torch.equal(lr, (levels / 255).float())
+    assert lr.min() >= 0
+    assert lr.max() <= 1
+    assert (lr - exact.clamp(0, 1)).abs().max() <= 0.5 / 255 + 1e-6
+    edge = torch.zeros(1, 3, 16, 16)
+    edge[..., 8:] = 1
+    if name == "bi":  # a cubic kernel has negative lobes
+        assert degrade(edge, name, eight_bit=False).min() < 0
+    assert degrade(edge, name).min() == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_uint8_and_float_agree(name: str) -> None:
+    """Unrounded to 1e-6. Rounded, a value midway between two levels may fall to either side."""
+    as_float = noise().float() / 255
+    torch.testing.assert_close(
+        degrade(noise(), name, eight_bit=False),
+        degrade(as_float, name, eight_bit=False),
+        rtol=0,
+        atol=1e-6,
+    )
+    apart = (degrade(noise(), name) - degrade(as_float, name)).abs()
+    assert apart.max() <= 1 / 255 + 1e-6
+    assert (apart > 0).float().mean() < 0.02
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_frames_are_degraded_alone(name: str) -> None:
+    """The same bits for a frame whatever lies beside it: a cache rests on that."""
+    assert torch.equal(degrade(noise(), name)[:1], degrade(noise()[:1], name))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(NAMES),
+    orientation=st.integers(1, 7),
+    quarters=st.tuples(st.integers(3, 7), st.integers(3, 7)),
+    seed=st.integers(0, 99),
+)
+def test_flips(name: str, orientation: int, quarters: tuple[int, int], seed: int) -> None:
+    """Flipped before or after is the same for `bi` and `bd-centred`. Under `bd` a flip moves the
+    sampling phase from 4j to 4j + 3, so HR must be oriented first; a transpose alone moves nothing.
+    """
+    hr = noise(4 * quarters[0], 4 * quarters[1], seed)
+    before = degrade(orient(hr, orientation), name, eight_bit=False)
+    after = orient(degrade(hr, name, eight_bit=False), orientation)
+    if name in CENTRED or orientation == 4:
+        torch.testing.assert_close(before, after, rtol=0, atol=1e-6)
+    else:
+        assert (before - after).abs().mean() > 0.01
+
+
+def test_the_two_bds_differ() -> None:
+    """Their names are alike, their LR is not: on a ramp, 1.5 HR pixels."""
+    ramp = (torch.arange(64.0) / 255).expand(1, 3, 64, 64)
+    one, other = (degrade(ramp, name, eight_bit=False) for name in ("bd", "bd-centred"))
+    apart = (other - one)[..., 2:-2, 2:-2] * 255
+    torch.testing.assert_close(apart, torch.full_like(apart, 1.5), rtol=0, atol=1e-4)
+
+
+def test_unknown_name() -> None:
+    """The nearest name is proposed."""
+    with pytest.raises(ValueError, match=r"unknown degradation 'bd-centered'; did you mean 'bd-c"):
+        degrade(noise(), "bd-centered")
+
+
+def test_padding() -> None:
+    """Right and bottom edges repeat up to a multiple of 4; what fits is handed back as it is."""
+    hr = noise(18, 21)
+    padded = pad_to_scale(hr)
+    assert padded.shape == (2, 3, 20, 24)
+    assert padded.dtype == torch.uint8
+    assert torch.equal(padded[..., :18, :21], hr)
+    assert torch.equal(padded[..., 19, :21], hr[..., -1, :])
+    assert torch.equal(padded[..., :18, 23], hr[..., -1])
+    assert pad_to_scale(padded) is padded
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(NAMES), st.data())
+def test_a_window_is_that_part_of_the_whole(name: str, draw: st.DataObject) -> None:
+    """To the last 8-bit level, at borders too."""
+    height, width = (4 * draw.draw(st.integers(1, 14)) for _ in range(2))
+    hr = noise(height, width)
+    window = []
+    for side in (height // 4, width // 4):
+        start = draw.draw(st.integers(0, side - 1))
+        window.append(slice(start, draw.draw(st.integers(start + 1, side))))
+    rows, columns = window
+    part = degrade(hr, name, window=(rows, columns))
+    assert torch.equal(part, degrade(hr, name)[..., rows, columns])

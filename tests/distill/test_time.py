@@ -1,0 +1,81 @@
+"""Memory cells, L_TD and the collapse guard."""
+
+import pytest
+import torch
+
+from stdpipe.distill.time import COLLAPSE, CollapseGuard, memory_cells, td_loss
+from stdpipe.models.convlstm import ConvLSTM
+
+
+def f_sr(seed: int) -> torch.Tensor:
+    """(B, T, C, H, W) = (2, 3, 4, 5, 6)."""
+    return torch.randn(2, 3, 4, 5, 6, generator=torch.Generator().manual_seed(seed))
+
+
+def test_cells_are_the_two_sequences_each_alone() -> None:
+    """One batch through the memory equals two, and teacher comes first."""
+    memory = ConvLSTM(4, 4)
+    teacher, student = memory_cells(memory, f_sr(0), f_sr(1))
+    torch.testing.assert_close(teacher, memory(f_sr(0)))
+    torch.testing.assert_close(student, memory(f_sr(1)))
+
+
+def test_a_teacher_in_storage_precision() -> None:
+    """A float16 target from the cache is brought to the student's dtype."""
+    teacher, _ = memory_cells(ConvLSTM(4, 4), f_sr(0).half(), f_sr(1))
+    assert teacher.dtype == torch.float32
+
+
+def test_no_gradient_enters_the_teachers_features() -> None:
+    """Not even where it asks for one; student and memory get theirs, memory from both sides."""
+    memory = ConvLSTM(4, 4)
+    teacher, student = f_sr(0).requires_grad_(), f_sr(1).requires_grad_()
+    cell_teacher, cell_student = memory_cells(memory, teacher, student)
+    td_loss(cell_teacher, cell_student).backward()
+    assert teacher.grad is None
+    assert student.grad is not None
+    assert student.grad.abs().max() > 0
+    weight = memory.input_gates.weight
+    from_both = weight.grad
+    weight.grad = None
+    td_loss(memory(f_sr(0)).detach(), memory(f_sr(1))).backward()
+    assert not torch.allclose(from_both, weight.grad, atol=1e-6)  # type: ignore[arg-type]
+
+
+def test_td_by_hand() -> None:
+    """Mean of squares over all of (B, C, H, W), Eq. 7; zero for equal cells."""
+    one = torch.tensor([1.0, 2.0, 3.0, 4.0]).reshape(1, 1, 2, 2)
+    assert td_loss(one, one + torch.tensor([[0.0, 2.0], [0.0, 4.0]])) == (4 + 16) / 4
+    assert td_loss(one, one) == 0
+    assert td_loss(one.half(), one.half()).dtype == torch.float32
+
+
+def test_guard_freezes_below_the_bound_and_only_then() -> None:
+    """1e-8 itself is not below; once frozen it stays, whatever comes."""
+    memory = ConvLSTM(4, 4)
+    guard = CollapseGuard(memory)
+    for td in (None, 1.0, COLLAPSE):
+        guard.watch(td)
+        assert not guard.frozen
+        assert all(p.requires_grad for p in memory.parameters())
+    guard.watch(0.99 * COLLAPSE)
+    assert guard.frozen
+    guard.watch(1.0)
+    assert guard.frozen
+    assert not any(p.requires_grad for p in memory.parameters())
+
+
+def test_a_frozen_memory_still_teaches_the_student() -> None:
+    """Its weights get no gradient, the student does; frozen from the start if asked."""
+    memory = ConvLSTM(4, 4)
+    assert CollapseGuard(memory, frozen=True).frozen
+    student = f_sr(1).requires_grad_()
+    td_loss(*memory_cells(memory, f_sr(0), student)).backward()
+    assert student.grad is not None
+    assert student.grad.abs().max() > 0
+    assert all(p.grad is None for p in memory.parameters())
+
+
+def test_the_bound_is_the_papers() -> None:
+    """End of Section 3.2."""
+    assert pytest.approx(1e-8) == COLLAPSE

@@ -1,0 +1,180 @@
+"""Weights on disk: what loads, what is refused, and in which words."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stdpipe.models import checkpoints
+from stdpipe.models.checkpoints import load_network, read_checkpoint, save_network
+from stdpipe.models.edvr import EDVR
+from stdpipe.models.fastdvdnet import FastDVDnet
+
+TINY = "edvr:num_feat=8,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
+
+
+def tiny() -> EDVR:
+    return EDVR(num_feat=8, num_frame=3, num_extract_block=1, num_reconstruct_block=1)
+
+
+def equal(a: nn.Module, b: nn.Module) -> bool:
+    mine, other = a.state_dict(), b.state_dict()
+    return mine.keys() == other.keys() and all(torch.equal(mine[k], other[k]) for k in mine)
+
+
+class RunsCode:
+    """Unpickled carelessly, it makes a folder."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = str(marker)
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self.marker,)
+
+
+def one_line(error: pytest.ExceptionInfo[Exception], path: Path) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    assert str(path) in text
+    return text
+
+
+def test_our_own_file(tmp_path: Path) -> None:
+    """Says by itself which network it is for and for which degradation."""
+    net, path = tiny(), tmp_path / "weights.pt"
+    save_network(path, net, TINY, "bd")
+    loaded, facts = load_network(None, str(path))
+    assert equal(loaded, net)
+    assert facts["degradation"] == "bd"
+    assert facts["sha256"] == checkpoints.file_sha256(path)
+    again, _ = load_network(facts["network"], str(path))
+    assert equal(again, net)
+    assert [p.name for p in tmp_path.iterdir()] == ["weights.pt"]
+
+
+@pytest.mark.parametrize("wrapper", [None, "params", "params_ema", "state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module.", "generator."])
+def test_foreign_files(tmp_path: Path, wrapper: str | None, prefix: str) -> None:
+    """Parameters at the top or one level down, with a wrapper's prefix; the name must be given."""
+    net, path = tiny(), tmp_path / "theirs.pth"
+    state: dict[str, Any] = {prefix + k: v for k, v in net.state_dict().items()}
+    state["step_counter"] = torch.zeros(1)
+    torch.save({wrapper: state, "iter": 3} if wrapper else state, path)
+    loaded, facts = load_network(TINY, str(path))
+    assert equal(loaded, net)
+    assert facts["degradation"] is None
+    with pytest.raises(ValueError, match="does not say which network"):
+        load_network(None, str(path))
+
+
+def test_averaged_weights_come_first(tmp_path: Path) -> None:
+    """Of params and params_ema, BasicSR tests the second."""
+    path = tmp_path / "both.pth"
+    torch.save({"params": {"a": torch.zeros(1)}, "params_ema": {"a": torch.ones(1)}}, path)
+    state, _ = read_checkpoint(path)
+    assert state["a"] == 1
+
+
+def test_names_in_our_own_files_are_not_touched(tmp_path: Path) -> None:
+    """A user's network may call a part `module` or `generator`; its own file brings it back."""
+    state = {"generator.conv.weight": torch.zeros(2), "step_counter": torch.ones(1)}
+    path = tmp_path / "weights.pt"
+    torch.save({"network": "mine:Net", "degradation": "bd", "params": state}, path)
+    assert read_checkpoint(path)[0].keys() == state.keys()
+
+
+def test_a_checkpoint_of_another_network(tmp_path: Path) -> None:
+    """Keys that lack, that are unknown and that have other shapes are counted and named."""
+    path = tmp_path / "student.pth"
+    state: dict[str, Tensor] = FastDVDnet(num_feat=16).state_dict()
+    torch.save(state, path)
+    with pytest.raises(ValueError, match="does not fit") as error:
+        load_network(TINY, str(path))
+    text = one_line(error, path)
+    assert "lacks" in text
+    assert "conv_first.bias" in text
+    assert "has unknown" in text
+    assert "stage1.down0" in text
+    torch.save({**tiny().state_dict(), "conv_hr.weight": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match=r"it has other shapes for 1 \(conv_hr.weight\)$"):
+        load_network(TINY, str(path))
+
+
+def test_a_name_that_contradicts_the_file(tmp_path: Path) -> None:
+    """Both are named, with what to do; options that agree, or are left open, pass."""
+    path = tmp_path / "weights.pt"
+    save_network(path, tiny(), TINY, "bd")
+    load_network("edvr:num_frame=3", str(path))
+    for name in ("fastdvdnet", "edvr:num_feat=16"):
+        with pytest.raises(ValueError, match="was asked for; change one") as error:
+            load_network(name, str(path))
+        assert TINY.split(":")[0] in one_line(error, path)
+
+
+def test_a_file_that_would_run_code(tmp_path: Path) -> None:
+    """It is refused, and its code did not run."""
+    path, marker = tmp_path / "evil.pth", tmp_path / "marker"
+    torch.save({"params": RunsCode(marker)}, path)
+    with pytest.raises(ValueError, match=r"would run code .* refused: it asks for posix") as error:
+        read_checkpoint(path)
+    one_line(error, path)
+    path.write_bytes(pickle.dumps(RunsCode(marker)))  # a bare pickle of a newer protocol
+    with pytest.raises(ValueError, match="is no checkpoint") as error:
+        read_checkpoint(path)
+    one_line(error, path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_a_file_cut_short(tmp_path: Path, zipped: bool) -> None:
+    """Wherever it was cut, the error is one line with the file's name.
+
+    A file of the old format, cut inside the name of a function, seems to ask for another function:
+    the error then says so, and which.
+    """
+    path = tmp_path / "cut.pth"
+    torch.save(tiny().state_dict(), path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    for length in (0, 1, 50, 200, 400, 900, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"is no checkpoint, or a|asks for tor") as error:
+            read_checkpoint(path)
+        assert not zipped or "run code" not in one_line(error, path)
+
+
+@pytest.mark.parametrize("junk", [b"hello, I am no checkpoint\n", bytes(range(256)), b"\x80\x02."])
+def test_a_file_of_something_else(tmp_path: Path, junk: bytes) -> None:
+    """Text, noise, an empty pickle: no checkpoint, and not mistaken for an attack."""
+    path = tmp_path / "junk.pth"
+    path.write_bytes(junk)
+    with pytest.raises(ValueError, match="is no checkpoint, or a") as error:
+        read_checkpoint(path)
+    one_line(error, path)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ([1, 2], "holds a list, not a dictionary"),
+        (torch.zeros(2), "holds a Tensor, not a dictionary"),
+        ({}, "holds no weights"),
+        ({"params": 3}, "holds no weights"),
+        ({"epoch": 3}, "holds no weights"),
+    ],
+)
+def test_a_file_without_weights(tmp_path: Path, content: Any, told: str) -> None:
+    """A healthy file with something else in it."""
+    path = tmp_path / "other.pth"
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=told):
+        read_checkpoint(path)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    """Missing is not damaged."""
+    with pytest.raises(FileNotFoundError, match="no weights file"):
+        load_network(TINY, str(tmp_path / "absent.pth"))

@@ -1,0 +1,81 @@
+"""EDVR's parameters, its sizes and what it refuses. Its numbers: tests/parity/test_edvr.py."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from stdpipe.models.base import count_parameters
+from stdpipe.models.edvr import EDVR
+
+M5: dict[str, Any] = {}
+L7 = {"num_feat": 128, "num_frame": 7, "num_reconstruct_block": 40}
+
+
+@pytest.mark.parametrize(("size", "options"), [("M5", M5), ("L7", L7)])
+def test_names_and_shapes_are_basicsrs(
+    edvr_keys: Callable[[str], dict[str, Any]], size: str, options: dict[str, Any]
+) -> None:
+    """Every key and shape of the published files, none more, none less."""
+    with torch.device("meta"):
+        state = EDVR(**options).state_dict()
+    published = {name: shape for name, (_, shape) in edvr_keys(size).items()}
+    assert {name: list(value.shape) for name, value in state.items()} == published
+
+
+@pytest.mark.parametrize(
+    ("options", "parameters"),
+    [
+        (M5, 3_300_131),
+        ({"num_frame": 7}, 3_316_515),
+        ({"num_frame": 7, "with_tsa": False}, 3_004_451),
+        (L7, 20_699_363),
+    ],
+)
+def test_number_of_parameters(options: dict[str, Any], parameters: int) -> None:
+    """Those of BasicSR's networks, counted there."""
+    with torch.device("meta"):
+        assert count_parameters(EDVR(**options)) == parameters
+
+
+def test_predeblur_takes_hr_input() -> None:
+    """With hr_in the output has the input's size, and f_sr too; 20 x 36 is padded to 16s.
+
+    Not shown: equality with the published deblurring networks, which need their checkpoints.
+    """
+    net = EDVR(num_feat=8, num_frame=3, num_reconstruct_block=1, hr_in=True, with_predeblur=True)
+    clip = torch.rand(1, 2, 3, 20, 36)
+    with torch.no_grad():
+        features = net.features_clip(clip)
+        window = net(clip[:, [0, 0, 1]])
+    assert features.sr.shape == (1, 2, 3, 20, 36)
+    assert features.f_sr.shape == (1, 2, 64, 20, 36)
+    assert features.f_lr.shape == (1, 2, 8, 5, 9)
+    torch.testing.assert_close(features.sr[:, 0], window, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"num_frame": 4}, "odd num_frame"),
+        ({"num_feat": 12}, "multiple of deformable_groups"),
+        ({"hr_in": True}, "with_predeblur=true"),
+    ],
+)
+def test_options_that_cannot_be(options: dict[str, Any], told: str) -> None:
+    """Contradictions fail at once, and name what to change."""
+    with pytest.raises(ValueError, match=told):
+        EDVR(**options)
+
+
+def test_starts_as_a_bilinear_upsampler_at_its_phase() -> None:
+    """Untrained, with its last convolution at zero, EDVR shows its base: the ramp under `bd`."""
+    net = EDVR(num_feat=8, num_frame=3, num_reconstruct_block=1, phase=0.0)
+    for parameter in net.conv_last.parameters():
+        torch.nn.init.zeros_(parameter)
+    ramp = (4 * torch.arange(8.0) / 32).expand(1, 3, 3, 8, 8)
+    with torch.no_grad():
+        sr = net(ramp)
+    expected = (torch.arange(29.0) / 32).expand(1, 3, 32, 29)  # beyond 28 there is no sample
+    torch.testing.assert_close(sr[..., :29], expected, rtol=0, atol=1e-6)

@@ -1,0 +1,156 @@
+"""What every network promises: stages, sizes, clips as windows. FastDVDnet's and bicubic's counts.
+
+EDVR's sharing of work between windows is held against a reference in tests/parity.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from stdpipe.models.base import (
+    Network,
+    count_parameters,
+    pad_to_multiple,
+    window_indices,
+)
+from stdpipe.models.bicubic import Bicubic
+from stdpipe.models.edvr import EDVR
+from stdpipe.models.fastdvdnet import DenoisingBlock, FastDVDnet
+
+SMALL: dict[str, Any] = {
+    "num_feat": 8,
+    "num_frame": 5,
+    "num_extract_block": 1,
+    "num_reconstruct_block": 1,
+}
+NETWORKS: dict[str, Callable[[], Network]] = {
+    "bicubic": Bicubic,
+    "bicubic-phase-0": lambda: Bicubic(phase=0.0),
+    "edvr": lambda: EDVR(**SMALL),
+    "edvr-without-tsa": lambda: EDVR(**SMALL, with_tsa=False),
+    "fastdvdnet": lambda: FastDVDnet(num_feat=16, phase=0.0),
+    "fastdvdnet-batch": lambda: FastDVDnet(num_feat=16, norm="batch"),
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def net(request: pytest.FixtureRequest, scramble: Callable[[nn.Module], nn.Module]) -> Network:
+    network: Any = scramble(NETWORKS[request.param]())
+    return network.eval()  # type: ignore[no-any-return]
+
+
+def clip(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_clip_is_its_windows(net: Network, batch: int) -> None:
+    """forward_clip == forward on each window, edges repeated, for sizes that are not 4's."""
+    frames = clip(batch, 4, 3, 18, 22)
+    with torch.no_grad():
+        together = net.forward_clip(frames)
+        windows = window_indices(4, net.num_frame, range(4))
+        one_by_one = torch.stack([net(frames[:, w]) for w in windows], 1)
+    assert together.shape == (batch, 4, 3, 72, 88)
+    torch.testing.assert_close(together, one_by_one, rtol=1e-5, atol=1e-5)
+
+
+def test_some_centres(net: Network) -> None:
+    """Asking for some centres, in any order, gives those frames of the whole."""
+    frames = clip(1, 5, 3, 8, 8)
+    with torch.no_grad():
+        some, all_of_them = net.forward_clip(frames, [3, 0]), net.forward_clip(frames)
+    torch.testing.assert_close(some, all_of_them[:, [3, 0]], rtol=1e-5, atol=1e-5)
+
+
+def test_batch_entries_do_not_touch(net: Network) -> None:
+    """A clip's result is the same whatever lies beside it in the batch (norms at evaluation)."""
+    frames = clip(2, 3, 3, 8, 12)
+    with torch.no_grad():
+        both, first = net.forward_clip(frames), net.forward_clip(frames[:1])
+    torch.testing.assert_close(both[:1], first, rtol=1e-5, atol=1e-5)
+
+
+def test_stages_have_their_sizes(net: Network) -> None:
+    """f_lr and trunk at LR, f_sr and sr at HR, padding cut from all; and they are each other's."""
+    frames = clip(2, 3, 3, 10, 14)
+    with torch.no_grad():
+        stages = net.features_clip(frames)
+        assert stages.f_lr.shape[:2] == stages.trunk.shape[:2] == (2, 3)
+        assert stages.f_lr.shape[3:] == stages.trunk.shape[3:] == (10, 14)
+        assert stages.f_sr.shape == (2, 3, net.f_sr_channels, 40, 56)
+        assert stages.sr.shape == (2, 3, 3, 40, 56)
+        window = frames[:, window_indices(3, net.num_frame, [1])[0]]
+        for whole, single in zip(stages, net.features(window), strict=True):
+            torch.testing.assert_close(whole[:, 1], single, rtol=1e-5, atol=1e-5)
+
+
+def test_same_twice(net: Network) -> None:
+    """Bit for bit the same on one machine with one thread."""
+    frames = clip(1, 3, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(net.forward_clip(frames), net.forward_clip(frames))
+
+
+def test_gradients_reach_every_parameter(net: Network) -> None:
+    """No layer lies beside the path from LR to SR; and they reach the input."""
+    frames = clip(2, 3, 3, 8, 8).requires_grad_()
+    net.train().forward_clip(frames).square().mean().backward()
+    for name, parameter in (*net.named_parameters(), ("input", frames)):
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("name", ["edvr", "fastdvdnet"])
+def test_f_sr_is_what_the_last_convolution_sees(
+    name: str, scramble: Callable[[nn.Module], nn.Module]
+) -> None:
+    """F^SR is the input of conv_last, after the activation, not changed in place afterwards."""
+    net: Any = scramble(NETWORKS[name]())
+    seen: list[Tensor] = []
+    net.conv_last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    with torch.no_grad():
+        f_sr = net.features(clip(1, net.num_frame, 3, 8, 8)).f_sr
+    assert torch.equal(f_sr, seen[0])
+    assert (f_sr < 0).any()  # LeakyReLU's, where a ReLU would show none
+
+
+@pytest.mark.parametrize(("num_feat", "tmac"), [(64, 0.0604), (32, 0.0586), (16, 0.0577)])
+def test_macs_of_fastdvdnet(num_feat: int, tmac: float) -> None:
+    """10^12 multiply-accumulates of a window at 180 x 120 (paper: 0.06)."""
+    with torch.device("meta"):
+        net, window = FastDVDnet(num_feat), torch.empty(1, 7, 3, 120, 180)
+    with FlopCounterMode(display=False) as counter:
+        net(window)
+    assert counter.get_total_flops() / 2e12 == pytest.approx(tmac, abs=5e-5)
+
+
+def test_batch_norm_block_is_the_originals() -> None:
+    """The original's 1,239,548 parameters, less the weights of its three noise maps."""
+    without_noise = 3 * 30 * 9  # one channel less for each of 3 groups of 30 filters, 3 x 3
+    assert count_parameters(DenoisingBlock(3, "batch")) == 1_239_548 - without_noise
+
+
+def test_unknown_norm() -> None:
+    """A norm that does not exist is named, with those that do."""
+    with pytest.raises(ValueError, match=r"'none' or 'batch', got 'layer'"):
+        FastDVDnet(norm="layer")
+
+
+def test_window_indices() -> None:
+    """Edges repeat, also where the clip is shorter than a window."""
+    assert window_indices(4, 5, [0, 2]) == [[0, 0, 0, 1, 2], [0, 1, 2, 3, 3]]
+    assert window_indices(1, 3, [0]) == [[0, 0, 0]]
+
+
+def test_padding_repeats_right_and_bottom_edges() -> None:
+    """And leaves alone what fits, whatever axes lead."""
+    x = torch.arange(6.0).reshape(1, 1, 1, 2, 3)
+    padded = pad_to_multiple(x, 4)
+    assert padded.shape == (1, 1, 1, 4, 4)
+    assert padded[0, 0, 0].tolist() == [[0, 1, 2, 2], [3, 4, 5, 5], [3, 4, 5, 5], [3, 4, 5, 5]]
+    assert pad_to_multiple(x, 1) is x

@@ -1,0 +1,124 @@
+"""Options: what the YAML files say is what the dataclasses say, and contradictions are refused."""
+
+import dataclasses
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stdpipe import config
+from stdpipe.config import StudentTraining, TeacherTraining, Training, from_mapping, load
+
+CONFIGS = Path(str(files("stdpipe.configs")))
+
+
+def values(options: Training) -> dict[str, object]:
+    return dataclasses.asdict(options)
+
+
+@pytest.mark.parametrize(
+    ("name", "cls"), [("paper", StudentTraining), ("edvr", TeacherTraining)], ids=["paper", "edvr"]
+)
+def test_packaged_config_lists_every_key_with_its_default(name: str, cls: type[Training]) -> None:
+    file = CONFIGS / f"{name}.yaml"
+    assert yaml.safe_load(file.read_text()).keys() == values(cls()).keys()
+    assert load(cls, file, []) == cls()
+
+
+def test_demo_config_loads_and_changes_something() -> None:
+    assert load(StudentTraining, CONFIGS / "demo.yaml", []) != StudentTraining()
+
+
+@pytest.mark.parametrize("name", ["paper", "edvr", "demo"])
+def test_every_key_of_a_config_has_a_comment(name: str) -> None:
+    lines = (CONFIGS / f"{name}.yaml").read_text().splitlines()
+    for line in filter(None, lines):
+        assert re.fullmatch(r"#.+|\w+: \S+ +# .{5,}", line), line
+
+
+def test_the_papers_numbers() -> None:
+    """Section 4.1 of the paper; the shapes of its schedule, not only its keys."""
+    options = StudentTraining()
+    assert (options.lambda1, options.lambda2, options.batch, options.patch) == (1, 100, 2, 256)
+    assert (options.steps, options.warmup_steps) == (800_000, 20_000)
+    assert (options.lr, options.schedule, options.lr_halve_every) == (1e-4, "halve", 200_000)
+
+
+def test_later_wins(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("steps: 40000\nlr: 1e-3\n")
+    options = load(StudentTraining, file, ["lr=2e-3", "seed=5", "seed=6"])
+    assert (options.steps, options.lr, options.seed) == (40_000, 2e-3, 6)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("stepps=3", "unknown config key 'stepps'; did you mean 'steps'?"),
+        ("steps", "--set 'steps' should read key=value"),
+        ("steps=many", "steps should be int, got 'many'"),
+        ("steps=1.5", "steps should be int, got 1.5"),
+        ("steps=true", "steps should be int, got True"),
+        ("steps=0", "steps must be above zero, got 0"),
+        ("lr=.nan", "lr must be above zero, got nan"),
+        ("lr=.inf", "lr must be above zero, got inf"),
+        ("lr=true", "lr should be float, got True"),
+        ("lr=[", "--set 'lr=[' is no YAML"),
+        ("workers=-1", "workers must be zero or more, got -1"),
+        ("lambda2=.nan", "lambda2 must be zero or more, got nan"),
+        ("warmup_steps=-1", "warmup_steps must be zero or more, got -1"),
+        ("patch=40", "patch must be a multiple of 16 HR pixels, got 40"),
+        ("scheme=srd", "scheme 'srd' is unknown; did you mean 'sd'?"),
+        ("schedule=cosin", "schedule 'cosin' is unknown; did you mean 'cosine'?"),
+        ("attention=sum3", "attention 'sum3' is unknown; did you mean 'sum'?"),
+        ("amp=fp61", "amp 'fp61' is unknown"),
+        ("scheme=", "scheme should be str, got None"),
+    ],
+)
+def test_refused(assignment: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        load(StudentTraining, None, [assignment])
+    assert "\n" not in str(caught.value)
+
+
+def test_contradictions_name_both_values() -> None:
+    with pytest.raises(ValueError, match=r"warmup_steps \(20000\).*steps \(100\)"):
+        StudentTraining(steps=100)
+    assert StudentTraining(steps=100, scheme="none").steps == 100
+    with pytest.raises(ValueError, match=r"tsa_steps \(7\).*steps \(5\)"):
+        TeacherTraining(steps=5, tsa_steps=7)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps: [1", "is no YAML"),
+        ("- 1\n- 2\n", "should hold key: value lines"),
+        ("", "should hold key: value lines"),
+        ("1: 2\n", "unknown config key 1"),
+        ("steps: null\n", "steps should be int, got None"),
+    ],
+)
+def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        load(StudentTraining, file, [])
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no config file .*mine\.yaml"):
+        load(StudentTraining, tmp_path / "mine.yaml", [])
+
+
+def test_nobody_changes_options() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        StudentTraining().steps = 3  # type: ignore[misc]
+
+
+def test_numbers_become_the_declared_type() -> None:
+    assert type(from_mapping(StudentTraining, {"lambda2": 50}).lambda2) is float
+    assert config.SCHEMES == ("none", "sd", "td", "std")

@@ -1,0 +1,71 @@
+"""The demo: its parts in place, and, slowly, the whole of it."""
+
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stdpipe import demo
+from stdpipe.config import load
+from stdpipe.data.layouts import find_clips
+from stdpipe.models import zoo
+from stdpipe.models.checkpoints import load_network
+
+Command = Callable[..., Any]
+ASSETS = Path(str(files("stdpipe.assets")))
+
+
+def test_the_embedded_clips_and_teacher_fit_together() -> None:
+    train, test = (find_clips(ASSETS / "sample", split) for split in ("train", "test"))
+    assert (len(train), len(test)) == (4, 3)
+    assert not {clip.key for clip in train} & {clip.key for clip in test}
+    net, facts = load_network(None, str(ASSETS / "teacher.pt"))
+    assert facts["degradation"] == demo.DEGRADATION
+    assert net.f_sr_channels == zoo.parse(demo.STUDENT).build().f_sr_channels == 64
+
+
+def test_the_embedded_data_credits_its_authors() -> None:
+    assert "Creative Commons Attribution 3.0" in (ASSETS / "SOURCES.md").read_text()
+
+
+def test_a_short_demo(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything but the size: five rows, every file, and a second run that resumes."""
+    from stdpipe.models.checkpoints import save_network
+
+    net, facts = load_network("edvr:num_feat=8,deformable_groups=2,num_frame=3", "random:0")
+    assets = tmp_path / "assets"
+    assets.mkdir()
+    (assets / "sample").symlink_to(tiny)
+    save_network(assets / "teacher.pt", net, facts["network"], "bd")
+    settings = ["steps=3", "warmup_steps=1", "patch=32", "workers=0"]
+    configs = files("stdpipe.configs")
+    where = {"stdpipe.assets": assets, "stdpipe.configs": configs}
+    monkeypatch.setattr(demo, "files", where.__getitem__)
+    monkeypatch.setattr(
+        demo.config, "load", lambda cls, file, given: load(cls, file, [*given, *settings])
+    )
+    said: list[str] = []
+    first = demo.run_demo(tmp_path / "demo", said.append)
+    assert [row["name"] for row in first["rows"]] == [
+        "bicubic",
+        "bicubic, true phase",
+        "student without distillation",
+        "student with STD",
+        "teacher",
+    ]
+    assert len(said) == 4
+    assert "| student with STD | " in first["text"]
+    assert len(list((tmp_path / "demo" / "results").glob("*/pictures/*.png"))) == 5
+    assert demo.run_demo(tmp_path / "demo", said.append)["rows"] == first["rows"]
+
+
+@pytest.mark.slow
+def test_the_demo(tmp_path: Path, stdpipe: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`stdpipe demo` as the help has it. Minutes; which student wins is not asserted."""
+    monkeypatch.chdir(tmp_path)
+    result = stdpipe("demo", "--out", "demo")
+    assert "| teacher | " in result.stdout
+    assert result.stderr.count("\n") == 4
+    assert (tmp_path / "demo" / "runs" / "std" / "weights.pt").is_file()

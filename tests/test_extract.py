@@ -1,0 +1,171 @@
+"""Stage one: what lies in the cache is what the teacher computes, bit for bit."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stdpipe import cache
+from stdpipe.data.clips import read_frames, view_pair
+from stdpipe.data.layouts import find_clips
+from stdpipe.data.views import Box, View, orient, upright_box
+from stdpipe.models.checkpoints import load_network
+
+Command = Callable[..., Any]
+
+
+def live(data: Path, view: View, degradation: str = "bd") -> torch.Tensor:
+    """The teacher's f_sr for a view, oriented as the teacher saw it: (T, 64, H, W)."""
+    clip = next(c for c in find_clips(data, "train") if c.key == view.clip)
+    net, _ = load_network(
+        "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,"
+        "num_reconstruct_block=1",
+        "random:0",
+        phase=0.0 if degradation == "bd" else 1.5,
+    )
+    _, lr = view_pair(read_frames(clip).hr, view, degradation)
+    with torch.inference_mode():
+        return net.eval().features_clip(lr[None]).f_sr[0]
+
+
+def oriented(stored: np.ndarray[Any, Any], view: View) -> torch.Tensor:
+    return orient(torch.from_numpy(stored), view.orientation)
+
+
+def test_f_sr_is_the_teachers_in_every_orientation(
+    tmp_path: Path, make_data: Command, extract: Command, stdpipe: Command
+) -> None:
+    data = make_data(tmp_path / "data", clips=1)
+    stdpipe(*extract(data, tmp_path / "c", "--orientations", 8))
+    reader = cache.open_reader(tmp_path / "c")
+    views = [View.parse(key) for key in reader.entries]
+    assert sorted(view.orientation for view in views) == list(range(8))
+    for view in views:
+        f_sr = reader.read(str(view), "f_sr")
+        assert f_sr.shape == (7, 64, 32, 48)
+        assert torch.equal(oriented(f_sr, view), live(data, view))
+        attention = oriented(reader.read(str(view), "attention"), view)
+        assert torch.equal(attention, live(data, view).square().sum(1))
+
+
+def test_a_crop_is_the_crop_of_the_whole(tiny_cache: Path) -> None:
+    reader = cache.open_reader(tiny_cache)
+    for view in map(View.parse, reader.entries):
+        whole = oriented(reader.read(str(view), "f_sr"), view)
+        box = Box(8, 4, 16, 20) if whole.shape[-1] > whole.shape[-2] else Box(4, 8, 20, 16)
+        at = upright_box(box, view.orientation, 32, 48)
+        crop = reader.read(str(view), "f_sr", y=at.y, x=at.x, h=at.height, w=at.width)
+        y, x, height, width = box
+        assert torch.equal(oriented(crop, view), whole[..., y : y + height, x : x + width])
+
+
+@pytest.mark.parametrize("degradation", ["bi", "bd-centred"])
+def test_odd_sizes_are_padded_and_other_degradations_work(
+    tmp_path: Path, make_data: Command, extract: Command, stdpipe: Command, degradation: str
+) -> None:
+    """30 x 46 frames: the padded rows and columns are cached as well."""
+    data = make_data(tmp_path / "data", clips=1, height=30, width=46)
+    stdpipe(*extract(data, tmp_path / "c", "--degradation", degradation))
+    reader = cache.open_reader(tmp_path / "c", {"degradation": degradation})
+    assert (reader.manifest.height, reader.manifest.width) == (32, 48)
+    (view,) = map(View.parse, reader.entries)
+    f_sr = oriented(reader.read(str(view), "f_sr"), view)
+    assert torch.equal(f_sr, live(data, view, degradation))
+
+
+def test_float16_is_the_float32_rounded(
+    tmp_path: Path, tiny: Path, tiny_cache: Path, extract: Command, stdpipe: Command
+) -> None:
+    stdpipe(*extract(tiny, tmp_path / "c", "--orientations", 2, "--encoding", "float16"))
+    half, full = cache.open_reader(tmp_path / "c"), cache.open_reader(tiny_cache)
+    key = next(iter(full.entries))
+    stored = half.read(key, "f_sr")
+    assert stored.dtype == np.float16
+    assert np.array_equal(stored, full.read(key, "f_sr").astype(np.float16))
+
+
+def test_targets_choose_what_is_stored(
+    tmp_path: Path, tiny: Path, tiny_cache: Path, extract: Command, stdpipe: Command
+) -> None:
+    stdpipe(*extract(tiny, tmp_path / "c", "--targets", "attention", "--orientations", 2))
+    reader = cache.open_reader(tmp_path / "c")
+    key = next(iter(reader.entries))
+    assert reader.manifest.targets == ("attention",)
+    assert not (tmp_path / "c" / "f_sr").exists()
+    whole = cache.open_reader(tiny_cache).read(key, "attention")
+    assert np.array_equal(reader.read(key, "attention"), whole)
+
+
+def test_the_order_of_targets_does_not_matter(
+    tmp_path: Path, tiny: Path, extract: Command, stdpipe: Command
+) -> None:
+    stdpipe(*extract(tiny, tmp_path / "c", "--targets", "attention, f_sr"))
+    assert cache.open_reader(tmp_path / "c").manifest.targets == ("f_sr", "attention")
+
+
+def test_the_manifest_says_who_made_it(tiny_cache: Path) -> None:
+    made_by = cache.open_reader(tiny_cache).manifest.made_by
+    assert made_by["teacher"] == (
+        "edvr:deformable_groups=2,num_extract_block=1,num_feat=8,num_frame=3,"
+        "num_reconstruct_block=1,phase=0.0"
+    )
+    assert (made_by["teacher_sha256"], made_by["degradation"]) == ("random:0", "bd")
+    assert (made_by["orientations"], made_by["seed"]) == (2, 0)
+
+
+def test_json_and_a_second_run_changes_nothing(
+    tmp_path: Path, tiny: Path, extract: Command, stdpipe: Command
+) -> None:
+    path = tmp_path / "c"
+    first = json.loads(stdpipe(*extract(tiny, path, "--json")).stdout)
+    assert (first["entries"], first["encoding"]) == (3, "float32")
+    assert first["cache_id"] == cache.open_reader(path).manifest.cache_id
+    files = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    assert first["bytes"] == sum(map(len, files.values()))
+    url = path.as_uri()
+    again = json.loads(stdpipe(*extract(tiny, url, "--json")).stdout)
+    assert again == {**first, "cache": url}
+    assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == files
+
+
+def test_clips_of_two_sizes_are_refused_and_nothing_is_lost(
+    tmp_path: Path, make_data: Command, extract: Command, refused: Command, stdpipe: Command
+) -> None:
+    data = make_data(tmp_path / "data", clips=2)
+    other = make_data(tmp_path / "other", clips=2, height=40)
+    clip = "sequences/00001/0002"
+    shutil.move(data / clip, tmp_path / "kept")
+    shutil.copytree(other / clip, data / clip)
+    told = refused(*extract(data, tmp_path / "c"))
+    assert "clip 00001/0002 is 48 x 40, but this cache began with 48 x 32" in told
+    assert len(cache.open_reader(tmp_path / "c", allow_incomplete=True).entries) == 1
+    shutil.rmtree(data / clip)
+    shutil.move(tmp_path / "kept", data / clip)
+    stdpipe(*extract(data, tmp_path / "c"))
+    assert cache.verify(tmp_path / "c").ok == 2
+
+
+def test_a_teacher_for_another_degradation_is_refused(
+    tmp_path: Path, tiny: Path, refused: Command
+) -> None:
+    from stdpipe.models.checkpoints import save_network
+
+    net, facts = load_network("edvr:num_feat=8,deformable_groups=2", "random:1")
+    save_network(tmp_path / "t.pt", net, facts["network"], "bi")
+    told = refused(
+        "extract-teacher", "--data", tiny, "--weights", tmp_path / "t.pt", "--cache", tmp_path / "c"
+    )
+    assert "was trained for degradation 'bi', but --degradation 'bd' was asked for" in told
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_network_without_f_sr_cannot_teach(tmp_path: Path, tiny: Path, refused: Command) -> None:
+    told = refused(
+        "extract-teacher", "--data", tiny, "--teacher", "bicubic", "--cache", tmp_path / "c"
+    )
+    assert told == "stdpipe: bicubic has no 64-channel F^SR at 4 times the LR size"

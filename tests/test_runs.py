@@ -1,0 +1,127 @@
+"""The RUN folder and what a training loop stands on, without a network worth the name."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from stdpipe import runs
+from stdpipe.config import StudentTraining
+
+OPTIONS = StudentTraining(steps=10, warmup_steps=2)
+
+
+def test_open_run_writes_the_resolved_config(tmp_path: Path) -> None:
+    runs.open_run(tmp_path / "a" / "run", {"network": "n", "cache": None}, OPTIONS)
+    held = yaml.safe_load((tmp_path / "a" / "run" / "config.yaml").read_text())
+    assert held["network"] == "n"
+    assert (held["steps"], held["lambda2"], held["cache"]) == (10, 100.0, None)
+    assert [path.name for path in (tmp_path / "a" / "run").iterdir()] == ["config.yaml"]
+
+
+def test_open_run_refuses_another_config_and_says_what_differs(tmp_path: Path) -> None:
+    runs.open_run(tmp_path, {"network": "n"}, OPTIONS)
+    before = (tmp_path / "config.yaml").read_bytes()
+    other = StudentTraining(steps=12, warmup_steps=2)
+    with pytest.raises(ValueError, match=r"network 'n' there, 'm' now; steps 10 there, 12 now"):
+        runs.open_run(tmp_path, {"network": "m"}, other)
+    assert (tmp_path / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("free", [{"workers": 2}, {"log_every": 3}, {"save_every": 4}])
+def test_open_run_lets_speed_differ(tmp_path: Path, free: dict[str, int]) -> None:
+    runs.open_run(tmp_path, {}, OPTIONS)
+    runs.open_run(tmp_path, {}, StudentTraining(steps=10, warmup_steps=2, **free))  # type: ignore[arg-type]
+
+
+def test_batches_are_numbered_from_the_first_step() -> None:
+    assert list(runs.Batches(0, 2, 3)) == [[0, 1, 2], [3, 4, 5]]
+    assert list(runs.Batches(1, 2, 3)) == [[3, 4, 5]]
+    assert len(runs.Batches(4, 10, 3)) == 6
+
+
+def test_learning_rate() -> None:
+    halve = StudentTraining(lr=1e-4)
+    rates = [runs.learning_rate(s, halve) for s in (0, 199_999, 200_000, 799_999)]
+    assert rates == pytest.approx([1e-4, 1e-4, 5e-5, 1.25e-5])
+    cosine = StudentTraining(steps=100, warmup_steps=1, lr=2.0, schedule="cosine")
+    assert [runs.learning_rate(s, cosine) for s in (0, 50, 100)] == pytest.approx([2, 1, 0])
+
+
+def test_pick_device() -> None:
+    assert runs.pick_device("cpu").type == "cpu"
+    assert runs.pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ValueError, match="device 'gpu' is not to be had") as caught:
+        runs.pick_device("gpu")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_pick_device_without_cuda() -> None:
+    with pytest.raises(ValueError, match="device 'cuda' is not to be had"):
+        runs.pick_device("cuda")
+
+
+def test_stepper_clips_the_gradient() -> None:
+    weight = nn.Parameter(torch.zeros(4))
+    stepper = runs.Stepper([weight], StudentTraining(max_grad_norm=0.5), torch.device("cpu"))
+    stepper.step((weight * 100).sum(), 0)
+    assert weight.grad is not None
+    assert weight.grad.norm().item() == pytest.approx(0.5, rel=1e-4)
+    assert stepper.lr == 1e-4
+
+
+def test_metrics_are_means_since_the_last_line(tmp_path: Path) -> None:
+    metrics = runs.Metrics(tmp_path, 0)
+    for loss in (1.0, 3.0):
+        metrics.add({"loss": loss})
+    metrics.add({"loss": 5.0, "sd": 7.0})
+    metrics.log(3, lr=0.1)
+    metrics.add({"loss": 4.0})
+    metrics.log(4, lr=0.1)
+    first, second = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert (first["step"], first["loss"], first["sd"], first["lr"]) == (3, 3.0, 7.0, 0.1)
+    assert (second["step"], second["loss"]) == (4, 4.0)
+    assert "sd" not in second
+
+
+def test_metrics_drop_what_is_run_again_and_torn_lines(tmp_path: Path) -> None:
+    lines = [json.dumps({"step": step, "loss": 1}) for step in (1, 2, 3)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 4, "lo')
+    runs.Metrics(tmp_path, 2)
+    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == lines[:2]
+
+
+def test_checkpoint_round_trip(tmp_path: Path) -> None:
+    assert runs.load_checkpoint(tmp_path) is None
+    net = nn.Linear(2, 2)
+    runs.save_checkpoint(tmp_path, 7, net=net, frozen=True)
+    saved = runs.load_checkpoint(tmp_path)
+    assert saved is not None
+    assert (saved["step"], saved["frozen"]) == (7, True)
+    assert torch.equal(saved["net"]["weight"], net.weight)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+@pytest.mark.parametrize("keep", [0, 10, 500])
+def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path: Path, keep: int) -> None:
+    runs.save_checkpoint(tmp_path, 7, net=nn.Linear(2, 2))
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged") as caught:
+        runs.load_checkpoint(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_stop_on_nan_saves_the_inputs(tmp_path: Path) -> None:
+    batch = {"lr": torch.ones(2, 3)}
+    runs.stop_on_nan(tmp_path, 4, {"loss": 1.0}, batch)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match=r"loss, td is not finite at step 5.*nan-step-5\.pt"):
+        runs.stop_on_nan(tmp_path, 5, {"loss": math.nan, "rec": 1.0, "td": math.inf}, batch)
+    saved = torch.load(tmp_path / "nan-step-5.pt", weights_only=True)
+    assert torch.equal(saved["lr"], batch["lr"])

@@ -1,0 +1,272 @@
+"""Stage two: what a scheme reads and computes, and that a run is a function of its config alone."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from stdpipe import cache, train
+from stdpipe.config import StudentTraining
+from stdpipe.data.clips import read_frames, view_pair
+from stdpipe.data.layouts import find_clips
+from stdpipe.data.views import Box, View
+from stdpipe.distill.attention import attention_map
+from stdpipe.models.checkpoints import load_network
+from stdpipe.train import needed_targets
+
+Command = Callable[..., Any]
+PARTS = {
+    "none": {"loss", "rec"},
+    "sd": {"loss", "rec", "sd"},
+    "td": {"loss", "rec", "td", "cell_var"},
+    "std": {"loss", "rec", "sd", "td", "cell_var"},
+}
+ALWAYS = {"step", "lr", "memory_norm", "steps_per_s", "wait"}
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    return torch.load(run / "weights.pt", weights_only=True)["params"]
+
+
+def same(a: Path, b: Path) -> bool:
+    left, right = weights(a), weights(b)
+    assert left.keys() == right.keys()
+    return all(torch.equal(left[key], right[key]) for key in left)
+
+
+def lines(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "attention", "names"),
+    [
+        ("none", "sum2", ()),
+        ("sd", "sum2", ("attention",)),
+        ("sd", "sum", ("f_sr",)),
+        ("sd", "max2", ("f_sr",)),
+        ("td", "sum2", ("f_sr",)),
+        ("std", "sum2", ("f_sr",)),
+    ],
+)
+def test_needed_targets(scheme: str, attention: str, names: tuple[str, ...]) -> None:
+    options = StudentTraining(scheme=scheme, attention=attention)
+    assert needed_targets(options) == names
+
+
+@pytest.mark.parametrize("scheme", PARTS)
+def test_each_scheme_logs_its_parts_after_warm_up(
+    tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command, scheme: str
+) -> None:
+    """What the parts should be worth is the business of tests/distill."""
+    stdpipe(*train(tmp_path, tiny, "--cache", tiny_cache, "--scheme", scheme))
+    warm_up, *rest = lines(tmp_path)
+    assert warm_up.keys() == PARTS["none"] | ALWAYS
+    assert [line.keys() for line in rest] == [PARTS[scheme] | ALWAYS] * 2
+    for line in rest:
+        total = line["rec"] + line.get("sd", 0) + 100 * line.get("td", 0)
+        assert line["loss"] == pytest.approx(total, rel=1e-5)
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
+
+
+def test_every_scheme_begins_with_the_same_student(
+    tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    seen = []
+    monkeypatch.setattr("stdpipe.train._fit", lambda net, *rest: seen.append(net) or {})
+    for scheme in PARTS:
+        stdpipe(*train(tmp_path / scheme, tiny, "--cache", tiny_cache, "--scheme", scheme))
+    first = seen[0].state_dict()
+    assert len(seen) == 4
+    for net in seen[1:]:
+        assert all(torch.equal(first[k], v) for k, v in net.state_dict().items())
+
+
+def test_sd_needs_the_attention_maps_alone(
+    tmp_path: Path, tiny: Path, train: Command, extract: Command, stdpipe: Command, refused: Command
+) -> None:
+    maps = tmp_path / "maps.zarr"
+    stdpipe(*extract(tiny, maps, "--targets", "attention"))
+    stdpipe(*train(tmp_path / "sd", tiny, "--cache", maps, "--scheme", "sd"))
+    told = refused(*train(tmp_path / "std", tiny, "--cache", maps, "--scheme", "std"))
+    assert "scheme 'std' needs f_sr, which" in told
+    assert "does not hold (it has attention); extract again with --targets" in told
+    assert not (tmp_path / "std").exists()
+
+
+def test_warm_up_reads_no_cache(
+    tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command,
+    refused: Command, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def no_reading(*_: object, **__: object) -> None:
+        raise cache.CacheError("the cache was read")
+
+    monkeypatch.setattr(cache.Reader, "read", no_reading)
+    stdpipe(*train(tmp_path / "none", tiny, "--cache", tiny_cache, "--scheme", "none"))
+    told = refused(*train(tmp_path / "std", tiny, "--cache", tiny_cache, warmup_steps=2))
+    assert told == "stdpipe: the cache was read"
+    assert [line["step"] for line in lines(tmp_path / "std")] == [1, 2]
+
+
+class LiveTargets:
+    """Stands in for CachedTargets: runs the teacher on the whole view, then crops."""
+
+    data: Path
+
+    def __init__(self, reader: cache.Reader, names: tuple[str, ...], halo: int) -> None:
+        made_by = reader.manifest.made_by
+        self.clips = {c.key: c for c in find_clips(self.data, "train")}
+        self.net = load_network(str(made_by["teacher"]), str(made_by["teacher_sha256"]))[0].eval()
+        self.names = names
+
+    def __call__(self, view: View, box: Box, crc32: int) -> dict[str, Tensor]:
+        _, lr = view_pair(read_frames(self.clips[view.clip]).hr, view, "bd")
+        with torch.no_grad():
+            f_sr = self.net.features_clip(lr[None]).f_sr[0]
+        maps = {"f_sr": f_sr, "attention": attention_map(f_sr)}
+        y, x, h, w = box
+        return {n: maps[n][..., y : y + h, x : x + w].contiguous() for n in self.names}
+
+
+@pytest.mark.parametrize("scheme", ["sd", "std"])
+def test_training_from_the_cache_is_training_with_a_live_teacher(
+    tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command,
+    monkeypatch: pytest.MonkeyPatch, scheme: str,
+) -> None:  # fmt: skip
+    more = ("--cache", tiny_cache, "--scheme", scheme)
+    settings = {"warmup_steps": 0, "steps": 4, "patch": 16}
+    stdpipe(*train(tmp_path / "cached", tiny, *more, **settings))
+    monkeypatch.setattr(LiveTargets, "data", tiny, raising=False)
+    monkeypatch.setattr("stdpipe.train.CachedTargets", LiveTargets)
+    stdpipe(*train(tmp_path / "live", tiny, *more, **settings))
+    for cached, live in zip(lines(tmp_path / "cached"), lines(tmp_path / "live"), strict=True):
+        for part in PARTS[scheme]:
+            assert cached[part] == pytest.approx(live[part], rel=1e-6, abs=1e-6), part
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Ctrl-C as soon as that many steps are in the checkpoint."""
+    save = train.runs.save_checkpoint
+
+    def save_and_stop(out: Path, done: int, **parts: Any) -> None:
+        save(out, done, **parts)
+        if done == step:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("stdpipe.runs.save_checkpoint", save_and_stop)
+
+
+@pytest.mark.parametrize("scheme", ["none", "std"])
+def test_a_stopped_run_goes_on_bit_for_bit(
+    tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command,
+    refused: Command, monkeypatch: pytest.MonkeyPatch, scheme: str,
+) -> None:  # fmt: skip
+    """Stopped once in warm-up and once after it. Runs that are killed: tests/faults."""
+    more = ("--cache", tiny_cache, "--scheme", scheme)
+    stdpipe(*train(tmp_path / "whole", tiny, *more, steps=4, warmup_steps=2))
+    for step in (1, 3):
+        with monkeypatch.context() as patch:
+            stop_after(patch, step)
+            told = refused(
+                *train(tmp_path / "parts", tiny, *more, steps=4, warmup_steps=2), code=130
+            )
+            assert "the same command goes on from there" in told
+        assert not (tmp_path / "parts" / "weights.pt").exists()
+    stdpipe(*train(tmp_path / "parts", tiny, *more, steps=4, warmup_steps=2))
+    assert same(tmp_path / "whole", tmp_path / "parts")
+    losses = [[line["loss"] for line in lines(tmp_path / run)] for run in ("whole", "parts")]
+    assert losses[0] == losses[1]
+
+
+def test_a_frozen_memory_stays_frozen_when_resumed(
+    tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command,
+    refused: Command, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The collapse guard, made to bite at the first step, freezes for good."""
+    monkeypatch.setattr("stdpipe.distill.time.COLLAPSE", 1e9)
+    more = ("--cache", tiny_cache, "--scheme", "td")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        refused(*train(tmp_path, tiny, *more, steps=4, warmup_steps=0), code=130)
+    stdpipe(*train(tmp_path, tiny, *more, steps=4, warmup_steps=0))
+    first, *frozen = [line["memory_norm"] for line in lines(tmp_path)]
+    assert frozen == [first] * 3
+
+
+def test_memory_frozen_trains_the_student_only(
+    tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command
+) -> None:
+    stdpipe(*train(tmp_path, tiny, "--cache", tiny_cache, memory="frozen"))
+    assert len({line["memory_norm"] for line in lines(tmp_path)}) == 1
+    stdpipe(*train(tmp_path / "t", tiny, "--cache", tiny_cache))
+    assert len({line["memory_norm"] for line in lines(tmp_path / "t")}) == 3  # all but warm-up
+
+
+def test_workers_change_nothing(
+    tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command
+) -> None:
+    stdpipe(*train(tmp_path / "0", tiny, "--cache", tiny_cache))
+    stdpipe(*train(tmp_path / "2", tiny, "--cache", tiny_cache, workers=2))
+    assert same(tmp_path / "0", tmp_path / "2")
+
+
+def test_another_config_in_the_same_run_is_refused(
+    tmp_path: Path, tiny: Path, train: Command, stdpipe: Command, refused: Command
+) -> None:
+    stdpipe(*train(tmp_path, tiny, "--scheme", "none"))
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    told = refused(*train(tmp_path, tiny, "--scheme", "none", lr=1e-3))
+    assert "holds a run with another config (lr 0.0001 there, 0.001 now)" in told
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
+    stdpipe(*train(tmp_path, tiny, "--scheme", "none", log_every=2))
+
+
+def test_a_student_learns_at_the_phase_of_its_degradation(
+    tmp_path: Path, tiny: Path, train: Command, stdpipe: Command
+) -> None:
+    for name, network in (
+        ("bd", "fastdvdnet:num_feat=16,phase=0.0"),
+        ("bi", "fastdvdnet:num_feat=16"),
+    ):
+        run = tmp_path / name
+        out = stdpipe(*train(run, tiny, "--scheme", "none", "--degradation", name, "--json")).stdout
+        assert json.loads(out)["network"] == network
+        header = torch.load(run / "weights.pt", weights_only=True)
+        assert (header["network"], header["degradation"]) == (network, name)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    tmp_path: Path, tiny: Path, train: Command, refused: Command
+) -> None:
+    told = refused(*train(tmp_path, tiny, "--scheme", "none", lr=1e30))
+    assert "loss, rec is not finite at step 1" in told
+    saved = torch.load(tmp_path / "nan-step-1.pt", weights_only=True)
+    assert saved["hr"].shape == (2, 7, 3, 32, 32)
+    assert not (tmp_path / "weights.pt").exists()
+
+
+def test_other_frames_than_the_caches_are_refused(
+    tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, refused: Command
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tiny, data)
+    clip = data / "sequences/00001/0001"
+    shutil.copy(clip / "im1.png", clip / "im2.png")
+    settings = {"warmup_steps": 0, "steps": 6, "batch": 3}  # so that every clip is met
+    told = refused(*train(tmp_path / "run", data, "--cache", tiny_cache, **settings))
+    assert "the frames of clip 00001/0001 are not those the cache was made from" in told
+
+
+def test_other_clip_lists_are_refused_by_name(
+    tmp_path: Path, make_data: Command, tiny_cache: Path, train: Command, refused: Command
+) -> None:
+    for clips, odd in ((4, "00001/0004"), (2, "00001/0003")):
+        data = make_data(tmp_path / str(clips), clips=clips)
+        told = refused(*train(tmp_path / "run", data, "--cache", tiny_cache))
+        assert f"has 1 clips that the other lacks, {odd} first" in told

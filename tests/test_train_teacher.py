@@ -1,0 +1,138 @@
+"""Training a teacher: what changes in which phase, and that an interrupted run loses nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from stdpipe import runs
+from stdpipe.models.checkpoints import load_network
+
+Command = Callable[..., Any]
+NET = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
+SETTINGS = {"steps": 3, "batch": 2, "patch": 32, "workers": 0, "log_every": 1, "save_every": 1}
+
+
+def command(out: Path, data: Path, *more: object, net: str = NET, **settings: object) -> list[Any]:
+    changed = [x for k, v in (SETTINGS | settings).items() for x in ("--set", f"{k}={v}")]
+    return ["train-teacher", "--data", data, "--teacher", net, "--out", out, *changed, *more]
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    return torch.load(run / "weights.pt", weights_only=True)["params"]
+
+
+def changed(a: dict[str, Tensor], b: dict[str, Tensor]) -> set[str]:
+    return {key for key in a if not torch.equal(a[key], b[key])}
+
+
+def save_and_stop_at(step: int) -> Callable[..., None]:
+    save = runs.save_checkpoint
+
+    def save_and_stop(out: Path, done: int, **parts: Any) -> None:
+        save(out, done, **parts)
+        if done == step:
+            raise KeyboardInterrupt
+
+    return save_and_stop
+
+
+@pytest.fixture
+def without_tsa(tmp_path: Path, tiny: Path, stdpipe: Command) -> Path:
+    """Weights of a teacher whose fusion is a 1 x 1 convolution."""
+    stdpipe(*command(tmp_path / "m0", tiny, net=f"{NET},with_tsa=false"))
+    return tmp_path / "m0" / "weights.pt"
+
+
+def test_tsa_steps_train_the_fusion_alone(
+    tmp_path: Path, tiny: Path, without_tsa: Path, stdpipe: Command
+) -> None:
+    before = torch.load(without_tsa, weights_only=True)["params"]
+    init = ("--init", without_tsa)
+    stdpipe(*command(tmp_path / "fusion", tiny, *init, tsa_steps=3))
+    after = weights(tmp_path / "fusion")
+    kept = {key for key in before if not key.startswith("fusion.")}
+    assert kept == {key for key in after if not key.startswith("fusion.")}
+    assert all(torch.equal(before[key], after[key]) for key in kept)
+    stdpipe(*command(tmp_path / "all", tiny, *init, tsa_steps=2))
+    moved = {key for key in kept if not torch.equal(before[key], weights(tmp_path / "all")[key])}
+    assert "conv_first.weight" in moved
+    assert "conv_last.weight" in moved
+
+
+def test_init_keeps_a_fusion_that_fits(tmp_path: Path, tiny: Path, stdpipe: Command) -> None:
+    """Adam moves a weight by at most lr a step: a fresh fusion would be further away."""
+    stdpipe(*command(tmp_path / "first", tiny))
+    init = ("--init", tmp_path / "first" / "weights.pt", "--set", "seed=9")
+    stdpipe(*command(tmp_path / "second", tiny, *init, tsa_steps=1, steps=1, lr=1e-9))
+    first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
+    assert max((first[key] - second[key]).abs().max().item() for key in first) < 1e-6
+
+
+def test_init_without_tsa_steps_must_fit(
+    tmp_path: Path, tiny: Path, without_tsa: Path, refused: Command
+) -> None:
+    told = refused(*command(tmp_path / "run", tiny, "--init", without_tsa))
+    assert "does not fit this network: it lacks" in told
+    assert "fusion." in told
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("tsa_steps", [0, 2])
+def test_a_stopped_run_goes_on_bit_for_bit(
+    tmp_path: Path, tiny: Path, stdpipe: Command, refused: Command,
+    monkeypatch: pytest.MonkeyPatch, tsa_steps: int,
+) -> None:  # fmt: skip
+    """With tsa_steps, it stops in the first phase and resumes into the second."""
+    arguments = {"tsa_steps": tsa_steps, "steps": 4}
+    stdpipe(*command(tmp_path / "whole", tiny, **arguments))
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "save_checkpoint", save_and_stop_at(1))
+        refused(*command(tmp_path / "parts", tiny, **arguments), code=130)
+    stdpipe(*command(tmp_path / "parts", tiny, **arguments))
+    assert changed(weights(tmp_path / "whole"), weights(tmp_path / "parts")) == set()
+
+
+def test_excluded_clips_are_not_read(tmp_path: Path, make_data: Command, stdpipe: Command) -> None:
+    data = make_data(tmp_path / "data", clips=2)
+    for frame in (data / "sequences/00001/0002").iterdir():
+        frame.write_bytes(b"")
+    stdpipe(*command(tmp_path / "run", data, "--exclude", "00001/0002"))
+
+
+def test_the_weights_say_what_they_are(tmp_path: Path, tiny: Path, stdpipe: Command) -> None:
+    stdpipe(*command(tmp_path, tiny, "--degradation", "bi"))
+    net, facts = load_network(None, str(tmp_path / "weights.pt"))
+    assert facts["degradation"] == "bi"
+    assert net.num_frame == 3
+    assert net.phase == 1.5
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--exclude", "00001/0009"], "--exclude names '00001/0009', which is no training clip"),
+        (
+            [x for n in (1, 2, 3) for x in ("--exclude", f"00001/000{n}")],
+            "--exclude leaves none of the 3 training clips",
+        ),
+        (["--teacher", "bicubic"], "has nothing to train"),
+        (["--teacher", f"{NET},hr_in=true,with_predeblur=true"], "does not enlarge by 4"),
+        (
+            ["--teacher", "fastdvdnet-quarter", "--set", "tsa_steps=1"],
+            "tsa_steps (1) train a fusion, which fastdvdnet:num_feat=16,phase=0.0 has not",
+        ),
+        (["--init", "nowhere.pt"], "no weights file nowhere.pt"),
+        (["--set", "patch=64"], "patch 64 does not fit into frames of"),
+        (["--set", "lr=1e30"], "loss is not finite at step"),
+    ],
+    ids=["exclude", "all", "bicubic", "hr_in", "no-fusion", "init", "patch", "nan"],
+)
+def test_refused(
+    tmp_path: Path, tiny: Path, refused: Command, more: list[str], message: str
+) -> None:
+    assert message in refused(*command(tmp_path / "run", tiny, *more))
+    assert not (tmp_path / "run" / "weights.pt").exists()
