@@ -165,23 +165,25 @@ def load_tail(network: str, tail: Arrays, device: torch.device) -> Network:
     if wanted != state.keys():
         raise ValueError(f"the cache's tail does not fit {network}; extract again")
     net.load_state_dict(state, strict=False, assign=True)
-    return net.requires_grad_(False).eval()
+    return net.eval()
 
 
 class LiveTeacher:
     """The teacher in the loop, for comparison and proof: it sees the crop the student sees."""
 
     def __init__(self, teacher: Network, device: torch.device, amp: str) -> None:
-        self.teacher = teacher.to(device).eval().requires_grad_(False)
+        # requires_grad stays: torch picks its convolutions by it, and they round differently
+        self.teacher = teacher.to(device).eval()
         self.amp = amp
 
     @torch.no_grad()
     def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Adds f_sr (B, T, 64, H, W) to the batch."""
+        """Adds f_sr (B, T, 64, H, W) to the batch; clip by clip, as extraction runs it, since other
+        batch sizes round otherwise."""
         lr = batch["lr"]
         with runs.autocast(lr.device, self.amp):
-            f_sr = self.teacher.features_clip(lr).f_sr
-        return {**batch, "f_sr": f_sr.float()}
+            f_sr = [self.teacher.features_clip(one[None]).f_sr for one in lr]
+        return {**batch, "f_sr": torch.cat(f_sr).float()}
 
 
 @torch.inference_mode()
