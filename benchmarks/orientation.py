@@ -1,8 +1,8 @@
 """How wrong is a cached map that is flipped afterwards, against one cached in that orientation?
 
 python benchmarks/orientation.py [--json]
-Runs the embedded teacher on the embedded held-out clips in all eight orientations, and compares what
-it sees with its upright features, flipped and turned. Relative RMSE of f_sr and of the attention map;
+Runs the embedded teacher on the embedded held-out clips in all eight orientations, and compares its
+features with the upright ones, flipped and turned: relative RMSE of f_sr and of the attention map.
 int8's own error stands beside it.
 """
 

@@ -132,7 +132,9 @@ def spawn() -> Callable[..., "subprocess.CompletedProcess[str]"]:
     """spawn(arguments, before=""): the command in a process of its own, after some Python."""
 
     def run(arguments: Sequence[object], before: str = "") -> "subprocess.CompletedProcess[str]":
-        code = before + "\nfrom stdpipe.cli.main import main\nmain(prog_name='stdpipe')"
+        # a shell starts background jobs with SIGINT ignored, and children inherit that
+        hear = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        code = hear + before + "\nfrom stdpipe.cli.main import main\nmain(prog_name='stdpipe')"
         command = [sys.executable, "-c", code, *map(str, arguments)]
         return subprocess.run(  # a session of its own: Ctrl-C reaches it and its workers, not us
             command,

@@ -16,26 +16,54 @@ OPTIONS = StudentTraining(steps=10, warmup_steps=2)
 
 
 def test_open_run_writes_the_resolved_config(tmp_path: Path) -> None:
-    runs.open_run(tmp_path / "a" / "run", {"network": "n", "cache": None}, OPTIONS)
+    with runs.open_run(tmp_path / "a" / "run", {"network": "n", "cache": None}, OPTIONS):
+        pass
     held = yaml.safe_load((tmp_path / "a" / "run" / "config.yaml").read_text())
     assert held["network"] == "n"
     assert (held["steps"], held["lambda2"], held["cache"]) == (10, 100.0, None)
-    assert [path.name for path in (tmp_path / "a" / "run").iterdir()] == ["config.yaml"]
+    found = sorted(path.name for path in (tmp_path / "a" / "run").iterdir())
+    assert found == [".lock", "config.yaml"]
 
 
 def test_open_run_refuses_another_config_and_says_what_differs(tmp_path: Path) -> None:
-    runs.open_run(tmp_path, {"network": "n"}, OPTIONS)
+    with runs.open_run(tmp_path, {"network": "n"}, OPTIONS):
+        pass
     before = (tmp_path / "config.yaml").read_bytes()
     other = StudentTraining(steps=12, warmup_steps=2)
-    with pytest.raises(ValueError, match=r"network 'n' there, 'm' now; steps 10 there, 12 now"):
-        runs.open_run(tmp_path, {"network": "m"}, other)
+    with (
+        pytest.raises(ValueError, match=r"network 'n' there, 'm' now; steps 10 there, 12 now"),
+        runs.open_run(tmp_path, {"network": "m"}, other),
+    ):
+        pass
     assert (tmp_path / "config.yaml").read_bytes() == before
 
 
 @pytest.mark.parametrize("free", [{"workers": 2}, {"log_every": 3}, {"save_every": 4}])
 def test_open_run_lets_speed_differ(tmp_path: Path, free: dict[str, int]) -> None:
-    runs.open_run(tmp_path, {}, OPTIONS)
-    runs.open_run(tmp_path, {}, StudentTraining(steps=10, warmup_steps=2, **free))  # type: ignore[arg-type]
+    for options in (OPTIONS, StudentTraining(steps=10, warmup_steps=2, **free)):  # type: ignore[arg-type]
+        with runs.open_run(tmp_path, {}, options):
+            pass
+
+
+def test_data_may_move_but_not_change(tmp_path: Path) -> None:
+    with runs.open_run(tmp_path, {"data": "/a", "clips": "1"}, OPTIONS):
+        pass
+    with runs.open_run(tmp_path, {"data": "/b", "clips": "1"}, OPTIONS):
+        pass
+    with (
+        pytest.raises(ValueError, match="clips '1' there, '2' now"),
+        runs.open_run(tmp_path, {"data": "/b", "clips": "2"}, OPTIONS),
+    ):
+        pass
+
+
+def test_nobody_else_trains_in_the_same_folder(tmp_path: Path) -> None:
+    with (
+        runs.open_run(tmp_path, {}, OPTIONS),
+        pytest.raises(ValueError, match="another process is training in"),
+        runs.open_run(tmp_path, {}, OPTIONS),
+    ):
+        pass
 
 
 def test_batches_are_numbered_from_the_first_step() -> None:

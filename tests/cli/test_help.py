@@ -90,10 +90,11 @@ def test_no_new_options() -> None:
     config = {"--config", "--set", "--out"}
     assert found["extract-teacher"] == always | {
         "--teacher", "--weights", "--cache", "--degradation", "--encoding", "--targets",
-        "--orientations", "--seed", "--amp",
+        "--orientations", "--seed", "--amp", "--views", "--baked", "--patch", "--part", "--plan",
     }  # fmt: skip
     assert found["train-student"] == always | config | {
         "--student", "--cache", "--scheme", "--degradation", "--teacher-weights",
+        "--live-teacher",
     }  # fmt: skip
     assert found["train-teacher"] == always | config | {
         "--teacher", "--degradation", "--exclude", "--init",

@@ -25,7 +25,7 @@ EVALUATE = ["evaluate", "--data", "nowhere", "--model", "bicubic"]
         ([*EXTRACT, "--teacher", "edvr-s"], "unknown network 'edvr-s'; did you mean 'edvr-"),
         ([*EXTRACT, "--teacher", "edvr:num_fea=3"], "did you mean 'num_feat'?"),
         ([*EXTRACT, "--degradation", "bd-center"], "did you mean 'bd-centred'?"),
-        ([*EXTRACT, "--encoding", "int4"], "'int4' is not one of 'float16', 'float32'"),
+        ([*EXTRACT, "--encoding", "int4"], "'int4' is not one of 'float32', 'float16'"),
         ([*EXTRACT, "--targets", "f_sr,atention"], "did you mean 'attention'?"),
         ([*EXTRACT, "--amp", "bf8"], "'bf8' is not one of"),
         ([*STUDENT, "--student", "fastdvd"], "did you mean 'fastdvdnet'?"),
