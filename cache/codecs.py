@@ -46,7 +46,8 @@ def quantise(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
 def dequantise(codes: NDArray[np.int8], scale: NDArray[np.float32]) -> NDArray[np.float32]:
     """Undo `quantise`, to within half a step: any crop (t, C, h, w), scale (2, C)."""
     step, middle = scale[:, :, None, None]
-    return codes.astype(np.float32) * step + middle
+    values: NDArray[np.float32] = codes.astype(np.float32) * step + middle
+    return values
 
 
 def _refuse_not_finite(largest: float) -> None:

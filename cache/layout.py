@@ -86,27 +86,26 @@ def array_specs(
     specs = []
     if "f_sr" in targets:
         shrink = GRID if stored == "trunk" else 1
-        maps = (entries, frames, channels, height // shrink, width // shrink)
-        specs.append(_map_spec(stored, maps, dtype))
+        feature_maps = (entries, frames, channels, height // shrink, width // shrink)
+        specs.append(_map_spec(stored, feature_maps, dtype))
         if dtype == "int8":
             one = (1, 2, channels)
             specs.append(ArraySpec(stored + "_scale", (entries, 2, channels), one, one, "float32"))
     if "attention" in targets:
-        maps = (entries, frames, height, width)
-        specs.append(_map_spec("attention", maps, attention_dtype))
+        specs.append(_map_spec("attention", (entries, frames, height, width), attention_dtype))
     return specs
 
 
 def _map_spec(name: str, shape: tuple[int, ...], dtype: str) -> ArraySpec:
     """One entry a shard, inner chunks of one frame, narrow in W."""
-    entries_frames, channels, (height, width) = shape[:2], shape[2:-2], shape[-2:]
+    frames, channels, (height, width) = shape[1], shape[2:-2], shape[-2:]
     inner_h = chunk_side(height, MAX_INNER_HEIGHT)
     inner_w = chunk_side(width, MAX_INNER_WIDTH)
     padded = (_round_up(height, inner_h), _round_up(width, inner_w))
     return ArraySpec(
         name=name,
         shape=shape,
-        shard=(1, entries_frames[1], *channels, *padded),
+        shard=(1, frames, *channels, *padded),
         inner=(1, 1, *channels, inner_h, inner_w),
         dtype=dtype,
     )

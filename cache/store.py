@@ -108,8 +108,12 @@ def brief(error: BaseException) -> str:
 def _create_array(group: zarr.Group, spec: ArraySpec) -> None:
     # Blosc carries no checksum of its own: without crc32c behind it a flipped bit reads as a value
     typesize = np.dtype(spec.dtype).itemsize
-    shuffle = "shuffle" if typesize > 1 else "noshuffle"
-    blosc = BloscCodec(cname="lz4", clevel=5, shuffle=shuffle, typesize=typesize)
+    blosc = BloscCodec(
+        cname="lz4",
+        clevel=5,
+        shuffle="shuffle" if typesize > 1 else "noshuffle",
+        typesize=typesize,
+    )
     group.create_array(
         spec.name,
         shape=spec.shape,

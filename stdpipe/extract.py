@@ -42,7 +42,7 @@ class Extraction:
     weights: str | None = None
     degradation: str = "bd"
     encoding: str = "float16"
-    targets: tuple[str, ...] = cache.TARGETS
+    targets: tuple[str, ...] = ("f_sr", "attention")
     views: str = "full"
     """"full" frames, of which any crop can be read, or "baked": fixed crops, seen alone."""
     orientations: int = 1
