@@ -75,7 +75,7 @@ def _print_plan(job: Any, as_json: bool) -> None:
     type=click.Choice(
         ["float32", "float16", "int8", "trunk-float32", "trunk-float16", "trunk-int8"]
     ),
-    help="How f_sr lies on disk; trunk-* is 16 times smaller and decoded while training.",
+    help="How f_sr lies on disk; trunk-* is 8 to 16 times smaller, decoded in training.",
 )
 @click.option(
     "--targets",
