@@ -8,6 +8,7 @@ command again to resume. The figures are PSNR in dB on luma, protocol vid4.
 
 import argparse
 import json
+import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -41,12 +42,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--warmup", type=int, default=200)
+    parser.add_argument("--schemes", nargs="*", default=SCHEMES, choices=SCHEMES)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     out: Path = arguments.out
     teacher = str(files("stdpipe.assets") / "teacher.pt")
     cache = str(out / "cache.zarr")
-    print(extract_teacher(Extraction(arguments.data, cache, weights=teacher)))
+    job = Extraction(arguments.data, cache, weights=teacher, degradation="bd")
+    print(extract_teacher(job), file=sys.stderr)
     sets = {"footage": arguments.data, "vid4": arguments.vid4}
     rows = {
         "bicubic": scores(out / "bicubic", "bicubic", None, sets),
@@ -61,12 +64,12 @@ def main() -> None:
         "schedule": "cosine",
         "seed": 0,
     }
-    for scheme in SCHEMES:
+    for scheme in arguments.schemes:
         options = config.from_mapping(config.StudentTraining, {**settings, "scheme": scheme})
         run = StudentRun(arguments.data, STUDENT, out / "runs" / scheme, cache)
         weights = train_student(run, options)["weights"]
         rows[f"{STUDENT}, {scheme}"] = scores(out / scheme, None, weights, sets)
-        print(scheme, rows[f"{STUDENT}, {scheme}"], flush=True)
+        print(scheme, rows[f"{STUDENT}, {scheme}"], file=sys.stderr, flush=True)
     rows["teacher"] = scores(out / "teacher", None, teacher, sets)
     if arguments.json:
         result = {"name": "schemes", "machine": machine(), "settings": settings, "psnr_y": rows}

@@ -117,6 +117,14 @@ def prepare(job: Extraction) -> Prepared:
     first = read_frames(next(iter(clips.values()))).hr
     views, (height, width), viewed = _views(job, list(clips), first)
     lr = view_pair(first, views[0], job.degradation)[1].to(device)
+    if cache.ENCODINGS[job.encoding].stored == "trunk" and any(
+        side % (4 * teacher.multiple) for side in (height, width)
+    ):
+        raise ValueError(
+            f"encoding {job.encoding!r} needs frames whose sides are multiples of "
+            f"{4 * teacher.multiple} (the teacher pads others, and its padding is not cached), got "
+            f"{width} x {height}; choose int8 or float16"
+        )
     # a corner is enough to tell how many channels are stored
     corner = teacher_features(teacher, lr[..., :16, :16], device, "none")
     manifest = cache.Manifest(

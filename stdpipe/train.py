@@ -236,5 +236,5 @@ def _resume(
 
 
 def _norm(memory: ConvLSTM) -> float:
-    """Of all the ConvLSTM's weights: shrinking while L_TD falls is collapse."""
+    """Of all the ConvLSTM's weights, to watch for collapse: L_TD falling by its doing alone."""
     return float(torch.stack([p.detach().norm() for p in memory.parameters()]).norm())

@@ -58,7 +58,8 @@ def std_loss(
     if weights.td:
         cell_teacher, cell_student = memory_cells(memory, batch["f_sr"], student.f_sr)
         parts["td"] = td_loss(cell_teacher, cell_student)
-        variance = cell_teacher.float().var()
+        # over pixels, channel by channel: constant channels that differ are no memory either
+        variance = cell_teacher.float().var(dim=(0, 2, 3)).mean()
         parts["cell_var"] = variance.detach()
         # with its gradient: a constant divisor would leave the pull towards small cells as it is
         scale = variance.clamp(min=1e-12) if td_scale == "variance" else 1.0

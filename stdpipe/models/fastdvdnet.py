@@ -63,6 +63,11 @@ class DenoisingBlock(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        if self.residual:
+            # Nothing normalises here: frames that begin as noise would reach the last stage as
+            # noise, and Adam would silence the network before it learns. Begin near the identity.
+            with torch.no_grad():
+                self.out[1].weight.mul_(0.1)
 
     def forward(self, triplet: Tensor) -> Tensor:
         """(B, 9, h, w), three RGB frames in order -> (B, channels_out, h, w)."""

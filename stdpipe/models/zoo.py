@@ -52,7 +52,7 @@ class Spec(NamedTuple):
 
     def with_phase(self, phase: float) -> "Spec":
         """The same, its residual's base sampled at `phase` unless the name says otherwise."""
-        if "phase" in self.options or "phase" not in inspect.signature(self.cls).parameters:
+        if "phase" in self.asked or "phase" not in inspect.signature(self.cls).parameters:
             return self
         options = _without_defaults(self.cls, {**self.options, "phase": phase})
         return self._replace(options=options)
