@@ -1,8 +1,8 @@
 """What do none, sd, td and std give one student, at the same seed and steps, from one cache?
 
-python benchmarks/schemes.py --data FOOTAGE --vid4 VID4/GT --out DIR [--steps 800] [--json]
+python benchmarks/schemes.py --data FOOTAGE --vid4 VID4/GT --out DIR [--steps 800] [--teacher] [--json]
 Extracts every training clip, trains the quarter-size FastDVDnet four times, and evaluates all of
-them, the teacher and bicubic on the data's test list and on Vid4, degradation bd. Give the same
+them and bicubic on the data's test list and on Vid4, degradation bd. Give the same
 command again to resume. The figures are PSNR in dB on luma, protocol vid4.
 """
 
@@ -43,6 +43,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--warmup", type=int, default=200)
     parser.add_argument("--schemes", nargs="*", default=SCHEMES, choices=SCHEMES)
+    parser.add_argument("--patch", type=int, default=64)
+    parser.add_argument("--teacher", action="store_true", help="score the teacher, too")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     out: Path = arguments.out
@@ -59,7 +61,7 @@ def main() -> None:
         "steps": arguments.steps,
         "warmup_steps": arguments.warmup,
         "batch": 2,
-        "patch": 64,
+        "patch": arguments.patch,
         "lr": 1e-3,
         "schedule": "cosine",
         "seed": 0,
@@ -70,7 +72,8 @@ def main() -> None:
         weights = train_student(run, options)["weights"]
         rows[f"{STUDENT}, {scheme}"] = scores(out / scheme, None, weights, sets)
         print(scheme, rows[f"{STUDENT}, {scheme}"], file=sys.stderr, flush=True)
-    rows["teacher"] = scores(out / "teacher", None, teacher, sets)
+    if arguments.teacher:
+        rows["teacher"] = scores(out / "teacher", None, teacher, sets)
     if arguments.json:
         result = {"name": "schemes", "machine": machine(), "settings": settings, "psnr_y": rows}
         print(json.dumps(result, indent=2))

@@ -1,6 +1,6 @@
 """The feature cache: what lies on disk between the stages. numpy and zarr; knows no network."""
 
-from stdpipe.cache.codecs import dequantise, quantise
+from stdpipe.cache.codecs import dequantise, encode, quantise
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.layout import ENCODINGS, FORMAT_VERSION, TARGETS
 from stdpipe.cache.manifest import Manifest, difference, load_manifest
@@ -20,6 +20,7 @@ __all__ = [
     "Writer",
     "dequantise",
     "difference",
+    "encode",
     "load_manifest",
     "open_reader",
     "open_writer",

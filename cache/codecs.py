@@ -20,7 +20,8 @@ def encode(values: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
     _refuse_not_finite(largest)
     if dtype == "float16" and largest >= _FLOAT16_ROUNDS_TO_INF:
         raise ValueError(
-            f"its largest value {largest:g} overflows float16 (65504): use --encoding float32"
+            f"its largest value {largest:g} overflows float16 (65504): use --encoding float32 or "
+            "trunk-float32"
         )
     return np.ascontiguousarray(values, dtype=dtype)
 

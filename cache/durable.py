@@ -53,7 +53,7 @@ def fsync(path: Path) -> None:
 
 def replace(path: Path, text: str) -> None:
     """Write `text` to `path` so that a crash leaves the old file or the new one, whole."""
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")  # others may be at it
     with partial.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()

@@ -175,7 +175,11 @@ def _remedy(name: str) -> str:
     """What the user gives to change a fact: an option, or the clips themselves."""
     if name in ("frames", "channels", "height", "width", "entries_digest"):
         return "clips and teacher"
-    return "--" + name.removesuffix("_sha256").replace("_", "-")
+    if name in ("extractor", "lr_8bit"):
+        return "version of stdpipe"
+    if name == "teacher_sha256":
+        return "weights"
+    return "--" + name.replace("_", "-")
 
 
 def _check_version(version: object, where: str) -> None:

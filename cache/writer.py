@@ -68,6 +68,7 @@ class Writer:
         if own_lock is None:
             raise CacheError(f"writer {name!r} is already at work on {root}: wait, or stop it")
         try:
+            _refuse_other_shares(folder, name)
             self._journal = JournalWriter(folder / (name + layout.JOURNAL_SUFFIX))
             self._committed = dict.fromkeys(committed(read_journals(root)))
             specs = manifest.arrays.values()
@@ -189,6 +190,20 @@ class Writer:
     def _progress(self) -> str:
         total = len(self.manifest.entries)
         return f"{len(self._committed)} of {total} entries are committed"
+
+
+def _refuse_other_shares(folder: Path, name: str) -> None:
+    """Writers named "i-of-n" split the entries in n; shares of another n would overlap them."""
+    for path in folder.glob("*-of-*" + layout.LOCK_SUFFIX):
+        if path.stem.partition("-of-")[2] == name.partition("-of-")[2]:
+            continue
+        lock = try_lock(path)
+        if lock is None:
+            raise CacheError(
+                f"writer {path.stem!r} is at work on {folder.parent}, whose share overlaps that of "
+                f"{name!r}: wait, or divide the work as it does"
+            )
+        unlock(lock)
 
 
 def _repair_all(root: Path) -> None:

@@ -72,7 +72,8 @@ def config_options(command: Command) -> Command:
     return click.option(
         "--config",
         metavar="FILE",
-        help="YAML; `paper`, `edvr` and `demo` come with stdpipe. [default: the paper's settings]",
+        help="YAML; `paper`, `edvr` and `demo` come with stdpipe. [default: `paper`; for a teacher "
+        "`edvr`]",
     )(command)
 
 

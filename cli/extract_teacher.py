@@ -8,9 +8,9 @@ from stdpipe.cli.common import (
     Failure,
     amp_option,
     data_option,
+    degradation_option,
     device_option,
     json_option,
-    known_degradation,
     known_network,
     plain_errors,
     report,
@@ -61,13 +61,7 @@ def _print_plan(job: Any, as_json: bool) -> None:
 )
 @click.option("--weights", metavar="FILE", help="Checkpoint, or random:SEED for a test.")
 @click.option("--cache", required=True, metavar="PATH", help="The Zarr store to fill or resume.")
-@click.option(
-    "--degradation",
-    default="bd",
-    show_default=True,
-    callback=known_degradation,
-    help="bi, bd or bd-centred.",
-)
+@degradation_option
 @click.option(
     "--encoding",
     default="float16",

@@ -7,6 +7,7 @@ Axes: T frames of a clip, H W HR size, h w LR size.
 import csv
 import dataclasses
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +26,11 @@ from stdpipe.distill.attention import attention_map
 from stdpipe.evaluation.pictures import save_comparison
 from stdpipe.evaluation.protocols import Protocol, protocol, score, scored_frames
 from stdpipe.models.base import Features, Network
-from stdpipe.models.checkpoints import load_network
+from stdpipe.models.checkpoints import load_network, trained_for
 
 METRICS = ("psnr_y", "ssim_y")
+LOG = logging.getLogger(__name__)
+
 CHUNK = 4  # frames super-resolved at once: bounds memory, and lets windows share work
 
 
@@ -60,7 +63,9 @@ def evaluate(job: Evaluation) -> dict[str, Any]:
     phase = degradation(job.degradation or "bd").phase
     net, facts = load_network(job.model, job.weights, phase)
     teacher = _teacher(job, phase)
-    name = job.degradation or facts["degradation"] or "bd"
+    name = job.degradation or trained_for(facts, None)
+    if facts["degradation"] not in (None, name):
+        LOG.warning("stdpipe: trained for %s, measured under %s", facts["degradation"], name)
     clips = find_clips(job.data, "test")
     for each in (net, teacher):
         if each is not None:
@@ -139,14 +144,16 @@ def super_resolve(
 
 
 def _averages(frames: Mapping[str, Mapping[str, list[float]]]) -> dict[str, Any]:
-    """Mean over a clip's frames, then over clips."""
+    """Mean over a clip's frames, then over clips; clips without a finite PSNR are named apart."""
     clips = {
         key: {metric: _mean(scores[metric]) for metric in METRICS}
         | {"frames": len(scores["psnr_y"])}
         for key, scores in frames.items()
     }
-    average = {m: _mean([c[m] for c in clips.values()]) for m in METRICS}
-    return {"average": average, "clips": clips}
+    excluded = [key for key, row in clips.items() if row["psnr_y"] is None]
+    finite = {m: [c[m] for c in clips.values() if c[m] is not None] for m in METRICS}
+    average = {m: _mean(values) if values else None for m, values in finite.items()}
+    return {"average": average, "excluded": excluded, "clips": clips}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -23,10 +23,11 @@ from stdpipe.data.clips import read_frames, view_pair
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import Clip, find_clips
 from stdpipe.data.views import View, baked_views, full_views
+from stdpipe.models import checkpoints
 from stdpipe.models.base import Features, Network
 from stdpipe.models.checkpoints import load_network
 from stdpipe.suggest import nearest
-from stdpipe.targets import encoding_error, stored_arrays, tail_of
+from stdpipe.targets import check_teacher, encoding_error, stored_arrays, tail_of
 
 EXTRACTOR = 1  # raise it when the same teacher would yield other numbers
 
@@ -40,7 +41,8 @@ class Extraction:
     teacher: str | None = None
     """Network's name; None where the weights file says it."""
     weights: str | None = None
-    degradation: str = "bd"
+    degradation: str | None = None
+    """None takes what the weights were trained for, where they say it."""
     encoding: str = "float16"
     targets: tuple[str, ...] = ("f_sr", "attention")
     views: str = "full"
@@ -69,6 +71,8 @@ class Prepared:
     clips: dict[str, Clip]
     views: list[View]
     manifest: cache.Manifest
+    size: tuple[int, int]
+    """(H, W) of every clip, padded to multiples of 4."""
     lr: Tensor
     """LR of the first view, (T, 3, h, w), for measurements."""
 
@@ -108,15 +112,15 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
 def prepare(job: Extraction) -> Prepared:
     """Find the clips, load the teacher, list the views, say what the cache will be."""
     device = runs.pick_device(job.device)
-    # TF32 rounds a convolution's inputs to 10 bits, which float32 targets should not inherit
-    torch.backends.cudnn.allow_tf32 = job.amp != "none"
     clips = {c.key: c for c in find_clips(job.data, "train", length=job.frames)}
-    teacher, facts = load_network(job.teacher, job.weights, degradation(job.degradation).phase)
-    _check_teacher(teacher, facts, job)
+    phase = degradation(job.degradation or "bd").phase
+    teacher, facts = load_network(job.teacher, job.weights, phase)
+    check_teacher(teacher, facts)
+    name = checkpoints.trained_for(facts, job.degradation)
     teacher.to(device).eval()
     first = read_frames(next(iter(clips.values()))).hr
     views, (height, width), viewed = _views(job, list(clips), first)
-    lr = view_pair(first, views[0], job.degradation)[1].to(device)
+    lr = view_pair(first, views[0], name)[1].to(device)
     if cache.ENCODINGS[job.encoding].stored == "trunk" and any(
         side % (4 * teacher.multiple) for side in (height, width)
     ):
@@ -129,7 +133,7 @@ def prepare(job: Extraction) -> Prepared:
     corner = teacher_features(teacher, lr[..., :16, :16], device, "none")
     manifest = cache.Manifest(
         made_by={
-            "degradation": job.degradation,  # before the teacher, whose phase follows from it
+            "degradation": name,  # before the teacher, whose phase follows from it
             "teacher": facts["network"],
             "teacher_sha256": facts["sha256"],
             "lr_8bit": True,
@@ -147,7 +151,7 @@ def prepare(job: Extraction) -> Prepared:
         encoding=job.encoding,
         notes={"torch": torch.__version__, "device": str(device), "data": str(job.data)},
     )
-    return Prepared(teacher, device, clips, views, manifest, lr)
+    return Prepared(teacher, device, clips, views, manifest, (first.shape[-2], first.shape[-1]), lr)
 
 
 def _views(
@@ -156,6 +160,11 @@ def _views(
     """Every view of the cache, the size of its maps, and what of it belongs to its identity."""
     height, width = first.shape[-2:]
     if job.views == "baked":
+        if job.baked < 1 or job.patch < 16 or job.patch % 16:
+            raise ValueError(
+                f"baked views need at least 1 crop whose side is a multiple of 16, got "
+                f"--baked {job.baked} --patch {job.patch}"
+            )
         views = baked_views(clips, job.seed, job.baked, job.patch, height, width)
         identity: dict[str, str | int] = {"views": "baked", "baked": job.baked, "patch": job.patch}
         return views, (job.patch, job.patch), identity
@@ -170,17 +179,6 @@ def _torchrun_part() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _check_teacher(teacher: Network, facts: dict[str, Any], job: Extraction) -> None:
-    if teacher.f_sr_channels != 64 or teacher.scale != 4:
-        raise ValueError(f"{facts['network']} has no 64-channel F^SR at 4 times the LR size")
-    trained_for = facts["degradation"]
-    if trained_for and trained_for != job.degradation:
-        raise ValueError(
-            f"teacher {job.weights} was trained for degradation {trained_for!r}, but "
-            f"--degradation {job.degradation!r} was asked for; change one of them"
-        )
-
-
 def _fill(writer: cache.Writer, ready: Prepared, job: Extraction, views: list[View]) -> None:
     """Commit what is missing; writing and reading overlap with the teacher, one clip each."""
     missing = [v for v in views if str(v) not in writer.committed]
@@ -188,7 +186,7 @@ def _fill(writer: cache.Writer, ready: Prepared, job: Extraction, views: list[Vi
     bar = tqdm(total=len(views), initial=done, unit="clip", desc="extract-teacher", disable=None)
     with ThreadPoolExecutor(1) as writing, ThreadPoolExecutor(1) as reading:
         pending: deque[Future[None]] = deque()
-        for view, (lr, crc32) in _read_ahead(reading, missing, ready, job):
+        for view, (lr, crc32) in _read_ahead(reading, missing, ready):
             features = teacher_features(ready.teacher, lr.to(ready.device), ready.device, job.amp)
             arrays = stored_arrays(features, view, writer.manifest.given)
             extra = {"source_crc32": crc32}
@@ -202,12 +200,12 @@ def _fill(writer: cache.Writer, ready: Prepared, job: Extraction, views: list[Vi
 
 
 def _read_ahead(
-    reading: ThreadPoolExecutor, views: list[View], ready: Prepared, job: Extraction
+    reading: ThreadPoolExecutor, views: list[View], ready: Prepared
 ) -> Iterator[tuple[View, tuple[Tensor, int]]]:
     """Each view with its LR clip and the crc32 of its source; the next is read meanwhile."""
     ahead: deque[tuple[View, Future[tuple[Tensor, int]]]] = deque()
     for view in views:
-        ahead.append((view, reading.submit(_read_lr, ready, view, job)))
+        ahead.append((view, reading.submit(_read_lr, ready, view)))
         if len(ahead) > 1:
             oldest, future = ahead.popleft()
             yield oldest, future.result()
@@ -215,16 +213,15 @@ def _read_ahead(
         yield oldest, future.result()
 
 
-def _read_lr(ready: Prepared, view: View, job: Extraction) -> tuple[Tensor, int]:
+def _read_lr(ready: Prepared, view: View) -> tuple[Tensor, int]:
     frames = read_frames(ready.clips[view.clip])
-    manifest = ready.manifest
-    if not view.crop and frames.hr.shape[-2:] != (manifest.height, manifest.width):
+    if tuple(frames.hr.shape[-2:]) != ready.size:
         raise ValueError(
             f"clip {view.clip} is {frames.hr.shape[-1]} x {frames.hr.shape[-2]}, but this cache "
-            f"began with {manifest.width} x {manifest.height}; one cache holds clips of one size, "
-            "so extract the others from a data folder of their own to a second cache"
+            f"began with {ready.size[1]} x {ready.size[0]}; one cache holds clips of one size, so "
+            "extract the others from a data folder of their own to a second cache"
         )
-    return view_pair(frames.hr, view, job.degradation)[1], frames.crc32
+    return view_pair(frames.hr, view, str(ready.manifest.made_by["degradation"]))[1], frames.crc32
 
 
 @torch.inference_mode()

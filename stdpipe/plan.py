@@ -27,11 +27,13 @@ def plan(job: Extraction) -> dict[str, Any]:
     features, seconds = _time_teacher(ready, job)
     entries = len(ready.views)
     free = shutil.disk_usage(_existing(cache.layout.local_path(job.cache))).free
-    encodings = {
-        name: _cost(name, ready, features, job, entries)
-        for name in cache.ENCODINGS
-        if ready.teacher.tail or not name.startswith("trunk")
-    }
+    encodings = {}
+    for name in cache.ENCODINGS:
+        try:
+            encodings[name] = _cost(name, ready, features, job, entries)
+        except ValueError:  # it has no trunk, or its values overflow float16
+            if name == job.encoding:
+                raise
     return {
         "entries": entries,
         "teacher": ready.manifest.made_by["teacher"],

@@ -133,8 +133,11 @@ def learning_rate(step: int, options: Training) -> float:
 
 def pick_device(name: str) -> torch.device:
     """ "auto" is CUDA where there is one, else CPU; ValueError where the named one is missing."""
+    # float32 means float32 in every stage: TF32 would round a convolution's inputs to 10 bits
+    torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        rank = os.environ.get("LOCAL_RANK", "0")  # torchrun's, one GPU each
+        return torch.device(f"cuda:{rank}" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -194,7 +197,9 @@ class Metrics:
         self.path = out / "metrics.jsonl"
         lines = self.path.read_text().splitlines() if self.path.exists() else []
         kept = [line for line in lines if _step_of(line) <= resume_step]
-        self.path.write_text("".join(line + "\n" for line in kept))  # later steps are run again
+        aside = out / "metrics.jsonl.partial"
+        aside.write_text("".join(line + "\n" for line in kept))  # later steps are run again
+        aside.replace(self.path)
         self.board = _tensorboard(out)
         self.last: dict[str, float] = {}
         self._begin()
@@ -252,7 +257,8 @@ def _tensorboard(out: Path):  # type: ignore[no-untyped-def]
 def save_checkpoint(out: Path, step: int, **parts: Any) -> None:
     """checkpoint.pt: `step` finished steps and each part's state_dict (or plain value)."""
     states = {k: v.state_dict() if hasattr(v, "state_dict") else v for k, v in parts.items()}
-    save_atomically(out / "checkpoint.pt", {"step": step, **states})
+    rng = torch.get_rng_state()  # for networks with dropout
+    save_atomically(out / "checkpoint.pt", {"step": step, "rng": rng, **states})
 
 
 def load_checkpoint(out: Path) -> dict[str, Any] | None:
@@ -266,6 +272,7 @@ def load_checkpoint(out: Path) -> dict[str, Any] | None:
         raise ValueError(
             f"{path} is damaged; restore it, or remove it to begin this run anew"
         ) from None
+    torch.set_rng_state(content["rng"])
     return content
 
 

@@ -23,6 +23,12 @@ from stdpipe.models.base import SCALE, Features, Network
 Arrays = dict[str, NDArray[np.float32]]
 
 
+def check_teacher(teacher: Network, facts: dict[str, Any]) -> None:
+    """Raise ValueError for a network whose F^SR no student here could match."""
+    if teacher.f_sr_channels != 64 or teacher.scale != 4:
+        raise ValueError(f"{facts['network']} has no 64-channel F^SR at 4 times the LR size")
+
+
 def stored_arrays(features: Features, view: View, given: tuple[str, ...]) -> Arrays:
     """What the cache keeps of one clip: the arrays named `given`, float32, of T frames.
 
@@ -159,7 +165,7 @@ def _dequantised(batch: Mapping[str, Tensor], name: str) -> Tensor:
 def load_tail(network: str, tail: Arrays, device: torch.device) -> Network:
     """A network with its tail's parameters alone: `upsample` runs, nothing else takes memory."""
     with torch.device("meta"):
-        net = zoo.parse(network).build()
+        net = zoo.parse_trusted(network, "the cache").build()
     state = {name: torch.from_numpy(value).to(device) for name, value in tail.items()}
     wanted = {k for k in net.state_dict() if k.split(".")[0] in net.tail}
     if wanted != state.keys():
@@ -210,7 +216,7 @@ def encoding_error(
 def _there_and_back(values: NDArray[np.float32], dtype: str) -> NDArray[np.float32]:
     if dtype == "int8":
         return cache.dequantise(*cache.quantise(values))
-    return values.astype(dtype).astype(np.float32)
+    return cache.encode(values, dtype).astype(np.float32)
 
 
 def _relative_rmse(a: Tensor, b: Tensor) -> float:

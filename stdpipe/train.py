@@ -5,6 +5,7 @@ Axes: B batch, T frames of a clip, H W HR size.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ from stdpipe.config import StudentTraining
 from stdpipe.data.clips import Stream
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import find_clips
-from stdpipe.data.views import View, full_views
+from stdpipe.data.views import NUM_ORIENTATIONS, View, full_views
 from stdpipe.distill.std import Weights, scheme_weights, std_loss
 from stdpipe.distill.time import CollapseGuard
 from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import Network
 from stdpipe.models.convlstm import ConvLSTM
-from stdpipe.targets import CachedTargets, Decoder, LiveTeacher
+from stdpipe.targets import CachedTargets, Decoder, LiveTeacher, check_teacher
 
 LOG = logging.getLogger(__name__)
 
@@ -37,7 +38,8 @@ class StudentRun:
     student: str
     out: Path
     cache: str | None = None
-    """None is enough for scheme "none"."""
+    """None is enough for scheme "none", which then sees every orientation of a clip. To compare it
+    with a distilled student, give both the cache: they see the same clips in the same order."""
     degradation: str | None = None
     """None takes the cache's, or `bd` without a cache."""
     teacher_weights: Path | None = None
@@ -60,7 +62,7 @@ def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
     _check_student(student, str(spec))
     memory = ConvLSTM()  # built after the student, whose weights are then the same in every scheme
     live = run.live_teacher
-    targets, decode = _targets(run, options, reader, device)
+    targets, decode = _targets(run, options, reader, str(name), device)
     stream = _stream(run, options, reader, str(name), targets)
     facts = {
         "network": str(spec),
@@ -73,8 +75,16 @@ def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
     }
     weights = run.out / "weights.pt"
     with runs.open_run(run.out, facts, options):
-        last = _fit(student.to(device), memory.to(device), stream, decode, run.out, options, device)
-        checkpoints.save_network(weights, student, str(spec), str(name))
+        last = _fit(
+            student.to(device),
+            memory.to(device),
+            stream,
+            decode,
+            lambda: checkpoints.save_network(weights, student, str(spec), str(name)),
+            run.out,
+            options,
+            device,
+        )
     return {
         "weights": str(weights),
         "network": str(spec),
@@ -112,14 +122,20 @@ def _check_student(student: Network, name: str) -> None:
 
 
 def _targets(
-    run: StudentRun, options: StudentTraining, reader: cache.Reader | None, device: torch.device
+    run: StudentRun,
+    options: StudentTraining,
+    reader: cache.Reader | None,
+    degradation_name: str,
+    device: torch.device,
 ) -> tuple[CachedTargets | None, Decode | None]:
     """What workers read, and what the device makes of it; nothing where the scheme needs none."""
     names = needed_targets(options)
     if not names:
         return None, None
     if run.live_teacher:
-        teacher, _ = checkpoints.load_network(None, run.live_teacher)
+        teacher, facts = checkpoints.load_network(None, run.live_teacher)
+        check_teacher(teacher, facts)
+        checkpoints.trained_for(facts, degradation_name)
         return None, LiveTeacher(teacher, device, options.amp)
     assert reader is not None
     for name in names:
@@ -141,7 +157,7 @@ def _stream(
 ) -> Stream:
     clips = {c.key: c for c in find_clips(run.data, "train", length=run.frames)}
     if reader is None:
-        views = full_views(list(clips), options.seed, 1)
+        views = full_views(list(clips), options.seed, NUM_ORIENTATIONS)
     else:
         views = [View.parse(entry) for entry in reader.manifest.entries]
         _check_clip_list(run, clips.keys(), {v.clip for v in views})
@@ -175,6 +191,7 @@ def _fit(
     memory: ConvLSTM,
     stream: Stream,
     decode: Decode | None,
+    save_weights: Callable[[], None],
     out: Path,
     options: StudentTraining,
     device: torch.device,
@@ -217,6 +234,7 @@ def _fit(
             runs.save_checkpoint(
                 out, done, student=student, memory=memory, stepper=stepper, frozen=guard.frozen
             )
+            save_weights()
     bar.close()
     return metrics.last
 

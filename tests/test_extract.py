@@ -157,10 +157,26 @@ def test_a_teacher_for_another_degradation_is_refused(
 
     net, facts = load_network("edvr:num_feat=8,deformable_groups=2", "random:1")
     save_network(tmp_path / "t.pt", net, facts["network"], "bi")
-    told = refused(
+    command = [
         "extract-teacher", "--data", tiny, "--weights", tmp_path / "t.pt", "--cache", tmp_path / "c"
-    )
+    ]  # fmt: skip
+    told = refused(*command, "--degradation", "bd")
     assert "was trained for degradation 'bi', but --degradation 'bd' was asked for" in told
+    assert not (tmp_path / "c").exists()
+
+
+def test_weights_that_do_not_say_their_degradation_need_it_named(
+    tmp_path: Path, tiny: Path, refused: Command
+) -> None:
+    """A published checkpoint: the wrong degradation would cost days of the teacher, and 7 dB."""
+    name = "edvr:num_feat=8,deformable_groups=2"
+    net, _ = load_network(name, "random:1")
+    torch.save({"params": net.state_dict()}, tmp_path / "t.pth")
+    told = refused(
+        "extract-teacher", "--data", tiny, "--teacher", name, "--weights", tmp_path / "t.pth",
+        "--cache", tmp_path / "c",
+    )  # fmt: skip
+    assert "does not say which degradation it was trained for" in told
     assert not (tmp_path / "c").exists()
 
 

@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,27 @@ def load_network(
     return net, {**facts, "degradation": header.get("degradation")}
 
 
+def trained_for(facts: Mapping[str, Any], asked: str | None) -> str:
+    """The degradation to use with a network: the one asked for, or its weights'.
+
+    Raises ValueError where the two differ, or where neither is known: published EDVR checkpoints do
+    not say that they are for `bi`, and the wrong one costs about 7 dB.
+    """
+    known = facts["degradation"]
+    if asked and known and asked != known:
+        raise ValueError(
+            f"{facts['weights']} was trained for degradation {known!r}, but --degradation "
+            f"{asked!r} was asked for; change one of them"
+        )
+    made_here = facts["weights"] is None or str(facts["weights"]).startswith("random:")
+    if not (asked or known or made_here):
+        raise ValueError(
+            f"{facts['weights']} does not say which degradation it was trained for: give "
+            "--degradation (published EDVR checkpoints are for bi)"
+        )
+    return asked or known or "bd"
+
+
 def _without_weights(name: str | None, phase: float | None) -> tuple[Network, dict[str, Any]]:
     if name is None:
         raise ValueError("name a network, or give a weights file that stdpipe wrote")
@@ -69,10 +91,12 @@ def _agree(name: str | None, in_file: str | None, weights: str) -> zoo.Spec:
         if name is None:
             raise ValueError(f"{weights} does not say which network it is for; name one")
         return zoo.parse(name)
-    theirs = zoo.parse(in_file)
     if name is None:
-        return theirs
+        return zoo.parse_trusted(in_file, weights)
     mine = zoo.parse(name)
+    theirs = zoo.parse(in_file) if in_file.startswith(mine.name) else None
+    if theirs is None:
+        raise ValueError(f"{weights} holds {in_file}, but {mine} was asked for; change one of them")
     same_class = mine.name == theirs.name
     if not same_class or any(theirs.option(k) != v for k, v in mine.asked.items()):
         raise ValueError(f"{weights} holds {theirs}, but {mine} was asked for; change one of them")

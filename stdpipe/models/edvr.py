@@ -2,7 +2,8 @@
 Networks", CVPRW 2019. Parameter names are BasicSR's, so that its published checkpoints load.
 
 7 frames, 180 x 120 LR: M 3,316,515 parameters, 0.237 TMAC; L 20,699,363 parameters, 0.985 TMAC
-(0.933 without the sampling of its deformable convolutions), one window at a time.
+(0.933 without its deformable convolutions' own), as published, one window at a time. Here L takes
+0.940, since the reference's half of each first offset convolution runs once.
 Axes: B batch, T frames of a clip, N neighbours, C = num_feat, h w LR size.
 A pyramid is [L1, L2, L3], at h, h/2 and h/4.
 """

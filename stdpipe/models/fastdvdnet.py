@@ -54,9 +54,8 @@ class DenoisingBlock(nn.Module):
         )
         self.up1 = _up(128, 64, norm)
         self.up0 = _up(64, 32, norm)
-        self.out = nn.Sequential(
-            _conv(32, 32, norm), nn.Conv2d(32, channels_out, 3, padding=1, bias=False)
-        )
+        last = nn.Conv2d(32, channels_out, 3, padding=1, bias=False)
+        self.out = nn.Sequential(_conv(32, 32, norm), last)
         self.residual = channels_out == 3
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -67,7 +66,7 @@ class DenoisingBlock(nn.Module):
             # Nothing normalises here: frames that begin as noise would reach the last stage as
             # noise, and Adam would silence the network before it learns. Begin near the identity.
             with torch.no_grad():
-                self.out[1].weight.mul_(0.1)
+                last.weight.mul_(0.1)
 
     def forward(self, triplet: Tensor) -> Tensor:
         """(B, 9, h, w), three RGB frames in order -> (B, channels_out, h, w)."""

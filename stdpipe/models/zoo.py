@@ -79,6 +79,13 @@ def parse(text: str) -> Spec:
     return Spec(cls, canonical, _without_defaults(cls, typed), typed)
 
 
+def parse_trusted(text: str, source: str) -> Spec:
+    """A name that a file gives: importing a module that it names would run code, and is refused."""
+    if text.partition(":")[0] not in ZOO:
+        raise ValueError(f"{source} names the network {text!r}; name it yourself to import it")
+    return parse(text)
+
+
 def _options(text: str, rest: str) -> dict[str, Any]:
     options = {}
     for item in filter(None, rest.split(",")):
