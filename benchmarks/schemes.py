@@ -1,6 +1,6 @@
 """What do none, sd, td and std give one student, at the same seed and steps, from one cache?
 
-python benchmarks/schemes.py --data FOOTAGE --vid4 VID4/GT --out DIR [--steps 800] [--teacher] [--json]
+python benchmarks/schemes.py --data FOOTAGE --vid4 VID4/GT --out DIR [--steps N] [--json]
 Extracts every training clip, trains the quarter-size FastDVDnet four times, and evaluates all of
 them and bicubic on the data's test list and on Vid4, degradation bd. Give the same
 command again to resume. The figures are PSNR in dB on luma, protocol vid4.

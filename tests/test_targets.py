@@ -1,5 +1,6 @@
 """Cached targets equal the teacher's own, in every encoding, orientation and crop."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -185,3 +186,35 @@ def test_a_trunk_needs_a_teacher_that_has_one(data, tmp_path):
 
     with pytest.raises(ValueError, match="has no trunk"):
         tail_of(Network())
+
+
+def test_a_trunk_of_padded_frames_is_refused(weights, tmp_path):
+    """The teacher upsamples its padding too, which a cache of the cropped trunk lacks."""
+    folder = tmp_path / "data/clip"
+    folder.mkdir(parents=True)
+    for t in range(7):
+        Image.new("RGB", (44, 40), (t, 2, 3)).save(folder / f"{t}.png")
+    job = Extraction(tmp_path / "data", str(tmp_path / "c"), weights=str(weights))
+    with pytest.raises(ValueError, match=r"multiples of 16 .* got 44 x 40"):
+        extract_teacher(dataclasses.replace(job, encoding="trunk-int8"))
+    extract_teacher(dataclasses.replace(job, encoding="int8"))
+
+
+@pytest.mark.parametrize("options", [{"patch": 30}, {"patch": 0}, {"baked": 0}])
+def test_baked_views_that_make_no_sense(options, weights, data, tmp_path):
+    job = Extraction(data, str(tmp_path / "c"), weights=str(weights), views="baked", **options)
+    with pytest.raises(ValueError, match="baked views need at least 1 crop"):
+        extract_teacher(job)
+
+
+def test_a_finite_average_beside_a_perfect_clip():
+    """Black clips lie in Vimeo90K's test set; they are named, and the others are averaged."""
+    from stdpipe.evaluate import _averages
+
+    frames = {
+        "black": {"psnr_y": [float("inf")] * 2, "ssim_y": [1.0, 1.0]},
+        "real": {"psnr_y": [30.0, 32.0], "ssim_y": [0.8, 0.9]},
+    }
+    found = _averages(frames)
+    assert found["average"]["psnr_y"] == 31.0
+    assert found["excluded"] == ["black"]

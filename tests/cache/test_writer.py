@@ -233,3 +233,15 @@ def test_other_errors_are_not_called_a_full_disk(tmp_path, manifest, arrays, mon
         with pytest.raises(OSError, match="Input/output error"):
             write(writer, arrays, manifest.entries)
         assert not writer.committed
+
+
+def test_shares_of_another_number_are_refused_while_one_is_at_work(tmp_path, manifest, arrays):
+    """0 of 2 and 0 of 3 overlap: both would write the same entries."""
+    with (
+        open_writer(tmp_path / "c", manifest, "0-of-2"),
+        open_writer(tmp_path / "c", manifest, "1-of-2"),
+        pytest.raises(CacheError, match=r"'.-of-2' is at work .* overlaps that of '0-of-3'"),
+    ):
+        open_writer(tmp_path / "c", manifest, "0-of-3")
+    with open_writer(tmp_path / "c", manifest, "0-of-3"):
+        pass

@@ -79,3 +79,14 @@ def test_a_crash_while_saving_leaves_the_old_file(
     with pytest.raises(OSError, match="no space"):
         save_atomically(path, {"step": 2})
     assert torch.load(path, weights_only=True) == {"step": 1}
+
+
+def test_a_file_that_names_a_module_imports_nothing(tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """Only a name given by the user is imported: a checkpoint must not run code."""
+    (tmp_path / "evil.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.chdir(tmp_path)
+    torch.save({"network": "evil:X", "params": {"w": torch.zeros(1)}}, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match="names the network 'evil:X'; name it yourself"):
+        load_network(None, str(tmp_path / "w.pt"))
+    with pytest.raises(ValueError, match="holds evil:X, but edvr was asked for"):
+        load_network("edvr", str(tmp_path / "w.pt"))
