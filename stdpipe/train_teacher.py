@@ -4,6 +4,7 @@ setup -> train -> save. With tsa_steps, EDVR's second phase: start from a networ
 (--init), train the fusion alone first, then everything.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,14 @@ def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
     }
     weights = run.out / "weights.pt"
     with runs.open_run(run.out, facts, options):
-        last = _fit(net, stream, run.out, options, device)
-        checkpoints.save_network(weights, net, str(spec), run.degradation)
+        last = _fit(
+            net,
+            stream,
+            lambda: checkpoints.save_network(weights, net, str(spec), run.degradation),
+            run.out,
+            options,
+            device,
+        )
     return {"weights": str(weights), "network": str(spec), "steps": options.steps, "loss": last}
 
 
@@ -105,7 +112,12 @@ def _start_from(net: Network, init: Path, fusion_may_be_fresh: bool) -> None:
 
 
 def _fit(
-    net: Network, stream: Stream, out: Path, options: TeacherTraining, device: torch.device
+    net: Network,
+    stream: Stream,
+    save_weights: Callable[[], None],
+    out: Path,
+    options: TeacherTraining,
+    device: torch.device,
 ) -> float | None:
     stepper = runs.Stepper(list(net.parameters()), options, device)
     start = _resume(out, net, stepper)
@@ -131,6 +143,7 @@ def _fit(
             bar.set_postfix(metrics.log(done, lr=stepper.lr), loss=f"{metrics.last['loss']:.5f}")
         if done % options.save_every == 0 or done == options.steps:
             runs.save_checkpoint(out, done, net=net, stepper=stepper)
+            save_weights()
     bar.close()
     return metrics.last.get("loss")
 

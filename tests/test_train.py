@@ -177,7 +177,6 @@ def test_a_stopped_run_goes_on_bit_for_bit(
                 *train(tmp_path / "parts", tiny, *more, steps=4, warmup_steps=2), code=130
             )
             assert "the same command goes on from there" in told
-        assert not (tmp_path / "parts" / "weights.pt").exists()
     stdpipe(*train(tmp_path / "parts", tiny, *more, steps=4, warmup_steps=2))
     assert same(tmp_path / "whole", tmp_path / "parts")
     losses = [[line["loss"] for line in lines(tmp_path / run)] for run in ("whole", "parts")]
@@ -248,7 +247,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert "loss, rec is not finite at step 1" in told
     saved = torch.load(tmp_path / "nan-step-1.pt", weights_only=True)
     assert saved["hr"].shape == (2, 7, 3, 32, 32)
-    assert not (tmp_path / "weights.pt").exists()
 
 
 def test_other_frames_than_the_caches_are_refused(
