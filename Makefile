@@ -3,12 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check pytest clean
+.PHONY: demo test test-all check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/stdpipe demo --out demo
 
-test: check pytest
+test: check
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --durations=5 -m "not slow"
+
+# The slow ones too: every Vid4 frame, a built wheel, the whole demo.
+test-all: check
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --durations=10
 
 # Format, lint, and types of what ships: mypy sees the installed layout, where cache/ is stdpipe.cache.
 check: $(VENV)/.test
@@ -17,9 +22,6 @@ check: $(VENV)/.test
 	rm -rf build/typed
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/typed .
 	cd build/typed && ../../$(BIN)/python -m mypy --config-file ../../setup.cfg -p stdpipe
-
-pytest: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 --durations=10
 
 $(VENV)/bin/python:
 	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), 'stdpipe needs Python 3.11 or newer'"

@@ -82,7 +82,9 @@ def parse(text: str) -> Spec:
 def parse_trusted(text: str, source: str) -> Spec:
     """A name that a file gives: importing a module that it names would run code, and is refused."""
     if text.partition(":")[0] not in ZOO:
-        raise ValueError(f"{source} names the network {text!r}; name it yourself to import it")
+        raise ValueError(
+            f"{source} names the network {text!r}; name it on the command line to import it"
+        )
     return parse(text)
 
 

@@ -67,5 +67,6 @@ def test_a_users_own_network(tmp_path: Path, tiny: Path, extract: Command, train
     name = "pack.mine:Small"
     student = script(*train("run", tiny, "--scheme", "none", "--student", name), cwd=tmp_path)
     assert student["network"] == f"{name}:phase=0.0"
-    found = script("evaluate", "--data", tiny, "--weights", "run/weights.pt", cwd=tmp_path)
+    measure = ("evaluate", "--data", tiny, "--weights", "run/weights.pt")
+    found = script(*measure, "--model", name, cwd=tmp_path)  # a file's word alone imports nothing
     assert found["model"] == student["network"]
