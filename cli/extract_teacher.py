@@ -121,7 +121,10 @@ def extract_teacher(as_json: bool, plan: bool, **options: Any) -> None:
         _print_plan(Extraction(**options), as_json)
         return
     result = extract_teacher(Extraction(**options))
-    told = f"{result['entries']} clips, {result['bytes'] / 1e6:,.1f} MB in {result['cache']}"
+    told = (
+        f"{result['entries']} clips of {result['teacher']} as {result['encoding']}, "
+        f"{result['bytes'] / 1e6:,.1f} MB in {result['cache']}"
+    )
     if result["missing"]:
         told += f"; {result['missing']} are left to other parts, the cache is not complete yet"
     report(result, as_json, told)

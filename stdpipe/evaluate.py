@@ -206,12 +206,18 @@ def _write(out: Path, result: Mapping[str, Any], frames: Mapping[str, Any]) -> N
             rows.writerows([key, *values] for values in zip(*columns, strict=True))
 
 
+def _mismatch(result: Mapping[str, Any]) -> list[str]:
+    trained, measured = result["trained_for"], result["degradation"]["name"]
+    return [] if trained in (None, measured) else [f"WARNING: it was trained for {trained}"]
+
+
 def table(result: Mapping[str, Any]) -> str:
     """A Markdown table of one result, with the rules it was measured by."""
     lines = [
         f"{result['model']} on {result['data']}",
         f"degradation {result['degradation']['name']}: {result['degradation']['text']}",
         f"protocol {result['protocol']['name']}: {result['protocol']['text']}",
+        *_mismatch(result),
         "",
         "| clip | PSNR Y (dB) | SSIM Y |",
         "| --- | ---: | ---: |",

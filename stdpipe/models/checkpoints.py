@@ -112,6 +112,8 @@ def read_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
     content = _load(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary of weights")
+    if "stepper" in content:
+        raise ValueError(f"{path} is a training checkpoint: take the weights.pt beside it")
     nested = [content[k] for k in ("params_ema", "params", "state_dict") if k in content]
     inner = nested[0] if nested else content
     if not isinstance(inner, dict) or not any(isinstance(v, Tensor) for v in inner.values()):
@@ -136,8 +138,8 @@ def _load(path: Path) -> Any:
         raise ValueError(
             f"{path} would run code on loading and is refused: it asks for {asked[1]}"
         ) from None
-    except Exception as error:  # damage inside a pickle can raise anything
-        raise ValueError(f"{path} is no checkpoint, or a truncated one: {_first(error)}") from None
+    except Exception:  # damage inside a pickle can raise anything
+        raise ValueError(f"{path} is no checkpoint, or a truncated one") from None
 
 
 def save_network(path: Path, net: nn.Module, network: str, degradation: str | None) -> None:
@@ -175,7 +177,3 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _first(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
