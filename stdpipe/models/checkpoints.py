@@ -27,11 +27,11 @@ def load_network(
     """Build a network and fill it; returns it with facts: network, weights, sha256, degradation.
 
     name: zoo name, or None where the file says it. weights: a file, "random:SEED", or None for a
-    network without parameters. phase: that of the degradation at hand, taken where neither name nor
-    file decides. Raises ValueError or OSError in one line.
+    network without parameters. phase: the degradation's, for random weights whose name
+    does not give one. Raises ValueError or OSError in one line.
     """
     if weights is None:
-        return _without_weights(name, phase)
+        return _without_weights(name)
     if weights.startswith("random:"):
         return _random(name, weights, phase)
     state, header = read_checkpoint(Path(weights))
@@ -63,7 +63,7 @@ def trained_for(facts: Mapping[str, Any], asked: str | None) -> str:
     return asked or known or "bd"
 
 
-def _without_weights(name: str | None, phase: float | None) -> tuple[Network, dict[str, Any]]:
+def _without_weights(name: str | None) -> tuple[Network, dict[str, Any]]:
     if name is None:
         raise ValueError("name a network, or give a weights file that stdpipe wrote")
     spec = zoo.parse(name)
@@ -94,7 +94,7 @@ def _agree(name: str | None, in_file: str | None, weights: str) -> zoo.Spec:
     if name is None:
         return zoo.parse_trusted(in_file, weights)
     mine = zoo.parse(name)
-    theirs = zoo.parse(in_file) if in_file.startswith(mine.name) else None
+    theirs = zoo.parse(in_file) if f"{in_file}:".startswith(f"{mine.name}:") else None
     if theirs is None:
         raise ValueError(f"{weights} holds {in_file}, but {mine} was asked for; change one of them")
     same_class = mine.name == theirs.name
