@@ -4,9 +4,11 @@ phase: LR sample j sits at HR pixel 4j + phase. Half-pixel centres (MATLAB, torc
 Every function returns a float64 tensor and is cached, since clips of a data set share their size.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 SCALE = 4
@@ -19,6 +21,41 @@ def apply(rows: Tensor, columns: Tensor, x: Tensor) -> Tensor:
     # autocast would round an image to half precision here, and F.interpolate's not
     with torch.autocast(x.device.type, enabled=False):
         return rows @ x @ columns.T
+
+
+def up(x: Tensor, matrix: Callable[[int, float], Tensor], border: str, phase: float) -> Tensor:
+    """What matrix(h), matrix(w) do by `apply`, as one small convolution: (..., C, h, w) -> 4h, 4w.
+
+    matrix is linear_up ("replicate") or cubic_up ("symmetric"). For networks: it costs the same for
+    a pixel of any frame, needs no float64 on a phone, and torch.export keeps its size free.
+    """
+    if not -1 < phase <= 4:
+        raise ValueError(f"phase {phase} is none: LR sample j sits at HR pixel 4j + phase, 0 to 3")
+    reach = 2  # every row of the matrix but a border's is one of these four, shifted
+    taps = matrix(2 * reach + 1, phase)[SCALE * reach : SCALE * (reach + 1)]
+    kernel = torch.einsum("ri,sj->rsij", taps, taps).flatten(0, 1)[:, None].to(x)
+    padded = x
+    for dim in (-2, -1):
+        index = _around(x.shape[dim], reach, border)
+        padded = padded.index_select(dim, index.to(x.device))
+    out = F.pixel_shuffle(_in_full_precision(padded.flatten(0, -3)[:, None], kernel), SCALE)
+    return out[:, 0].unflatten(0, x.shape[:-2])  # type: ignore[no-any-return]
+
+
+def _around(size: int, reach: int, border: str) -> Tensor:
+    """Indices of a line with `reach` (1 or 2) more on both sides; `_inside` in ONNX's operators."""
+    index = torch.arange(-reach, size + reach)
+    if border == "symmetric":
+        index = torch.maximum(index, -1 - index)
+        index = torch.minimum(index, 2 * size - 1 - index)
+    return index.clamp(0, size - 1)  # a single pixel folds twice
+
+
+def _in_full_precision(x: Tensor, kernel: Tensor) -> Tensor:
+    if not torch.amp.is_autocast_available(x.device.type):  # e.g. meta
+        return F.conv2d(x, kernel)
+    with torch.autocast(x.device.type, enabled=False):
+        return F.conv2d(x, kernel)
 
 
 @lru_cache(maxsize=64)

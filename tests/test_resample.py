@@ -129,6 +129,31 @@ def test_bilinear_base_at_the_usual_phase_is_torchs() -> None:
     torch.testing.assert_close(bilinear_base(x, 1.5), by_matrix, rtol=0, atol=1e-6)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 12),
+    st.integers(1, 12),
+    st.sampled_from([(resample.linear_up, "replicate"), (resample.cubic_up, "symmetric")]),
+    st.sampled_from([-0.5, 0.0, 0.7, 1.5, 3.0, 4.0]),
+)
+def test_one_convolution_does_what_the_matrices_do(
+    height: int, width: int, kind: tuple[Callable[[int, float], Tensor], str], phase: float
+) -> None:
+    """Down to single pixels, whose borders fold twice; whatever axes lead."""
+    matrix, border = kind
+    x = torch.from_numpy(image(height, width)).expand(2, 3, -1, -1)
+    expected = resample.apply(matrix(height, phase), matrix(width, phase), x)
+    torch.testing.assert_close(resample.up(x, matrix, border, phase), expected)
+    torch.testing.assert_close(resample.up(x[0], matrix, border, phase), expected[0])
+
+
+@pytest.mark.parametrize("phase", [-1.0, 4.5])
+def test_phases_beyond_the_pixel_are_refused(phase: float) -> None:
+    """Their samples lie where four shifted rows do not reach."""
+    with pytest.raises(ValueError, match="LR sample j sits at HR pixel 4j"):
+        bilinear_base(torch.zeros(1, 3, 4, 4), phase)
+
+
 def test_a_base_keeps_its_precision_under_autocast() -> None:
     """Mixed precision must not round the image that the residual is added to."""
     x = torch.from_numpy(image(5, 7)).float().expand(1, 3, -1, -1)

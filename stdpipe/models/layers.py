@@ -55,5 +55,4 @@ def bilinear_base(centre: Tensor, phase: float) -> Tensor:
     """
     if phase == 1.5:
         return F.interpolate(centre, scale_factor=4, mode="bilinear", align_corners=False)
-    rows, columns = (resample.linear_up(size, phase).to(centre) for size in centre.shape[-2:])
-    return resample.apply(rows, columns, centre)
+    return resample.up(centre, resample.linear_up, "replicate", phase)
