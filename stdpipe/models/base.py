@@ -90,8 +90,16 @@ class Network(nn.Module):
         return _crop(Features(*(_unflatten(x, batch) for x in flat)), height, width, self.scale)
 
     def forward_clip(self, clip: Tensor, centres: Sequence[int] | None = None) -> Tensor:
-        """Super-resolve a clip: (B, T, 3, h, w) -> (B, N, 3, H, W), as `forward` on each window."""
-        return self.features_clip(clip, centres).sr
+        """Super-resolve a clip: (B, T, 3, h, w) -> (B, N, 3, H, W), as `forward` on each window.
+
+        Behind `fuse_clip` frame by frame: maps at HR size are what takes memory.
+        """
+        height, width = clip.shape[-2] * self.scale, clip.shape[-1] * self.scale
+        centres = range(clip.shape[1]) if centres is None else centres
+        clip = pad_to_multiple(clip, self.multiple)
+        f_lr = self.fuse_clip(clip, centres).unbind(1)
+        sr = [self._from_f_lr(x, clip[:, t]).sr for x, t in zip(f_lr, centres, strict=True)]
+        return torch.stack(sr, 1)[..., :height, :width]
 
     def _from_f_lr(self, f_lr: Tensor, centre: Tensor) -> Features:
         trunk = self.reconstruct(f_lr)
