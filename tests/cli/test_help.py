@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ ORDER = [
     "extract-teacher",
     "train-student",
     "evaluate",
+    "export",
     "train-teacher",
     "cache",
     "cache info",
@@ -59,14 +61,21 @@ def test_every_option_says_what_it_is() -> None:
                 assert parameter.help, f"{name} {parameter.name}"
 
 
+@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_examples_run(
-    tmp_path: Path, make_data: Command, stdpipe: Command, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    make_data: Command,
+    stdpipe: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    slow: bool,
 ) -> None:
-    """In one folder, one after the other, exactly as a newcomer would type them."""
+    """In one folder, one after the other, exactly as a newcomer would type them; if slow, all."""
     make_data(tmp_path / "DATA", clips=1)
     monkeypatch.chdir(tmp_path)
     known = dict(commands())
     for name in ORDER:
+        if name == "export" and not (slow and find_spec("onnxscript")):
+            continue  # it needs pip install 'stdpipe[export]'
         words = example(known[name])
         assert " ".join(words).startswith(name)
         stdpipe(*words)
@@ -103,5 +112,6 @@ def test_no_new_options() -> None:
         "--model", "--weights", "--degradation", "--protocol", "--out", "--teacher",
         "--teacher-weights", "--pictures", "--amp",
     }  # fmt: skip
+    assert found["export"] == {"--model", "--weights", "--out", "--format", "--json"}
     assert found["cache info"] == found["cache verify"] == {"path", "--json"}
     assert found["demo"] == {"--out", "--json"}

@@ -10,6 +10,7 @@ Command = Callable[..., Any]
 EXTRACT = ["extract-teacher", "--data", "nowhere", "--cache", "c"]
 STUDENT = ["train-student", "--data", "nowhere", "--student", "fastdvdnet", "--out", "run"]
 TEACHER = ["train-teacher", "--data", "nowhere", "--teacher", "edvr", "--out", "run"]
+EXPORT = ["export", "--model", "bicubic"]
 EVALUATE = ["evaluate", "--data", "nowhere", "--model", "bicubic"]
 
 
@@ -41,6 +42,10 @@ EVALUATE = ["evaluate", "--data", "nowhere", "--model", "bicubic"]
         ([*TEACHER, "--degradation", "b"], "did you mean 'bi'?"),
         ([*EVALUATE, "--protocol", "vid5"], "unknown protocol 'vid5'; did you mean 'vid4'?"),
         ([*EVALUATE, "--teacher", "EDVR"], "unknown network 'EDVR'"),
+        ([*EXPORT], "Missing option '--out'"),
+        ([*EXPORT, "--out", "n.onnx", "--format", "tflite"], "'tflite' is not one of"),
+        ([*EXPORT, "--out", "n.pt2"], "onnx writes a .onnx file, but --out is n.pt2"),
+        ([*EXPORT, "--out", "n", "--format", "torch"], "torch writes a .pt2 file, but --out is n"),
         ([*EVALUATE, "--model", "no.such:Net"], "cannot import network no.such:Net"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -1,0 +1,63 @@
+"""stdpipe export."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stdpipe.cli.common import Interrupted, json_option, known_network, plain_errors, report, usage
+
+
+@click.command()
+@click.option(
+    "--model",
+    metavar="NAME",
+    callback=known_network,
+    help="E.g. fastdvdnet; weights by stdpipe say it themselves.",
+)
+@click.option("--weights", metavar="FILE", help="Checkpoint, or random:SEED for a test.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="A .onnx or a .pt2 file."
+)
+@click.option(
+    "--format",
+    default="onnx",
+    show_default=True,
+    type=click.Choice(["onnx", "torch"]),
+    help="onnx needs stdpipe[export]; torch is a program of torch.export, for .pt2.",
+)
+@json_option
+@plain_errors
+def export(as_json: bool, **options: Any) -> None:
+    """Write a network as one file that runs without stdpipe, at any frame size.
+
+    It takes a window (batch, frames, 3, height, width), RGB in [0, 1], edges of a clip repeated,
+    and gives its centre frame four times as large. Before it gets its name, the file is compared
+    with the network at three sizes.
+
+    \b
+    Example:
+      stdpipe export --weights runs/std/weights.pt --out student.onnx
+    """
+    from stdpipe.export import Export, export
+
+    job = usage(lambda: Export(**options))
+    try:
+        result = export(job)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; nothing was written") from None
+    report(result, as_json, _text(result))
+
+
+def _text(result: dict[str, Any]) -> str:
+    opset = f", opset {result['opset']}" if result["opset"] else ""
+    lines = [
+        f"{result['model']}, {result['parameters']:,} parameters, as {result['out']}: "
+        f"{result['bytes'] / 1e6:,.2f} MB{opset}; a window is {result['window']} frames"
+    ]
+    if checked := result["checked"]:
+        sizes = ", ".join(f"{width}x{height}" for height, width in checked["sizes"])
+        lines.append(
+            f"{checked['by']} differs by at most {checked['largest_difference']:.1e} at {sizes}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,223 @@
+"""A network as one file that needs no stdpipe: ONNX, or a program of torch.export.
+
+setup -> trace with free batch, height and width -> write aside -> compare with the network at three
+sizes -> rename. The graph takes a window (B, 2k+1, 3, h, w), float32 RGB in [0, 1], and gives sr
+(B, 3, 4h, 4w), unclipped; padding to `multiple` and cutting it off again are part of it.
+"""
+
+import importlib.metadata
+import importlib.util
+import io
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from stdpipe.models.base import Network, count_parameters
+from stdpipe.models.checkpoints import load_network
+
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+TOLERANCE = 1e-4  # largest difference from the network, for images in [0, 1]
+FREE_AXES = {0: "batch", 3: "height", 4: "width"}
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Export:
+    """What to export, and as what."""
+
+    out: Path
+    model: str | None = None
+    """Network's name; None where the weights file says it."""
+    weights: str | None = None
+    format: str = "onnx"
+
+    def __post_init__(self) -> None:
+        if self.out.suffix != SUFFIXES[self.format]:
+            raise ValueError(
+                f"--format {self.format} writes a {SUFFIXES[self.format]} file, but --out is "
+                f"{self.out}; change one of them"
+            )
+
+
+def export(job: Export) -> dict[str, Any]:
+    """Returns what was written as JSON has it: sizes, opset, and the check's largest difference.
+
+    Raises ValueError where the network cannot be traced or written, or the file gives other images
+    than the network; then nothing is left at `out`.
+    """
+    if job.format == "onnx":
+        _require_onnx()
+    net, facts = load_network(job.model, job.weights)
+    net.eval()
+    program = _told(lambda: trace(net), f"{facts['network']} cannot be traced for all frame sizes")
+    aside = job.out.with_name(f"{job.out.stem}.partial{job.out.suffix}")
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if job.format == "onnx":
+            opset = _told(
+                lambda: write_onnx(program, aside),
+                f"{facts['network']} has no ONNX form (try --format torch)",
+            )
+            run = _in_onnxruntime(aside)
+        else:
+            opset = None
+            torch.export.save(program, aside)
+            run = torch.export.load(aside).module()
+        checked = _check(net, run, job.format)
+        aside.replace(job.out)
+    finally:
+        aside.unlink(missing_ok=True)
+    return {
+        "model": facts["network"],
+        "weights": facts["weights"],
+        "weights_sha256": facts["sha256"],
+        "degradation": facts["degradation"],
+        "out": str(job.out),
+        "format": job.format,
+        "opset": opset,
+        "bytes": job.out.stat().st_size,
+        "parameters": count_parameters(net),
+        "window": net.num_frame,
+        "checked": checked,
+    }
+
+
+class AnySize(nn.Module):
+    """A network with its padding and cropping written as look-ups.
+
+    torch.export asks of slices and pads whether they do nothing at this size, and would hold the
+    graph to the answer.
+    """
+
+    def __init__(self, net: Network) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, window: Tensor) -> Tensor:
+        """(B, 2k+1, 3, h, w) -> (B, 3, H, W)."""
+        padded = window
+        for axis in (-2, -1):
+            size = window.shape[axis]
+            full = (size + self.net.multiple - 1) // self.net.multiple * self.net.multiple
+            nearest = torch.arange(full, device=window.device).clamp(max=size - 1)
+            padded = padded.index_select(axis, nearest)
+        sr: Tensor = self.net(padded)
+        for axis in (-2, -1):
+            wanted = torch.arange(window.shape[axis] * self.net.scale, device=window.device)
+            sr = sr.index_select(axis, wanted)
+        return sr
+
+
+def trace(net: Network) -> ExportedProgram:
+    """A program for frames of any size larger than `multiple`, in any batch."""
+    window = _window(net, 5 * net.multiple + 1, 6 * net.multiple + 3, batch=2)
+    with torch.no_grad():
+        net(window)  # what it caches must be real tensors, not those of a trace
+        sizes = {
+            axis: Dim(name, min=net.multiple + 1) if axis else Dim(name)
+            for axis, name in FREE_AXES.items()
+        }
+        return torch.export.export(
+            AnySize(net).eval(),
+            (window,),
+            dynamic_shapes={"window": sizes},
+            # what it cannot prove of all sizes is checked when the program runs
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+
+
+def write_onnx(program: ExportedProgram, path: Path) -> int:
+    """Write one file, weights inside; returns the opset."""
+    written = torch.onnx.export(
+        program,
+        dynamo=True,
+        input_names=["window"],
+        output_names=["sr"],
+        dynamic_shapes={"window": FREE_AXES},  # their names
+        verbose=False,
+    )
+    assert written is not None
+    written.save(path)
+    return int(written.model.opset_imports[""])
+
+
+def _check(
+    net: Network, run: Callable[[Tensor], Tensor] | None, kind: str
+) -> dict[str, Any] | None:
+    """Compare at three sizes, one a multiple and two not; None where there is nothing to run."""
+    if run is None:
+        LOG.warning("stdpipe: not checked, since onnxruntime is not installed")
+        return None
+    unit = max(net.multiple, 4)
+    sizes = [(4 * unit, 6 * unit), (3 * unit + 1, 5 * unit - 1), (7 * unit + 2, 4 * unit + 3)]
+    differences = [_difference(net, run, *size) for size in sizes]
+    if not all(difference <= TOLERANCE for difference in differences):  # nan is not
+        raise ValueError(
+            f"the exported network differs from torch's by {differences} at {sizes}, more "
+            f"than {TOLERANCE:g}: it is not written; please report the network"
+        )
+    package = "torch" if kind == "torch" else "onnxruntime"
+    return {
+        "by": f"{package} {importlib.metadata.version(package)}",
+        "sizes": [list(size) for size in sizes],
+        "largest_difference": max(differences),
+    }
+
+
+@torch.no_grad()
+def _difference(net: Network, run: Callable[[Tensor], Tensor], height: int, width: int) -> float:
+    window = _window(net, height, width)
+    return float((run(window) - net(window)).abs().max())
+
+
+def _window(net: Network, height: int, width: int, batch: int = 1) -> Tensor:
+    shape = (batch, net.num_frame, 3, height, width)
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+
+def _in_onnxruntime(path: Path) -> Callable[[Tensor], Tensor] | None:
+    if importlib.util.find_spec("onnxruntime") is None:
+        return None
+    onnxruntime = importlib.import_module("onnxruntime")  # it has no types
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda window: torch.from_numpy(session.run(None, {"window": window.numpy()})[0])
+
+
+def _require_onnx() -> None:
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"ONNX export needs {' and '.join(missing)}: pip install 'stdpipe[export]', or take "
+            "--format torch"
+        )
+
+
+def _told(build: Callable[[], Any], what: str) -> Any:
+    """`build`'s result; tracers raise anything, often over many lines, and print more."""
+    try:
+        with _quietly():
+            return build()
+    except Exception as error:
+        root: BaseException = error
+        while root.__cause__:
+            root = root.__cause__
+        first = str(root).strip().partition("\n")[0]
+        raise ValueError(f"{what}: {type(root).__name__}: {first}") from error
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,250 @@
+"""Exported files against the network, in onnxruntime and torch, at sizes export never saw."""
+
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from stdpipe import export
+from stdpipe.models.base import Network
+from stdpipe.models.checkpoints import load_network, save_network
+
+Command = Callable[..., Any]
+EDVR = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
+SIZES = [(1, 8, 8), (2, 24, 36), (1, 17, 30), (3, 9, 41), (1, 5, 5)]  # batch, height, width
+needs_onnx = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("onnxscript", "onnxruntime")),
+    reason="pip install 'stdpipe[export]'",
+)
+
+# A user's own networks: a small one with stride and padding, and some that cannot be exported.
+OWN = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+from stdpipe.models.base import Network
+from stdpipe.models.layers import bilinear_base
+
+class Small(Network):
+    num_frame, multiple, f_sr_channels = 3, 4, 4
+
+    def __init__(self, phase=0.0):
+        super().__init__()
+        self.phase = phase
+        self.entry = nn.Conv2d(9, 8, 3, 2, 1)
+        self.down = nn.Conv2d(8, 8, 3, 2, 1)
+        self.up = nn.Conv2d(8, 64, 3, padding=1)
+        self.last = nn.Conv2d(4, 3, 3, padding=1)
+
+    def fuse(self, window):
+        x = self.entry(window.flatten(1, 2)).relu()
+        return F.interpolate(self.down(x), scale_factor=4.0) + F.interpolate(x, scale_factor=2.0)
+
+    def reconstruct(self, f_lr):
+        return f_lr
+
+    def upsample(self, trunk):
+        return F.pixel_shuffle(self.up(trunk), 4)
+
+    def to_rgb(self, f_sr, centre):
+        return self.last(f_sr) + bilinear_base(centre, self.phase)
+
+class Undecided(Small):
+    def reconstruct(self, f_lr):
+        return f_lr if f_lr.sum() > 0 else -f_lr
+
+class Noisy(Small):
+    def reconstruct(self, f_lr):
+        return f_lr + torch.rand_like(f_lr)
+
+class Rare(Small):
+    def reconstruct(self, f_lr):
+        return torch.linalg.qr(f_lr)[0] @ torch.linalg.qr(f_lr)[1]
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    Path("own_export.py").write_text(OWN)
+    yield
+    sys.modules.pop("own_export", None)
+
+
+def onnx_session(file: Path) -> Callable[[Tensor], Tensor]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    (window,), (sr,) = session.get_inputs(), session.get_outputs()
+    assert (window.name, window.type) == ("window", "tensor(float)")
+    assert [window.shape[axis] for axis in (0, 2, 3, 4)] == ["batch", 3, "height", "width"]
+    assert (sr.name, sr.shape) == ("sr", ["batch", 3, "4*height", "4*width"])
+    return lambda window: torch.from_numpy(session.run(None, {"window": window.numpy()})[0])
+
+
+def torch_program(file: Path) -> Callable[[Tensor], Tensor]:
+    return torch.export.load(file).module()
+
+
+@torch.no_grad()
+def differences(net: Network, run: Callable[[Tensor], Tensor]) -> float:
+    found = []
+    for batch, height, width in SIZES:
+        window = torch.rand(batch, net.num_frame, 3, height, width)
+        sr = run(window)
+        assert sr.shape == (batch, 3, 4 * height, 4 * width)
+        found.append(float((sr - net(window)).abs().max()))
+    return max(found)
+
+
+@torch.no_grad()
+def trained(name: str, path: Path) -> Network:
+    """Weights in a file, every offset and residual far from where training begins."""
+    net, _ = load_network(name, "random:0")
+    for parameter in net.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.3 / max(parameter[0].numel(), 9) ** 0.5)
+    save_network(path, net, name, "bd")
+    return net.eval()
+
+
+RUNNERS: dict[str, tuple[str, Callable[[Path], Callable[[Tensor], Tensor]]]] = {
+    "onnx": ("net.onnx", onnx_session),
+    "torch": ("net.pt2", torch_program),
+}
+FORMATS = [pytest.param("onnx", marks=needs_onnx), "torch"]
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("phase", [0.0, 1.5])
+def test_a_small_network(stdpipe: Command, kind: str, phase: float) -> None:
+    name = f"own_export:Small:phase={phase}"
+    file, runner = RUNNERS[kind]
+    arguments = ("--model", name, "--weights", "random:3", "--out", file, "--format", kind)
+    result = stdpipe("export", *arguments, "--json")
+    found = json.loads(result.stdout)
+    assert result.stderr == ""
+    assert differences(load_network(name, "random:3")[0].eval(), runner(Path(file))) < 1e-5
+    assert found["bytes"] == Path(file).stat().st_size
+    assert found["parameters"] == 9 * 8 * 9 + 8 + 8 * 8 * 9 + 8 + 8 * 64 * 9 + 64 + 4 * 3 * 9 + 3
+    assert (found["format"], found["window"]) == (kind, 3)
+    assert (found["opset"] is None) == (kind == "torch")
+    checked = found["checked"]
+    assert checked["largest_difference"] < 1e-5
+    assert len({tuple(size) for size in checked["sizes"]}) == 3
+    assert checked["by"].startswith("onnxruntime " if kind == "onnx" else "torch ")
+    assert {path.name for path in Path().iterdir()} <= {"own_export.py", "__pycache__", file}
+
+
+@needs_onnx
+@pytest.mark.usefixtures("own")
+def test_what_is_printed(stdpipe: Command) -> None:
+    arguments = ("--model", "own_export:Small", "--weights", "random:3", "--out", "deep/net.onnx")
+    first, second = stdpipe("export", *arguments).stdout.splitlines()
+    assert re.fullmatch(
+        r"own_export:Small, 6,023 parameters, as deep/net\.onnx: 0\.0\d MB, opset \d\d; "
+        r"a window is 3 frames",
+        first,
+    )
+    assert re.fullmatch(
+        r"onnxruntime [\d.]+ differs by at most \d\.\de-\d\d at 24x16, 19x13, 19x30", second
+    )
+
+
+@needs_onnx
+def test_bicubic(tmp_path: Path, stdpipe: Command) -> None:
+    """Its border is mirrored by look-ups; the smallest frames fold twice."""
+    stdpipe("export", "--model", "bicubic", "--out", tmp_path / "b.onnx")
+    assert differences(load_network("bicubic", None)[0], onnx_session(tmp_path / "b.onnx")) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("name", [EDVR, "fastdvdnet:num_feat=16,phase=0.0"])
+def test_networks_from_their_files(tmp_path: Path, stdpipe: Command, name: str, kind: str) -> None:
+    """FastDVDnet, and EDVR with its deformable convolutions; the file names the network."""
+    net = trained(name, tmp_path / "weights.pt")
+    file, runner = RUNNERS[kind]
+    out = tmp_path / file
+    arguments = ("--weights", tmp_path / "weights.pt", "--out", out, "--format", kind)
+    found = json.loads(stdpipe("export", *arguments, "--json").stdout)
+    assert found["degradation"] == "bd"
+    window = torch.rand(1, net.num_frame, 3, 12, 12)
+    assert (net(window) - window.mean()).abs().max() > 0.5  # it does something
+    assert differences(net, runner(out)) < 1e-4
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("cls", "kind", "told"),
+    [
+        ("Undecided", "torch", r"own_export:Undecided cannot be traced for all frame sizes: "),
+        ("Noisy", "torch", "the exported network differs from torch's by ["),
+        pytest.param("Rare", "onnx", "has no ONNX form (try --format torch): ", marks=needs_onnx),
+    ],
+)
+def test_networks_that_cannot(refused: Command, cls: str, kind: str, told: str) -> None:
+    """One line that says which step failed, and no file."""
+    file, _ = RUNNERS[kind]
+    network = ("--model", f"own_export:{cls}", "--weights", "random:0")
+    assert told in refused("export", *network, "--out", file, "--format", kind)
+    assert {path.name for path in Path().iterdir()} <= {"own_export.py", "__pycache__"}
+
+
+def without(*missing: str) -> Callable[..., Any]:
+    find_spec = importlib.util.find_spec
+    return lambda name, *more: None if name in missing else find_spec(name, *more)
+
+
+@needs_onnx
+@pytest.mark.usefixtures("own")
+def test_without_onnxruntime(
+    stdpipe: Command, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Written all the same, and said to be unchecked."""
+    monkeypatch.setattr(importlib.util, "find_spec", without("onnxruntime"))
+    network = ("--model", "own_export:Small", "--weights", "random:0")
+    found = json.loads(stdpipe("export", *network, "--out", "n.onnx", "--json").stdout)
+    assert found["checked"] is None
+    assert "not checked, since onnxruntime is not installed" in caplog.text
+
+
+def test_without_onnx(tmp_path: Path, refused: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", without("onnx", "onnxscript"))
+    told = refused("export", "--model", "bicubic", "--out", tmp_path / "b.onnx")
+    assert "needs onnx and onnxscript: pip install 'stdpipe[export]'" in told
+
+
+def test_wrong_files(tmp_path: Path, refused: Command) -> None:
+    out = ("--out", tmp_path / "n.pt2", "--format", "torch")
+    (tmp_path / "weights.pt").write_bytes(b"no weights")
+    weights = ("--weights", tmp_path / "weights.pt")
+    assert "is no checkpoint" in refused("export", "--model", "fastdvdnet", *weights, *out)
+    assert "no weights file" in refused("export", "--weights", tmp_path / "none.pt", *out)
+    assert "needs weights" in refused("export", "--model", "fastdvdnet", *out)
+    assert not (tmp_path / "n.pt2").exists()
+
+
+@pytest.mark.usefixtures("own")
+def test_a_failure_keeps_the_older_file(refused: Command) -> None:
+    Path("n.pt2").write_text("older")
+    network = ("--model", "own_export:Noisy", "--weights", "random:0")
+    refused("export", *network, "--out", "n.pt2", "--format", "torch")
+    assert Path("n.pt2").read_text() == "older"
+
+
+def test_interrupted(refused: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "_check", interrupt)
+    arguments = ("--model", "bicubic", "--out", tmp_path / "b.pt2", "--format", "torch")
+    assert refused("export", *arguments, code=130) == "stdpipe: interrupted; nothing was written"
+    assert list(tmp_path.iterdir()) == []
