@@ -1,0 +1,83 @@
+"""How far an input pixel's influence goes in a network: by how much tiles must overlap."""
+
+import warnings
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from stdpipe.models.base import Network
+
+LONGEST = 512  # LR pixels of the strip looked at: tiles that overlap by more make no sense
+SHORT = 8  # its other side
+
+
+def reach(net: Network) -> int | None:
+    """LR pixels, a multiple of `net.multiple`, beyond which an input changes nothing; None where no
+    bound is found: sampling at places that the input decides (flow, deformable convolution), sums
+    over the whole frame.
+
+    Found by input that is not a number: all that it touches is none either, whatever the weights
+    and activations. (A layer that compares and selects would hide it.) For a network on a CPU, in
+    eval mode.
+    """
+    assert not net.training  # batch norms would remember what they see here
+    if _samples_freely(net):
+        return None
+    found = [_along(net, axis) for axis in (-2, -1)]
+    bounds = [r for r in found if r is not None]
+    return max(bounds) if len(bounds) == len(found) else None
+
+
+class _FreeSampling(TorchDispatchMode):
+    """Notes operators that read where their input says, and all that are not torch's own."""
+
+    seen = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        free: bool = func.namespace not in ("aten", "prim") or "grid_sampler" in func.__name__
+        self.seen |= free
+        return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def _samples_freely(net: Network) -> bool:
+    side = _blocks(SHORT, net) * net.multiple
+    watch = _FreeSampling()  # type: ignore[no-untyped-call]
+    with watch:
+        net(torch.zeros(1, net.num_frame, 3, side, side))
+    return watch.seen
+
+
+def _along(net: Network, axis: int) -> int | None:
+    """Reach along one axis, on a strip that grows until the influence ends inside it."""
+    length = LONGEST // 4
+    while length <= LONGEST:
+        blocks = _blocks(length, net)
+        middle = blocks // 2
+        touched = _touched(net, axis, blocks, middle)
+        if touched.min() > 0 and touched.max() < blocks - 1:
+            return int((touched - middle).abs().max()) * net.multiple
+        length *= 2
+    return None
+
+
+@torch.no_grad()
+def _touched(net: Network, axis: int, length: int, bad: int) -> torch.Tensor:
+    """Blocks of `multiple` LR pixels in the output that block `bad` of the input changes."""
+    step = net.multiple
+    size = [1, net.num_frame, 3, *2 * [_blocks(SHORT, net) * step]]
+    size[axis] = length * step
+    window = torch.zeros(size)
+    window.narrow(axis, bad * step, step).fill_(torch.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that this torch knows no Intel GPU
+        with torch.backends.mkldnn.flags(enabled=False):  # its fast convolutions mix neighbours
+            sr = net(window)
+    lines = sr.isnan().transpose(axis, -1).flatten(0, -2).any(0)
+    blocks: torch.Tensor = lines.nonzero() // (step * net.scale)
+    return blocks
+
+
+def _blocks(pixels: int, net: Network) -> int:
+    return -(-pixels // net.multiple)
