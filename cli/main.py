@@ -10,6 +10,7 @@ from stdpipe.cli.export import export
 from stdpipe.cli.extract_teacher import extract_teacher
 from stdpipe.cli.train_student import train_student
 from stdpipe.cli.train_teacher import train_teacher
+from stdpipe.cli.upscale import upscale
 
 
 @click.group(cls=OneLineGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,6 +29,7 @@ for command in (
     extract_teacher,
     train_student,
     evaluate,
+    upscale,
     export,
     train_teacher,
     cache,

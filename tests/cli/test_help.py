@@ -17,6 +17,7 @@ ORDER = [
     "extract-teacher",
     "train-student",
     "evaluate",
+    "upscale",
     "export",
     "train-teacher",
     "cache",
@@ -111,6 +112,10 @@ def test_no_new_options() -> None:
     assert found["evaluate"] == always | {
         "--model", "--weights", "--degradation", "--protocol", "--out", "--teacher",
         "--teacher-weights", "--pictures", "--amp",
+    }  # fmt: skip
+    assert found["upscale"] == {
+        "source", "out", "--model", "--weights", "--tile", "--fps", "--crf", "--overwrite",
+        "--device", "--amp", "--json",
     }  # fmt: skip
     assert found["export"] == {"--model", "--weights", "--out", "--format", "--json"}
     assert found["cache info"] == found["cache verify"] == {"path", "--json"}

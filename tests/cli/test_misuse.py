@@ -10,6 +10,7 @@ Command = Callable[..., Any]
 EXTRACT = ["extract-teacher", "--data", "nowhere", "--cache", "c"]
 STUDENT = ["train-student", "--data", "nowhere", "--student", "fastdvdnet", "--out", "run"]
 TEACHER = ["train-teacher", "--data", "nowhere", "--teacher", "edvr", "--out", "run"]
+UPSCALE = ["upscale", "in.mp4", "out.mp4"]
 EXPORT = ["export", "--model", "bicubic"]
 EVALUATE = ["evaluate", "--data", "nowhere", "--model", "bicubic"]
 
@@ -42,6 +43,11 @@ EVALUATE = ["evaluate", "--data", "nowhere", "--model", "bicubic"]
         ([*TEACHER, "--degradation", "b"], "did you mean 'bi'?"),
         ([*EVALUATE, "--protocol", "vid5"], "unknown protocol 'vid5'; did you mean 'vid4'?"),
         ([*EVALUATE, "--teacher", "EDVR"], "unknown network 'EDVR'"),
+        (["upscale", "in.mp4"], "Missing argument 'OUTPUT'"),
+        ([*UPSCALE, "--model", "bicubi"], "did you mean 'bicubic'?"),
+        ([*UPSCALE, "--tile", "-1"], "-1 is not in the range"),
+        ([*UPSCALE, "--crf", "52"], "52 is not in the range"),
+        ([*UPSCALE, "--fps", "0"], "0.0 is not in the range"),
         ([*EXPORT], "Missing option '--out'"),
         ([*EXPORT, "--out", "n.onnx", "--format", "tflite"], "'tflite' is not one of"),
         ([*EXPORT, "--out", "n.pt2"], "onnx writes a .onnx file, but --out is n.pt2"),

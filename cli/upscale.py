@@ -1,0 +1,84 @@
+"""stdpipe upscale."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stdpipe.cli.common import (
+    Interrupted,
+    amp_option,
+    device_option,
+    json_option,
+    known_network,
+    plain_errors,
+    report,
+)
+
+
+@click.command()
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUTPUT", type=click.Path(path_type=Path))
+@click.option(
+    "--model",
+    metavar="NAME",
+    callback=known_network,
+    help="E.g. bicubic; weights by stdpipe say it themselves.",
+)
+@click.option("--weights", metavar="FILE", help="Checkpoint, or random:SEED for a test.")
+@click.option(
+    "--tile",
+    metavar="SIDE",
+    type=click.IntRange(0),
+    help="Cut frames into tiles of that many LR pixels; 0 never. "
+    "[default: frames above 640x360, to fit memory]",
+)
+@click.option(
+    "--fps",
+    metavar="RATE",
+    type=click.FloatRange(0, min_open=True),
+    help="Of a video; drops its sound. [default: the input's; 25 for a folder]",
+)
+@click.option(
+    "--crf",
+    default=12,
+    show_default=True,
+    type=click.IntRange(0, 51),
+    help="H.264's quality: 0 loses nothing.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an OUTPUT that exists.")
+@device_option
+@amp_option
+@json_option
+@plain_errors
+def upscale(as_json: bool, **options: Any) -> None:
+    """Super-resolve a video or a folder of frames, however long.
+
+    OUTPUT is a video (.mp4, .mkv, .mov; frame rate and sound are kept) or a folder of PNG files.
+    Tiles overlap by what the network sees, so that they equal the whole frame; where that has no
+    bound (EDVR), the result says by how much neighbouring tiles differ.
+
+    \b
+    Example:
+      stdpipe upscale --model bicubic DATA/sequences/00001/0001 results/bicubic.mp4
+    """
+    from stdpipe.upscale import Upscaling, upscale
+
+    try:
+        result = upscale(Upscaling(**options))
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; nothing was written") from None
+    report(result, as_json, _text(result))
+
+
+def _text(result: dict[str, Any]) -> str:
+    tiles = result["tiles"]
+    text = (
+        f"{result['frames']} frames of {result['width']}x{result['height']} in {result['out']}, "
+        f"{result['frames_per_s']:.3g} frames/s"
+    )
+    if tiles["count"] > 1:
+        text += f"; {tiles['count']} tiles a frame that overlap by {tiles['overlap']} LR pixels"
+    if not tiles["exact"]:
+        text += f" and differ by up to {tiles['largest_step']} of 255 levels where they meet"
+    return text

@@ -1,0 +1,253 @@
+"""Super-resolve a video or a folder of frames, whatever its length and size.
+
+setup -> a few frames at a time: read, super-resolve tile by tile, write -> report. In memory are
+CHUNK centre frames, their neighbours, and what the network needs for one tile.
+Axes: T frames in a chunk, N centres among them, h w LR size, H W = 4h 4w.
+"""
+
+import itertools
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from stdpipe import footage, runs
+from stdpipe.footage import Footage, Frame
+from stdpipe.models.base import Network
+from stdpipe.models.checkpoints import load_network
+from stdpipe.models.reach import reach
+from stdpipe.tiles import Box, Tile, tiles
+
+CHUNK = 8  # centre frames at once: their windows share work
+# Larger frames are cut. FastDVDnet takes 20 KB of memory an LR pixel (EDVR-M 116), measured on a
+# CPU: 4.7 GB for a frame of 640 x 360.
+WHOLE = 640 * 360  # LR pixels
+SEEN = 480  # LR pixels on a side that a tile sees by default: as many as that frame has
+SMALLEST = 64  # LR pixels on a side that a tile answers for at least, by default
+FREE_OVERLAP = 64  # LR pixels, where a network's reach has no bound
+RATE = Fraction(25)  # frames a second, for a folder that becomes a video
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Upscaling:
+    """What to super-resolve, with what, to where."""
+
+    source: Path
+    out: Path
+    model: str | None = None
+    """Network's name; None where the weights file says it."""
+    weights: str | None = None
+    tile: int | None = None
+    """LR pixels on a side that a tile answers for; 0 never cuts, None cuts frames above WHOLE."""
+    fps: float | None = None
+    """Of the output; None keeps the input's."""
+    crf: int = 12
+    """H.264's constant quality: 0 loses nothing, 51 is worst."""
+    overwrite: bool = False
+    device: str = "auto"
+    amp: str = "none"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How frames are cut; one tile that is the frame where they are not."""
+
+    tiles: list[Tile]
+    overlap: int
+    exact: bool
+    """Whether the result is that of whole frames: tiles overlap by what the network reaches."""
+
+
+def upscale(job: Upscaling) -> dict[str, Any]:
+    """Returns what was written, how it was cut and how fast it went, as JSON has it.
+
+    Raises ValueError, FileNotFoundError or FileExistsError in one line; `out` is then as it was.
+    """
+    _check_places(job)
+    device = runs.pick_device(job.device)
+    net, facts = load_network(job.model, job.weights)
+    net.eval()
+    with footage.read(job.source) as source:
+        grid = cut(net, source.height, source.width, job.tile)
+        net.to(device)
+        began = time.perf_counter()
+        count, seams = _run(net, source, grid, job, device)
+        seconds = time.perf_counter() - began
+    return {
+        "model": facts["network"],
+        "weights": facts["weights"],
+        "weights_sha256": facts["sha256"],
+        "source": str(job.source),
+        "out": str(job.out),
+        "frames": count,
+        "width": source.width * net.scale,
+        "height": source.height * net.scale,
+        "fps": float(_rate(job, source)) if footage.is_video(job.out) else None,
+        "tiles": {
+            "count": len(grid.tiles),
+            "overlap": grid.overlap,
+            "exact": grid.exact,
+            "largest_step": None if grid.exact else seams,
+        },
+        "device": str(device),
+        "amp": job.amp,
+        "seconds": seconds,
+        "frames_per_s": count / seconds,
+    }
+
+
+def _check_places(job: Upscaling) -> None:
+    footage.is_video(job.out)
+    source, out = job.source.resolve(), job.out.resolve()
+    if out == source or source in out.parents or out in source.parents:
+        raise ValueError(f"output {job.out} and input {job.source} lie in each other: choose apart")
+    if not out.exists():
+        return
+    if not job.overwrite:
+        raise FileExistsError(f"{job.out} exists: choose another name, or give --overwrite")
+    if footage.is_video(out) != out.is_file():
+        raise ValueError(f"{job.out} is no {'file' if out.is_dir() else 'folder'}: choose another")
+    if out.is_dir() and any(path.suffix != ".png" for path in out.iterdir()):
+        raise ValueError(f"{job.out} holds more than PNG files, and is not overwritten: empty it")
+
+
+def _run(
+    net: Network, source: Footage, grid: Grid, job: Upscaling, device: torch.device
+) -> tuple[int, int]:
+    """The loop; returns the number of frames and the largest step between tiles, of 255 levels."""
+    count = largest = 0
+    progress = tqdm(total=source.count, unit="frame", desc="upscale", disable=None)
+    with _sink(net, source, job) as write, progress:
+        for clip, centres in chunks(source.frames, net.num_frame // 2):
+            frames, step = _super_resolve_pixels(net, clip, centres, grid, device, job.amp)
+            for frame in frames:
+                write(frame)
+            count += len(frames)
+            largest = max(largest, step)
+            progress.update(len(frames))
+        if not count:
+            raise ValueError(f"{job.source} has no frames")
+    return count, largest
+
+
+def _sink(net: Network, source: Footage, job: Upscaling) -> AbstractContextManager[footage.Write]:
+    if not footage.is_video(job.out):
+        return footage.write_folder(job.out, source.names)
+    height, width = source.height * net.scale, source.width * net.scale
+    sound = None if job.fps or source.names else job.source  # at another speed it would not fit
+    return footage.write_video(job.out, height, width, _rate(job, source), job.crf, sound)
+
+
+def _rate(job: Upscaling, source: Footage) -> Fraction:
+    if job.fps:
+        return footage.exact_rate(job.fps)
+    return source.rate or RATE
+
+
+def chunks(frames: Iterator[Frame], k: int) -> Iterator[tuple[Tensor, list[int]]]:
+    """Cut a stream into clips (T, 3, h, w) uint8 with CHUNK centres each, and their numbers there.
+
+    A clip holds k frames more on both sides, where there are any: super-resolving its centres gives
+    what the whole stream gives. No more frames than that are read ahead.
+    """
+    held: list[Frame] = []
+    done = 0  # of those held, centres that were given out
+    ended = False
+    while not ended or done < len(held):
+        wanted = done + CHUNK + k - len(held)
+        new = list(itertools.islice(frames, wanted))
+        ended = len(new) < wanted
+        held += new
+        n = len(held) - done if ended else CHUNK
+        n = min(n, CHUNK)
+        if n:
+            clip = np.stack(held[: done + n + k]).transpose(0, 3, 1, 2)
+            yield torch.from_numpy(np.ascontiguousarray(clip)), list(range(done, done + n))
+        drop = max(done + n - k, 0)
+        held, done = held[drop:], done + n - drop
+
+
+def cut(net: Network, height: int, width: int, side: int | None) -> Grid:
+    """Tiles for frames of that size (see Upscaling.tile); the network lies on a CPU."""
+    whole = Box(0, height, 0, width)
+    if side == 0 or (side is None and height * width <= WHOLE):
+        return Grid([Tile(whole, whole)], 0, exact=True)
+    bound = reach(net)
+    overlap = FREE_OVERLAP if bound is None else max(bound, net.multiple)
+    side = side or max(SEEN - 2 * overlap, SMALLEST)
+    found = tiles(height, width, side, overlap, net.multiple)
+    exact = bound is not None or len(found) == 1
+    if not exact:
+        LOG.warning(
+            "stdpipe: tiles of this network are not exact, as its input decides how far it looks; "
+            "they overlap by %d pixels, and the result tells how much neighbours differ",
+            overlap,
+        )
+    return Grid(found, overlap, exact)
+
+
+@torch.inference_mode()
+def super_resolve(
+    net: Network,
+    clip: Tensor,
+    centres: Sequence[int],
+    cutting: Sequence[Tile],
+    device: torch.device,
+    amp: str = "none",
+) -> Iterator[tuple[Tile, Tensor]]:
+    """sr of what each tile sees, float32 (N, 3, ., .), for centres of a clip (T, 3, h, w) uint8."""
+    for tile in cutting:
+        seen = clip[tile.seen.cut()].to(device).float() / 255
+        with runs.autocast(device, amp):
+            sr = net.forward_clip(seen[None], centres)[0].float()
+        if not sr.isfinite().all():
+            raise ValueError(
+                "the network's output is not finite; check its weights, or leave fp16 for bf16"
+            )
+        yield tile, sr
+
+
+def _super_resolve_pixels(
+    net: Network,
+    clip: Tensor,
+    centres: Sequence[int],
+    grid: Grid,
+    device: torch.device,
+    amp: str,
+) -> tuple[NDArray[np.uint8], int]:
+    """Whole frames (N, H, W, 3), and the largest step between neighbouring tiles, in levels."""
+    size = [side * net.scale for side in clip.shape[-2:]]
+    frames = torch.zeros(len(centres), 3, *size, dtype=torch.uint8)
+    largest = 0
+    for tile, sr in super_resolve(net, clip, centres, grid.tiles, device, amp):
+        pixels = (sr.clamp(0, 1) * 255).round().byte().cpu()
+        if not grid.exact:
+            largest = max(largest, _step(frames, pixels, tile, net.scale))
+        frames[tile.core.cut(net.scale)] = pixels[tile.core.inside(tile.seen).cut(net.scale)]
+    return frames.permute(0, 2, 3, 1).numpy(), largest
+
+
+def _step(frames: Tensor, pixels: Tensor, tile: Tile, scale: int) -> int:
+    """Largest difference to the tiles above and on the left, in the pixels next to the seam.
+
+    There this tile sees one pixel less than its overlap, which is why exact ones differ, too.
+    """
+    y0, y1, x0, x1 = tile.core
+    beside = [Box(y0 - 1, y0, x0, x1)] if y0 else []
+    beside += [Box(y0, y1, x0 - 1, x0)] if x0 else []
+    steps = [
+        frames[box.cut(scale)].int() - pixels[box.inside(tile.seen).cut(scale)].int()
+        for box in beside
+    ]
+    return max((int(step.abs().max()) for step in steps), default=0)

@@ -1,0 +1,432 @@
+"""Upscaling through its command: what comes out, tiles against whole frames, memory, wrong use."""
+
+import itertools
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from stdpipe import footage, upscale
+from stdpipe.evaluation.metrics import luma, psnr
+from stdpipe.models.base import Network, window_indices
+from stdpipe.models.bicubic import Bicubic
+from stdpipe.models.checkpoints import load_network
+from stdpipe.models.reach import reach
+from stdpipe.tiles import tiles
+
+Command = Callable[..., Any]
+Frames = NDArray[np.uint8]
+EDVR = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
+BICUBIC = ("--model", "bicubic")
+CPU = torch.device("cpu")
+
+
+def moving(count: int, height: int, width: int) -> Frames:
+    """Smooth random texture that moves a pixel a frame: (T, h, w, 3)."""
+    noise = torch.rand(1, 3, height // 4 + 3, (width + count) // 4 + 3)
+    texture = F.interpolate(noise, scale_factor=4.0, mode="bicubic").clamp(0, 1)[0]
+    views = [texture[:, 4 : 4 + height, 4 + t : 4 + t + width] for t in range(count)]
+    return (torch.stack(views).permute(0, 2, 3, 1) * 255).round().byte().numpy()
+
+
+def save_folder(folder: Path, frames: Frames) -> Path:
+    folder.mkdir()
+    for number, frame in enumerate(frames):
+        iio.imwrite(folder / f"frame {number}.png", frame)
+    return folder
+
+
+def save_video(file: Path, frames: Frames, rate: Fraction = Fraction(25)) -> Path:
+    with footage.write_video(file, *frames.shape[1:3], rate, crf=0) as write:
+        for frame in frames:
+            write(frame)
+    return file
+
+
+def load(path: Path) -> Frames:
+    with footage.read(path) as found:
+        return np.stack(list(found.frames))
+
+
+def pixels(sr: Tensor) -> Frames:
+    return (sr.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()  # type: ignore[no-any-return]
+
+
+def whole_clip(net: Network, frames: Frames) -> Tensor:
+    """(T, 3, H, W) in one go."""
+    clip = torch.from_numpy(frames).permute(0, 3, 1, 2)[None] / 255
+    with torch.inference_mode():
+        return net.eval().forward_clip(clip)[0]
+
+
+def largest_difference(a: Frames, b: Frames) -> int:
+    assert a.shape == b.shape
+    return int(np.abs(a.astype(int) - b).max())
+
+
+@pytest.mark.parametrize("name", [EDVR, "fastdvdnet-quarter"])
+def test_a_folder_is_the_whole_clip(tmp_path: Path, stdpipe: Command, name: str) -> None:
+    """19 frames, so that chunks have neighbours on both sides; sizes that are not 4's."""
+    frames = moving(19, 11, 14)
+    source = save_folder(tmp_path / "lr", frames)
+    stdpipe("upscale", source, tmp_path / "sr", "--model", name, "--weights", "random:0")
+    net, _ = load_network(name, "random:0")
+    assert largest_difference(load(tmp_path / "sr"), pixels(whole_clip(net, frames))) <= 1
+    assert {path.name for path in source.iterdir()} == {p.name for p in (tmp_path / "sr").iterdir()}
+
+
+def test_mixed_precision(tmp_path: Path, stdpipe: Command) -> None:
+    """bfloat16 has eight bits: another image by a few levels, and no other."""
+    source = save_folder(tmp_path / "lr", moving(2, 12, 16))
+    network = ("--model", "fastdvdnet-quarter", "--weights", "random:0")
+    for amp in ("none", "bf16"):
+        stdpipe("upscale", source, tmp_path / amp, *network, "--amp", amp)
+    assert 0 < largest_difference(load(tmp_path / "bf16"), load(tmp_path / "none")) <= 4
+
+
+def test_a_video(tmp_path: Path, stdpipe: Command) -> None:
+    """Frame count, size, exact rate, sound, and the pictures' luma (4:2:0 blurs their colours)."""
+    rate = Fraction(30000, 1001)
+    frames = moving(21, 46, 62)
+    silent = save_video(tmp_path / "silent.mp4", frames, rate)
+    source = tmp_path / "lr.mp4"
+    add = ["-f", "lavfi", "-i", "sine=duration=0.7", "-c:v", "copy", "-c:a", "aac"]
+    ffmpeg = [footage._ffmpeg(), "-v", "error", "-i", silent, *add, source]
+    subprocess.run(list(map(str, ffmpeg)), check=True)
+    out = tmp_path / "sr.mp4"
+    result = json.loads(stdpipe("upscale", source, out, *BICUBIC, "--json").stdout)
+    assert (result["frames"], result["width"], result["height"]) == (21, 248, 184)
+    assert result["fps"] == float(rate)
+    assert result["frames_per_s"] > 0
+    with footage.read(out) as found:
+        assert (found.rate, found.count) == (rate, 21)
+        back = np.stack(list(found.frames))
+    expected = pixels(whole_clip(Bicubic(), load(source)))
+    assert back.shape == expected.shape == (21, 184, 248, 3)
+    y = [luma(torch.from_numpy(frames).permute(0, 3, 1, 2) / 255) for frames in (back, expected)]
+    assert psnr(*y).min() > 38
+    said = subprocess.run([footage._ffmpeg(), "-i", out], capture_output=True, check=False).stderr
+    assert b"Audio: aac" in said
+    assert b"h264" in said
+
+
+@pytest.mark.parametrize(
+    ("more", "rate"), [((), Fraction(25)), (("--fps", 23.976), Fraction(24000, 1001))]
+)
+def test_a_folder_becomes_a_video(
+    tmp_path: Path, stdpipe: Command, more: tuple[object, ...], rate: Fraction
+) -> None:
+    source = save_folder(tmp_path / "lr", moving(5, 8, 12))
+    stdpipe("upscale", source, tmp_path / "sr.mkv", *BICUBIC, *more)
+    with footage.read(tmp_path / "sr.mkv") as found:
+        assert found.rate == rate
+        assert len(list(found.frames)) == 5
+
+
+def test_a_video_becomes_a_folder(tmp_path: Path, stdpipe: Command) -> None:
+    source = save_video(tmp_path / "lr.mp4", moving(5, 8, 12))
+    text = stdpipe("upscale", source, tmp_path / "deep" / "sr", *BICUBIC).stdout
+    assert text.startswith(f"5 frames of 48x32 in {tmp_path}/deep/sr, ")
+    names = sorted(path.name for path in (tmp_path / "deep" / "sr").iterdir())
+    assert names == [f"0000000{number}.png" for number in range(5)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 40), st.integers(0, 5))
+def test_chunks_hold_every_window(count: int, k: int) -> None:
+    """Each centre once, in order, between the neighbours it has in the whole; and no frame is read
+    before it is needed, nor kept after."""
+    read = done = 0
+
+    def frames() -> Iterator[Frames]:
+        nonlocal read
+        for number in range(count):
+            read += 1
+            yield np.full((1, 1, 3), number, np.uint8)
+
+    whole = window_indices(count, 2 * k + 1, range(count))
+    for clip, centres in upscale.chunks(frames(), k):
+        assert len(clip) <= upscale.CHUNK + 2 * k
+        assert read <= done + upscale.CHUNK + k
+        numbers = clip[:, 0, 0, 0].tolist()
+        for window in window_indices(len(clip), 2 * k + 1, centres):
+            assert [numbers[t] for t in window] == whole[done]
+            done += 1
+    assert done == count
+
+
+class UNet(Network):
+    """Two halvings and back, a window of 3: the smallest network whose tiles can go wrong."""
+
+    num_frame = 3
+    multiple = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entry = nn.Conv2d(9, 4, 3, padding=1)
+        self.down = nn.Sequential(
+            nn.Conv2d(4, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1), nn.ReLU()
+        )
+        self.last = nn.Conv2d(4, 48, 3, padding=1)
+
+    def fuse(self, window: Tensor) -> Tensor:
+        x = self.entry(window.flatten(1, 2))
+        out: Tensor = x + F.interpolate(self.down(x), scale_factor=4.0, mode="bilinear")
+        return out
+
+    def reconstruct(self, f_lr: Tensor) -> Tensor:
+        return f_lr
+
+    def upsample(self, trunk: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.last(trunk), 4)
+
+    def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
+        return f_sr
+
+
+def small_unet() -> Network:
+    torch.manual_seed(0)
+    return UNet().eval()
+
+
+def tiled(net: Network, frames: Frames, side: int, overlap: int) -> Tensor:
+    """Every frame of a clip, from tiles: (T, 3, H, W)."""
+    clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    height, width = clip.shape[-2:]
+    out = torch.full((len(clip), 3, 4 * height, 4 * width), torch.nan)
+    cutting = tiles(height, width, side, overlap, net.multiple)
+    for tile, sr in upscale.super_resolve(net, clip, range(len(clip)), cutting, CPU):
+        out[tile.core.cut(4)] = sr[tile.core.inside(tile.seen).cut(4)]
+    return out
+
+
+NET = small_unet()
+REACH = reach(NET)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 30))
+def test_tiles_equal_the_whole_frame(height: int, width: int, side: int) -> None:
+    assert REACH is not None
+    frames = moving(2, height, width)
+    found = tiled(NET, frames, side, REACH)
+    torch.testing.assert_close(found, whole_clip(NET, frames), rtol=0, atol=1e-5)
+
+
+def test_no_smaller_overlap_would_do() -> None:
+    """The bound is not a generous one: one step less, and seams appear."""
+    assert REACH is not None
+    frames = moving(2, 64, 64)
+    whole = whole_clip(NET, frames)
+    assert (tiled(NET, frames, 8, REACH) - whole).abs().max() < 1e-5
+    assert (tiled(NET, frames, 8, REACH - NET.multiple) - whole).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("shape", [(8, 292), (292, 8)])
+@torch.no_grad()
+def test_tiles_of_fastdvdnet_equal_the_whole_frame(shape: tuple[int, int]) -> None:
+    """A strip longer than what a tile of it sees: 124 pixels on either side."""
+    net, _ = load_network("fastdvdnet-quarter:phase=0", "random:0")
+    for name, parameter in net.eval().named_parameters():
+        if "out.1" in name:
+            parameter.mul_(10)  # where training begins, the first two U-Nets do next to nothing
+    frames = moving(1, *shape)
+    cutting = tiles(*shape, 16, 124, net.multiple)
+    middle = cutting[len(cutting) // 2].seen
+    assert max(middle.y1 - middle.y0, middle.x1 - middle.x0) < 292
+    found = tiled(net, frames, 16, 124)
+    torch.testing.assert_close(found, whole_clip(net, frames), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [5, 16])
+def test_tiles_through_the_command(tmp_path: Path, stdpipe: Command, side: int) -> None:
+    source = save_folder(tmp_path / "lr", moving(3, 21, 30))
+    for name, more in (("whole", 0), ("cut", side)):
+        out = tmp_path / name
+        result = stdpipe("upscale", source, out, *BICUBIC, "--tile", more, "--json")
+        assert result.stderr == ""
+    found = json.loads(result.stdout)["tiles"]
+    assert found["count"] > 1
+    assert found | {"count": 0} == {"count": 0, "overlap": 2, "exact": True, "largest_step": None}
+    assert largest_difference(load(tmp_path / "cut"), load(tmp_path / "whole")) == 0
+
+
+def test_tiles_that_are_not_exact_say_so(
+    tmp_path: Path, stdpipe: Command, caplog: pytest.LogCaptureFixture
+) -> None:
+    """EDVR reads where its input says: a warning before, and the step at the seams after.
+
+    Its value is held against the frames: the overlap is 64, so the frame must be larger.
+    """
+    source = save_folder(tmp_path / "lr", moving(3, 8, 180))
+    arguments = ("--model", EDVR, "--weights", "random:0", "--tile", 16)
+    result = stdpipe("upscale", source, tmp_path / "sr", *arguments, "--json")
+    found = json.loads(result.stdout)["tiles"]
+    assert (found["count"], found["overlap"], found["exact"]) == (12, 64, False)
+    assert 0 <= found["largest_step"] <= 2
+    assert "tiles of this network are not exact" in caplog.text
+    text = stdpipe("upscale", source, tmp_path / "again", *arguments).stdout
+    assert f"differ by up to {found['largest_step']} of 255 levels where they meet" in text
+
+
+def test_the_step_at_the_seams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tiles see too little, neighbours differ, and the number is what a frame shows."""
+    monkeypatch.setattr(upscale, "reach", lambda net: None)
+    monkeypatch.setattr(upscale, "FREE_OVERLAP", 1)
+    frames = torch.from_numpy(moving(3, 40, 40)).permute(0, 3, 1, 2)
+    grid = upscale.cut(NET, 40, 40, 8)
+    assert not grid.exact
+    _, step = upscale._super_resolve_pixels(NET, frames, [1], grid, CPU, "none")
+    assert step > 2
+    monkeypatch.setattr(upscale, "FREE_OVERLAP", 2 * (REACH or 0))
+    _, step = upscale._super_resolve_pixels(
+        NET, frames, [1], upscale.cut(NET, 40, 40, 8), CPU, "none"
+    )
+    assert step <= 1
+
+
+def test_when_frames_are_cut_unasked() -> None:
+    """Above 640 x 360; then a tile sees about as much as that."""
+    net = Bicubic().eval()
+    assert len(upscale.cut(net, 360, 640, None).tiles) == 1
+    assert len(upscale.cut(net, 2000, 2000, 0).tiles) == 1
+    cut = upscale.cut(net, 361, 640, None)
+    assert len(cut.tiles) == 2
+    for tile in upscale.cut(net, 2160, 3840, None).tiles:
+        height, width = tile.seen.y1 - tile.seen.y0, tile.seen.x1 - tile.seen.x0
+        assert height * width <= upscale.WHOLE
+
+
+def peak(spawn: Command, source: Path, out: Path) -> dict[str, int]:
+    """Largest memory in MB of the command and of the ffmpegs it started."""
+    before = (
+        "import atexit, json, resource as r\n"
+        "def most(who): return r.getrusage(who).ru_maxrss // 1024\n"
+        "told = lambda: print(json.dumps([most(r.RUSAGE_SELF), most(r.RUSAGE_CHILDREN)]))\n"
+        "atexit.register(told)"
+    )
+    done = spawn(["upscale", source, out, *BICUBIC], before)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = json.loads(done.stdout.splitlines()[-1])
+    return {"stdpipe": ours, "ffmpeg": theirs}
+
+
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Freed memory goes back at once: what glibc keeps varies by 100 MB from chunk to chunk."""
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1000000")
+
+
+@pytest.mark.usefixtures("steady")
+def test_memory_does_not_grow_from_30_frames_to_60(tmp_path: Path, spawn: Command) -> None:
+    """Held, 30 frames more of 640 x 480 would be 27 MB as pixels, 110 MB as they are computed."""
+    peaks = []
+    for count in (30, 60):
+        source = save_video(tmp_path / f"{count}.mp4", moving(count, 120, 160))
+        peaks.append(peak(spawn, source, tmp_path / f"sr{count}.mp4"))
+    assert peaks[1]["stdpipe"] - peaks[0]["stdpipe"] < 14
+    assert peaks[1]["ffmpeg"] - peaks[0]["ffmpeg"] < 40  # its look-ahead fills up
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("steady")
+def test_memory_of_1000_frames(tmp_path: Path, spawn: Command) -> None:
+    """Against 100: held, 900 frames more of 384 x 256 would be 265 MB as pixels alone."""
+    frames = moving(20, 64, 96)
+    peaks = []
+    for count in (100, 1000):
+        there_and_back = itertools.chain(frames, frames[::-1])
+        looped = np.stack(list(itertools.islice(itertools.cycle(there_and_back), count)))
+        source = save_video(tmp_path / f"{count}.mp4", looped)
+        peaks.append(peak(spawn, source, tmp_path / f"sr{count}.mp4"))
+        with footage.read(tmp_path / f"sr{count}.mp4") as found:
+            assert sum(1 for _ in found.frames) == count
+    assert peaks[1]["stdpipe"] - peaks[0]["stdpipe"] < 30
+    assert peaks[1]["ffmpeg"] - peaks[0]["ffmpeg"] < 30
+
+
+@pytest.fixture
+def lr(tmp_path: Path) -> Path:
+    return save_folder(tmp_path / "lr", moving(2, 8, 8))
+
+
+def test_an_output_that_exists(
+    tmp_path: Path, stdpipe: Command, refused: Command, lr: Path
+) -> None:
+    """Kept without --overwrite; with it, only a video or a folder of PNG files goes."""
+    video, folder = tmp_path / "sr.mp4", tmp_path / "sr"
+    for out in (video, folder):
+        stdpipe("upscale", lr, out, *BICUBIC)
+        assert "exists: choose another name, or give --overwrite" in refused(
+            "upscale", lr, out, *BICUBIC
+        )
+        stdpipe("upscale", lr, out, *BICUBIC, "--overwrite")
+    (folder / "notes.txt").write_text("mine")
+    told = refused("upscale", lr, folder, *BICUBIC, "--overwrite")
+    assert "holds more than PNG files" in told
+    assert (folder / "notes.txt").exists()
+    (tmp_path / "file").write_text("mine")
+    assert "is no folder" in refused("upscale", lr, tmp_path / "file", *BICUBIC, "--overwrite")
+    (tmp_path / "v.mp4").mkdir()
+    assert "is no file" in refused("upscale", lr, tmp_path / "v.mp4", *BICUBIC, "--overwrite")
+
+
+def test_bad_input(tmp_path: Path, refused: Command, lr: Path) -> None:
+    out = tmp_path / "sr.mp4"
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "many" / "a").mkdir(parents=True)
+    (tmp_path / "many" / "b").mkdir()
+    for clip in ("a", "b"):
+        iio.imwrite(tmp_path / "many" / clip / "0.png", np.zeros((8, 8, 3), np.uint8))
+    for source, told in (
+        ("nowhere", "nowhere does not exist: give a video file or a folder of frames"),
+        ("text.mp4", "text.mp4 is no video that ffmpeg can read"),
+        ("empty", "no clips in"),
+        ("many", "many holds 2 clips (a, ...): give the folder of one of them"),
+    ):
+        assert told in refused("upscale", tmp_path / source, out, *BICUBIC)
+    assert not out.exists()
+    assert "is neither a folder nor" in refused("upscale", lr, tmp_path / "sr.avi", *BICUBIC)
+    for inside in (lr, lr / "sr", lr / "sr.mp4", tmp_path):
+        told = refused("upscale", lr, inside, *BICUBIC, "--overwrite")
+        assert "lie in each other" in told
+    assert "Not a directory" in refused("upscale", lr, tmp_path / "text.mp4" / "sr", *BICUBIC)
+    assert "needs weights" in refused("upscale", lr, out, "--model", "fastdvdnet")
+    assert "name a network" in refused("upscale", lr, out)
+
+
+def test_an_output_that_is_not_finite(
+    tmp_path: Path, refused: Command, lr: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bicubic, "to_rgb", lambda self, f_sr, centre: f_sr / 0)
+    told = refused("upscale", lr, tmp_path / "sr", *BICUBIC)
+    assert "output is not finite; check its weights, or leave fp16 for bf16" in told
+    assert list(tmp_path.iterdir()) == [lr]
+
+
+def test_interrupted(
+    tmp_path: Path, refused: Command, lr: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in the midst of it: nothing is left, and the message does not promise anything."""
+
+    def interrupt(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(upscale, "super_resolve", interrupt)
+    for out in (tmp_path / "sr", tmp_path / "sr.mp4"):
+        told = refused("upscale", lr, out, *BICUBIC, code=130)
+        assert told == "stdpipe: interrupted; nothing was written"
+    assert list(tmp_path.iterdir()) == [lr]
