@@ -43,7 +43,7 @@ data_option = click.option(
     "--data",
     required=True,
     type=click.Path(path_type=Path),
-    help="Vimeo90K septuplet, Vid4 or a folder of frame folders.",
+    help="Vimeo90K septuplet, Vid4, a folder of frame folders, or a file of pack-clips.",
 )
 degradation_option = click.option(
     "--degradation",

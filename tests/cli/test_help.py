@@ -13,6 +13,7 @@ from stdpipe.cli.main import main
 
 Command = Callable[..., Any]
 ORDER = [
+    "pack-clips",
     "extract-teacher",
     "train-student",
     "evaluate",
@@ -70,7 +71,12 @@ def test_the_examples_run(
         words = example(known[name])
         assert " ".join(words).startswith(name)
         stdpipe(*words)
-    for made in ("cache.zarr/complete.json", "runs/std/weights.pt", "results/bicubic/table.md"):
+    for made in (
+        "clips.h5",
+        "cache.zarr/complete.json",
+        "runs/std/weights.pt",
+        "results/bicubic/table.md",
+    ):
         assert Path(made).is_file()
 
 
@@ -103,5 +109,6 @@ def test_no_new_options() -> None:
         "--model", "--weights", "--degradation", "--protocol", "--out", "--teacher",
         "--teacher-weights", "--pictures", "--amp",
     }  # fmt: skip
+    assert found["pack-clips"] == {"--data", "--out", "--split", "--json"}
     assert found["cache info"] == found["cache verify"] == {"path", "--json"}
     assert found["demo"] == {"--out", "--json"}

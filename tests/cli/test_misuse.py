@@ -39,6 +39,7 @@ EVALUATE = ["evaluate", "--data", "nowhere", "--model", "bicubic"]
         ([*STUDENT, "--degradation", "blur"], "unknown degradation 'blur'"),
         ([*TEACHER, "--teacher", "edvr:num_feat"], "should read key=value"),
         ([*TEACHER, "--degradation", "b"], "did you mean 'bi'?"),
+        (["pack-clips", "--data", "d", "--out", "o", "--split", "val"], "'val' is not one of"),
         ([*EVALUATE, "--protocol", "vid5"], "unknown protocol 'vid5'; did you mean 'vid4'?"),
         ([*EVALUATE, "--teacher", "EDVR"], "unknown network 'EDVR'"),
         ([*EVALUATE, "--model", "no.such:Net"], "cannot import network no.such:Net"),
