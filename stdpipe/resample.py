@@ -61,10 +61,10 @@ def _gather(first: Tensor, taps: int, size: int, border: str, position: Tensor, 
     weight = kernel(index - position[:, None])
     weight = weight / weight.sum(1, keepdim=True)
     matrix = torch.zeros(len(position), size, dtype=torch.float64)
-    return matrix.scatter_add_(1, _inside(index.long(), size, border), weight)
+    return matrix.scatter_add_(1, inside(index.long(), size, border), weight)
 
 
-def _inside(index: Tensor, size: int, border: str) -> Tensor:
+def inside(index: Tensor, size: int, border: str) -> Tensor:
     """Fold indices beyond the ends back in, as often as a very small image takes."""
     if border == "replicate":
         return index.clamp(0, size - 1)

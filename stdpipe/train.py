@@ -14,7 +14,7 @@ import torch
 
 from stdpipe import cache, runs
 from stdpipe.config import StudentTraining
-from stdpipe.data.clips import Stream
+from stdpipe.data.clips import Stream, finish
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.views import NUM_ORIENTATIONS, View, full_views
@@ -64,6 +64,7 @@ def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
     live = run.live_teacher
     targets, decode = _targets(run, options, reader, str(name), device)
     stream = _stream(run, options, reader, str(name), targets)
+    stream.unfinished = device.type != "cpu"
     facts = {
         "network": str(spec),
         "data": str(run.data),
@@ -207,6 +208,7 @@ def _fit(
     for step in range(start, options.steps):
         with metrics.waiting():
             batch = {k: v.to(device, non_blocking=True) for k, v in next(batches).items()}
+        batch = finish(batch, stream.degradation)
         warm = step >= options.warmup_steps
         if warm and decode:
             batch = decode(batch)

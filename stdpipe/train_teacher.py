@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stdpipe import runs
 from stdpipe.config import TeacherTraining
-from stdpipe.data.clips import Stream
+from stdpipe.data.clips import Stream, finish
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.views import full_views, generator
@@ -48,6 +48,7 @@ def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
     phase = degradation(run.degradation).phase
     spec = zoo.parse(run.network).with_phase(phase)
     stream = _stream(run, options)
+    stream.unfinished = device.type != "cpu"
     torch.manual_seed(options.seed)
     net = spec.build()
     _check_network(net, str(spec), options)
@@ -127,9 +128,9 @@ def _fit(
     net.train()
     for step in range(start, options.steps):
         with metrics.waiting():
-            batch = next(batches)
-            window, hr = _pick_frames(batch, net.num_frame, options.seed, step)
-            window, hr = (x.to(device, non_blocking=True) for x in (window, hr))
+            batch = {k: v.to(device, non_blocking=True) for k, v in next(batches).items()}
+        batch = finish(batch, stream.degradation)
+        window, hr = _pick_frames(batch, net.num_frame, options.seed, step)
         _train_fusion_only(net, step < options.tsa_steps)
         with runs.autocast(device, options.amp):
             loss = charbonnier(net(window), hr)
