@@ -131,6 +131,7 @@ class _Places:
     """Offsets in the file, so that HDF5 need not be open while it is filled."""
 
     def __init__(self, packed: PackedFile, clips: list[int]) -> None:
+        self.file = packed.path
         self.pixels = {i: packed.offset(i) for i in clips}
         self.shapes = packed.shapes
         self.first_frame = packed.first_frame
@@ -168,7 +169,7 @@ def _write_clip(fd: int, places: _Places, index: int, clip: Clip) -> int:
     if frames.shape != expected:
         raise ValueError(
             f"clip {clip.key}: its frames are {frames.shape[2]}x{frames.shape[1]}, but were "
-            f"{expected[2]}x{expected[1]} when packing began: remove OUT.partial to begin anew"
+            f"{expected[2]}x{expected[1]} when packing began: remove {places.file} to begin anew"
         )
     _write(fd, frames, places.pixels[index])
     sums, running = [], 0

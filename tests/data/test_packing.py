@@ -101,6 +101,21 @@ def test_a_clip_that_changed_before_resuming_is_packed_again(
         np.testing.assert_array_equal(read_clip(here), read_clip(there))
 
 
+def test_a_clip_that_changed_its_size_before_resuming_is_named(
+    data: Path, tmp_path: Path, refused: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "BATCH", 1)
+    (data / "sequences/00001/0002/im4.png").write_bytes(b"")
+    command = ("pack-clips", "--data", data, "--out", tmp_path / "c.h5")
+    refused(*command)
+    for number in range(1, 8):
+        frame = np.zeros((16, 24, 3), np.uint8)
+        iio.imwrite(data / f"sequences/00001/0002/im{number}.png", frame)
+    told = refused(*command)
+    assert "clip 00001/0002: its frames are 24x16, but were 48x32 when packing began" in told
+    assert f"remove {tmp_path / 'c.h5.partial'} to begin anew" in told
+
+
 # refusals
 
 
