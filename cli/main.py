@@ -7,6 +7,7 @@ from stdpipe.cli.common import OneLineGroup
 from stdpipe.cli.demo import demo
 from stdpipe.cli.evaluate import evaluate
 from stdpipe.cli.extract_teacher import extract_teacher
+from stdpipe.cli.models import models
 from stdpipe.cli.train_student import train_student
 from stdpipe.cli.train_teacher import train_teacher
 
@@ -23,5 +24,5 @@ def main() -> None:
     """
 
 
-for command in (extract_teacher, train_student, evaluate, train_teacher, cache, demo):
+for command in (extract_teacher, train_student, evaluate, train_teacher, cache, models, demo):
     main.add_command(command)

@@ -20,6 +20,7 @@ ORDER = [
     "cache",
     "cache info",
     "cache verify",
+    "models",
 ]
 
 
@@ -104,4 +105,5 @@ def test_no_new_options() -> None:
         "--teacher-weights", "--pictures", "--amp",
     }  # fmt: skip
     assert found["cache info"] == found["cache verify"] == {"path", "--json"}
+    assert found["models"] == {"--json"}
     assert found["demo"] == {"--out", "--json"}
