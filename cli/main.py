@@ -7,6 +7,7 @@ from stdpipe.cli.common import OneLineGroup
 from stdpipe.cli.demo import demo
 from stdpipe.cli.evaluate import evaluate
 from stdpipe.cli.extract_teacher import extract_teacher
+from stdpipe.cli.models import models
 from stdpipe.cli.pack_clips import pack_clips
 from stdpipe.cli.train_student import train_student
 from stdpipe.cli.train_teacher import train_teacher
@@ -24,13 +25,15 @@ def main() -> None:
     """
 
 
-for command in (
+COMMANDS = (
     extract_teacher,
     train_student,
     evaluate,
     train_teacher,
     pack_clips,
     cache,
+    models,
     demo,
-):
+)
+for command in COMMANDS:
     main.add_command(command)

@@ -4,12 +4,25 @@ phase: LR sample j sits at HR pixel 4j + phase. Half-pixel centres (MATLAB, torc
 Every function returns a float64 tensor and is cached, since clips of a data set share their size.
 """
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
 
 import torch
 from torch import Tensor
 
 SCALE = 4
+Matrix = Callable[..., Tensor]
+
+
+def _cached(build: Matrix) -> Matrix:
+    """Keep the matrices of 64 sizes; a symbolic size (torch.export's) is built in the graph."""
+    keep = lru_cache(maxsize=64)(build)
+
+    @wraps(build)
+    def cached(size: int, *more: object, **named: object) -> Tensor:
+        return (keep if isinstance(size, int) else build)(size, *more, **named)
+
+    return cached
 
 
 def apply(rows: Tensor, columns: Tensor, x: Tensor) -> Tensor:
@@ -21,7 +34,7 @@ def apply(rows: Tensor, columns: Tensor, x: Tensor) -> Tensor:
         return rows @ x @ columns.T
 
 
-@lru_cache(maxsize=64)
+@_cached
 def linear_up(size: int, phase: float) -> Tensor:
     """(4*size, size): bilinear, the border repeated."""
     position = ((torch.arange(SCALE * size, dtype=torch.float64) - phase) / SCALE).clamp(
@@ -30,14 +43,14 @@ def linear_up(size: int, phase: float) -> Tensor:
     return _gather(position.floor(), 2, size, "replicate", position, lambda d: 1 - d.abs())
 
 
-@lru_cache(maxsize=64)
+@_cached
 def cubic_up(size: int, phase: float) -> Tensor:
     """(4*size, size): bicubic, a = -0.5, symmetric border; at phase 1.5 MATLAB's imresize(x, 4)."""
     position = (torch.arange(SCALE * size, dtype=torch.float64) - phase) / SCALE
     return _gather(position.floor() - 1, 4, size, "symmetric", position, _cubic)
 
 
-@lru_cache(maxsize=64)
+@_cached
 def cubic_down(size: int) -> Tensor:
     """(size/4, size): MATLAB's antialiased imresize(x, 1/4); the kernel is stretched four times."""
     assert size % SCALE == 0, size
@@ -46,7 +59,7 @@ def cubic_down(size: int) -> Tensor:
     return _gather(first, 4 * SCALE + 1, size, "symmetric", position, lambda d: _cubic(d / SCALE))
 
 
-@lru_cache(maxsize=64)
+@_cached
 def gaussian_down(size: int, taps: int, phase: float, border: str, sigma: float = 1.6) -> Tensor:
     """(size/4, size): Gaussian blur cut to `taps`, sampled at 4j + phase."""
     assert size % SCALE == 0, size
@@ -60,7 +73,7 @@ def _gather(first: Tensor, taps: int, size: int, border: str, position: Tensor, 
     index = first[:, None] + torch.arange(taps)
     weight = kernel(index - position[:, None])
     weight = weight / weight.sum(1, keepdim=True)
-    matrix = torch.zeros(len(position), size, dtype=torch.float64)
+    matrix = torch.zeros(position.shape[0], size, dtype=torch.float64)
     return matrix.scatter_add_(1, inside(index.long(), size, border), weight)
 
 

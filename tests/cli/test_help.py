@@ -21,6 +21,7 @@ ORDER = [
     "cache",
     "cache info",
     "cache verify",
+    "models",
 ]
 
 
@@ -111,4 +112,5 @@ def test_no_new_options() -> None:
     }  # fmt: skip
     assert found["pack-clips"] == {"--data", "--out", "--split", "--json"}
     assert found["cache info"] == found["cache verify"] == {"path", "--json"}
+    assert found["models"] == {"--json"}
     assert found["demo"] == {"--out", "--json"}
