@@ -15,8 +15,11 @@ import yaml
 
 from stdpipe.models.base import Network
 from stdpipe.models.bicubic import Bicubic
+from stdpipe.models.duf import DUF
 from stdpipe.models.edvr import EDVR
 from stdpipe.models.fastdvdnet import FastDVDnet
+from stdpipe.models.rbpn import RBPN
+from stdpipe.models.toflow import TOFlow
 from stdpipe.suggest import nearest
 
 ZOO: dict[str, tuple[type[Network], dict[str, Any]]] = {
@@ -27,6 +30,9 @@ ZOO: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "fastdvdnet": (FastDVDnet, {}),
     "fastdvdnet-half": (FastDVDnet, {"num_feat": 32}),
     "fastdvdnet-quarter": (FastDVDnet, {"num_feat": 16}),
+    "rbpn": (RBPN, {}),
+    "toflow": (TOFlow, {}),
+    "duf": (DUF, {}),
 }
 
 

@@ -18,8 +18,11 @@ from stdpipe.models.base import (
     window_indices,
 )
 from stdpipe.models.bicubic import Bicubic
+from stdpipe.models.duf import DUF
 from stdpipe.models.edvr import EDVR
 from stdpipe.models.fastdvdnet import DenoisingBlock, FastDVDnet
+from stdpipe.models.rbpn import RBPN
+from stdpipe.models.toflow import TOFlow
 
 SMALL: dict[str, Any] = {
     "num_feat": 8,
@@ -27,6 +30,8 @@ SMALL: dict[str, Any] = {
     "num_extract_block": 1,
     "num_reconstruct_block": 1,
 }
+SMALL_RBPN: dict[str, Any] = {"num_frame": 5, "num_feat": 8, "num_base": 8, "num_resblock": 1}
+SMALL_TOFLOW: dict[str, Any] = {"num_frame": 3, "num_feat": 8, "num_flow_feat": 4}
 NETWORKS: dict[str, Callable[[], Network]] = {
     "bicubic": Bicubic,
     "bicubic-phase-0": lambda: Bicubic(phase=0.0),
@@ -34,6 +39,11 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "edvr-without-tsa": lambda: EDVR(**SMALL, with_tsa=False),
     "fastdvdnet": lambda: FastDVDnet(num_feat=16, phase=0.0),
     "fastdvdnet-batch": lambda: FastDVDnet(num_feat=16, norm="batch"),
+    "rbpn": lambda: RBPN(**SMALL_RBPN),
+    "rbpn-published": lambda: RBPN(**SMALL_RBPN, published_head=True),
+    "toflow": lambda: TOFlow(**SMALL_TOFLOW, phase=0.0),
+    "toflow-official": lambda: TOFlow(**SMALL_TOFLOW, adapt_official_weights=True),
+    "duf": lambda: DUF(num_layer=16, num_feat=8),
 }
 
 
