@@ -2,8 +2,9 @@
 
 Zach, Pock, Bischof, "A Duality Based Approach for Realtime TV-L1 Optical Flow", DAGM 2007: image
 differences count by their absolute value, and so do the flow's own steps, so that it is smooth but
-may break at edges. Letters are the paper's: u the flow, v its copy that follows the images, p the
-dual variable that smooths.
+may break at edges. tests/models/test_flow.py holds its error, on real frames, below a tenth of that
+of no flow, and level with scikit-image's. Letters are the paper's: u the flow, v its copy that
+follows the images, p the dual variable that smooths.
 Axes: N pairs of frames, h w size. A flow is (N, 2, h, w): x, then y, in pixels.
 """
 
