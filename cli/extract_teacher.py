@@ -57,7 +57,7 @@ def _print_plan(job: Any, as_json: bool) -> None:
     "--teacher",
     metavar="NAME",
     callback=known_network,
-    help="edvr-l, edvr-m, edvr:num_feat=32, module:Class.",
+    help="edvr-l, edvr-m, edvr:num_feat=32, rbpn, module:Class.",
 )
 @click.option("--weights", metavar="FILE", help="Checkpoint, or random:SEED for a test.")
 @click.option("--cache", required=True, metavar="PATH", help="The Zarr store to fill or resume.")

@@ -23,7 +23,7 @@ from stdpipe.data.clips import read_frames, view_pair
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import Clip, find_clips
 from stdpipe.data.views import View, baked_views, full_views
-from stdpipe.models import checkpoints
+from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import Features, Network
 from stdpipe.models.checkpoints import load_network
 from stdpipe.suggest import nearest
@@ -121,9 +121,13 @@ def prepare(job: Extraction) -> Prepared:
     first = read_frames(next(iter(clips.values()))).hr
     views, (height, width), viewed = _views(job, list(clips), first)
     lr = view_pair(first, views[0], name)[1].to(device)
-    if cache.ENCODINGS[job.encoding].stored == "trunk" and any(
-        side % (4 * teacher.multiple) for side in (height, width)
-    ):
+    trunk = cache.ENCODINGS[job.encoding].stored == "trunk"
+    if trunk and facts["network"].partition(":")[0] not in zoo.ZOO:
+        raise ValueError(
+            f"encoding {job.encoding!r} has training rebuild the teacher's tail by the name in the "
+            f"cache, and {facts['network']} would be imported for it; choose float16 or int8"
+        )
+    if trunk and any(side % (4 * teacher.multiple) for side in (height, width)):
         raise ValueError(
             f"encoding {job.encoding!r} needs frames whose sides are multiples of "
             f"{4 * teacher.multiple} (the teacher pads others, and its padding is not cached), got "

@@ -55,6 +55,15 @@ def relu_chain(channels_in: int, channels: int, count: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def full_precision(layer: nn.Module, x: Tensor) -> Tensor:
+    """layer(x) in its parameters' own precision, also under autocast: for what yields an image."""
+    x = x.to(next(layer.parameters()).dtype)
+    if not torch.amp.is_autocast_available(x.device.type):  # e.g. meta
+        return layer(x)  # type: ignore[no-any-return]
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x)  # type: ignore[no-any-return]
+
+
 def bilinear_base(centre: Tensor, phase: float) -> Tensor:
     """The image a network adds its residual to: (B, 3, h, w) -> (B, 3, 4h, 4w), bilinear.
 

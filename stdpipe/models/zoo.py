@@ -16,9 +16,12 @@ import yaml
 from stdpipe.models.base import Network
 from stdpipe.models.bicubic import Bicubic
 from stdpipe.models.d3dnet import D3DNet
+from stdpipe.models.duf import DUF
 from stdpipe.models.edvr import EDVR
 from stdpipe.models.fastdvdnet import FastDVDnet
+from stdpipe.models.rbpn import RBPN
 from stdpipe.models.sofvsr import SOFVSR
+from stdpipe.models.toflow import TOFlow
 from stdpipe.models.vdsr import VDSR
 from stdpipe.models.vespcn import VESPCN
 from stdpipe.models.vsrnet import VSRNet
@@ -39,6 +42,9 @@ ZOO: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "vespcn-deep": (VESPCN, {"form": "deep"}),
     "sofvsr": (SOFVSR, {}),
     "d3dnet": (D3DNet, {}),
+    "rbpn": (RBPN, {}),
+    "toflow": (TOFlow, {}),
+    "duf": (DUF, {}),
 }
 
 
