@@ -8,6 +8,7 @@ FORMAT_VERSION, and keeps older caches readable or refuses them by their version
       trunk/                   (entry, frame, C, h, w)   in place of f_sr, at a quarter of H and W
       f_sr_scale/, trunk_scale/    (entry, 2, C)         int8 only: value = code * [0] + [1]
       attention/               (entry, frame, H, W)
+      f_lr/, f_lr_scale/       (entry, frame, C', h, w)  on request, as f_sr is encoded
       tail/<parameter>/        what turns trunk into f_sr: the teacher's own frozen weights
       manifest.json            what the cache holds and who made it; written once, first
       journal/manifest.json    its copy
@@ -40,9 +41,9 @@ SEGMENT_BYTES = 1 << 16  # a journal file takes no more lines then: objects cann
 
 TAIL = "tail"
 
-TARGETS = ("f_sr", "attention")  # what a cache serves, whatever lies on disk
+TARGETS = ("f_sr", "attention", "f_lr")  # what a cache serves, whatever lies on disk
 SCALE_SUFFIX = "_scale"
-ARRAYS = ("f_sr", "f_sr_scale", "trunk", "trunk_scale", "attention")
+ARRAYS = ("f_sr", "f_sr_scale", "trunk", "trunk_scale", "attention", "f_lr", "f_lr_scale")
 INT8_LIMIT = 127  # codes are -127..127; -128 is the fill value and never stored
 
 
@@ -100,21 +101,33 @@ def array_specs(
     height: int,
     width: int,
     compression: str = "none",
+    f_lr_channels: int = 0,
 ) -> list[ArraySpec]:
     """The arrays of a cache whose frames are (height, width) HR pixels, in the order of ARRAYS."""
     stored, dtype, attention_dtype = ENCODINGS[encoding]
+    low = (height // GRID, width // GRID)
     specs = []
     if "f_sr" in targets:
-        shrink = GRID if stored == "trunk" else 1
-        feature_maps = (entries, frames, channels, height // shrink, width // shrink)
-        specs.append(_map_spec(stored, feature_maps, dtype, compression))
-        if dtype == "int8":
-            one = (1, 2, channels)
-            name = stored + SCALE_SUFFIX
-            specs.append(ArraySpec(name, (entries, 2, channels), one, one, "float32"))
+        size = low if stored == "trunk" else (height, width)
+        specs += _feature_specs(stored, (entries, frames, channels, *size), dtype, compression)
     if "attention" in targets:
         maps = (entries, frames, height, width)
         specs.append(_map_spec("attention", maps, attention_dtype, compression))
+    if "f_lr" in targets:
+        specs += _feature_specs("f_lr", (entries, frames, f_lr_channels, *low), dtype, compression)
+    return specs
+
+
+def _feature_specs(
+    name: str, shape: tuple[int, ...], dtype: str, compression: str
+) -> list[ArraySpec]:
+    """An array of features, and its scales where it is int8."""
+    entries, _, channels = shape[:3]
+    specs = [_map_spec(name, shape, dtype, compression)]
+    if dtype == "int8":
+        one = (1, 2, channels)
+        scale = ArraySpec(name + SCALE_SUFFIX, (entries, 2, channels), one, one, "float32")
+        specs.append(scale)
     return specs
 
 

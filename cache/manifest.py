@@ -122,11 +122,13 @@ class Manifest:
     frames: int
     channels: int
     """Of f_sr, or of the trunk where that is stored."""
+    f_lr_channels: int = 0
+    """Of f_lr; 0 where that is no target."""
     height: int
     """HR pixels."""
     width: int
     """HR pixels."""
-    targets: tuple[str, ...] = TARGETS
+    targets: tuple[str, ...] = ("f_sr", "attention")
     """What the cache serves, in the order of layout.TARGETS."""
     encoding: str = "float16"
     """How f_sr lies on disk: one of layout.ENCODINGS."""
@@ -164,14 +166,17 @@ class Manifest:
             raise CacheError(
                 f"compression {self.compression!r} is unknown: use one of {', '.join(COMPRESSIONS)}"
             )
-        if self.stored == "trunk" and (self.height % GRID or self.width % GRID):
+        off_grid = self.height % GRID or self.width % GRID
+        if off_grid and (self.stored == "trunk" or "f_lr" in self.targets):
             raise CacheError(
-                f"encoding {self.encoding!r} needs sides that are multiples of {GRID}, got "
-                f"{self.height} x {self.width}"
+                f"encoding {self.encoding!r} with targets {self.targets!r} needs sides that are "
+                f"multiples of {GRID}, got {self.height} x {self.width}"
             )
         known = tuple(name for name in TARGETS if name in self.targets)
         if not known or self.targets != known:
             raise CacheError(f"targets {self.targets!r}: name some of {TARGETS}, in that order")
+        if ("f_lr" in self.targets) != (self.f_lr_channels > 0):
+            raise CacheError(f"f_lr_channels is {self.f_lr_channels}, targets are {self.targets!r}")
         _check_entries(self.entries)
         clash = self.made_by.keys() & self.facts(made_by=False).keys()
         if clash:
@@ -183,7 +188,8 @@ class Manifest:
 
     def facts(self, made_by: bool = True) -> dict[str, Any]:
         """Every fact a reader may expect, flat: made_by, then encoding, shape and clip list."""
-        own = ("encoding", "compression", "targets", "frames", "channels", "height", "width")
+        own = ("encoding", "compression", "targets", "frames", "channels", "f_lr_channels")
+        own += ("height", "width")
         facts = dict(self.made_by) if made_by else {}
         facts |= {name: getattr(self, name) for name in own}
         return facts | {"entries_digest": self.entries_digest}
@@ -215,7 +221,12 @@ class Manifest:
         """Array name -> how it lies on disk, scales included."""
         sizes = (self.frames, self.channels, self.height, self.width)
         specs = array_specs(
-            self.targets, self.encoding, len(self.entries), *sizes, self.compression
+            self.targets,
+            self.encoding,
+            len(self.entries),
+            *sizes,
+            self.compression,
+            self.f_lr_channels,
         )
         return {spec.name: spec for spec in specs}
 
@@ -227,7 +238,7 @@ class Manifest:
 
 def _remedy(name: str) -> str:
     """What the user gives to change a fact: an option, or the clips themselves."""
-    if name in ("frames", "channels", "height", "width", "entries_digest"):
+    if name in ("frames", "channels", "f_lr_channels", "height", "width", "entries_digest"):
         return "clips and teacher"
     if name in ("extractor", "lr_8bit"):
         return "version of stdpipe"

@@ -1,4 +1,4 @@
-"""Check a whole cache against its journal: every stored byte, and that it still decodes.
+"""Check a whole cache against its journal: every stored byte.
 
 What was checked is noted in the cache now and then, so that a check that was stopped goes on.
 """
@@ -13,12 +13,10 @@ from stdpipe.cache.checksum import crc32c
 from stdpipe.cache.creation import leftovers
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.journal import Commit, JournalFile, committed, read_journals
-from stdpipe.cache.layout import SCALE_SUFFIX
-from stdpipe.cache.manifest import damaged_manifests, load_manifest
+from stdpipe.cache.manifest import Manifest, damaged_manifests, load_manifest
 from stdpipe.cache.place import Place, open_place
-from stdpipe.cache.reader import Reader
 from stdpipe.cache.seal import seal, unseal
-from stdpipe.cache.store import damaged_metadata
+from stdpipe.cache.store import damaged_metadata, read_tail
 
 Progress = Callable[[int, int], None]
 
@@ -63,11 +61,10 @@ def verify(path: str | Path, progress: Progress | None = None) -> Report:
     journals = read_journals(place)
     commits = committed(journals)
     report, checked = _resume(place, commits, manifest.cache_id)
-    reader = Reader(place, manifest, commits)
     noted = time.monotonic()
     for done, key in enumerate(manifest.entries, start=1):
         if done > checked:
-            _check_entry(report, place, reader, commits.get(key), key)
+            _check_entry(report, place, manifest, commits.get(key), key)
             if time.monotonic() - noted > NOTE_SECONDS:
                 _note(place, report, commits, manifest.cache_id, done)
                 noted = time.monotonic()
@@ -75,43 +72,39 @@ def verify(path: str | Path, progress: Progress | None = None) -> Report:
             progress(done, len(manifest.entries))
     _forget(place)
     report.leftovers = leftovers(place)
-    report.broken += [*_damaged_lines(journals), *_damaged_rest(place, reader)]
+    report.broken += [*_damaged_lines(journals), *_damaged_rest(place, manifest)]
     if layout.COMPLETE in place.names():
         _refuse_gaps(report)
     return report
 
 
 def _check_entry(
-    report: Report, place: Place, reader: Reader, commit: Commit | None, key: str
+    report: Report, place: Place, manifest: Manifest, commit: Commit | None, key: str
 ) -> None:
     if commit is None:
         report.uncommitted.append(key)
         return
-    reasons = {name: _check_array(place, reader, commit, name) for name in reader.manifest.arrays}
+    reasons = {name: _check_array(place, manifest, commit, name) for name in manifest.arrays}
     broken = [Broken(key, name, reason) for name, reason in reasons.items() if reason]
     report.broken += broken
     report.ok += not broken
 
 
-def _check_array(place: Place, reader: Reader, commit: Commit, name: str) -> str:
+def _check_array(place: Place, manifest: Manifest, commit: Commit, name: str) -> str:
     """Why this array of this entry is broken, in one line; empty if it is whole."""
-    index = reader.manifest.index[commit.key]
+    index = manifest.index[commit.key]
     expected = commit.arrays.get(name)
     if commit.index != index or expected is None:
         return "its journal line does not fit the manifest"
     try:
-        data = place.read(reader.manifest.arrays[name].file(index))
+        data = place.read(manifest.arrays[name].file(index))
         if len(data) != expected["bytes"]:
             return f"its file has {len(data)} bytes instead of {expected['bytes']}"
         if crc32c(data) != expected["crc32c"]:
             return "its file's checksum differs from the journal's"
-        if name.endswith(SCALE_SUFFIX):
-            reader.scale(commit.key, name.removesuffix(SCALE_SUFFIX))
-        else:
-            reader.read(commit.key, name)
     except FileNotFoundError:
         return "its file is missing"
-    except (CacheError, OSError) as error:
+    except OSError as error:
         return str(error)
     return ""
 
@@ -124,14 +117,14 @@ def _damaged_lines(journals: list[JournalFile]) -> list[Broken]:
     ]
 
 
-def _damaged_rest(place: Place, reader: Reader) -> list[Broken]:
+def _damaged_rest(place: Place, manifest: Manifest) -> list[Broken]:
     """Of what belongs to no entry: the tail, Zarr's metadata, either manifest."""
-    manifests, metadata = damaged_manifests(place), damaged_metadata(place, reader.manifest)
+    manifests, metadata = damaged_manifests(place), damaged_metadata(place, manifest)
     paths = [*manifests, *metadata]
     broken = [Broken("", "metadata", f"{path} is damaged or missing", path) for path in paths]
-    if reader.manifest.stored == "trunk":
+    if manifest.stored == "trunk":
         try:
-            reader.tail()
+            read_tail(place)
         except CacheError as error:
             broken.append(Broken("", layout.TAIL, str(error), layout.TAIL))
     return broken
