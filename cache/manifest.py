@@ -188,8 +188,8 @@ class Manifest:
 
     def facts(self, made_by: bool = True) -> dict[str, Any]:
         """Every fact a reader may expect, flat: made_by, then encoding, shape and clip list."""
-        own = ("encoding", "compression", "targets", "frames", "channels", "f_lr_channels")
-        own += ("height", "width")
+        own = ["encoding", "compression", "targets", "frames", "channels", "f_lr_channels"]
+        own += ["height", "width"]
         facts = dict(self.made_by) if made_by else {}
         facts |= {name: getattr(self, name) for name in own}
         return facts | {"entries_digest": self.entries_digest}
