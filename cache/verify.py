@@ -1,41 +1,27 @@
-"""Check a whole cache against its journal: every stored byte, and that it still decodes."""
+"""Check a whole cache against its journal: every stored byte.
 
+What was checked is noted in the cache now and then, so that a check that was stopped goes on.
+"""
+
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from stdpipe.cache import layout
+from stdpipe.cache.checksum import crc32c
 from stdpipe.cache.creation import leftovers
-from stdpipe.cache.durable import file_checksum
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.journal import Commit, JournalFile, committed, read_journals
-from stdpipe.cache.manifest import load_manifest
-from stdpipe.cache.reader import Reader
+from stdpipe.cache.manifest import Manifest, damaged_manifests, load_manifest
+from stdpipe.cache.place import Place, open_place
+from stdpipe.cache.seal import seal, unseal
+from stdpipe.cache.store import damaged_metadata, read_tail
 
 Progress = Callable[[int, int], None]
 
-
-def verify(path: str | Path, progress: Progress | None = None) -> "Report":
-    """Read all of a cache and report what is broken; progress(done, total) after each entry.
-
-    Raises CacheError only where there is no cache to speak of: no manifest, or a damaged one.
-    """
-    root = layout.local_path(path)
-    manifest = load_manifest(root)
-    journals = read_journals(root)
-    commits = committed(journals)
-    report = Report(leftovers=[str(file.relative_to(root)) for file in leftovers(root)])
-    report.broken += _damaged_lines(root, journals)
-    reader = Reader(root, manifest, commits)
-    for done, key in enumerate(manifest.entries, start=1):
-        _check_entry(report, root, reader, commits.get(key), key)
-        if progress is not None:
-            progress(done, len(manifest.entries))
-    if manifest.stored == "trunk":
-        report.broken += _damaged_tail(reader)
-    if (root / layout.COMPLETE).exists():
-        _refuse_gaps(report)
-    return report
+STATE = f"{layout.JOURNAL}/{layout.VERIFIED}"
+NOTE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -45,9 +31,11 @@ class Broken:
     key: str
     """The entry's key; empty where no entry can be told."""
     array: str
-    """The target's name, or "journal"."""
+    """The array's name, "journal", "tail" or "metadata"."""
     reason: str
     """One line."""
+    path: str = ""
+    """The damaged file, where it belongs to no entry."""
 
 
 @dataclass
@@ -60,65 +48,124 @@ class Report:
     uncommitted: list[str] = field(default_factory=list)
     """Keys without a valid journal line; in a complete cache they count as broken, too."""
     leftovers: list[str] = field(default_factory=list)
-    """Temporary files, relative to the cache: harmless, swept by the next writer."""
+    """Temporary files, relative to the cache: harmless, and overwritten by the next writer."""
+
+
+def verify(path: str | Path, progress: Progress | None = None) -> Report:
+    """Read all of a cache and report what is broken; progress(done, total) after each entry.
+
+    Raises CacheError only where there is no cache to speak of: no manifest, or a damaged one.
+    """
+    place = open_place(path)
+    manifest = load_manifest(place)
+    journals = read_journals(place)
+    commits = committed(journals)
+    report, checked = _resume(place, commits, manifest.cache_id)
+    noted = time.monotonic()
+    for done, key in enumerate(manifest.entries, start=1):
+        if done > checked:
+            _check_entry(report, place, manifest, commits.get(key), key)
+            if time.monotonic() - noted > NOTE_SECONDS:
+                _note(place, report, commits, manifest.cache_id, done)
+                noted = time.monotonic()
+        if progress is not None:
+            progress(done, len(manifest.entries))
+    _forget(place)
+    report.leftovers = leftovers(place)
+    report.broken += [*_damaged_lines(journals), *_damaged_rest(place, manifest)]
+    if layout.COMPLETE in place.names():
+        _refuse_gaps(report)
+    return report
 
 
 def _check_entry(
-    report: Report, root: Path, reader: Reader, commit: Commit | None, key: str
+    report: Report, place: Place, manifest: Manifest, commit: Commit | None, key: str
 ) -> None:
     if commit is None:
         report.uncommitted.append(key)
         return
-    reasons = {name: _check_array(root, reader, commit, name) for name in reader.manifest.arrays}
+    reasons = {name: _check_array(place, manifest, commit, name) for name in manifest.arrays}
     broken = [Broken(key, name, reason) for name, reason in reasons.items() if reason]
     report.broken += broken
     report.ok += not broken
 
 
-def _check_array(root: Path, reader: Reader, commit: Commit, name: str) -> str:
+def _check_array(place: Place, manifest: Manifest, commit: Commit, name: str) -> str:
     """Why this array of this entry is broken, in one line; empty if it is whole."""
-    spec = reader.manifest.arrays[name]
-    index = reader.manifest.index[commit.key]
+    index = manifest.index[commit.key]
     expected = commit.arrays.get(name)
     if commit.index != index or expected is None:
         return "its journal line does not fit the manifest"
     try:
-        size, checksum = file_checksum(layout.shard_file(root, spec, index))
-        if (size, checksum) != (expected["bytes"], expected["crc32"]):
-            return _unlike(size, expected["bytes"])
-        if name.endswith("_scale"):
-            reader.scale(commit.key, name.removesuffix("_scale"))
-        else:
-            reader.read(commit.key, name)
+        data = place.read(manifest.arrays[name].file(index))
+        if len(data) != expected["bytes"]:
+            return f"its file has {len(data)} bytes instead of {expected['bytes']}"
+        if crc32c(data) != expected["crc32c"]:
+            return "its file's checksum differs from the journal's"
     except FileNotFoundError:
         return "its file is missing"
-    except (CacheError, OSError) as error:
+    except OSError as error:
         return str(error)
     return ""
 
 
-def _unlike(size: int, expected: int) -> str:
-    if size != expected:
-        return f"its file has {size} bytes instead of {expected}"
-    return "its file's checksum differs from the journal's"
-
-
-def _damaged_lines(root: Path, journals: list[JournalFile]) -> list[Broken]:
+def _damaged_lines(journals: list[JournalFile]) -> list[Broken]:
     return [
-        Broken("", "journal", f"{journal.path.relative_to(root)} line {number} is damaged")
+        Broken("", "journal", f"{journal.path} line {number} is damaged", journal.path)
         for journal in journals
         for number in journal.damaged
     ]
 
 
-def _damaged_tail(reader: Reader) -> list[Broken]:
-    try:
-        reader.tail()
-    except CacheError as error:
-        return [Broken("", layout.TAIL, str(error))]
-    return []
+def _damaged_rest(place: Place, manifest: Manifest) -> list[Broken]:
+    """Of what belongs to no entry: the tail, Zarr's metadata, either manifest."""
+    manifests, metadata = damaged_manifests(place), damaged_metadata(place, manifest)
+    paths = [*manifests, *metadata]
+    broken = [Broken("", "metadata", f"{path} is damaged or missing", path) for path in paths]
+    if manifest.stored == "trunk":
+        try:
+            read_tail(place)
+        except CacheError as error:
+            broken.append(Broken("", layout.TAIL, str(error), layout.TAIL))
+    return broken
 
 
 def _refuse_gaps(report: Report) -> None:
     reason = "no valid journal line, though the cache is complete: run the same command again"
     report.broken += [Broken(key, "journal", reason) for key in report.uncommitted]
+
+
+def _resume(place: Place, commits: dict[str, Commit], cache_id: str) -> tuple[Report, int]:
+    """What a check that was stopped had found, and how many entries it had seen."""
+    try:
+        state = unseal(place.read(STATE))
+    except (OSError, ValueError):
+        return Report(), 0
+    if (state["cache_id"], state["commits"]) != (cache_id, len(commits)):
+        return Report(), 0
+    broken = [Broken(**one) for one in state["broken"]]
+    return Report(state["ok"], broken, state["uncommitted"]), state["checked"]
+
+
+def _note(
+    place: Place, report: Report, commits: dict[str, Commit], cache_id: str, checked: int
+) -> None:
+    state = {
+        "cache_id": cache_id,
+        "commits": len(commits),
+        "checked": checked,
+        "ok": report.ok,
+        "broken": [asdict(one) for one in report.broken],
+        "uncommitted": report.uncommitted,
+    }
+    try:
+        place.write(STATE, [seal(state)])
+    except OSError:
+        return  # somebody else's cache, or a full disk: the check itself does not need it
+
+
+def _forget(place: Place) -> None:
+    try:
+        place.delete([STATE])
+    except OSError:
+        return

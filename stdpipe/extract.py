@@ -84,9 +84,9 @@ class Prepared:
 def extract_teacher(job: Extraction) -> dict[str, Any]:
     """Fill the cache, or resume; returns what lies there now."""
     ready = prepare(job)
-    folder = cache.layout.local_path(job.cache)
+    place = cache.open_place(job.cache)
     manifest = ready.manifest
-    if not (folder / cache.layout.MANIFEST).exists():
+    if not cache.manifest_exists(place):
         error = encoding_error(ready.teacher, ready.run(job.amp), ready.lr, job.encoding)
         notes = {**manifest.notes, "error": {**error, "measured_on": str(ready.views[0])}}
         manifest = dataclasses.replace(manifest, notes=notes)
@@ -105,7 +105,7 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
         "missing": len(missing),
         "encoding": job.encoding,
         "error": writer.manifest.notes.get("error"),
-        "bytes": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
+        "bytes": place.total_bytes(),
     }
 
 
@@ -189,7 +189,7 @@ def _fill(writer: cache.Writer, ready: Prepared, job: Extraction, views: list[Vi
     done = len(views) - len(missing)
     bar = tqdm(total=len(views), initial=done, unit="clip", desc="extract-teacher", disable=None)
     with ThreadPoolExecutor(1) as writing, ThreadPoolExecutor(1) as reading:
-        pending: deque[Future[None]] = deque()
+        pending: deque[Future[int]] = deque()
         for view, (lr, crc32) in _read_ahead(reading, missing, ready):
             features = teacher_features(ready.teacher, lr.to(ready.device), ready.device, job.amp)
             arrays = stored_arrays(features, view, writer.manifest.given)

@@ -4,7 +4,6 @@ Measured on one clip of the data set at hand, for every encoding.
 """
 
 import dataclasses
-import shutil
 import statistics
 import tempfile
 import time
@@ -26,7 +25,7 @@ def plan(job: Extraction) -> dict[str, Any]:
     ready = prepare(job)
     features, seconds = _time_teacher(ready, job)
     entries = len(ready.views)
-    free = shutil.disk_usage(_existing(cache.layout.local_path(job.cache))).free
+    free = cache.open_place(job.cache).free_bytes()
     encodings = {}
     for name in cache.ENCODINGS:
         try:
@@ -42,7 +41,7 @@ def plan(job: Extraction) -> dict[str, Any]:
         "teacher_hours": seconds * entries / 3600,
         "free_bytes": free,
         "encoding": job.encoding,
-        "fits": encodings[job.encoding]["bytes"] <= free,
+        "fits": free is None or encodings[job.encoding]["bytes"] <= free,
         "encodings": encodings,
     }
 
@@ -90,19 +89,12 @@ def _cost(
     }
 
 
-def _existing(path: Path) -> Path:
-    """The folder on whose disk a path that may not exist yet will lie."""
-    path = path.absolute()
-    return path if path.exists() else _existing(path.parent)
-
-
 def table(result: dict[str, Any]) -> str:
     """For people, in Markdown."""
     lines = [
         f"{result['entries']:,} clips; {result['teacher']} takes "
         f"{result['teacher_seconds_per_clip']:.2f} s a clip on {result['device']}, "
-        f"{result['teacher_hours']:.2f} hours in all; "
-        f"{result['free_bytes'] / 1e9:,.1f} GB are free",
+        f"{result['teacher_hours']:.2f} hours in all; " + _free(result["free_bytes"]),
         "",
         "| encoding | MB a clip | GB in all | attention | files | f_sr error | SR vs float |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -115,3 +107,7 @@ def table(result: dict[str, Any]) -> str:
             f"| {row['f_sr_rmse']:.3%} | {psnr} |"
         )
     return "\n".join(lines)
+
+
+def _free(free: int | None) -> str:
+    return "" if free is None else f"{free / 1e9:,.1f} GB are free"
