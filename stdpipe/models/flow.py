@@ -37,8 +37,8 @@ def tvl1(reference: Tensor, neighbour: Tensor) -> Tensor:
     """Flow (N, 2, h, w) along which the neighbour, sampled, looks like the reference.
 
     Frames are (N, 3, h, w), RGB in [0, 1]. Float32 whatever they are, and without gradient: it is
-    input to a network, as from a file. torch.export and torch.compile see one operator, which needs
-    stdpipe to run: unrolled, it would be thousands.
+    input to a network, as from a file. torch.export sees one operator, which needs stdpipe to run:
+    unrolled, it would be thousands.
     """
     out: Tensor = _tvl1(reference.detach(), neighbour.detach())
     return out
