@@ -19,8 +19,8 @@ REACH = 32  # pixels: the longest flow that tanh lets out
 def warp(x: Tensor, flow: Tensor, padding: str = "border") -> Tensor:
     """Bilinear samples of x (B, C, h, w) at every pixel plus flow (B, 2, h, w).
 
-    padding: what lies outside, "border" (edges repeated) or "zeros". In float32 also under autocast:
-    half precision cannot hold pixel positions.
+    padding: what lies outside, "border" (edges repeated) or "zeros". In float32 also under
+    autocast: half precision cannot hold pixel positions.
     """
     height, width = x.shape[-2:]
     flow = flow if flow.dtype == torch.float64 else flow.float()
