@@ -20,6 +20,8 @@ ORDER = [
     "cache",
     "cache info",
     "cache verify",
+    "cache repair",
+    "cache bench",
 ]
 
 
@@ -103,5 +105,7 @@ def test_no_new_options() -> None:
         "--model", "--weights", "--degradation", "--protocol", "--out", "--teacher",
         "--teacher-weights", "--pictures", "--amp",
     }  # fmt: skip
-    assert found["cache info"] == found["cache verify"] == {"path", "--json"}
+    for name in ("cache info", "cache verify", "cache repair"):
+        assert found[name] == {"path", "--json"}
+    assert found["cache bench"] == {"path", "--patch", "--crops", "--halo", "--json"}
     assert found["demo"] == {"--out", "--json"}
