@@ -1,6 +1,6 @@
 """How fast are random 256 x 256 crops of 7 frames read from the cache, against other stores?
 
-python benchmarks/read.py [--json] [--quick] [--entries 12]      --entries 12 needs 5 GB of disk
+python benchmarks/read.py [--json] [--quick] [--entries 12]      --entries 12 needs 6 GB of disk
 Entries of (7, 64, 256, 448): features of the embedded teacher (features.py), their int8 codes the
 same in all rivals (stores.py). One core, one thread, warm page cache, medians of interleaved runs;
 the cache's checksums are on, and its scales are read, too.

@@ -50,20 +50,27 @@ def memmap(reader: Reader, folder: Path) -> Read:
 def h5(reader: Reader, folder: Path) -> dict[str, Read]:
     """h5py, chunks of the cache's own shape, not compressed; three sizes of HDF5's chunk cache.
 
-    By default (1 MiB a data set, in HDF5 2 8 MiB) and at 0, a chunk that does not fit is read row
-    by row.
+    A chunk that has no room there is read row by row. The default is 8 MiB a data set in HDF5 2,
+    1 MiB before. A file each: within a process, HDF5 shares one file's cache however it is opened.
     """
-    file, spec = folder / "codes.h5", reader.manifest.arrays["f_sr"]
-    with h5py.File(file, "w") as made:
-        codes = made.create_dataset("f_sr", spec.shape, np.int8, chunks=spec.inner)
-        for index, key in enumerate(reader.entries):
-            codes[index] = reader.read(key, "f_sr")
     caches: dict[str, dict[str, Any]] = {
         "h5py": {},
         "h5py-rdcc-0": {"rdcc_nbytes": 0},
         "h5py-rdcc-64M": {"rdcc_nbytes": H5_TUNED},
     }
-    return {name: _cut(h5py.File(file, "r", **kw)["f_sr"], reader) for name, kw in caches.items()}
+    return {
+        name: _cut(h5py.File(_write_h5(reader, folder / f"{name}.h5"), "r", **kw)["f_sr"], reader)
+        for name, kw in caches.items()
+    }
+
+
+def _write_h5(reader: Reader, file: Path) -> Path:
+    spec = reader.manifest.arrays["f_sr"]
+    with h5py.File(file, "w") as made:
+        codes = made.create_dataset("f_sr", spec.shape, np.int8, chunks=spec.inner)
+        for index, key in enumerate(reader.entries):
+            codes[index] = reader.read(key, "f_sr")
+    return file
 
 
 def pt(reader: Reader, folder: Path) -> dict[str, Read]:
