@@ -1,8 +1,8 @@
 """How fast random crops come out of this very cache: one process, one thread.
 
 First over all entries, as a student reads them, from wherever they lie. Then the rivals in turn
-over a few entries, all from the page cache, where only the processor's work differs: our reader,
-plain zarr (local caches only), and as the ceiling a memory map of raw copies.
+over a few entries: our reader, plain zarr (local caches only), and as the ceiling a memory map of
+raw copies. Of a local cache all of that lies in memory by then: only the processor's work differs.
 """
 
 import tempfile
@@ -121,7 +121,7 @@ def table(result: Mapping[str, Any]) -> str:
         f"{result['bytes_per_crop'] / 1e6:.2f} MB",
         f"{'':<24}{'crops/s':>10}{'MB/s':>10}{'crops/CPU s':>13}{'MB/CPU s':>10}",
         _row(f"all {result['entries']:,} entries", result["all_entries"]),
-        f"{result['rivals_entries']} entries, from the page cache:",
+        f"{result['rivals_entries']} entries, the rivals in turn:",
         *(_row(f"  {name}", rates) for name, rates in result["same_entries"].items()),
         *(f"{name}, crops/CPU s: {ratio:.2f}" for name, ratio in result["ratios"].items()),
     ]

@@ -25,7 +25,8 @@ def repair(path: str, as_json: bool) -> None:
     lines = [f"{'restored' if b.is_restorable else 'dropped'}: {b}" for b in found.broken]
     lines += [f"removed: {name}" for name in found.leftovers]
     if not found.broken:
-        lines += [f"nothing is broken: {found.ok} entries are whole"]
+        total = found.ok + len(found.uncommitted)
+        lines += [f"nothing is broken; {found.ok} of {total} entries are committed"]
     elif not all(b.is_restorable for b in found.broken):
         lines += ["run the same extract-teacher command to fill it again"]
     result = {"ok": found.ok, "broken": [asdict(b) for b in found.broken]}

@@ -49,8 +49,8 @@ def _weight(reader: cache.Reader) -> Facts:
     arrays, total = reader.bytes_by_array(), reader.total_bytes()
     manifest, committed = reader.manifest, len(reader.entries)
     features = sum(size for name, size in arrays.items() if name != "attention")
-    pixels = manifest.frames * manifest.height * manifest.width
-    float32 = 4 * F_SR_CHANNELS * pixels * committed
+    channels = manifest.channels if manifest.stored == "f_sr" else F_SR_CHANNELS
+    float32 = 4 * channels * manifest.frames * manifest.height * manifest.width * committed
     return {
         "bytes": total,
         "bytes_per_entry": round(total / committed) if committed else None,

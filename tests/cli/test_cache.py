@@ -167,7 +167,8 @@ def test_repair_in_json(copy: Path, stdpipe: Command) -> None:
 
 def test_repair_of_a_whole_cache(copy: Path, stdpipe: Command) -> None:
     before = {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()}
-    assert stdpipe("cache", "repair", copy).stdout == "nothing is broken: 6 entries are whole\n"
+    told = stdpipe("cache", "repair", copy).stdout
+    assert told == "nothing is broken; 6 of 6 entries are committed\n"
     assert {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()} == before
 
 
