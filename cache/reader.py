@@ -75,10 +75,22 @@ class Reader:
         whole = len(self.entries) == len(self.manifest.entries)
         return whole and bool(mark["cache_id"] == self.manifest.cache_id)
 
-    def total_bytes(self) -> int:
-        """Of everything the cache stores, by its journal: without looking at every file."""
+    @property
+    def url(self) -> str:
+        """Where the cache lies, as people know it."""
+        return self._place.url
+
+    def bytes_by_array(self) -> dict[str, int]:
+        """Stored bytes of every array, by the journal: without looking at every file."""
         commits = self._commits.values()
-        return sum(one["bytes"] for commit in commits for one in commit.arrays.values())
+        return {
+            name: sum(commit.arrays[name]["bytes"] for commit in commits)
+            for name in self.manifest.arrays
+        }
+
+    def total_bytes(self) -> int:
+        """Of all arrays."""
+        return sum(self.bytes_by_array().values())
 
     def extra(self, key: str) -> dict[str, Any]:
         """What the writer was given beside the arrays. Raises CacheError: entry not there."""

@@ -41,7 +41,7 @@ def _drop(place: Place, broken: list[Broken]) -> None:
     for one in broken:
         if one.array == layout.TAIL:
             place.delete(_tail_files(place))
-        elif one.array == "metadata" and not one.path.endswith(layout.MANIFEST):
+        elif one.array == "metadata" and not one.is_restorable:
             place.delete([one.path])
 
 

@@ -37,6 +37,14 @@ class Broken:
     path: str = ""
     """The damaged file, where it belongs to no entry."""
 
+    @property
+    def is_restorable(self) -> bool:
+        """Whether `repair` writes it anew by itself: either manifest, from the other."""
+        return self.path.rpartition("/")[2] == layout.MANIFEST
+
+    def __str__(self) -> str:
+        return f"{self.key} {self.array}: {self.reason}".lstrip()
+
 
 @dataclass
 class Report:

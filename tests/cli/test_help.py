@@ -21,6 +21,8 @@ ORDER = [
     "cache",
     "cache info",
     "cache verify",
+    "cache repair",
+    "cache bench",
     "models",
 ]
 
@@ -111,6 +113,8 @@ def test_no_new_options() -> None:
         "--teacher-weights", "--pictures", "--amp",
     }  # fmt: skip
     assert found["pack-clips"] == {"--data", "--out", "--split", "--json"}
-    assert found["cache info"] == found["cache verify"] == {"path", "--json"}
     assert found["models"] == {"--json"}
+    for name in ("cache info", "cache verify", "cache repair"):
+        assert found[name] == {"path", "--json"}
+    assert found["cache bench"] == {"path", "--patch", "--crops", "--halo", "--json"}
     assert found["demo"] == {"--out", "--json"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-LOADER = Path(__file__).parents[1] / "benchmarks" / "loader.py"
+LOADER = Path(__file__).parents[2] / "benchmarks" / "loader.py"
 
 
 def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
