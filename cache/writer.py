@@ -89,13 +89,15 @@ class Writer:
     def write(
         self,
         key: str,
-        arrays: Mapping[str, NDArray[np.float32]],
+        arrays: Mapping[str, NDArray[np.generic]],
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         """Store one entry and commit it.
 
         arrays: float32, by Manifest.given: f_sr (T, C, H, W) or trunk (T, C, H/4, W/4), and
-        attention (T, H, W). int8 codes and their scale are computed here.
+        attention (T, H, W). Or all of Manifest.arrays as they are to lie on disk, each in its
+        dtype, int8 codes with their scale (2, C) beside them; whoever encoded them has checked
+        that the encoding holds them.
         extra: JSON facts kept in the entry's journal line.
         Raises CacheError: unknown or committed key, wrong arrays, values that the encoding
         cannot hold, disk full. The entry is not committed then.
@@ -150,24 +152,31 @@ class Writer:
     ) -> None:
         self.close()
 
-    def _check(self, key: str, arrays: Mapping[str, NDArray[np.float32]]) -> None:
+    def _is_stored_form(self, arrays: Mapping[str, NDArray[np.generic]]) -> bool:
+        specs = self.manifest.arrays
+        return arrays.keys() == specs.keys() and all(
+            values.dtype == specs[name].dtype for name, values in arrays.items()
+        )
+
+    def _check(self, key: str, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         assert self._locks, "the writer is closed"
         if key not in self.manifest.index:
             raise CacheError(f"entry {key!r} is not in the manifest of {self._root}: check the key")
         if key in self._committed:
             raise CacheError(f"entry {key!r} is committed already: skip what is in .committed")
-        if set(arrays) != set(self.manifest.given):
+        stored = self._is_stored_form(arrays)
+        if not stored and set(arrays) != set(self.manifest.given):
             given = sorted(self.manifest.given)
             raise CacheError(f"entry {key!r}: got {sorted(arrays)}, give {given}")
         for name, values in arrays.items():
             shape = self.manifest.arrays[name].shape[1:]
-            if values.shape != shape or values.dtype != np.float32:
+            if values.shape != shape or not (stored or values.dtype == np.float32):
                 got = f"{values.dtype} {values.shape}"
                 raise CacheError(f"entry {key!r}, {name}: got {got}, give float32 {shape}")
 
-    def _encode(
-        self, key: str, name: str, values: NDArray[np.float32]
-    ) -> dict[str, NDArray[np.generic]]:
+    def _encode(self, key: str, name: str, values: NDArray[Any]) -> dict[str, NDArray[np.generic]]:
+        if values.dtype != np.float32:
+            return {name: values}
         dtype = self.manifest.arrays[name].dtype
         try:
             if dtype == "int8":
