@@ -91,6 +91,7 @@ def test_no_new_options() -> None:
     assert found["extract-teacher"] == always | {
         "--teacher", "--weights", "--cache", "--degradation", "--encoding", "--targets",
         "--orientations", "--seed", "--amp", "--views", "--baked", "--patch", "--part", "--plan",
+        "--batch",
     }  # fmt: skip
     assert found["train-student"] == always | config | {
         "--student", "--cache", "--scheme", "--degradation", "--teacher-weights",

@@ -1,0 +1,72 @@
+"""What an entry weighs on disk, and whether the rest of a cache still fits there."""
+
+import dataclasses
+import math
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from stdpipe import cache
+from stdpipe.data.views import View
+from stdpipe.encoding import encode
+from stdpipe.models.base import Features, Network
+from stdpipe.targets import tail_of
+
+
+def refuse_full_disk(
+    url: str, manifest: cache.Manifest, missing: int, weigh_one: Callable[[], int]
+) -> None:
+    """Raise ValueError where `missing` more entries do not fit beside the cache.
+
+    Their size before compression is enough to let them pass; only where it is not does weigh_one
+    say what one takes in truth.
+    """
+    free = free_bytes(url)
+    if free is None or uncompressed(manifest) * missing <= free:
+        return
+    needed = weigh_one() * missing
+    if needed > free:
+        raise ValueError(
+            f"{missing:,} clips as {manifest.encoding} need about {needed / 1e9:,.1f} GB, but "
+            f"{free / 1e9:,.1f} GB are free for {url}; choose a smaller --encoding (--plan weighs "
+            "them all) or another disk"
+        )
+
+
+def free_bytes(url: str) -> int | None:
+    """Of the disk on which a cache lies or will lie; None for an object store."""
+    scheme, remote, path = url.rpartition("://")
+    if remote and scheme != "file":
+        return None
+    return shutil.disk_usage(_existing(Path(path).absolute())).free
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)
+
+
+def uncompressed(manifest: cache.Manifest) -> int:
+    """Bytes of one entry's arrays."""
+    sizes = {"float32": 4, "float16": 2, "int8": 1}
+    return sum(math.prod(a.shape[1:]) * sizes[a.dtype] for a in manifest.arrays.values())
+
+
+def weigh(
+    manifest: cache.Manifest, teacher: Network, view: View, features: Features
+) -> dict[str, int]:
+    """Bytes of each array's file, from writing one entry to a throw-away cache.
+
+    Raises ValueError where the encoding cannot hold it.
+    """
+    one = dataclasses.replace(manifest, entries=(str(view),))
+    tail = tail_of(teacher) if one.stored == "trunk" else None
+    entry = encode(features, view, one).arrays()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "one.zarr"
+        with cache.open_writer(root, one, tail=tail) as writer:
+            writer.write(str(view), entry)
+        return {
+            name: sum(file.stat().st_size for file in (root / name).glob("c.*"))
+            for name in one.arrays
+        }
