@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from stdpipe.cli.cache_check import check
 from stdpipe.cli.common import json_option, plain_errors, report
 
 
@@ -79,6 +80,9 @@ def verify(path: str, as_json: bool) -> None:
     }
     report(result, as_json, "\n".join([*lines, f"{found.ok} ok, {len(broken)} broken"]))
     sys.exit(1 if broken else 0)
+
+
+cache.add_command(check)
 
 
 def _show(bar: Any, done: int, total: int) -> None:

@@ -20,6 +20,7 @@ ORDER = [
     "cache",
     "cache info",
     "cache verify",
+    "cache check",
 ]
 
 
@@ -91,7 +92,7 @@ def test_no_new_options() -> None:
     assert found["extract-teacher"] == always | {
         "--teacher", "--weights", "--cache", "--degradation", "--encoding", "--targets",
         "--orientations", "--seed", "--amp", "--views", "--baked", "--patch", "--part", "--plan",
-        "--batch",
+        "--batch",  # a GPU is not filled by one clip
     }  # fmt: skip
     assert found["train-student"] == always | config | {
         "--student", "--cache", "--scheme", "--degradation", "--teacher-weights",
@@ -105,4 +106,5 @@ def test_no_new_options() -> None:
         "--teacher-weights", "--pictures", "--amp",
     }  # fmt: skip
     assert found["cache info"] == found["cache verify"] == {"path", "--json"}
+    assert found["cache check"] == always | {"path", "--teacher-weights", "--clips"}
     assert found["demo"] == {"--out", "--json"}
