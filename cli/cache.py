@@ -3,6 +3,7 @@
 import click
 
 from stdpipe.cli.cache_bench import bench
+from stdpipe.cli.cache_check import check
 from stdpipe.cli.cache_info import info
 from stdpipe.cli.cache_repair import repair
 from stdpipe.cli.cache_verify import verify
@@ -18,5 +19,5 @@ def cache() -> None:
     """
 
 
-for command in (info, verify, repair, bench):
+for command in (info, verify, check, repair, bench):
     cache.add_command(command)

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from stdpipe.cache import CacheError, Manifest, open_reader, open_writer, verify
+from stdpipe.cache import CacheError, Manifest, open_reader, open_writer, quantise, verify
 
 
 def write(writer, arrays, keys):
@@ -245,3 +245,33 @@ def test_shares_of_another_number_are_refused_while_one_is_at_work(tmp_path, man
         open_writer(tmp_path / "c", manifest, "0-of-3")
     with open_writer(tmp_path / "c", manifest, "0-of-3"):
         pass
+
+
+@pytest.mark.parametrize("encoding", ["float32", "float16", "int8", "trunk-int8"])
+def test_stored_form_makes_the_same_bytes(tmp_path, make_manifest, arrays, files_of, encoding):
+    """What a device has encoded already is written as it is."""
+    manifest = make_manifest(encoding=encoding)
+    tail = {"w": np.zeros(1, np.float32)} if manifest.stored == "trunk" else None
+    key = manifest.entries[0]
+    given, stored = arrays(manifest, key), {}
+    for name, values in given.items():
+        dtype = manifest.arrays[name].dtype
+        if dtype == "int8":
+            stored[name], stored[name + "_scale"] = quantise(values)
+        else:
+            stored[name] = values.astype(dtype)
+    for folder, entry in (("given", given), ("stored", stored)):
+        with open_writer(tmp_path / folder, manifest, tail=tail) as writer:
+            writer.write(key, entry)
+    assert files_of(tmp_path / "given") == files_of(tmp_path / "stored")
+
+
+def test_codes_without_their_scale_are_refused(tmp_path, make_manifest, arrays):
+    manifest = make_manifest(encoding="int8")
+    given = arrays(manifest, manifest.entries[0])
+    codes, _ = quantise(given["f_sr"])
+    with (
+        open_writer(tmp_path / "c", manifest) as writer,
+        pytest.raises(CacheError, match="f_sr: got int8"),
+    ):
+        writer.write(manifest.entries[0], given | {"f_sr": codes})

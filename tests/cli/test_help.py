@@ -21,6 +21,7 @@ ORDER = [
     "cache",
     "cache info",
     "cache verify",
+    "cache check",
     "cache repair",
     "cache bench",
     "models",
@@ -100,6 +101,7 @@ def test_no_new_options() -> None:
     assert found["extract-teacher"] == always | {
         "--teacher", "--weights", "--cache", "--degradation", "--encoding", "--targets",
         "--orientations", "--seed", "--amp", "--views", "--baked", "--patch", "--part", "--plan",
+        "--batch",  # a GPU is not filled by one clip
     }  # fmt: skip
     assert found["train-student"] == always | config | {
         "--student", "--cache", "--scheme", "--degradation", "--teacher-weights",
@@ -116,5 +118,6 @@ def test_no_new_options() -> None:
     assert found["models"] == {"--json"}
     for name in ("cache info", "cache verify", "cache repair"):
         assert found[name] == {"path", "--json"}
+    assert found["cache check"] == always | {"path", "--teacher-weights", "--clips"}
     assert found["cache bench"] == {"path", "--patch", "--crops", "--halo", "--json"}
     assert found["demo"] == {"--out", "--json"}
