@@ -100,8 +100,8 @@ def test_no_new_options() -> None:
     config = {"--config", "--set", "--out"}
     assert found["extract-teacher"] == always | {
         "--teacher", "--weights", "--cache", "--degradation", "--encoding", "--targets",
-        "--orientations", "--seed", "--amp", "--views", "--baked", "--patch", "--part", "--plan", "--compression",
-        "--batch",  # a GPU is not filled by one clip
+        "--orientations", "--seed", "--amp", "--views", "--baked", "--patch", "--part", "--plan",
+        "--batch", "--compression",  # a GPU is not filled by one clip
     }  # fmt: skip
     assert found["train-student"] == always | config | {
         "--student", "--cache", "--scheme", "--degradation", "--teacher-weights",
