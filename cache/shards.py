@@ -57,13 +57,13 @@ def encode_shard(spec: ArraySpec, values: NDArray[Any]) -> list[bytes]:
     return [*chunks, _sealed(np.stack((offsets, lengths), 1).tobytes())]
 
 
-def fingerprint(parts: Iterable[Buffer]) -> int:
+def fingerprint(parts: Iterable[bytes | memoryview]) -> int:
     """Of a file in its parts: the CRC-32C of their checksums, which each one ends with.
 
     Over the parts themselves it would be the same for all files of one size: behind data and its
     CRC, a CRC always has the same value.
     """
-    return crc32c(b"".join(bytes(memoryview(part)[-CRC_BYTES:]) for part in parts))
+    return crc32c(b"".join(part[-CRC_BYTES:] for part in parts))
 
 
 def split(spec: ArraySpec, data: bytes) -> list[memoryview]:
@@ -182,7 +182,7 @@ def _sealed(data: bytes) -> bytes:
 def _unsealed(data: Buffer) -> memoryview:
     view = memoryview(data)  # type: ignore[arg-type]
     body, told = view[:-CRC_BYTES], view[-CRC_BYTES:]
-    if crc32c(body) != int.from_bytes(told, "little"):
+    if not body or crc32c(body) != int.from_bytes(told, "little"):
         raise DamagedError("a checksum does not fit its bytes")
     return body
 
