@@ -62,6 +62,7 @@ def verify(path: str | Path, progress: Progress | None = None) -> Report:
     """
     place = open_place(path)
     manifest = load_manifest(place)
+    is_finished = layout.COMPLETE in place.names()  # before its lines: a writer may be at work
     journals = read_journals(place)
     commits = committed(journals)
     of_what = _of_what(manifest, journals)
@@ -78,8 +79,10 @@ def verify(path: str | Path, progress: Progress | None = None) -> Report:
             progress(done, len(manifest.entries))
     _forget(place)
     report.leftovers = leftovers(place)
-    report.broken += [*_damaged_lines(journals), *_damaged_rest(place, reader)]
-    if layout.COMPLETE in place.names():
+    report.broken += _damaged_lines(journals)
+    if commits or is_finished:  # before the first commit, a cache may be but half created
+        report.broken += _damaged_rest(place, reader)
+    if is_finished:
         _refuse_gaps(report)
         if not is_marked(place, manifest):
             report.broken.append(_metadata(layout.COMPLETE))

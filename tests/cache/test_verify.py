@@ -149,6 +149,27 @@ def test_an_unfinished_cache_is_not_broken(tmp_path, manifest, arrays):
     assert (report.ok, report.broken, report.uncommitted) == (1, [], list(manifest.entries[1:]))
 
 
+def test_a_cache_that_is_but_half_created_is_not_broken(tmp_path, manifest, arrays):
+    writer = open_writer(tmp_path / "c", manifest)
+    (tmp_path / "c" / "f_sr" / "zarr.json").unlink()
+    (tmp_path / "c" / "journal" / "manifest.json").unlink()
+    assert verify(tmp_path / "c").broken == []
+    writer.write(manifest.entries[0], arrays(manifest, manifest.entries[0]))
+    writer.close()
+    broken = verify(tmp_path / "c").broken
+    assert [b.path for b in broken] == ["journal/manifest.json", "f_sr/zarr.json"]
+
+
+def test_a_cache_that_is_finished_meanwhile_is_not_broken(tmp_path, manifest, arrays, build):
+    """Its lines were read before the last were written."""
+    root = tmp_path / "c"
+    with open_writer(root, manifest) as writer:
+        writer.write(manifest.entries[0], arrays(manifest, manifest.entries[0]))
+    report = verify(root, lambda done, total: build(root, manifest) if done == 1 else None)
+    assert (report.ok, report.broken) == (1, [])
+    assert verify(root).ok == 4
+
+
 def test_leftovers_are_named(cache):
     (cache / "attention" / "c.1.0.0.0123.partial").touch()
     report = verify(cache)
