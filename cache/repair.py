@@ -55,6 +55,7 @@ def _rewrite(place: Place, journal: JournalFile, without: set[str]) -> None:
 
 
 def _tail_files(place: Place) -> Iterator[str]:
+    yield f"{layout.TAIL}/{layout.ZARR_METADATA}"
     for name in place.names(layout.TAIL):
         folder = f"{layout.TAIL}/{name}"
         yield from (f"{folder}/{file}" for file in place.names(folder))
