@@ -32,6 +32,7 @@ RENEW_SECONDS = 5.0
 RETRY_SECONDS = 60.0  # failed requests are tried again for so long
 CONNECTIONS = 16
 GAP_BYTES = 1 << 20  # cheaper to read than to ask again
+REQUEST_BYTES = 16 << 20  # more than this comes sooner in several requests at once
 
 _users: set[int] = set()  # processes that opened a store: obstore's threads do not survive a fork
 
@@ -292,8 +293,9 @@ def _merged(spans: Sequence[Span]) -> list[Span]:
     """What to ask for: the spans in order, joined where little lies between them."""
     merged: list[Span] = []
     for start, stop in sorted(spans):
-        if merged and start - merged[-1][1] <= GAP_BYTES:
-            merged[-1] = merged[-1][0], max(stop, merged[-1][1])
+        first, last = merged[-1] if merged else (start, start)
+        if merged and start - last <= GAP_BYTES and stop - first <= REQUEST_BYTES:
+            merged[-1] = first, max(stop, last)
         else:
             merged.append((start, stop))
     return merged

@@ -11,9 +11,12 @@ import subprocess
 import sys
 import threading
 import time
+from bisect import bisect_right
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stdpipe.cache import (
     CacheError,
@@ -391,11 +394,12 @@ CHUNK = 4 * 256 * 112 + 4
 
 @pytest.mark.parametrize(("x", "chunks"), [(0, 3), (60, 3), (100, 4)])
 def test_requests_of_a_256_pixel_crop_of_int8(s3, proxy, x, chunks, monkeypatch):
-    """One for the index, then one a frame, or one in all where whole rows of chunks are wanted."""
-    monkeypatch.setattr(objects, "GAP_BYTES", CHUNK // 2)  # as 1 MiB is to 64 channels
+    """One for the index, then one a frame, or fewer where whole rows of chunks are wanted."""
+    monkeypatch.setattr(objects, "GAP_BYTES", objects.GAP_BYTES // 16)  # 4 channels for 64
+    monkeypatch.setattr(objects, "REQUEST_BYTES", objects.REQUEST_BYTES // 16)
     reader = made(s3, "int8")
     index = 7 * 4 * 16 + 4
-    later = (7 if chunks == 3 else 1, 7 * chunks * CHUNK)
+    later = (7 if chunks == 3 else 4, 7 * chunks * CHUNK)
     read = lambda: reader.read("a", "f_sr", x=x, w=256)  # noqa: E731
     assert gets(proxy, read) == (1 + later[0], index + later[1])
     assert gets(proxy, read) == later
@@ -415,6 +419,28 @@ def test_requests_of_a_trunk_and_of_attention(s3, proxy):
     first, later = gets(proxy, attention), gets(proxy, attention)
     assert first == (2, later[1] + 7 * 4 * 16 + 4)
     assert later == (1, (7 * 4 - 1) * strip)  # the fourth strip is cheaper to read than to leave
+
+
+spans = st.tuples(st.integers(0, 90), st.integers(1, 9)).map(lambda span: (span[0], sum(span)))
+
+
+@given(st.lists(spans, min_size=1), st.integers(0, 20), st.integers(1, 40))
+def test_requests_cover_the_spans_and_little_more(wanted, gap, most):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objects, "GAP_BYTES", gap)
+        patch.setattr(objects, "REQUEST_BYTES", most)
+        requests = objects._merged(wanted)
+    assert requests == sorted(requests)
+    for start, stop in wanted:
+        assert any(first <= start and stop <= last for first, last in requests)
+        found = requests[bisect_right([first for first, _ in requests], start) - 1]
+        assert found[0] <= start
+        assert stop <= found[1]
+    for first, last in requests:
+        assert last - first <= max(most, 9)
+        bytes_asked = {b for start, stop in wanted for b in range(start, stop)}
+        idle = [b for b in range(first, last) if b not in bytes_asked]
+        assert len(idle) <= gap * len(wanted)
 
 
 def test_opening_a_reader_asks_for_each_journal_file_once(s3, proxy, manifest, arrays):
