@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stdpipe.cache import layout
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.journal import Commit, committed, read_journals
 from stdpipe.cache.layout import SCALE_SUFFIX
-from stdpipe.cache.manifest import Manifest, load_manifest, refuse_difference
+from stdpipe.cache.manifest import Manifest, is_marked, load_manifest, refuse_difference
 from stdpipe.cache.place import Place, Span, open_place
-from stdpipe.cache.seal import unseal
 from stdpipe.cache.shards import (
     DamagedError,
     Index,
@@ -68,12 +66,8 @@ class Reader:
 
     def is_complete(self) -> bool:
         """Whether the cache was finished and every entry has its journal line still."""
-        try:
-            mark = unseal(self._place.read(layout.COMPLETE))
-        except (FileNotFoundError, ValueError):
-            return False
         whole = len(self.entries) == len(self.manifest.entries)
-        return whole and bool(mark["cache_id"] == self.manifest.cache_id)
+        return whole and is_marked(self._place, self.manifest)
 
     @property
     def url(self) -> str:
