@@ -28,7 +28,7 @@ from stdpipe.cache.shards import (
 )
 from stdpipe.cache.store import read_tail
 
-INDICES_KEPT = 16384  # of shards; about 16 MB
+KEPT = 16384  # shards' indices and scales: about 16 MB
 
 
 def open_reader(
@@ -61,7 +61,7 @@ class Reader:
         self.entries = {key: i for key, i in manifest.index.items() if key in commits}
         self._commits = {key: commits[key] for key in self.entries}
         self._place = place
-        self._indices: Callable[[str, str], Index] | None = None
+        self._small: Callable[[str, str], NDArray[Any]] | None = None
         self._pid = 0
 
     def is_complete(self) -> bool:
@@ -120,7 +120,7 @@ class Reader:
         out = np.empty((len(wanted), *spec.shape[2:-2], *size), spec.dtype)
         parts = list(pieces(spec, wanted, rows, columns))
         with self._named_errors(key, name):
-            index = self._index(key, name)
+            index = self._kept(key, name)
             spans = [_chunk_span(index, part.chunk) for part in parts]
             chunks = self._place.ranges(spec.file(self.entries[key]), spans)
             decode_window(spec, parts, chunks, out.reshape(len(wanted), -1, *size))
@@ -130,17 +130,15 @@ class Reader:
         """(2, C) of an int8 array: value = code * scale[0] + scale[1]. Raises as `read` does."""
         self._commit(key)
         name += SCALE_SUFFIX
-        spec = self.manifest.arrays[name]
         with self._named_errors(key, name):
-            data = self._place.read(spec.file(self.entries[key]))
-            return decode_plain(data, spec.dtype, spec.inner[1:])
+            return self._kept(key, name).copy()
 
     def tail(self) -> dict[str, NDArray[np.float32]]:
         """Parameters of the teacher that turn the trunk into f_sr. Raises CacheError: damaged."""
         return read_tail(self._place)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_indices": None, "_pid": 0}
+        return self.__dict__ | {"_small": None, "_pid": 0}
 
     def _commit(self, key: str) -> Commit:
         if key in self._commits:
@@ -155,16 +153,19 @@ class Reader:
             raise ValueError(f"{frames} takes no frames of {total}: count upwards from 0")
         return wanted
 
-    def _index(self, key: str, name: str) -> Index:
-        """A shard's index, read once a process."""
-        if self._indices is None or self._pid != os.getpid():
-            self._indices, self._pid = lru_cache(INDICES_KEPT)(self._read_index), os.getpid()
+    def _kept(self, key: str, name: str) -> NDArray[Any]:
+        """A shard's index, or a scale: read once a process."""
+        if self._small is None or self._pid != os.getpid():
+            self._small, self._pid = lru_cache(KEPT)(self._read_small), os.getpid()
             if multiprocessing.parent_process() is not None:
                 use_one_thread()
-        return self._indices(key, name)
+        return self._small(key, name)
 
-    def _read_index(self, key: str, name: str) -> Index:
+    def _read_small(self, key: str, name: str) -> NDArray[Any]:
         spec = self.manifest.arrays[name]
+        if not spec.is_sharded:
+            data = self._place.read(spec.file(self.entries[key]))
+            return decode_plain(data, spec.dtype, spec.inner[1:])
         size = self._commits[key].arrays[name]["bytes"]
         span = (size - index_bytes(spec), size)
         (data,) = self._place.ranges(spec.file(self.entries[key]), [span])

@@ -299,7 +299,8 @@ def _read_ahead(
 def _measured(
     ready: Prepared, computed: Iterator[Computed]
 ) -> tuple[cache.Manifest, Iterator[Computed]]:
-    """The manifest, with its encoding's error on the first of `computed`, all of which is left."""
+    """The manifest, with its encoding's error on the first of `computed`, all of which is left; of
+    several shares, on the first clip of the one that comes first."""
     first = next(computed, None)
     if first is not None:
         computed = itertools.chain([first], computed)

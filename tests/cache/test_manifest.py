@@ -126,7 +126,9 @@ FILES = ("manifest.json", "journal/manifest.json")
 
 
 @pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("content", [None, b"", b"{}", b"\xff", damage], ids=str)
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{}", b"\xff", damage], ids=["none", "empty", "json", "byte", "bit"]
+)
 def test_one_that_is_lost_or_damaged_is_replaced_by_the_other(place, manifest, file, content):
     text = place.read(file)
     place.delete([file])
