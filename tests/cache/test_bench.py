@@ -52,13 +52,13 @@ def test_windows_are_within_on_the_grid_and_spread(cache: Path) -> None:
     assert {(w.height, w.width) for w in windows} == {(16, 16)}
     assert {w.key for w in windows} == set(reader.entries)
     assert {w.y for w in windows} == {0, 4}  # 20 rows
-    assert {w.x for w in windows} == set(range(0, 57, 4))  # 72 columns
+    assert {w.x for w in windows} == set(range(0, 117, 4))  # 132 columns
 
 
 def test_a_patch_larger_than_the_frame_is_the_frame(cache: Path) -> None:
     reader = open_reader(cache)
     (window,) = rivals.draw(reader, list(reader.entries)[:1], 256, 1)
-    assert window[1:] == (0, 0, 20, 72)
+    assert window[1:] == (0, 0, 20, 132)
 
 
 @given(

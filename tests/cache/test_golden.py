@@ -64,8 +64,8 @@ def test_version_2_is_whole_and_plain_zarr(copy, name):
 @pytest.mark.parametrize(
     ("name", "identity"),
     [
-        ("float16", "4993342c28f8e61aada53a7510ca5a836190fd7a170a153be408b74dc7854885"),
-        ("trunk-int8", "43ec0fa9d154f3cfa38a62d366eea013194465c44ab2064a9a28b2289e6ae98d"),
+        ("float16", "22bf84afae00640e1964f47769446349e24a6847abf7b2cd7bc1bf2a08edb2a6"),
+        ("trunk-int8", "f742023a61f218852731abd901f1e41095882f441c0952bde652ff068440454a"),
     ],
 )
 def test_version_2_has_its_identity(name, identity):

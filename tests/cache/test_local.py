@@ -117,7 +117,7 @@ def test_a_lock_is_let_go_by_the_kernel(place):
     ready = context.Event()
     job = context.Process(target=_hold, args=(place, ready))
     job.start()
-    assert ready.wait(30)
+    assert ready.wait(120)
     assert place.lock("a.lock") is None
     assert place.held(["a.lock", "b.lock"]) == ["a.lock"]
     job.kill()

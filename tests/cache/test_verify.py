@@ -211,16 +211,16 @@ def stop(cache, monkeypatch):
 
 @pytest.fixture
 def checked(monkeypatch):
-    """Keys whose f_sr is read, as they are."""
-    from stdpipe.cache.reader import Reader
+    """Keys whose f_sr is checked, as they are."""
+    import stdpipe.cache.verify as module
 
-    keys, real = [], Reader.read
+    keys, real = [], module._check_array
 
-    def read(self, key, name, *args, **more):
-        keys.extend([key] * (name == "f_sr"))
-        return real(self, key, name, *args, **more)
+    def check(place, manifest, commit, name):
+        keys.extend([commit.key] * (name == "f_sr"))
+        return real(place, manifest, commit, name)
 
-    monkeypatch.setattr(Reader, "read", read)
+    monkeypatch.setattr(module, "_check_array", check)
     return keys
 
 

@@ -278,6 +278,6 @@ def test_codes_without_their_scale_are_refused(tmp_path, make_manifest, arrays):
     codes, _ = quantise(given["f_sr"])
     with (
         open_writer(tmp_path / "c", manifest) as writer,
-        pytest.raises(CacheError, match="f_sr: got int8"),
+        pytest.raises(CacheError, match="f_sr: int8 codes need a float32 scale"),
     ):
         writer.write(manifest.entries[0], given | {"f_sr": codes})
