@@ -9,6 +9,7 @@ HR. `bicubic`: reading, degrading (bi) and super-resolving, too. Without --data,
 import argparse
 from collections.abc import Iterator
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -67,8 +68,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    pairs = [pair for _, pair in zip(range(arguments.frames), bicubic(arguments.data))]  # noqa: B905
-    agree = torch.tensor(ours_on(pairs)) - torch.tensor([theirs(*pair) for pair in pairs])
+    pairs = list(islice(bicubic(arguments.data), arguments.frames))
+    ours, expected = ours_on(pairs), [theirs(*pair) for pair in pairs]
+    agree = torch.tensor(ours, dtype=torch.float64) - torch.tensor(expected, dtype=torch.float64)
     assert agree.abs().max() < 1e-9, agree
     job = Evaluation(arguments.data, "bicubic", degradation="bi", protocol="vid4", device="cpu")
     metrics = medians(

@@ -13,7 +13,7 @@ LUMA_RED, LUMA_GREEN, LUMA_BLUE, LUMA_BLACK = 65.481, 128.553, 24.966, 16.0
 
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 SSIM_K1, SSIM_K2, SSIM_PEAK = 0.01, 0.03, 255.0
-SSIM_STRIP = 64  # rows at a time on a CPU: the maps stay in its cache, which is four times as fast
+SSIM_STRIP = 16  # rows at a time on a CPU: the maps stay in its cache, twice as fast
 
 QUALITY = {
     "psnr_y": "PSNR of BT.601 luma (studio swing, peak 255), dB",
@@ -38,9 +38,15 @@ def psnr(a: Tensor, b: Tensor, peak: float = 255.0) -> Tensor:
     return 10 * torch.log10(peak**2 / mse)
 
 
-def planes(rgb: Tensor) -> Tensor:
-    """What `quality` compares: RGB in [0, 1], (3, H, W) -> Y, R, G, B in [0, 255], (4, H, W)."""
-    return torch.cat([luma(rgb)[None], rgb.double() * 255])
+def planes(levels: Tensor) -> Tensor:
+    """What `quality` compares: RGB in [0, 255], float64 (3, H, W) -> Y, R, G, B, (4, H, W)."""
+    found = levels.new_empty(4, *levels.shape[1:])
+    found[1:] = levels
+    # in place: fresh memory for every term would cost as much as SSIM
+    torch.mul(levels[0], LUMA_RED / 255, out=found[0])
+    found[0].add_(levels[1], alpha=LUMA_GREEN / 255).add_(levels[2], alpha=LUMA_BLUE / 255)
+    found[0].add_(LUMA_BLACK)
+    return found
 
 
 def quality(a: Tensor, b: Tensor) -> Tensor:

@@ -200,10 +200,10 @@ def to_compare(rgb_CHW: Tensor, rules: Protocol) -> Tensor:
             f"frames of {width}x{height} are too small for protocol {rules.name!r}: {SSIM_WINDOW} "
             f"pixels must be left after {crop} are cropped at each border"
         )
-    return planes(rounded(rgb_CHW[:, crop : height - crop, crop : width - crop], rules))
+    levels = rgb_CHW[:, crop : height - crop, crop : width - crop].double() * 255
+    return planes(levels.round_().clamp_(0, 255) if rules.sr_8bit else levels)
 
 
 def rounded(rgb: Tensor, rules: Protocol) -> Tensor:
-    """What a result is taken for: clipped and rounded to 8 bits, or as it is; float64."""
-    rgb = rgb.double()
-    return rgb.clamp(0, 1).mul(255).round().div(255) if rules.sr_8bit else rgb
+    """What a result is taken for: clipped and rounded to 8 bits, or as it is; same shape."""
+    return (rgb.double() * 255).round_().clamp_(0, 255) / 255 if rules.sr_8bit else rgb

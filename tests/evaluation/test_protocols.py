@@ -141,7 +141,8 @@ def test_score_is_the_metrics_of_what_the_protocol_leaves(name: str) -> None:
     assert list(result) == list(QUALITY)
     assert result["psnr_y"] == pytest.approx(psnr(a, b).tolist(), abs=1e-4)
     assert result["ssim_y"] == pytest.approx(ssim(a, b).tolist(), abs=1e-6)
-    rgb = [quality(*map(planes, pair)) for pair in zip(rounded[chosen][inside], hr[chosen][inside])]  # noqa: B905
+    pairs = zip(rounded[chosen][inside], hr[chosen][inside], strict=True)
+    rgb = [quality(*(planes(x.double() * 255) for x in pair)) for pair in pairs]
     assert result["psnr_rgb"] == pytest.approx([row[2].item() for row in rgb], abs=1e-4)
     assert result["ssim_rgb"] == pytest.approx([row[3].item() for row in rgb], abs=1e-6)
 
@@ -193,7 +194,7 @@ def test_networks_scored_together_are_scored_as_alone() -> None:
     found = score_frames(results, hr, protocol("vid4"))
     for name, sr in results.items():
         alone = score(sr, hr, protocol("vid4"))
-        assert found[name] == [dict(zip(alone, row, strict=True)) for row in zip(*alone.values())]  # noqa: B905
+        assert {key: [row[key] for row in found[name]] for key in QUALITY} == alone
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:

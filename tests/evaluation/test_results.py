@@ -117,7 +117,8 @@ def test_figures_that_a_clips_first_frame_lacks() -> None:
 
 
 def test_lists_are_weighted_by_clips() -> None:
-    clips = {key: {"psnr_y": value} for key, value in zip("abcde", (30, 32, 40, None, 50))}  # noqa: B905
+    values = {"a": 30, "b": 32, "c": 40, "d": None, "e": 50}
+    clips = {key: {"psnr_y": value} for key, value in values.items()}
     found = by_list(clips, {"fast": ["a", "b"], "slow": ["c", "d", "gone"]}, ["psnr_y"])
     assert found == {
         "fast": {"clips": 2, "psnr_y": 31},
