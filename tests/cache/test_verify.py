@@ -212,15 +212,13 @@ def stop(cache, monkeypatch):
 @pytest.fixture
 def checked(monkeypatch):
     """Keys whose f_sr is checked, as they are."""
-    import stdpipe.cache.verify as module
-
-    keys, real = [], module._check_array
+    keys, real = [], MODULE._check_array
 
     def check(place, manifest, commit, name):
         keys.extend([commit.key] * (name == "f_sr"))
         return real(place, manifest, commit, name)
 
-    monkeypatch.setattr(module, "_check_array", check)
+    monkeypatch.setattr(MODULE, "_check_array", check)
     return keys
 
 

@@ -112,7 +112,7 @@ def test_no_new_options() -> None:
     }  # fmt: skip
     assert found["evaluate"] == always | {
         "--model", "--weights", "--degradation", "--protocol", "--out", "--teacher",
-        "--teacher-weights", "--pictures", "--amp",
+        "--teacher-weights", "--pictures", "--amp", "--crop", "--metrics",
     }  # fmt: skip
     assert found["pack-clips"] == {"--data", "--out", "--split", "--json"}
     assert found["models"] == {"--json"}
