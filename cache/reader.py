@@ -168,8 +168,8 @@ class Reader:
             return decode_plain(data, spec.dtype, spec.inner[1:])
         size = self._commits[key].arrays[name]["bytes"]
         span = (size - index_bytes(spec), size)
-        (data,) = self._place.ranges(spec.file(self.entries[key]), [span])
-        return decode_index(spec, bytes(data))
+        (index,) = self._place.ranges(spec.file(self.entries[key]), [span])
+        return decode_index(spec, bytes(index))
 
     @contextmanager
     def _named_errors(self, key: str, name: str) -> Iterator[None]:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from stdpipe import runs
 from stdpipe.data.degrade import degradation, pad_to_scale
-from stdpipe.data.layouts import Clip
+from stdpipe.data.layouts import MOTION_LISTS, Clip, vimeo_lists
 from stdpipe.distill.attention import attention_map
 from stdpipe.evaluation import protocols, results
 from stdpipe.evaluation.cost import cost
@@ -346,7 +346,8 @@ def _report(setup: Setup, entrant: Entrant, log: FrameLog) -> dict[str, Any]:
         "trained_for": facts["degradation"],
         **averages,
     }
-    lists = results.vimeo_lists(setup.job.data) if setup.rules.frames == "centre" else {}
+    listed = vimeo_lists(setup.job.data) if setup.rules.frames == "centre" else {}
+    lists = {name: keys for name, keys in listed.items() if name in MOTION_LISTS}
     if lists:
         report["lists"] = results.by_list(averages["clips"], lists, setup.figures)
     if "cost" in setup.job.metrics:

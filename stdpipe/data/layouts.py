@@ -76,8 +76,10 @@ def find_clips(
 
 
 def vimeo_lists(folder: str | os.PathLike[str]) -> dict[str, list[str]]:
-    """The lists of a Vimeo90K folder that are there (train, test, slow, medium, fast) and their
-    keys; none for other data sets."""
+    """The lists of a Vimeo90K folder, or of a file packed from one, that are there (train, test,
+    slow, medium, fast) and their keys; none for other data sets."""
+    if packed.is_hdf5(Path(folder)):
+        return packed.opened(Path(folder)).lists
     home = _vimeo_home(Path(folder))
     if home is None:
         return {}

@@ -21,7 +21,6 @@ from stdpipe.evaluation.temporal import TEMPORAL
 Row = dict[str, float]
 Clips = dict[str, list[Row]]
 
-VIMEO_LISTS = ("fast", "medium", "slow")
 HEADINGS = {
     "psnr_y": ("PSNR Y (dB)", ".3f"),
     "ssim_y": ("SSIM Y", ".4f"),
@@ -149,18 +148,6 @@ def by_list(
         for name, keys in {**members, "weighted": list(listed)}.items()
     }
     return {**averages, "unlisted": [key for key in clips if key not in listed]}
-
-
-def vimeo_lists(data: Path) -> dict[str, list[str]]:
-    """The fast, medium and slow lists that lie beside the clips, in Vimeo90K's own names."""
-    homes = (data, data / "vimeo_septuplet")
-    files = {name: [home / f"{name}_testset.txt" for home in homes] for name in VIMEO_LISTS}
-    return {
-        name: [line.split()[0] for line in file.read_text().splitlines() if line.strip()]
-        for name, places in files.items()
-        for file in places
-        if file.is_file()
-    }
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

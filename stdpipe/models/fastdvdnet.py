@@ -99,8 +99,7 @@ class FastDVDnet(Network):
         self.conv_last = conv3x3(64, 3)
         for conv in (self.upconv1, self.upconv2, self.conv_hr, self.conv_last):
             nn.init.kaiming_normal_(conv.weight, a=0.1)
-            nn.init.zeros_(conv.bias)
-        shrink(self.conv_last, 0.1)
+            shrink(conv, 0.1 if conv is self.conv_last else 1.0)
 
     def fuse(self, window: Tensor) -> Tensor:
         return self.fuse_clip(window, [self.num_frame // 2])[:, 0]

@@ -5,6 +5,7 @@ import pickle
 import shutil
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stdpipe.data.layouts import Clip, find_clips, read_clip, read_with_crc32, source_crc32
+from stdpipe.data.layouts import (
+    Clip,
+    find_clips,
+    read_clip,
+    read_with_crc32,
+    source_crc32,
+    vimeo_lists,
+)
 from stdpipe.data.packing import Packing, pack_clips
 
 Command = Callable[..., Any]
@@ -86,6 +94,7 @@ def test_list_order_natural_order_and_motion_lists(tmp_path: Path, make_data: Co
     with h5py.File(file, locking=False) as held:
         assert sorted(held["lists"]) == ["fast", "test", "train"]
         assert held["lists/fast"][()].tolist() == [keys[1].encode()]
+    assert vimeo_lists(file)["fast"] == vimeo_lists(tmp_path / "up")["fast"] == [keys[1]]
 
 
 def test_plain_hdf5_reads_the_same(tiny: Path, packed: Path) -> None:
@@ -122,18 +131,16 @@ def test_real_frames_of_three_sizes(vid4: Path, tmp_path: Path) -> None:
 # many readers
 
 
-def checksums(file: Path) -> list[int]:
-    return [read_with_crc32(clip)[1] for clip in find_clips(file, "train")]
-
-
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_other_processes_read_too(packed: Path, method: str) -> None:
     """Also a fork of a process that has the file open already."""
-    expected = checksums(packed)
-    with multiprocessing.get_context(method).Pool(2) as pool:
-        assert pool.map(checksums, [packed] * 4) == [expected] * 4
-    assert checksums(packed) == expected
+    clips = find_clips(packed, "train")
+    expected = [read_with_crc32(clip)[1] for clip in clips]
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        assert [crc32 for _, crc32 in pool.map(read_with_crc32, clips)] == expected
+    assert [read_with_crc32(clip)[1] for clip in clips] == expected
 
 
 def test_a_pickled_clip_carries_no_pixels(packed: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stdpipe.evaluation.results import FrameLog, averages, by_list, vimeo_lists
+from stdpipe.evaluation.results import FrameLog, averages, by_list
 
 FIGURES = ("psnr_y", "ssim_y")
 INF = float("inf")
@@ -127,10 +127,3 @@ def test_lists_are_weighted_by_clips() -> None:
         "unlisted": ["e"],
     }
     json.dumps(found, allow_nan=False)
-
-
-def test_the_lists_that_lie_beside_the_clips(tmp_path: Path) -> None:
-    assert vimeo_lists(tmp_path) == {}
-    (tmp_path / "vimeo_septuplet").mkdir()
-    (tmp_path / "vimeo_septuplet" / "fast_testset.txt").write_text("00001/0001\n\n00001/0002 7\n")
-    assert vimeo_lists(tmp_path) == {"fast": ["00001/0001", "00001/0002"]}
