@@ -2,13 +2,16 @@
 
 from stdpipe.cache.codecs import dequantise, encode, quantise
 from stdpipe.cache.errors import CacheError
-from stdpipe.cache.layout import ENCODINGS, FORMAT_VERSION, TARGETS
-from stdpipe.cache.manifest import Manifest, difference, load_manifest
+from stdpipe.cache.layout import COMPRESSIONS, ENCODINGS, FORMAT_VERSION, TARGETS
+from stdpipe.cache.manifest import Manifest, difference, load_manifest, manifest_exists
+from stdpipe.cache.place import open_place
 from stdpipe.cache.reader import Reader, open_reader
+from stdpipe.cache.repair import repair
 from stdpipe.cache.verify import Broken, Report, verify
 from stdpipe.cache.writer import Writer, open_writer
 
 __all__ = [
+    "COMPRESSIONS",
     "ENCODINGS",
     "FORMAT_VERSION",
     "TARGETS",
@@ -22,8 +25,11 @@ __all__ = [
     "difference",
     "encode",
     "load_manifest",
+    "manifest_exists",
+    "open_place",
     "open_reader",
     "open_writer",
     "quantise",
+    "repair",
     "verify",
 ]

@@ -1,5 +1,7 @@
 """From teacher values to stored values and back, one entry at a time."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -49,6 +51,22 @@ def dequantise(codes: NDArray[np.int8], scale: NDArray[np.float32]) -> NDArray[n
     step, middle = scale[:, :, None, None]
     values: NDArray[np.float32] = codes.astype(np.float32) * step + middle
     return values
+
+
+def check_finite(values: NDArray[np.floating[Any]]) -> None:
+    """Raise ValueError where a value, already in its stored dtype, is not finite."""
+    _refuse_not_finite(float(np.maximum(values.max(), -values.min())))
+
+
+def check_codes(codes: NDArray[np.int8], scale: NDArray[np.float32] | None) -> None:
+    """Raise ValueError for codes that `quantise` would not make, or a missing scale (2, C)."""
+    shape = (2, codes.shape[1])
+    if scale is None or scale.shape != shape or scale.dtype != np.float32:
+        raise ValueError(f"int8 codes need a float32 scale {shape} beside them")
+    if not np.isfinite(scale).all():
+        raise ValueError("its scale is not finite: check the teacher and its weights")
+    if int(codes.min()) < -INT8_LIMIT:
+        raise ValueError(f"a code lies below -{INT8_LIMIT}")
 
 
 def _refuse_not_finite(largest: float) -> None:

@@ -1,66 +1,17 @@
 """The journal: one checksummed line a committed entry. The line is the commit.
 
-Each writer appends to its own journal/<writer>.jsonl and holds journal/<writer>.lock meanwhile.
+Each writer adds to files of its own, journal/<writer>.<n>.jsonl, and holds journal/<writer>.lock
+meanwhile.
 """
 
-import fcntl
-import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from stdpipe.cache.durable import fsync, replace, seal, unseal
-from stdpipe.cache.layout import JOURNAL, JOURNAL_SUFFIX
-
-
-def read_journal(path: Path) -> "JournalFile":
-    """Every line of one journal file; those that are torn or damaged are counted apart."""
-    lines = path.read_bytes().split(b"\n")
-    found = JournalFile(path=path)
-    last = lines.pop()  # text behind the last newline: a torn line, or nothing
-    for number, line in enumerate(lines, start=1):
-        _take(found, number, line, is_last=number == len(lines) and not last)
-    found.torn = found.torn or bool(last)
-    return found
-
-
-def read_journals(root: Path) -> list["JournalFile"]:
-    """All journal files of a cache, by name."""
-    folder = root / JOURNAL
-    return [read_journal(path) for path in sorted(folder.glob("*" + JOURNAL_SUFFIX))]
-
-
-def committed(journals: list["JournalFile"]) -> dict[str, "Commit"]:
-    """Entry key -> commit, over all journals. A later line wins."""
-    return {commit.key: commit for journal in journals for commit in journal.commits}
-
-
-def repair(path: Path) -> None:
-    """Drop lines that are torn or damaged; the caller holds the writer's lock."""
-    journal = read_journal(path)
-    if journal.torn or journal.damaged:
-        replace(path, "".join(_line(commit) for commit in journal.commits))
-
-
-def try_lock(path: Path) -> int | None:
-    """An exclusive lock as an open file descriptor, or None where someone else holds it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def unlock(fd: int) -> None:
-    """Release a lock, also where forked children still have its descriptor open."""
-    fcntl.flock(fd, fcntl.LOCK_UN)
-    os.close(fd)
+from stdpipe.cache import layout
+from stdpipe.cache.place import Place
+from stdpipe.cache.seal import seal, unseal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,67 +21,106 @@ class Commit:
     key: str
     index: int
     arrays: dict[str, dict[str, int]]
-    """Target -> {"bytes", "crc32"} of its whole stored file."""
+    """Array -> {"bytes", "crc32c"} of its stored file; the latter is shards.fingerprint."""
     extra: dict[str, Any]
     """Whatever the caller of write() added."""
 
 
 @dataclass(kw_only=True)
 class JournalFile:
-    """One journal as found."""
+    """One journal file as found."""
 
-    path: Path
+    path: str
     commits: list[Commit] = field(default_factory=list)
     torn: bool = False
     """Whether the last line is unfinished: it was being written when the writer died."""
     damaged: list[int] = field(default_factory=list)
     """Numbers of the lines, from 1, that are damaged and not last."""
 
+    @property
+    def writer(self) -> str:
+        """Whose it is."""
+        return self.path.removeprefix(layout.JOURNAL + "/").partition(".")[0]
+
+    @property
+    def segment(self) -> int:
+        """Its number among its writer's files."""
+        return int(self.path.removesuffix(layout.JOURNAL_SUFFIX).rpartition(".")[2])
+
+    def text(self) -> bytes:
+        """What it should hold: its valid lines."""
+        return b"".join(_line(commit) for commit in self.commits)
+
+
+def read_journals(place: Place, writer: str | None = None) -> list[JournalFile]:
+    """All journal files of a cache, or of one writer, by name."""
+    name = re.compile(rf"{writer or '[^.]+'}\.\d+{re.escape(layout.JOURNAL_SUFFIX)}")
+    paths = [f"{layout.JOURNAL}/{n}" for n in place.names(layout.JOURNAL) if name.fullmatch(n)]
+    return [_parse(path, data) for path, data in zip(paths, place.read_all(paths), strict=True)]
+
+
+def committed(journals: list[JournalFile]) -> dict[str, Commit]:
+    """Entry key -> commit, over all journals. A later line wins."""
+    return {commit.key: commit for journal in journals for commit in journal.commits}
+
+
+def mend(place: Place, journal: JournalFile) -> None:
+    """Drop lines that are torn or damaged; the caller holds the writer's lock."""
+    if journal.torn or journal.damaged:
+        place.write(journal.path, [journal.text()])
+
+
+def lock_path(writer: str) -> str:
+    """Of a writer's lock."""
+    return f"{layout.JOURNAL}/{writer}{layout.LOCK_SUFFIX}"
+
 
 class JournalWriter:
-    """Appends commits to one journal file; the caller holds the writer's lock."""
+    """Adds commits to a writer's journal files; the caller holds the writer's lock."""
 
-    def __init__(self, path: Path) -> None:
-        if path.exists():
-            repair(path)
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-        fsync(path.parent)
+    def __init__(self, place: Place, writer: str) -> None:
+        self._place, self._writer = place, writer
+        journals = read_journals(place, writer)
+        for journal in journals:
+            mend(place, journal)
+        self._segment = journals[-1].segment if journals else 0
+        self._content = journals[-1].text() if journals else b""
 
     def append(self, commit: Commit) -> None:
-        """Commit an entry: on disk when this returns. Raises OSError, then nothing was added."""
-        size = os.fstat(self._fd).st_size
-        try:
-            _write_all(self._fd, _line(commit).encode())
-            os.fsync(self._fd)
-        except OSError:
-            os.ftruncate(self._fd, size)
-            raise
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._fd)
+        """Commit an entry: durable when this returns. Raises OSError, then nothing was added."""
+        if len(self._content) >= layout.SEGMENT_BYTES:
+            self._segment, self._content = self._segment + 1, b""
+        line = _line(commit)
+        name = f"{self._writer}.{self._segment:06d}{layout.JOURNAL_SUFFIX}"
+        self._place.extend(f"{layout.JOURNAL}/{name}", self._content, line)
+        self._content += line
 
 
 def commit_of(key: str, index: int, arrays: Mapping[str, tuple[int, int]], extra: Any) -> Commit:
-    """A commit from (bytes, crc32) a target."""
-    stored = {name: {"bytes": size, "crc32": crc} for name, (size, crc) in arrays.items()}
+    """A commit from (bytes, crc32c) a target."""
+    stored = {name: {"bytes": size, "crc32c": crc} for name, (size, crc) in arrays.items()}
     return Commit(key=key, index=index, arrays=stored, extra=dict(extra))
 
 
-def _line(commit: Commit) -> str:
-    return seal(asdict(commit)) + "\n"
+def _line(commit: Commit) -> bytes:
+    return seal(asdict(commit))
+
+
+def _parse(path: str, data: bytes) -> JournalFile:
+    lines = data.split(b"\n")
+    found = JournalFile(path=path)
+    last = lines.pop()  # text behind the last newline: a torn line, or nothing
+    for number, line in enumerate(lines, start=1):
+        _take(found, number, line + b"\n", is_last=number == len(lines) and not last)
+    found.torn = found.torn or bool(last)
+    return found
 
 
 def _take(found: JournalFile, number: int, line: bytes, *, is_last: bool) -> None:
     try:
-        found.commits.append(Commit(**unseal(line.decode())))
-    except (ValueError, TypeError):  # UnicodeDecodeError is a ValueError
+        found.commits.append(Commit(**unseal(line)))
+    except (ValueError, TypeError):
         if is_last:
             found.torn = True
         else:
             found.damaged.append(number)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]

@@ -2,41 +2,118 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stdpipe.cache.durable import replace, seal, unseal
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.layout import (
+    COMPLETE,
+    COMPRESSIONS,
     ENCODINGS,
     FORMAT_VERSION,
     GRID,
+    JOURNAL,
     MANIFEST,
     TARGETS,
     ArraySpec,
     array_specs,
 )
+from stdpipe.cache.place import Place, open_place
+from stdpipe.cache.seal import seal, unseal
 
 Fact = str | int | float | bool | None
 
 
-def load_manifest(root: Path) -> "Manifest":
-    """The manifest of the cache at `root`. Raises CacheError: absent, damaged, other version."""
+MANIFEST_COPY = f"{JOURNAL}/{MANIFEST}"
+
+
+def load_manifest(where: Place | str | Path) -> "Manifest":
+    """The manifest of a cache, from its copy where it is damaged itself.
+
+    Raises CacheError: absent, both damaged, other version.
+    """
+    place = open_place(where) if isinstance(where, str | Path) else where
+    found = {path: _read_sealed(place, path) for path in (MANIFEST, MANIFEST_COPY)}
+    content = found[MANIFEST] or found[MANIFEST_COPY]
+    if content:
+        return Manifest.from_json(content, where=place.url)
+    if found[MANIFEST] is None and found[MANIFEST_COPY] is None:
+        raise CacheError(f"{place.url} is not a cache (no {MANIFEST}): check the path")
+    _refuse_older(place)
+    raise CacheError(
+        f"{place.url}: both {MANIFEST} and {MANIFEST_COPY} are damaged or missing: restore one of "
+        "them from a backup"
+    )
+
+
+def manifest_exists(place: Place) -> bool:
+    """Whether a cache lies there, be its manifest damaged or not."""
+    return MANIFEST in place.names() or MANIFEST in place.names(JOURNAL)
+
+
+def create_manifest(place: Place, manifest: "Manifest") -> "Manifest":
+    """Write the manifest where none is yet; the one that lies there now."""
+    place.create(MANIFEST, _text(manifest))
+    return load_manifest(place)
+
+
+def complete_manifests(place: Place, manifest: "Manifest", *, anew: Sequence[str] = ()) -> None:
+    """Write the manifest's copy, or the manifest from it, where it is missing or named in `anew`.
+
+    Only for who knows that `manifest` is the one: of two writers with different ones, the first to
+    create manifest.json is right.
+    """
+    place.delete(anew)
+    for path in (MANIFEST, MANIFEST_COPY):
+        place.create(path, _text(manifest))
+
+
+def damaged_manifests(place: Place) -> list[str]:
+    """Which of the two is missing or damaged."""
+    return [path for path in (MANIFEST, MANIFEST_COPY) if not _read_sealed(place, path)]
+
+
+def create_mark(place: Place, manifest: "Manifest") -> None:
+    """Say that every entry is committed. A mark that is damaged is written anew."""
+    if _read_sealed(place, COMPLETE) not in (None, _mark(manifest)):
+        place.delete([COMPLETE])
+    place.create(COMPLETE, seal(_mark(manifest)))
+
+
+def is_marked(place: Place, manifest: "Manifest") -> bool:
+    """Whether the mark of a complete cache is there, and whole."""
+    return _read_sealed(place, COMPLETE) == _mark(manifest)
+
+
+def _mark(manifest: "Manifest") -> dict[str, Any]:
+    return {"cache_id": manifest.cache_id, "entries": len(manifest.entries)}
+
+
+def _refuse_older(place: Place) -> None:
+    """Version 1 sealed its manifest otherwise; here that looks like damage."""
     try:
-        content = unseal((root / MANIFEST).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise CacheError(f"{root} is not a cache (no {MANIFEST}): check the path") from error
-    except ValueError as error:
-        raise CacheError(f"{root / MANIFEST} is damaged: restore it from a backup") from error
-    return Manifest.from_json(content, where=str(root))
+        version = json.loads(place.read(MANIFEST))["format_version"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return
+    if isinstance(version, int) and version < FORMAT_VERSION:
+        _check_version(version, place.url)
 
 
-def save_manifest(root: Path, manifest: "Manifest") -> None:
-    """Write manifest.json whole, or not at all."""
-    replace(root / MANIFEST, seal(manifest.to_json(), indent=1))
+def _text(manifest: "Manifest") -> bytes:
+    return seal(manifest.to_json(), indent=1)
+
+
+def _read_sealed(place: Place, path: str) -> dict[str, Any] | None:
+    """None where it is missing, empty where it is damaged."""
+    try:
+        return unseal(place.read(path))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
 
 
 def difference(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
@@ -55,11 +132,11 @@ def difference(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None
     return None
 
 
-def refuse_difference(root: Path, made: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def refuse_difference(url: str, made: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raise CacheError naming the first difference between what is there and what is wanted."""
     text = difference(made, wanted)
     if text is not None:
-        raise CacheError(f"cache {root} was made by {text}")
+        raise CacheError(f"cache {url} was made by {text}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +153,18 @@ class Manifest:
     frames: int
     channels: int
     """Of f_sr, or of the trunk where that is stored."""
+    f_lr_channels: int = 0
+    """Of f_lr; 0 where that is no target."""
     height: int
     """HR pixels."""
     width: int
     """HR pixels."""
-    targets: tuple[str, ...] = TARGETS
+    targets: tuple[str, ...] = ("f_sr", "attention")
     """What the cache serves, in the order of layout.TARGETS."""
     encoding: str = "float16"
     """How f_sr lies on disk: one of layout.ENCODINGS."""
+    compression: str = "none"
+    """One of layout.COMPRESSIONS; without loss."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Free: measured errors, warnings, software versions. Any JSON."""
     format_version: int = FORMAT_VERSION
@@ -112,14 +193,21 @@ class Manifest:
         if self.encoding not in ENCODINGS:
             known_encodings = ", ".join(ENCODINGS)
             raise CacheError(f"encoding {self.encoding!r} is unknown: use one of {known_encodings}")
-        if self.stored == "trunk" and (self.height % GRID or self.width % GRID):
+        if self.compression not in COMPRESSIONS:
             raise CacheError(
-                f"encoding {self.encoding!r} needs sides that are multiples of {GRID}, got "
-                f"{self.height} x {self.width}"
+                f"compression {self.compression!r} is unknown: use one of {', '.join(COMPRESSIONS)}"
+            )
+        off_grid = self.height % GRID or self.width % GRID
+        if off_grid and (self.stored == "trunk" or "f_lr" in self.targets):
+            raise CacheError(
+                f"encoding {self.encoding!r} with targets {self.targets!r} needs sides that are "
+                f"multiples of {GRID}, got {self.height} x {self.width}"
             )
         known = tuple(name for name in TARGETS if name in self.targets)
         if not known or self.targets != known:
             raise CacheError(f"targets {self.targets!r}: name some of {TARGETS}, in that order")
+        if ("f_lr" in self.targets) != (self.f_lr_channels > 0):
+            raise CacheError(f"f_lr_channels is {self.f_lr_channels}, targets are {self.targets!r}")
         _check_entries(self.entries)
         clash = self.made_by.keys() & self.facts(made_by=False).keys()
         if clash:
@@ -131,7 +219,8 @@ class Manifest:
 
     def facts(self, made_by: bool = True) -> dict[str, Any]:
         """Every fact a reader may expect, flat: made_by, then encoding, shape and clip list."""
-        own = ("encoding", "targets", "frames", "channels", "height", "width")
+        own = ["encoding", "compression", "targets", "frames", "channels", "f_lr_channels"]
+        own += ["height", "width"]
         facts = dict(self.made_by) if made_by else {}
         facts |= {name: getattr(self, name) for name in own}
         return facts | {"entries_digest": self.entries_digest}
@@ -162,7 +251,14 @@ class Manifest:
     def arrays(self) -> dict[str, ArraySpec]:
         """Array name -> how it lies on disk, scales included."""
         sizes = (self.frames, self.channels, self.height, self.width)
-        specs = array_specs(self.targets, self.encoding, len(self.entries), *sizes)
+        specs = array_specs(
+            self.targets,
+            self.encoding,
+            len(self.entries),
+            *sizes,
+            self.compression,
+            self.f_lr_channels,
+        )
         return {spec.name: spec for spec in specs}
 
     @property
@@ -173,7 +269,7 @@ class Manifest:
 
 def _remedy(name: str) -> str:
     """What the user gives to change a fact: an option, or the clips themselves."""
-    if name in ("frames", "channels", "height", "width", "entries_digest"):
+    if name in ("frames", "channels", "f_lr_channels", "height", "width", "entries_digest"):
         return "clips and teacher"
     if name in ("extractor", "lr_8bit"):
         return "version of stdpipe"

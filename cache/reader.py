@@ -2,21 +2,33 @@
 
 import multiprocessing
 import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
-from stdpipe.cache import layout
-from stdpipe.cache.durable import unseal
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.journal import Commit, committed, read_journals
-from stdpipe.cache.manifest import Manifest, load_manifest, refuse_difference
-from stdpipe.cache.store import brief, open_array, read_tail
+from stdpipe.cache.layout import SCALE_SUFFIX
+from stdpipe.cache.manifest import Manifest, is_marked, load_manifest, refuse_difference
+from stdpipe.cache.place import Place, Span, open_place
+from stdpipe.cache.shards import (
+    DamagedError,
+    Index,
+    decode_index,
+    decode_plain,
+    decode_window,
+    index_bytes,
+    pieces,
+    use_one_thread,
+)
+from stdpipe.cache.store import read_tail
+
+KEPT = 16384  # shards' indices and scales: about 16 MB
 
 
 def open_reader(
@@ -28,42 +40,55 @@ def open_reader(
     allow_incomplete: serve what is committed so far; `.entries` then holds only that.
     Raises CacheError: no cache, other format version, other facts (both named), incomplete.
     """
-    root = layout.local_path(path)
-    manifest = load_manifest(root)
-    refuse_difference(root, manifest.facts(), expect or {})
-    commits = committed(read_journals(root))
-    if not allow_incomplete and not is_complete(root, manifest, commits):
+    place = open_place(path)
+    manifest = load_manifest(place)
+    refuse_difference(place.url, manifest.facts(), expect or {})
+    commits = committed(read_journals(place))
+    reader = Reader(place, manifest, commits)
+    if not allow_incomplete and not reader.is_complete():
         raise CacheError(
-            f"cache {root} is incomplete ({len(commits)} of {len(manifest.entries)} entries "
+            f"cache {place.url} is incomplete ({len(commits)} of {len(manifest.entries)} entries "
             "committed): run the same extract-teacher command again"
         )
-    return Reader(root, manifest, commits)
-
-
-def is_complete(root: Path, manifest: Manifest, commits: Mapping[str, Commit]) -> bool:
-    """Whether the cache was finished and every entry has its journal line still."""
-    try:
-        mark = unseal((root / layout.COMPLETE).read_text(encoding="utf-8").rstrip("\n"))
-    except (FileNotFoundError, ValueError):
-        return False
-    return mark["cache_id"] == manifest.cache_id and commits.keys() >= manifest.index.keys()
+    return reader
 
 
 class Reader:
-    """Reads crops of committed entries. Can be pickled and forked: each process opens its own."""
+    """Reads crops of committed entries. Can be pickled and forked, and used by many threads."""
 
-    def __init__(self, root: Path, manifest: Manifest, commits: Mapping[str, Commit]) -> None:
+    def __init__(self, place: Place, manifest: Manifest, commits: Mapping[str, Commit]) -> None:
         self.manifest = manifest
         self.entries = {key: i for key, i in manifest.index.items() if key in commits}
-        self._extra = {key: commits[key].extra for key in self.entries}
-        self._root = root
-        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._commits = {key: commits[key] for key in self.entries}
+        self._place = place
+        self._small: Callable[[str, str], NDArray[Any]] | None = None
         self._pid = 0
+
+    def is_complete(self) -> bool:
+        """Whether the cache was finished and every entry has its journal line still."""
+        whole = len(self.entries) == len(self.manifest.entries)
+        return whole and is_marked(self._place, self.manifest)
+
+    @property
+    def url(self) -> str:
+        """Where the cache lies, as people know it."""
+        return self._place.url
+
+    def bytes_by_array(self) -> dict[str, int]:
+        """Stored bytes of every array, by the journal: without looking at every file."""
+        commits = self._commits.values()
+        return {
+            name: sum(commit.arrays[name]["bytes"] for commit in commits)
+            for name in self.manifest.arrays
+        }
+
+    def total_bytes(self) -> int:
+        """Of all arrays."""
+        return sum(self.bytes_by_array().values())
 
     def extra(self, key: str) -> dict[str, Any]:
         """What the writer was given beside the arrays. Raises CacheError: entry not there."""
-        self._index(key)
-        return self._extra[key]
+        return self._commit(key).extra
 
     def read(
         self,
@@ -83,74 +108,90 @@ class Reader:
         Raises CacheError: unknown entry or array, or damage (names both);
         ValueError: the window or the frames do not lie within the entry.
         """
-        index = self._index(key)
+        self._commit(key)
         if name not in self.manifest.given:
-            raise CacheError(f"cache {self._root} holds {self.manifest.given}, not {name!r}")
-        window = self._window(name, frames, y, x, h, w)
-        try:
-            crop = (slice(index, index + 1), *_full(name, window))
-            values: NDArray[Any] = np.asarray(self._open(name)[crop])[0]
-        except CacheError:
-            raise
-        except Exception as error:  # zarr's codecs raise nearly anything on damaged bytes
-            raise self._damaged(key, name, brief(error)) from error
-        if _holds_fill(values, self.manifest.arrays[name], y, x):
-            raise self._damaged(key, name, "a part of it is missing")
-        return np.ascontiguousarray(values)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_arrays": {}, "_pid": 0}
-
-    def _index(self, key: str) -> int:
-        if key in self.entries:
-            return self.entries[key]
-        known = "not committed" if key in self.manifest.index else "not in its manifest"
-        raise CacheError(f"entry {key!r} of cache {self._root} is {known}")
+            url = self._place.url
+            raise CacheError(f"cache {url} holds {self.manifest.given}, not {name!r}")
+        spec = self.manifest.arrays[name]
+        wanted = self._frames(frames)
+        height, width = spec.shape[-2:]
+        rows, columns = _span("y", "h", y, h, height), _span("x", "w", x, w, width)
+        size = (rows.stop - rows.start, columns.stop - columns.start)
+        out = np.empty((len(wanted), *spec.shape[2:-2], *size), spec.dtype)
+        parts = list(pieces(spec, wanted, rows, columns))
+        with self._named_errors(key, name):
+            index = self._kept(key, name)
+            spans = [_chunk_span(index, part.chunk) for part in parts]
+            chunks = self._place.ranges(spec.file(self.entries[key]), spans)
+            decode_window(spec, parts, chunks, out.reshape(len(wanted), -1, *size))
+        return out
 
     def scale(self, key: str, name: str) -> NDArray[np.float32]:
         """(2, C) of an int8 array: value = code * scale[0] + scale[1]. Raises as `read` does."""
-        name += "_scale"
-        index = self._index(key)
-        try:
-            values = np.asarray(self._open(name)[index], dtype=np.float32)
-        except CacheError:
-            raise
-        except Exception as error:  # see read
-            raise self._damaged(key, name, brief(error)) from error
-        if np.isnan(values).any():
-            raise self._damaged(key, name, "it is missing")
-        return values
+        self._commit(key)
+        name += SCALE_SUFFIX
+        with self._named_errors(key, name):
+            return self._kept(key, name).copy()
 
     def tail(self) -> dict[str, NDArray[np.float32]]:
         """Parameters of the teacher that turn the trunk into f_sr. Raises CacheError: damaged."""
-        return read_tail(self._root)
+        return read_tail(self._place)
 
-    def _window(
-        self, name: str, frames: slice, y: int, x: int, h: int | None, w: int | None
-    ) -> tuple[slice, slice, slice]:
-        made = self.manifest
-        height, width = made.arrays[name].shape[-2:]
-        first, stop, step = frames.indices(made.frames)
-        if step < 1 or stop <= first:
-            raise ValueError(f"{frames} takes no frames of {made.frames}: count upwards from 0")
-        rows, columns = _span("y", "h", y, h, height), _span("x", "w", x, w, width)
-        return slice(first, stop, step), rows, columns
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_small": None, "_pid": 0}
 
-    def _open(self, name: str) -> "zarr.Array[Any]":
-        """The array, opened by this very process: zarr's threads do not survive a fork."""
-        if self._pid != os.getpid():
-            self._arrays, self._pid = {}, os.getpid()
-        if name not in self._arrays:
-            with _codec_threads():
-                array = open_array(self._root, self.manifest.arrays[name])
-            self._arrays[name] = array
-        return self._arrays[name]
+    def _commit(self, key: str) -> Commit:
+        if key in self._commits:
+            return self._commits[key]
+        known = "not committed" if key in self.manifest.index else "not in its manifest"
+        raise CacheError(f"entry {key!r} of cache {self._place.url} is {known}")
 
-    def _damaged(self, key: str, name: str, reason: str) -> CacheError:
-        return CacheError(
-            f"entry {key!r} of cache {self._root}: its {name} is damaged ({reason}); "
-            "run 'stdpipe cache verify' on it"
-        )
+    def _frames(self, frames: slice) -> range:
+        wanted = range(self.manifest.frames)[frames]
+        if not wanted or wanted.step < 1:
+            total = self.manifest.frames
+            raise ValueError(f"{frames} takes no frames of {total}: count upwards from 0")
+        return wanted
+
+    def _kept(self, key: str, name: str) -> NDArray[Any]:
+        """A shard's index, or a scale: read once a process."""
+        if self._small is None or self._pid != os.getpid():
+            self._small, self._pid = lru_cache(KEPT)(self._read_small), os.getpid()
+            if multiprocessing.parent_process() is not None:
+                use_one_thread()
+        return self._small(key, name)
+
+    def _read_small(self, key: str, name: str) -> NDArray[Any]:
+        spec = self.manifest.arrays[name]
+        if not spec.is_sharded:
+            data = self._place.read(spec.file(self.entries[key]))
+            return decode_plain(data, spec.dtype, spec.inner[1:])
+        size = self._commits[key].arrays[name]["bytes"]
+        span = (size - index_bytes(spec), size)
+        (index,) = self._place.ranges(spec.file(self.entries[key]), [span])
+        return decode_index(spec, bytes(index))
+
+    @contextmanager
+    def _named_errors(self, key: str, name: str) -> Iterator[None]:
+        """Say whose entry is damaged, or out of reach."""
+        where = f"entry {key!r} of cache {self._place.url}: its {name}"
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise CacheError(_damage(where, "its file is missing")) from error
+        except (DamagedError, EOFError) as error:
+            raise CacheError(_damage(where, str(error))) from error
+        except OSError as error:
+            raise CacheError(f"{where} cannot be read: {error}") from error
+
+
+def _damage(where: str, reason: str) -> str:
+    return f"{where} is damaged ({reason}); run 'stdpipe cache verify' on it"
+
+
+def _chunk_span(index: Index, chunk: int) -> Span:
+    start, length = (int(x) for x in index[chunk])
+    return start, start + length
 
 
 def _span(at: str, length: str, start: int, size: int | None, limit: int) -> slice:
@@ -158,37 +199,3 @@ def _span(at: str, length: str, start: int, size: int | None, limit: int) -> sli
     if not 0 <= start < stop <= limit:
         raise ValueError(f"{at}={start}, {length}={size} lies outside 0..{limit}: move the window")
     return slice(start, stop)
-
-
-def _full(name: str, window: tuple[slice, slice, slice]) -> tuple[slice, ...]:
-    frames, rows, columns = window
-    return window if name == "attention" else (frames, slice(None), rows, columns)
-
-
-def _holds_fill(values: NDArray[Any], spec: layout.ArraySpec, y: int, x: int) -> bool:
-    """Whether an inner chunk was missing: zarr then serves the fill value for all of it.
-
-    That value is never stored and present chunks are checksummed, so one value a chunk tells.
-    """
-    rows = _probes(y, values.shape[-2], spec.inner[-2])
-    columns = _probes(x, values.shape[-1], spec.inner[-1])
-    probes = values[:, 0] if values.ndim == 4 else values
-    taken = probes[:, rows][:, :, columns]
-    missing = taken == layout.fill_value("int8") if spec.dtype == "int8" else np.isnan(taken)
-    return bool(missing.any())
-
-
-def _probes(start: int, size: int, inner: int) -> list[int]:
-    """Positions within a window of the first pixel of each inner chunk it touches."""
-    return [0, *range(inner - start % inner, size, inner)]
-
-
-def _codec_threads() -> AbstractContextManager[Any]:
-    """One codec thread in data loader processes, which are one a core already.
-
-    zarr takes the number when its thread pool starts, at the first use in a process.
-    """
-    if multiprocessing.parent_process() is None:
-        return nullcontext()
-    threads: AbstractContextManager[Any] = zarr.config.set({"threading.max_workers": 1})
-    return threads

@@ -1,41 +1,29 @@
-"""Check a whole cache against its journal: every stored byte, and that it still decodes."""
+"""Check a whole cache against its journal: every stored byte.
 
+What was checked is noted in the cache now and then, so that a check that was stopped goes on.
+"""
+
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from stdpipe.cache import layout
+from stdpipe.cache.checksum import crc32c
 from stdpipe.cache.creation import leftovers
-from stdpipe.cache.durable import file_checksum
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.journal import Commit, JournalFile, committed, read_journals
-from stdpipe.cache.manifest import load_manifest
-from stdpipe.cache.reader import Reader
+from stdpipe.cache.manifest import Manifest, damaged_manifests, is_marked, load_manifest
+from stdpipe.cache.place import Place, open_place
+from stdpipe.cache.seal import seal, unseal
+from stdpipe.cache.shards import DamagedError, check
+from stdpipe.cache.store import damaged_metadata, read_tail
 
 Progress = Callable[[int, int], None]
 
-
-def verify(path: str | Path, progress: Progress | None = None) -> "Report":
-    """Read all of a cache and report what is broken; progress(done, total) after each entry.
-
-    Raises CacheError only where there is no cache to speak of: no manifest, or a damaged one.
-    """
-    root = layout.local_path(path)
-    manifest = load_manifest(root)
-    journals = read_journals(root)
-    commits = committed(journals)
-    report = Report(leftovers=[str(file.relative_to(root)) for file in leftovers(root)])
-    report.broken += _damaged_lines(root, journals)
-    reader = Reader(root, manifest, commits)
-    for done, key in enumerate(manifest.entries, start=1):
-        _check_entry(report, root, reader, commits.get(key), key)
-        if progress is not None:
-            progress(done, len(manifest.entries))
-    if manifest.stored == "trunk":
-        report.broken += _damaged_tail(reader)
-    if (root / layout.COMPLETE).exists():
-        _refuse_gaps(report)
-    return report
+STATE = f"{layout.JOURNAL}/{layout.VERIFIED}"
+NOTE_SECONDS = 5.0
+NOTE_HOLDS_SECONDS = 24 * 3600.0  # bits rot meanwhile
 
 
 @dataclass(frozen=True)
@@ -45,9 +33,19 @@ class Broken:
     key: str
     """The entry's key; empty where no entry can be told."""
     array: str
-    """The target's name, or "journal"."""
+    """The array's name, "journal", "tail" or "metadata"."""
     reason: str
     """One line."""
+    path: str = ""
+    """The damaged file, where it belongs to no entry."""
+
+    @property
+    def is_restorable(self) -> bool:
+        """Whether `repair` writes it anew by itself: either manifest, from the other."""
+        return self.path.rpartition("/")[2] == layout.MANIFEST
+
+    def __str__(self) -> str:
+        return f"{self.key} {self.array}: {self.reason}".lstrip()
 
 
 @dataclass
@@ -60,65 +58,140 @@ class Report:
     uncommitted: list[str] = field(default_factory=list)
     """Keys without a valid journal line; in a complete cache they count as broken, too."""
     leftovers: list[str] = field(default_factory=list)
-    """Temporary files, relative to the cache: harmless, swept by the next writer."""
+    """Temporary files, relative to the cache: harmless, and overwritten by the next writer."""
+
+
+def verify(path: str | Path, progress: Progress | None = None) -> Report:
+    """Read all of a cache and report what is broken; progress(done, total) after each entry.
+
+    Raises CacheError only where there is no cache to speak of: no manifest, or a damaged one.
+    """
+    place = open_place(path)
+    manifest = load_manifest(place)
+    is_finished = layout.COMPLETE in place.names()  # before its lines: a writer may be at work
+    journals = read_journals(place)
+    commits = committed(journals)
+    of_what = _of_what(manifest, journals)
+    report, checked = _resume(place, of_what)
+    noted = time.monotonic()
+    for done, key in enumerate(manifest.entries, start=1):
+        if done > checked:
+            _check_entry(report, place, manifest, commits.get(key), key)
+            if time.monotonic() - noted > NOTE_SECONDS:
+                _note(place, report, of_what, done)
+                noted = time.monotonic()
+        if progress is not None:
+            progress(done, len(manifest.entries))
+    _forget(place)
+    report.leftovers = leftovers(place)
+    report.broken += _damaged_lines(journals)
+    if commits or is_finished:  # before the first commit, a cache may be but half created
+        report.broken += _damaged_rest(place, manifest)
+    if is_finished:
+        _refuse_gaps(report)
+        if not is_marked(place, manifest):
+            report.broken.append(_metadata(layout.COMPLETE))
+    return report
 
 
 def _check_entry(
-    report: Report, root: Path, reader: Reader, commit: Commit | None, key: str
+    report: Report, place: Place, manifest: Manifest, commit: Commit | None, key: str
 ) -> None:
     if commit is None:
         report.uncommitted.append(key)
         return
-    reasons = {name: _check_array(root, reader, commit, name) for name in reader.manifest.arrays}
+    reasons = {name: _check_array(place, manifest, commit, name) for name in manifest.arrays}
     broken = [Broken(key, name, reason) for name, reason in reasons.items() if reason]
     report.broken += broken
     report.ok += not broken
 
 
-def _check_array(root: Path, reader: Reader, commit: Commit, name: str) -> str:
+def _check_array(place: Place, manifest: Manifest, commit: Commit, name: str) -> str:
     """Why this array of this entry is broken, in one line; empty if it is whole."""
-    spec = reader.manifest.arrays[name]
-    index = reader.manifest.index[commit.key]
+    index = manifest.index[commit.key]
     expected = commit.arrays.get(name)
     if commit.index != index or expected is None:
         return "its journal line does not fit the manifest"
     try:
-        size, checksum = file_checksum(layout.shard_file(root, spec, index))
-        if (size, checksum) != (expected["bytes"], expected["crc32"]):
-            return _unlike(size, expected["bytes"])
-        if name.endswith("_scale"):
-            reader.scale(commit.key, name.removesuffix("_scale"))
-        else:
-            reader.read(commit.key, name)
+        spec = manifest.arrays[name]
+        data = place.read(spec.file(index))
+        if len(data) != expected["bytes"]:
+            return f"its file has {len(data)} bytes instead of {expected['bytes']}"
+        if check(spec, data) != expected["crc32c"]:
+            return "its file's checksum differs from the journal's"
     except FileNotFoundError:
         return "its file is missing"
-    except (CacheError, OSError) as error:
+    except (DamagedError, OSError) as error:
         return str(error)
     return ""
 
 
-def _unlike(size: int, expected: int) -> str:
-    if size != expected:
-        return f"its file has {size} bytes instead of {expected}"
-    return "its file's checksum differs from the journal's"
-
-
-def _damaged_lines(root: Path, journals: list[JournalFile]) -> list[Broken]:
+def _damaged_lines(journals: list[JournalFile]) -> list[Broken]:
     return [
-        Broken("", "journal", f"{journal.path.relative_to(root)} line {number} is damaged")
+        Broken("", "journal", f"{journal.path} line {number} is damaged", journal.path)
         for journal in journals
         for number in journal.damaged
     ]
 
 
-def _damaged_tail(reader: Reader) -> list[Broken]:
-    try:
-        reader.tail()
-    except CacheError as error:
-        return [Broken("", layout.TAIL, str(error))]
-    return []
+def _damaged_rest(place: Place, manifest: Manifest) -> list[Broken]:
+    """Of what belongs to no entry: the tail, Zarr's metadata, either manifest."""
+    broken, tail = [], None
+    if manifest.stored == "trunk":
+        try:
+            tail = read_tail(place)
+        except CacheError as error:
+            broken.append(Broken("", layout.TAIL, str(error), layout.TAIL))
+    paths = [*damaged_manifests(place), *damaged_metadata(place, manifest, tail)]
+    return [*broken, *map(_metadata, paths)]
+
+
+def _metadata(path: str) -> Broken:
+    return Broken("", "metadata", f"{path} is damaged or missing", path)
 
 
 def _refuse_gaps(report: Report) -> None:
     reason = "no valid journal line, though the cache is complete: run the same command again"
     report.broken += [Broken(key, "journal", reason) for key in report.uncommitted]
+
+
+def _of_what(manifest: Manifest, journals: list[JournalFile]) -> list[str | int]:
+    """What a note is about: it is worth nothing once the cache or any of its commits is another."""
+    digest = 0
+    for journal in journals:
+        digest = crc32c(journal.text(), digest)
+    return [manifest.cache_id, digest]
+
+
+def _resume(place: Place, of_what: list[str | int]) -> tuple[Report, int]:
+    """What a check that was stopped not long ago had found, and how many entries it had seen."""
+    try:
+        state = unseal(place.read(STATE))
+    except (OSError, ValueError):
+        return Report(), 0
+    if state["of_what"] != of_what or not 0 <= time.time() - state["time"] < NOTE_HOLDS_SECONDS:
+        return Report(), 0
+    broken = [Broken(**one) for one in state["broken"]]
+    return Report(state["ok"], broken, state["uncommitted"]), state["checked"]
+
+
+def _note(place: Place, report: Report, of_what: list[str | int], checked: int) -> None:
+    state = {
+        "of_what": of_what,
+        "time": time.time(),
+        "checked": checked,
+        "ok": report.ok,
+        "broken": [asdict(one) for one in report.broken],
+        "uncommitted": report.uncommitted,
+    }
+    try:
+        place.write(STATE, [seal(state)])
+    except OSError:
+        return  # somebody else's cache, or a full disk: the check itself does not need it
+
+
+def _forget(place: Place) -> None:
+    try:
+        place.delete([STATE])
+    except OSError:
+        return

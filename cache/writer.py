@@ -1,10 +1,10 @@
 """Stage one's side of a cache: create or resume it, commit entries one by one, finish it.
 
-An entry is written beside, renamed (both by zarr), fsynced, and only then journalled.
+An entry is durable on the disk, or in the object store, before its line is journalled.
 """
 
-import os
 import re
+import threading
 from collections.abc import Iterator, KeysView, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,21 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stdpipe.cache import layout
-from stdpipe.cache.codecs import encode, quantise
-from stdpipe.cache.creation import enter
-from stdpipe.cache.durable import file_checksum, fsync, replace, seal
+from stdpipe.cache.codecs import check_codes, check_finite, encode, quantise
+from stdpipe.cache.creation import enter, leftovers
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.journal import (
     JournalWriter,
     commit_of,
     committed,
+    lock_path,
+    mend,
     read_journals,
-    repair,
-    try_lock,
-    unlock,
 )
-from stdpipe.cache.manifest import Manifest, load_manifest
-from stdpipe.cache.store import disk_full, open_array
+from stdpipe.cache.layout import SCALE_SUFFIX, ArraySpec
+from stdpipe.cache.local import is_full
+from stdpipe.cache.manifest import Manifest, create_mark
+from stdpipe.cache.place import Lock, Place, open_place
+from stdpipe.cache.shards import encode_shard, fingerprint
+
+Arrays = Mapping[str, NDArray[Any]]
 
 
 def open_writer(
@@ -44,39 +47,31 @@ def open_writer(
     Writers of different names may work at once, on different entries. Raises CacheError: another
     identity (both values named), the same writer at work, a folder of something else, disk full.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", writer) or writer == "writers":
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", writer):
         raise CacheError(f"writer name {writer!r}: use letters, digits, '-' and '_'")
     assert (manifest.stored == "trunk") == (tail is not None), "a trunk needs its tail"
-    root = layout.local_path(path)
-    with _clear_when_full(root, "the cache could not be opened"):
-        lock = enter(root, manifest, tail)
+    place = open_place(path)
+    with _clear_when_full(place, "the cache could not be opened"):
+        made = enter(place, manifest, tail)
+        lock = _lock(place, writer)
         try:
-            return Writer(root, load_manifest(root), writer, lock)
+            _refuse_other_shares(place, writer)
+            return Writer(place, made, writer, lock)
         except BaseException:
-            os.close(lock)
+            lock.release()
             raise
 
 
 class Writer:
-    """One writer of a cache; use as a context manager. Not for several threads at once."""
+    """One writer of a cache; use as a context manager. `write` may be called from many threads."""
 
-    def __init__(self, root: Path, manifest: Manifest, name: str, store_lock: int) -> None:
+    def __init__(self, place: Place, manifest: Manifest, name: str, lock: Lock) -> None:
         self.manifest = manifest
-        self._root = root
-        folder = root / layout.JOURNAL
-        own_lock = try_lock(folder / (name + layout.LOCK_SUFFIX))
-        if own_lock is None:
-            raise CacheError(f"writer {name!r} is already at work on {root}: wait, or stop it")
-        try:
-            _refuse_other_shares(folder, name)
-            self._journal = JournalWriter(folder / (name + layout.JOURNAL_SUFFIX))
-            self._committed = dict.fromkeys(committed(read_journals(root)))
-            specs = manifest.arrays.values()
-            self._arrays = {spec.name: open_array(root, spec, write=True) for spec in specs}
-        except BaseException:
-            os.close(own_lock)
-            raise
-        self._locks = [own_lock, store_lock]
+        self._place = place
+        self._lock = lock
+        self._journal = JournalWriter(place, name)
+        self._committed = dict.fromkeys(committed(read_journals(place)))
+        self._one_at_a_time = threading.Lock()
 
     @property
     def committed(self) -> KeysView[str]:
@@ -86,33 +81,30 @@ class Writer:
         """
         return self._committed.keys()
 
-    def write(
-        self,
-        key: str,
-        arrays: Mapping[str, NDArray[np.float32]],
-        extra: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Store one entry and commit it.
+    def write(self, key: str, arrays: Arrays, extra: Mapping[str, Any] | None = None) -> int:
+        """Store one entry and commit it; returns the bytes stored.
 
-        arrays: float32, by Manifest.given: f_sr (T, C, H, W) or trunk (T, C, H/4, W/4), and
-        attention (T, H, W). int8 codes and their scale are computed here.
+        arrays: float32 values by Manifest.given: f_sr (T, C, H, W) or trunk (T, C, H/4, W/4), and
+        attention (T, H, W); or any of them in stored form: the array's own dtype, int8 codes with
+        <name>_scale (2, C) beside them.
         extra: JSON facts kept in the entry's journal line.
         Raises CacheError: unknown or committed key, wrong arrays, values that the encoding
         cannot hold, disk full. The entry is not committed then.
         """
         self._check(key, arrays)
-        stored: dict[str, NDArray[np.generic]] = {}
-        for name, values in arrays.items():
-            stored |= self._encode(key, name, values)
+        stored = self._stored(key, arrays)
         index = self.manifest.index[key]
-        with _clear_when_full(self._root, self._progress()):
-            files = {name: self._store(name, index, stored[name]) for name in self._arrays}
-            self._journal.append(commit_of(key, index, files, extra or {}))
-        self._committed[key] = None
+        with self._clear_when_full():
+            files = {name: self._store(name, index, stored[name]) for name in self.manifest.arrays}
+            with self._one_at_a_time:
+                self._lock.check()
+                self._journal.append(commit_of(key, index, files, extra or {}))
+                self._committed[key] = None
+        return sum(size for size, _ in files.values())
 
     def missing(self) -> list[str]:
         """Keys that no writer has committed so far, by what the journals say now."""
-        done = committed(read_journals(self._root))
+        done = committed(read_journals(self._place))
         return [key for key in self.manifest.entries if key not in done]
 
     def finalise(self) -> None:
@@ -121,23 +113,20 @@ class Writer:
         Completeness has its own small file, so that the manifest is written once and no crash
         while finishing can cost it.
         """
-        _repair_all(self._root)
+        self._mend_all()
         missing = self.missing()
         if missing:
             raise CacheError(
-                f"cache {self._root} lacks {len(missing)} of {len(self.manifest.entries)} entries, "
-                f"the first is {missing[0]!r}: run the same command again"
+                f"cache {self._place.url} lacks {len(missing)} of {len(self.manifest.entries)} "
+                f"entries, the first is {missing[0]!r}: run the same command again"
             )
-        mark = {"cache_id": self.manifest.cache_id, "entries": len(self.manifest.entries)}
-        with _clear_when_full(self._root, self._progress()):
-            replace(self._root / layout.COMPLETE, seal(mark) + "\n")
+        with self._clear_when_full():
+            create_mark(self._place, self.manifest)
+        self._place.delete(leftovers(self._place))  # of writers killed while they created a file
 
     def close(self) -> None:
-        """Release the journal and the locks. Harmless when repeated."""
-        if self._locks:
-            self._journal.close()
-        while self._locks:
-            unlock(self._locks.pop())
+        """Release the lock. Harmless when repeated."""
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -150,83 +139,99 @@ class Writer:
     ) -> None:
         self.close()
 
-    def _check(self, key: str, arrays: Mapping[str, NDArray[np.float32]]) -> None:
-        assert self._locks, "the writer is closed"
+    def _check(self, key: str, arrays: Arrays) -> None:
         if key not in self.manifest.index:
-            raise CacheError(f"entry {key!r} is not in the manifest of {self._root}: check the key")
+            url = self._place.url
+            raise CacheError(f"entry {key!r} is not in the manifest of {url}: check the key")
         if key in self._committed:
             raise CacheError(f"entry {key!r} is committed already: skip what is in .committed")
-        if set(arrays) != set(self.manifest.given):
-            given = sorted(self.manifest.given)
-            raise CacheError(f"entry {key!r}: got {sorted(arrays)}, give {given}")
-        for name, values in arrays.items():
-            shape = self.manifest.arrays[name].shape[1:]
-            if values.shape != shape or values.dtype != np.float32:
-                got = f"{values.dtype} {values.shape}"
-                raise CacheError(f"entry {key!r}, {name}: got {got}, give float32 {shape}")
+        given = {name for name in arrays if not name.endswith(SCALE_SUFFIX)}
+        if given != set(self.manifest.given):
+            wanted = sorted(self.manifest.given)
+            raise CacheError(f"entry {key!r}: got {sorted(given)}, give {wanted}")
 
-    def _encode(
-        self, key: str, name: str, values: NDArray[np.float32]
-    ) -> dict[str, NDArray[np.generic]]:
-        dtype = self.manifest.arrays[name].dtype
-        try:
-            if dtype == "int8":
-                codes, scale = quantise(values)
-                return {name: codes, name + "_scale": scale}
-            return {name: encode(values, dtype)}
-        except ValueError as error:
-            raise CacheError(f"entry {key!r}, {name}: {error}") from error
-
-    def _store(self, name: str, index: int, values: NDArray[np.generic]) -> tuple[int, int]:
-        """Write one shard durably; bytes and CRC-32 of its file."""
-        file = layout.shard_file(self._root, self.manifest.arrays[name], index)
-        # an uncommitted file may be torn, and zarr reads a padded shard before it replaces it
-        file.unlink(missing_ok=True)
-        self._arrays[name][index] = values
-        fsync(file)
-        fsync(file.parent)
-        return file_checksum(file)
-
-    def _progress(self) -> str:
-        total = len(self.manifest.entries)
-        return f"{len(self._committed)} of {total} entries are committed"
-
-
-def _refuse_other_shares(folder: Path, name: str) -> None:
-    """Writers named "i-of-n" split the entries in n; shares of another n would overlap them."""
-    for path in folder.glob("*-of-*" + layout.LOCK_SUFFIX):
-        if path.stem.partition("-of-")[2] == name.partition("-of-")[2]:
-            continue
-        lock = try_lock(path)
-        if lock is None:
-            raise CacheError(
-                f"writer {path.stem!r} is at work on {folder.parent}, whose share overlaps that of "
-                f"{name!r}: wait, or divide the work as it does"
-            )
-        unlock(lock)
-
-
-def _repair_all(root: Path) -> None:
-    """Drop damaged lines of writers that are not at work: their entries were written anew."""
-    for path in (root / layout.JOURNAL).glob("*" + layout.JOURNAL_SUFFIX):
-        lock = try_lock(path.with_suffix(layout.LOCK_SUFFIX))
-        if lock is not None:
+    def _stored(self, key: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
+        stored: dict[str, NDArray[Any]] = {}
+        for name in self.manifest.given:
             try:
-                repair(path)
-            finally:
-                unlock(lock)
+                stored |= _stored_form(self.manifest.arrays[name], name, arrays)
+            except ValueError as error:
+                raise CacheError(f"entry {key!r}, {name}: {error}") from error
+        return stored
+
+    def _store(self, name: str, index: int, values: NDArray[Any]) -> tuple[int, int]:
+        """Write one entry of one array; bytes and fingerprint of its file."""
+        spec = self.manifest.arrays[name]
+        parts = encode_shard(spec, values)
+        self._place.write(spec.file(index), parts)
+        return sum(map(len, parts)), fingerprint(parts)
+
+    def _mend_all(self) -> None:
+        """Drop damaged lines of writers that are not at work: their entries were written anew."""
+        for journal in read_journals(self._place):
+            if not (journal.torn or journal.damaged):
+                continue
+            lock = self._place.lock(lock_path(journal.writer))
+            if lock is not None:
+                try:
+                    mend(self._place, journal)
+                finally:
+                    lock.release()
+
+    def _clear_when_full(self) -> Any:
+        total = len(self.manifest.entries)
+        return _clear_when_full(
+            self._place, f"{len(self._committed)} of {total} entries are committed"
+        )
+
+
+def _stored_form(spec: ArraySpec, name: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
+    """An array as it lies on disk, int8 with its scale, from float32 or from that form itself."""
+    values, shape = arrays[name], spec.shape[1:]
+    scale_name = name + SCALE_SUFFIX
+    wanted = sorted({"float32", spec.dtype})
+    if values.shape != shape or str(values.dtype) not in wanted:
+        raise ValueError(f"got {values.dtype} {values.shape}, give {' or '.join(wanted)} {shape}")
+    if spec.dtype != "int8":
+        if values.dtype != np.float32:
+            check_finite(values)
+            return {name: values}
+        return {name: encode(values, spec.dtype)}
+    if values.dtype == np.float32:
+        codes, scale = quantise(values)
+        return {name: codes, scale_name: scale}
+    check_codes(values, arrays.get(scale_name))
+    return {name: values, scale_name: arrays[scale_name]}
+
+
+def _lock(place: Place, writer: str) -> Lock:
+    lock = place.lock(lock_path(writer))
+    if lock is None:
+        raise CacheError(f"writer {writer!r} is already at work on {place.url}: wait, or stop it")
+    return lock
+
+
+def _refuse_other_shares(place: Place, writer: str) -> None:
+    """Writers named "i-of-n" split the entries in n; shares of another n would overlap them."""
+    share = re.compile(rf"\w+-of-(?!{writer.partition('-of-')[2] or '-'}\.)\d+\.lock")
+    others = [name for name in place.names(layout.JOURNAL) if share.fullmatch(name)]
+    held = place.held([f"{layout.JOURNAL}/{name}" for name in others])
+    if held:
+        other = held[0].removeprefix(layout.JOURNAL + "/").removesuffix(layout.LOCK_SUFFIX)
+        raise CacheError(
+            f"writer {other!r} is at work on {place.url}, whose share overlaps that of "
+            f"{writer!r}: wait, or divide the work as it does"
+        )
 
 
 @contextmanager
-def _clear_when_full(root: Path, progress: str) -> Iterator[None]:
+def _clear_when_full(place: Place, progress: str) -> Iterator[None]:
     try:
         yield
-    except CacheError:
-        raise
-    except Exception as error:
-        if not disk_full(error):
+    except OSError as error:
+        if not is_full(error):
             raise
         raise CacheError(
-            f"no space left for cache {root}: {progress}; make space and run the same command "
+            f"no space left for cache {place.url}: {progress}; make space and run the same command "
             "again, it resumes"
         ) from error

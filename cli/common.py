@@ -43,7 +43,7 @@ data_option = click.option(
     "--data",
     required=True,
     type=click.Path(path_type=Path),
-    help="Vimeo90K septuplet, Vid4 or a folder of frame folders.",
+    help="Vimeo90K septuplet, Vid4, a folder of frame folders, or a file of pack-clips.",
 )
 degradation_option = click.option(
     "--degradation",
@@ -180,6 +180,20 @@ def config_file(name: str | None) -> Path | None:
     from importlib.resources import files
 
     return Path(str(files("stdpipe.configs") / f"{name}.yaml"))
+
+
+@contextmanager
+def progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, quiet when that is no terminal; yields show(done, total)."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit=unit, disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
 
 
 def report(result: dict[str, Any], as_json: bool, text: str) -> None:

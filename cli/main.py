@@ -8,6 +8,8 @@ from stdpipe.cli.demo import demo
 from stdpipe.cli.evaluate import evaluate
 from stdpipe.cli.export import export
 from stdpipe.cli.extract_teacher import extract_teacher
+from stdpipe.cli.models import models
+from stdpipe.cli.pack_clips import pack_clips
 from stdpipe.cli.train_student import train_student
 from stdpipe.cli.train_teacher import train_teacher
 from stdpipe.cli.upscale import upscale
@@ -25,14 +27,17 @@ def main() -> None:
     """
 
 
-for command in (
+COMMANDS = (
     extract_teacher,
     train_student,
     evaluate,
     upscale,
     export,
     train_teacher,
+    pack_clips,
     cache,
+    models,
     demo,
-):
+)
+for command in COMMANDS:
     main.add_command(command)

@@ -41,7 +41,7 @@ from stdpipe.cli.common import (
 @click.option(
     "--init",
     type=click.Path(path_type=Path),
-    help="Weights to start from; with tsa_steps, of a network without TSA.",
+    help="Weights to start from; with tsa_steps or train_only, of a network that lacks the part.",
 )
 @config_options
 @device_option

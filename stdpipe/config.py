@@ -71,10 +71,23 @@ class TeacherTraining(Training):
     """Unbounded, EDVR's offsets can explode (xinntao/EDVR issues 16, 62)."""
     tsa_steps: int = 0
     """First steps in which the TSA fusion alone is trained, after --init from a net without TSA."""
+    train_only: str = ""
+    """Parts of the network, by comma, that are trained while the rest stays as --init has it; what
+    --init lacks of them starts fresh. RBPN's new head: "output". Empty trains everything."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Those of train_only; none where everything is trained."""
+        return tuple(name.strip() for name in self.train_only.split(",") if name.strip())
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _not_negative(self, "tsa_steps")
+        if self.tsa_steps and self.parts:
+            raise ValueError(
+                f"tsa_steps ({self.tsa_steps}) begin with the fusion and go on with everything, "
+                f"train_only ({self.train_only}) never does; set one of them"
+            )
         if self.tsa_steps > self.steps:
             raise ValueError(
                 f"tsa_steps ({self.tsa_steps}) is more than steps ({self.steps}); lower tsa_steps "

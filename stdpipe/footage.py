@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 import imageio.v3 as iio
-import imageio_ffmpeg  # type: ignore[import-untyped]
+import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
@@ -76,8 +76,9 @@ def _folder(path: Path) -> Footage:
         raise ValueError(
             f"{path} holds {len(clips)} clips ({clips[0].key}, ...): give the folder of one of them"
         )
-    paths = clips[0].frames
-    frames = (read_clip(Clip(clips[0].key, (file,)))[0] for file in paths)
+    clip = clips[0]
+    paths = [file for file in clip.frames if isinstance(file, Path)]
+    frames = (read_clip(Clip(clip.key, (file,)))[0] for file in paths)
     first = next(frames)
     height, width, _ = first.shape
     names = tuple(file.stem for file in paths)

@@ -1,61 +1,76 @@
 """Separable resampling by 4, each axis as a small matrix: what degradations and bases are made of.
 
 phase: LR sample j sits at HR pixel 4j + phase. Half-pixel centres (MATLAB, torch) mean 1.5.
-Every function returns a float64 tensor and is cached, since clips of a data set share their size.
+The matrices are float64 tensors and cached, since clips of a data set share their size.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 SCALE = 4
+REACH = 2  # LR pixels on each side that a pixel of `up` is made of
+Distance = TypeVar("Distance", float, Tensor)
 
 
 def apply(rows: Tensor, columns: Tensor, x: Tensor) -> Tensor:
     """rows @ x @ columns^T over the last two axes of x, in x's own precision."""
-    if not torch.amp.is_autocast_available(x.device.type):  # e.g. meta
-        return rows @ x @ columns.T
-    # autocast would round an image to half precision here, and F.interpolate's not
-    with torch.autocast(x.device.type, enabled=False):
+    with _own_precision(x):
         return rows @ x @ columns.T
 
 
-def up(x: Tensor, matrix: Callable[[int, float], Tensor], border: str, phase: float) -> Tensor:
-    """What matrix(h), matrix(w) do by `apply`, as one small convolution: (..., C, h, w) -> 4h, 4w.
+def up(x: Tensor, weigh: Callable[[float], float], border: str, phase: float) -> Tensor:
+    """Enlarge by one small matrix, the same at each pixel: (..., h, w) -> (..., 4h, 4w).
 
-    matrix is linear_up ("replicate") or cubic_up ("symmetric"). For networks: it costs the same for
-    a pixel of any frame, needs no float64 on a phone, and torch.export keeps its size free.
+    weigh is `linear`, with border "replicate", or `cubic`, with "symmetric"; the result is that of
+    linear_up and cubic_up by `apply`. For networks: it costs the same for a pixel of any frame,
+    needs no float64 on a phone, and torch.export keeps its size free. No convolution, which CUDA
+    would do in TF32, and which counters of MACs would take for the network's.
     """
     if not -1 < phase <= 4:
         raise ValueError(f"phase {phase} is none: LR sample j sits at HR pixel 4j + phase, 0 to 3")
-    reach = 2  # every row of the matrix but a border's is one of these four, shifted
-    taps = matrix(2 * reach + 1, phase)[SCALE * reach : SCALE * (reach + 1)]
-    kernel = torch.einsum("ri,sj->rsij", taps, taps).flatten(0, 1)[:, None].to(x)
-    padded = x
-    for dim in (-2, -1):
-        index = _around(x.shape[dim], reach, border)
-        padded = padded.index_select(dim, index.to(x.device))
-    out = F.pixel_shuffle(_in_full_precision(padded.flatten(0, -3)[:, None], kernel), SCALE)
-    return out[:, 0].unflatten(0, x.shape[:-2])  # type: ignore[no-any-return]
+    taps = x.new_tensor(_taps(weigh, phase))
+    with _own_precision(x):
+        wide = _up_lines(x, taps, border)
+        return _up_lines(wide.mT, taps, border).mT
 
 
-def _around(size: int, reach: int, border: str) -> Tensor:
-    """Indices of a line with `reach` (1 or 2) more on both sides; `_inside` in ONNX's operators."""
-    index = torch.arange(-reach, size + reach)
+@lru_cache(maxsize=64)
+def _taps(weigh: Callable[[float], float], phase: float) -> list[list[float]]:
+    """(5, 4): the weights of an LR pixel and its neighbours in each of its four HR pixels.
+
+    Numbers and no tensor, which torch.export would make a fake one, and the cache would keep.
+    """
+    around = range(-REACH, REACH + 1)
+    return [[weigh((column - phase) / SCALE - at) for column in range(SCALE)] for at in around]
+
+
+def _up_lines(x: Tensor, taps: Tensor, border: str) -> Tensor:
+    """(..., n) -> (..., 4n)."""
+    size, count = x.shape[-1], taps.shape[0]
+    around = torch.arange(size)[:, None] + torch.arange(-REACH, REACH + 1)
+    index = _inside_or_next(around, size, border).flatten().to(x.device)
+    near = x.index_select(-1, index).unflatten(-1, (size, count))
+    return torch.matmul(near, taps).flatten(-2)
+
+
+def _inside_or_next(index: Tensor, size: int, border: str) -> Tensor:
+    """`inside` in operators that ONNX has, for indices at most two beyond the ends."""
     if border == "symmetric":
         index = torch.maximum(index, -1 - index)
         index = torch.minimum(index, 2 * size - 1 - index)
     return index.clamp(0, size - 1)  # a single pixel folds twice
 
 
-def _in_full_precision(x: Tensor, kernel: Tensor) -> Tensor:
+def _own_precision(x: Tensor) -> AbstractContextManager[object]:
+    """Autocast would round an image to half precision here, and F.interpolate's not."""
     if not torch.amp.is_autocast_available(x.device.type):  # e.g. meta
-        return F.conv2d(x, kernel)
-    with torch.autocast(x.device.type, enabled=False):
-        return F.conv2d(x, kernel)
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
 
 
 @lru_cache(maxsize=64)
@@ -64,14 +79,14 @@ def linear_up(size: int, phase: float) -> Tensor:
     position = ((torch.arange(SCALE * size, dtype=torch.float64) - phase) / SCALE).clamp(
         0, size - 1
     )
-    return _gather(position.floor(), 2, size, "replicate", position, lambda d: 1 - d.abs())
+    return _gather(position.floor(), 2, size, "replicate", position, linear)
 
 
 @lru_cache(maxsize=64)
 def cubic_up(size: int, phase: float) -> Tensor:
     """(4*size, size): bicubic, a = -0.5, symmetric border; at phase 1.5 MATLAB's imresize(x, 4)."""
     position = (torch.arange(SCALE * size, dtype=torch.float64) - phase) / SCALE
-    return _gather(position.floor() - 1, 4, size, "symmetric", position, _cubic)
+    return _gather(position.floor() - 1, 4, size, "symmetric", position, cubic)
 
 
 @lru_cache(maxsize=64)
@@ -80,7 +95,7 @@ def cubic_down(size: int) -> Tensor:
     assert size % SCALE == 0, size
     position = torch.arange(size // SCALE, dtype=torch.float64) * SCALE + 1.5
     first = (position - 2 * SCALE).ceil()
-    return _gather(first, 4 * SCALE + 1, size, "symmetric", position, lambda d: _cubic(d / SCALE))
+    return _gather(first, 4 * SCALE + 1, size, "symmetric", position, lambda d: cubic(d / SCALE))
 
 
 @lru_cache(maxsize=64)
@@ -97,11 +112,11 @@ def _gather(first: Tensor, taps: int, size: int, border: str, position: Tensor, 
     index = first[:, None] + torch.arange(taps)
     weight = kernel(index - position[:, None])
     weight = weight / weight.sum(1, keepdim=True)
-    matrix = torch.zeros(len(position), size, dtype=torch.float64)
-    return matrix.scatter_add_(1, _inside(index.long(), size, border), weight)
+    matrix = torch.zeros(position.shape[0], size, dtype=torch.float64)
+    return matrix.scatter_add_(1, inside(index.long(), size, border), weight)
 
 
-def _inside(index: Tensor, size: int, border: str) -> Tensor:
+def inside(index: Tensor, size: int, border: str) -> Tensor:
     """Fold indices beyond the ends back in, as often as a very small image takes."""
     if border == "replicate":
         return index.clamp(0, size - 1)
@@ -114,9 +129,15 @@ def _inside(index: Tensor, size: int, border: str) -> Tensor:
     return torch.where(index < size, index, period - index)
 
 
-def _cubic(distance: Tensor) -> Tensor:
-    """Keys' cubic kernel, a = -0.5 (MATLAB's)."""
-    d = distance.abs()
+def linear(distance: Distance) -> Distance:
+    """The weight of a sample that far away, in samples; bilinear."""
+    d = abs(distance)
+    return (1 - d) * (d < 1)
+
+
+def cubic(distance: Distance) -> Distance:
+    """The same by Keys' cubic kernel, a = -0.5 (MATLAB's)."""
+    d = abs(distance)
     near = 1.5 * d**3 - 2.5 * d**2 + 1
     far = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
-    return torch.where(d <= 1, near, torch.where(d <= 2, far, torch.zeros_like(d)))
+    return near * (d <= 1) + far * ((d > 1) & (d <= 2))

@@ -2,7 +2,7 @@
 
 config.yaml      every option, and what it was run on
 metrics.jsonl    one line every log_every steps
-checkpoint.pt    weights, optimiser, scaler and step, for resuming
+checkpoint.pt    weights of all that is trained, optimiser, scaler and step, for resuming
 weights.pt       the finished network (stdpipe.models.checkpoints)
 """
 

@@ -11,22 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from stdpipe import cache, runs
 from stdpipe.config import StudentTraining
-from stdpipe.data.clips import Stream
+from stdpipe.data.clips import Stream, finish
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.views import NUM_ORIENTATIONS, View, full_views
 from stdpipe.distill.std import Weights, scheme_weights, std_loss
 from stdpipe.distill.time import CollapseGuard
 from stdpipe.models import checkpoints, zoo
-from stdpipe.models.base import Network
+from stdpipe.models.base import Features, Network
 from stdpipe.models.convlstm import ConvLSTM
 from stdpipe.targets import CachedTargets, Decoder, LiveTeacher, check_teacher
 
 LOG = logging.getLogger(__name__)
 
+TAUGHT = 64  # channels of F^SR in every network that can teach, and of the ConvLSTM
 Decode = Decoder | LiveTeacher
 
 
@@ -61,9 +63,11 @@ def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
     student = spec.build()
     _check_student(student, str(spec))
     memory = ConvLSTM()  # built after the student, whose weights are then the same in every scheme
+    adapter = _adapter(student.f_sr_channels)
     live = run.live_teacher
     targets, decode = _targets(run, options, reader, str(name), device)
     stream = _stream(run, options, reader, str(name), targets)
+    stream.unfinished = device.type != "cpu"
     facts = {
         "network": str(spec),
         "data": str(run.data),
@@ -78,6 +82,7 @@ def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
         last = _fit(
             student.to(device),
             memory.to(device),
+            adapter.to(device),
             stream,
             decode,
             lambda: checkpoints.save_network(weights, student, str(spec), str(name)),
@@ -117,8 +122,23 @@ def _open_cache(run: StudentRun, options: StudentTraining) -> cache.Reader | Non
 def _check_student(student: Network, name: str) -> None:
     if not any(p.requires_grad for p in student.parameters()):
         raise ValueError(f"{name} has nothing to train")
-    if student.f_sr_channels != 64 or student.scale != 4:
-        raise ValueError(f"{name} has no 64-channel F^SR at 4 times the LR size")
+    if student.scale != 4:
+        raise ValueError(f"{name} has no F^SR at 4 times the LR size")
+
+
+def _adapter(channels: int) -> nn.Module:
+    """What brings the student's F^SR to the teacher's channels for the distillation losses.
+
+    A 1x1 convolution, trained with the student and left behind: it lies in checkpoint.pt, to
+    resume, and not in weights.pt. Nothing at all where the channels agree.
+    """
+    return nn.Identity() if channels == TAUGHT else nn.Conv2d(channels, TAUGHT, 1)
+
+
+def _adapted(adapter: nn.Module, features: Features) -> Features:
+    """The features whose f_sr (B, T, C, H, W) the distillation losses see; sr stays."""
+    f_sr: Tensor = adapter(features.f_sr.flatten(0, 1)).unflatten(0, features.f_sr.shape[:2])
+    return features._replace(f_sr=f_sr)
 
 
 def _targets(
@@ -189,6 +209,7 @@ def needed_targets(options: StudentTraining) -> tuple[str, ...]:
 def _fit(
     student: Network,
     memory: ConvLSTM,
+    adapter: nn.Module,
     stream: Stream,
     decode: Decode | None,
     save_weights: Callable[[], None],
@@ -197,8 +218,9 @@ def _fit(
     device: torch.device,
 ) -> dict[str, float]:
     guard = CollapseGuard(memory, frozen=options.memory == "frozen")
-    stepper = runs.Stepper([*student.parameters(), *memory.parameters()], options, device)
-    start = _resume(out, student, memory, guard, stepper)
+    trained = [p for part in (student, memory, adapter) for p in part.parameters()]
+    stepper = runs.Stepper(trained, options, device)
+    start = _resume(out, guard, student=student, memory=memory, adapter=adapter, stepper=stepper)
     full = scheme_weights(options.scheme, options.lambda1, options.lambda2)
     metrics = runs.Metrics(out, start)
     batches = iter(runs.loader(stream, start, options.steps, options))
@@ -207,15 +229,17 @@ def _fit(
     for step in range(start, options.steps):
         with metrics.waiting():
             batch = {k: v.to(device, non_blocking=True) for k, v in next(batches).items()}
+        batch = finish(batch, stream.degradation)
         warm = step >= options.warmup_steps
         if warm and decode:
             batch = decode(batch)
+        weights = full if warm else Weights(0, 0)
         with runs.autocast(device, options.amp):
-            student_features = student.features_clip(batch["lr"])
+            features = student.features_clip(batch["lr"])
             parts = std_loss(
-                student_features,
+                _adapted(adapter, features) if any(weights) else features,
                 batch,
-                full if warm else Weights(0, 0),
+                weights,
                 memory,
                 attention=options.attention,
                 attention_norm=options.attention_norm,
@@ -232,22 +256,25 @@ def _fit(
             bar.set_postfix(metrics.log(done, lr=stepper.lr, memory_norm=_norm(memory)))
         if done % options.save_every == 0 or done == options.steps:
             runs.save_checkpoint(
-                out, done, student=student, memory=memory, stepper=stepper, frozen=guard.frozen
+                out,
+                done,
+                student=student,
+                memory=memory,
+                adapter=adapter,
+                stepper=stepper,
+                frozen=guard.frozen,
             )
             save_weights()
     bar.close()
     return metrics.last
 
 
-def _resume(
-    out: Path, student: Network, memory: ConvLSTM, guard: CollapseGuard, stepper: runs.Stepper
-) -> int:
+def _resume(out: Path, guard: CollapseGuard, **parts: nn.Module | runs.Stepper) -> int:
     saved = runs.load_checkpoint(out)
     if saved is None:
         return 0
-    student.load_state_dict(saved["student"])
-    memory.load_state_dict(saved["memory"])
-    stepper.load_state_dict(saved["stepper"])
+    for name, part in parts.items():
+        part.load_state_dict(saved[name])
     if saved["frozen"]:
         guard.freeze()
     return int(saved["step"])

@@ -1,9 +1,11 @@
 """Train a teacher: Charbonnier on one random frame of each clip.
 
 setup -> train -> save. With tsa_steps, EDVR's second phase: start from a network without TSA
-(--init), train the fusion alone first, then everything.
+(--init), train the fusion alone first, then everything. With train_only, some parts alone, such as
+the head that makes a published RBPN fit.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +16,18 @@ from torch import Tensor, nn
 
 from stdpipe import runs
 from stdpipe.config import TeacherTraining
-from stdpipe.data.clips import Stream
+from stdpipe.data.clips import Stream, finish
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.views import full_views, generator
 from stdpipe.distill.charbonnier import charbonnier
 from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import Network, window_indices
+from stdpipe.suggest import nearest
 
-FUSION = "fusion."  # EDVR's names for its TSA, or for what it has in its place
+LOG = logging.getLogger(__name__)
+
+FUSION = "fusion"  # EDVR's name for its TSA, or for what it has in its place
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class TeacherRun:
     exclude: tuple[str, ...] = ()
     """Clip keys of the train list to leave out."""
     init: Path | None = None
-    """Weights to start from; what they lack (a TSA fusion) starts fresh."""
+    """Weights to start from; a TSA fusion, or a part of train_only, that they lack starts fresh."""
     frames: int = 7
     """T of a clip; longer sequences are cut."""
     device: str = "auto"
@@ -48,11 +53,12 @@ def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
     phase = degradation(run.degradation).phase
     spec = zoo.parse(run.network).with_phase(phase)
     stream = _stream(run, options)
+    stream.unfinished = device.type != "cpu"
     torch.manual_seed(options.seed)
     net = spec.build()
     _check_network(net, str(spec), options)
     if run.init:
-        _start_from(net, run.init, options.tsa_steps > 0)
+        _start_from(net, run.init, _alone(options, step=0))
     net.to(device)
     facts = {
         "network": str(spec),
@@ -95,20 +101,33 @@ def _check_network(net: Network, name: str, options: TeacherTraining) -> None:
         raise ValueError(f"{name} has nothing to train")
     if net.scale != 4:
         raise ValueError(f"{name} does not enlarge by 4: its input has HR size already")
-    if options.tsa_steps and not any(k.startswith(FUSION) for k in names):
+    if options.tsa_steps and not any(_within(k, (FUSION,)) for k in names):
         raise ValueError(
             f"tsa_steps ({options.tsa_steps}) train a fusion, which {name} has not; "
             "set tsa_steps=0 or choose an edvr"
         )
+    for part in options.parts:
+        if not any(_within(k, (part,)) for k in names):
+            known = dict.fromkeys(k.split(".")[0] for k in names)
+            raise ValueError(f"train_only: {name} has no part {part!r}{nearest(part, known)}")
 
 
-def _start_from(net: Network, init: Path, fusion_may_be_fresh: bool) -> None:
+def _within(name: str, parts: tuple[str, ...]) -> bool:
+    """Whether a parameter belongs to one of the parts."""
+    return f"{name}.".startswith(tuple(f"{part}." for part in parts))
+
+
+def _start_from(net: Network, init: Path, fresh: tuple[str, ...]) -> None:
+    """Fill the network; what lies in a `fresh` part and does not fit stays as it was drawn."""
     state, _ = checkpoints.read_checkpoint(init)
-    if fusion_may_be_fresh:
-        own = {k: v for k, v in net.state_dict().items() if k.startswith(FUSION)}
-        state = {k: v for k, v in state.items() if not k.startswith(FUSION) or k in own}
-        state = {**own, **state}
-    checkpoints.load_state(net, state, str(init))
+    own = net.state_dict()
+    fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+    drawn = {k: v for k, v in own.items() if _within(k, fresh) and k not in fits}
+    if drawn:
+        parts = ", ".join(dict.fromkeys(k.split(".")[0] for k in drawn))
+        LOG.warning("stdpipe: %s does not hold this %s, which starts fresh", init, parts)
+    kept = {k: v for k, v in state.items() if k in fits or not _within(k, fresh)}
+    checkpoints.load_state(net, {**kept, **drawn}, str(init))
 
 
 def _fit(
@@ -124,13 +143,12 @@ def _fit(
     metrics = runs.Metrics(out, start)
     batches = iter(runs.loader(stream, start, options.steps, options))
     bar = runs.progress("train-teacher", start, options.steps)
-    net.train()
     for step in range(start, options.steps):
         with metrics.waiting():
-            batch = next(batches)
-            window, hr = _pick_frames(batch, net.num_frame, options.seed, step)
-            window, hr = (x.to(device, non_blocking=True) for x in (window, hr))
-        _train_fusion_only(net, step < options.tsa_steps)
+            batch = {k: v.to(device, non_blocking=True) for k, v in next(batches).items()}
+        batch = finish(batch, stream.degradation)
+        window, hr = _pick_frames(batch, net.num_frame, options.seed, step)
+        _train_alone(net, _alone(options, step))
         with runs.autocast(device, options.amp):
             loss = charbonnier(net(window), hr)
         stepper.step(loss, step)
@@ -168,7 +186,15 @@ def _pick_frames(
     return batch["lr"][each[:, None], windows], batch["hr"][each, torch.tensor(t)]
 
 
-def _train_fusion_only(net: Network, only: bool) -> None:
-    """EDVR's first TSA phase: everything but `fusion` stays as it is."""
+def _alone(options: TeacherTraining, step: int) -> tuple[str, ...]:
+    """The parts that this step trains; none where it trains everything."""
+    return (FUSION,) if step < options.tsa_steps else options.parts
+
+
+def _train_alone(net: Network, parts: tuple[str, ...]) -> None:
+    """Everything but these parts stays as it is, the statistics of its norms too."""
+    net.train(not parts)
+    for part in parts:
+        net.get_submodule(part).train()
     for name, parameter in net.named_parameters():
-        parameter.requires_grad_(not only or name.startswith(FUSION))
+        parameter.requires_grad_(not parts or _within(name, parts))

@@ -89,6 +89,8 @@ def test_contradictions_name_both_values() -> None:
     assert StudentTraining(steps=100, scheme="none").steps == 100
     with pytest.raises(ValueError, match=r"tsa_steps \(7\).*steps \(5\)"):
         TeacherTraining(steps=5, tsa_steps=7)
+    with pytest.raises(ValueError, match=r"tsa_steps \(1\).*train_only \(output\)"):
+        TeacherTraining(tsa_steps=1, train_only="output")
 
 
 @pytest.mark.parametrize(

@@ -268,3 +268,58 @@ def test_other_clip_lists_are_refused_by_name(
         data = make_data(tmp_path / str(clips), clips=clips)
         told = refused(*train(tmp_path / "run", data, "--cache", tiny_cache))
         assert f"has 1 clips that the other lacks, {odd} first" in told
+
+
+OTHER_WIDTH = "d3dnet:num_feat=4,num_frame=3,num_deform_block=1,num_block=1"  # F^SR of 4 channels
+
+
+def test_a_student_of_other_channels_learns_through_an_adapter(
+    tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command
+) -> None:
+    """The adapter is trained, and is in the checkpoint alone; what is exported is the network."""
+    more = ("--cache", tiny_cache, "--student", OTHER_WIDTH)
+    stdpipe(*train(tmp_path, tiny, *more, steps=3, save_every=1))
+    first, *rest = lines(tmp_path)
+    assert first.keys() == PARTS["none"] | ALWAYS
+    assert [line.keys() for line in rest] == [PARTS["std"] | ALWAYS] * 2
+    exported, _ = load_network(None, str(tmp_path / "weights.pt"))
+    plain, _ = load_network(OTHER_WIDTH, "random:0")
+    assert weights(tmp_path).keys() == exported.state_dict().keys() == plain.state_dict().keys()
+    assert {name: tuple(value.shape) for name, value in adapter_of(tmp_path).items()} == {
+        "weight": (64, 4, 1, 1),
+        "bias": (64,),
+    }
+
+
+@pytest.mark.parametrize("scheme", ["sd", "td"])
+def test_an_adapter_is_trained_and_resumed(
+    tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command,
+    refused: Command, monkeypatch: pytest.MonkeyPatch, scheme: str,
+) -> None:  # fmt: skip
+    """Warm-up leaves it as it is, each loss moves it, and a resumed run ends with the same one."""
+    more = ("--cache", tiny_cache, "--scheme", scheme, "--student", OTHER_WIDTH)
+    settings = {"steps": 3, "warmup_steps": 1}
+    saved = []
+    for step in (1, 2):
+        with monkeypatch.context() as patch:
+            stop_after(patch, step)
+            refused(*train(tmp_path / "parts", tiny, *more, **settings), code=130)
+        saved.append(adapter_of(tmp_path / "parts"))
+    stdpipe(*train(tmp_path / "parts", tiny, *more, **settings))
+    stdpipe(*train(tmp_path / "whole", tiny, *more, **settings))
+    assert not torch.equal(saved[0]["weight"], saved[1]["weight"])
+    assert same(tmp_path / "parts", tmp_path / "whole")
+    parts, whole = adapter_of(tmp_path / "parts"), adapter_of(tmp_path / "whole")
+    assert torch.equal(parts["weight"], whole["weight"])
+
+
+def adapter_of(run: Path) -> dict[str, Tensor]:
+    content: dict[str, Tensor] = torch.load(run / "checkpoint.pt", weights_only=True)["adapter"]
+    return content
+
+
+def test_no_adapter_where_channels_agree(
+    tmp_path: Path, tiny: Path, train: Command, stdpipe: Command
+) -> None:
+    stdpipe(*train(tmp_path, tiny, "--scheme", "none"))
+    assert adapter_of(tmp_path) == {}

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from stdpipe import runs
+from stdpipe.models import zoo
 from stdpipe.models.checkpoints import load_network
+from stdpipe.models.rbpn import RBPN
 
 Command = Callable[..., Any]
 NET = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
@@ -81,6 +83,61 @@ def test_init_without_tsa_steps_must_fit(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture
+def published_rbpn(tmp_path: Path) -> Path:
+    """A checkpoint as the original writes it: its own head, under DataParallel's names."""
+    net = RBPN(num_frame=3, num_feat=8, num_base=8, num_resblock=1, published_head=True)
+    torch.save({f"module.{k}": v for k, v in net.state_dict().items()}, tmp_path / "rbpn.pth")
+    return tmp_path / "rbpn.pth"
+
+
+def test_rbpns_new_head_is_trained_alone(
+    tmp_path: Path, tiny: Path, published_rbpn: Path, stdpipe: Command,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """All else is the published file's, to the bit; the head starts fresh, which is said, and
+    learns."""
+    net = "rbpn:num_frame=3,num_feat=8,num_base=8,num_resblock=1"
+    run = command(tmp_path / "run", tiny, "--init", published_rbpn, net=net, train_only="output")
+    stdpipe(*run)
+    assert f"{published_rbpn} does not hold this output, which starts fresh" in caplog.text
+    before = {k[7:]: v for k, v in torch.load(published_rbpn, weights_only=True).items()}
+    after = weights(tmp_path / "run")
+    head = {k for k in after if k.startswith("output.")}
+    assert changed({k: v for k, v in before.items() if not k.startswith("output.")}, after) == set()
+    torch.manual_seed(0)  # of the run, which draws its network first
+    drawn = zoo.parse(net).build().state_dict()
+    assert changed({k: drawn[k] for k in head}, after) == head
+    again = load_network(None, str(tmp_path / "run" / "weights.pt"))[0]
+    assert again.f_sr_channels == 64
+
+
+def test_a_part_that_fits_is_kept(
+    tmp_path: Path, tiny: Path, published_rbpn: Path, stdpipe: Command,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """train_only does not throw away what --init holds of its parts; a nested part may be named."""
+    net = "rbpn:num_frame=3,num_feat=8,num_base=8,num_resblock=1,published_head=true"
+    only = {"train_only": "DBPN.feat1, output", "steps": 1, "lr": 1e-9}
+    stdpipe(*command(tmp_path / "run", tiny, "--init", published_rbpn, net=net, **only))
+    assert "fresh" not in caplog.text
+    before = {k[7:]: v for k, v in torch.load(published_rbpn, weights_only=True).items()}
+    after = weights(tmp_path / "run")
+    assert all(k.startswith(("DBPN.feat1.", "output.")) for k in changed(before, after))
+    assert max((before[k] - after[k]).abs().max().item() for k in before) < 1e-6
+
+
+def test_what_is_not_trained_keeps_its_statistics(
+    tmp_path: Path, tiny: Path, stdpipe: Command
+) -> None:
+    """A frozen network's norms do not go on counting."""
+    net = "toflow:num_frame=3,num_feat=4,num_flow_feat=2"
+    stdpipe(*command(tmp_path / "run", tiny, net=net, train_only="conv_4"))
+    statistics = {k: v for k, v in weights(tmp_path / "run").items() if "running_mean" in k}
+    assert len(statistics) == 16
+    assert not any(v.any() for v in statistics.values())
+
+
 @pytest.mark.parametrize("tsa_steps", [0, 2])
 def test_a_stopped_run_goes_on_bit_for_bit(
     tmp_path: Path, tiny: Path, stdpipe: Command, refused: Command,
@@ -125,11 +182,15 @@ def test_the_weights_say_what_they_are(tmp_path: Path, tiny: Path, stdpipe: Comm
             ["--teacher", "fastdvdnet-quarter", "--set", "tsa_steps=1"],
             "tsa_steps (1) train a fusion, which fastdvdnet:num_feat=16,phase=0.0 has not",
         ),
+        (
+            ["--set", "train_only=conv_last,fusoin"],
+            "phase=0.0 has no part 'fusoin'; did you mean 'fusion'? (known: conv_first,",
+        ),
         (["--init", "nowhere.pt"], "no weights file nowhere.pt"),
         (["--set", "patch=64"], "patch 64 does not fit into frames of"),
         (["--set", "lr=1e30"], "loss is not finite at step"),
     ],
-    ids=["exclude", "all", "bicubic", "hr_in", "no-fusion", "init", "patch", "nan"],
+    ids=["exclude", "all", "bicubic", "hr_in", "no-fusion", "no-part", "init", "patch", "nan"],
 )
 def test_refused(
     tmp_path: Path, tiny: Path, refused: Command, more: list[str], message: str

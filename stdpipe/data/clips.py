@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stdpipe.data.degrade import degrade, pad_to_scale
-from stdpipe.data.layouts import Clip, read_clip, source_crc32
-from stdpipe.data.views import Box, View, draw_box, generator, orient
+from stdpipe.data.degrade import cut, degrade, margin, pad_to_scale, window_pair
+from stdpipe.data.layouts import Clip, read_with_crc32
+from stdpipe.data.views import Box, View, draw_box, generator, orient, oriented_size, upright_box
 
 Sample = dict[str, Tensor]
 Targets = Callable[[View, Box, int], Mapping[str, Tensor]]
@@ -32,10 +32,16 @@ class Frames(NamedTuple):
 
 def read_frames(clip: Clip) -> Frames:
     """Read a clip; errors are read_clip's."""
-    frames = read_clip(clip)
-    hr = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
-    _, height, width, _ = frames.shape
-    return Frames(pad_to_scale(hr), height, width, source_crc32(frames))
+    frames = _read_strided(clip)
+    return frames._replace(hr=frames.hr.contiguous())
+
+
+def _read_strided(clip: Clip) -> Frames:
+    """The same with hr a view of (T, H, W, 3): a crop is rearranged alone, not the whole clip."""
+    pixels, crc32 = read_with_crc32(clip)
+    _, height, width, _ = pixels.shape
+    hr = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    return Frames(pad_to_scale(hr), height, width, crc32)
 
 
 def view_hr(hr: Tensor, view: View) -> Tensor:
@@ -54,11 +60,50 @@ def view_pair(hr: Tensor, view: View, degradation: str) -> tuple[Tensor, Tensor]
     return hr, degrade(hr, degradation)
 
 
+def view_size(hr: Tensor, view: View) -> tuple[int, int]:
+    """Height and width of `view_hr`."""
+    if view.crop:
+        return view.crop.height, view.crop.width
+    return oriented_size(hr.shape[-2], hr.shape[-1], view.orientation)
+
+
+def cut_view(hr: Tensor, view: View, box: Box, degradation: str) -> Tensor:
+    """A window of `view_hr` with the margin that its LR needs: (T, 3, H, W) -> (T, 3, H', W').
+
+    The window alone is flipped and turned, not the whole clip.
+    """
+    if view.crop:
+        y, x, height, width = upright_box(view.crop, view.orientation, *hr.shape[-2:])
+        hr = hr[..., y : y + height, x : x + width]
+    before, after = margin(degradation)
+    more = before + after
+    wide = Box(box.y - before, box.x - before, box.height + more, box.width + more)
+    upright = upright_box(wide, view.orientation, *hr.shape[-2:])
+    return orient(cut(hr, degradation, *upright), view.orientation).contiguous()
+
+
+def finish(sample: Sample, degradation: str) -> Sample:
+    """Sample or batch: hr and lr in place of the uint8 source, where that is there, on its device.
+
+    A batch is done clip by clip, since float64 takes room.
+    """
+    if "source" not in sample:
+        return sample
+    others = {name: values for name, values in sample.items() if name != "source"}
+    if (source := sample["source"]).ndim == 4:
+        hr, lr = window_pair(source, degradation)
+    else:
+        pairs = [window_pair(clip, degradation) for clip in source]
+        hr, lr = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+    return {"hr": hr, "lr": lr, **others}
+
+
 class Stream(Dataset[Sample]):
     """The endless, reproducible sequence of training samples over a list of views.
 
     Item p holds lr (T, 3, h, w) and hr (T, 3, H, W), float32 in [0, 1], and, from position
-    `targets_from` on, what `targets` returns for that view and window.
+    `targets_from` on, what `targets` returns for that view and window. Once `unfinished` is set,
+    it holds a uint8 source in place of lr and hr, a quarter of their bytes, for `finish`.
     """
 
     def __init__(
@@ -78,6 +123,7 @@ class Stream(Dataset[Sample]):
         self.seed = seed
         self.targets = targets
         self.targets_from = targets_from
+        self.unfinished = False
 
     def view(self, position: int) -> tuple[View, np.random.Generator]:
         """The view at a position of the stream, and the generator for its crop."""
@@ -88,15 +134,11 @@ class Stream(Dataset[Sample]):
 
     def __getitem__(self, position: int) -> Sample:
         view, rng = self.view(position)
-        frames = read_frames(self.clips[view.clip])
-        hr = view_hr(frames.hr, view)
-        box = draw_box(rng, self.patch, *hr.shape[-2:])
-        y, x, height, width = box
-        lr_window = slice(y // 4, (y + height) // 4), slice(x // 4, (x + width) // 4)
-        sample: Sample = {
-            "hr": hr[..., y : y + height, x : x + width].float() / 255,
-            "lr": degrade(hr, self.degradation, window=lr_window),
-        }
+        frames = _read_strided(self.clips[view.clip])
+        box = draw_box(rng, self.patch, *view_size(frames.hr, view))
+        sample = {"source": cut_view(frames.hr, view, box, self.degradation)}
+        if not self.unfinished:
+            sample = finish(sample, self.degradation)
         if self.targets and position >= self.targets_from:
             sample.update(self.targets(view, box, frames.crc32))
         return sample

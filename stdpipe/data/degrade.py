@@ -7,6 +7,7 @@ Axes: T frames, H W HR size, h w = H/4 W/4 LR size.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -22,23 +23,30 @@ class Degradation:
 
     name: str
     phase: float  # LR sample j sits at HR pixel 4j + phase
+    border: str  # what lies beyond the frame: a rule of resample.inside
     matrix: Callable[[int], Tensor]  # HR length -> (length/4, length)
     text: str  # one line for people
 
 
 DEGRADATIONS = {
     "bi": Degradation(
-        "bi", 1.5, resample.cubic_down, "MATLAB's antialiased bicubic imresize, symmetric border"
+        "bi",
+        1.5,
+        "symmetric",
+        resample.cubic_down,
+        "MATLAB's antialiased bicubic imresize, symmetric border",
     ),
     "bd": Degradation(
         "bd",
         0.0,
+        "reflect",
         lambda size: resample.gaussian_down(size, 13, 0.0, "reflect"),
         "Gaussian blur of sigma 1.6 (13 x 13, reflected border), sampled at 4j (DUF, RSDN, STD)",
     ),
     "bd-centred": Degradation(
         "bd-centred",
         1.5,
+        "replicate",
         lambda size: resample.gaussian_down(size, 12, 1.5, "replicate"),
         "Gaussian blur of sigma 1.6 (12 x 12, repeated border), sampled at 4j + 1.5 (BasicVSR)",
     ),
@@ -52,22 +60,66 @@ def degradation(name: str) -> Degradation:
     raise ValueError(f"unknown degradation {name!r}{nearest(name, DEGRADATIONS)}")
 
 
-def degrade(
-    hr: Tensor, name: str, eight_bit: bool = True, window: tuple[slice, slice] | None = None
-) -> Tensor:
+def degrade(hr: Tensor, name: str, eight_bit: bool = True) -> Tensor:
     """HR (T, 3, H, W), uint8 or float in [0, 1] -> LR (T, 3, H/4, W/4), float32 in [0, 1].
 
     H and W are multiples of 4 (see `pad_to_scale`). With eight_bit, values are rounded to 1/255
     and clipped, as files on disk are. Computed in float64, so that rounding is the same for every
-    batch size and thread count. window: rows and columns of the LR frame; only those are computed,
-    from the HR pixels under them, and equal the same part of the whole.
+    batch size and thread count.
     """
     matrix = degradation(name).matrix
-    which = window or (slice(None), slice(None))
-    (rows, under_y), (columns, under_x) = (
-        _band(matrix(side)[part]) for side, part in zip(hr.shape[-2:], which, strict=True)
-    )
-    hr = hr[..., under_y, under_x]
+    return _down(matrix(hr.shape[-2]), matrix(hr.shape[-1]), hr, eight_bit)
+
+
+def margin(name: str) -> tuple[int, int]:
+    """HR pixels before and after a window that its LR depends on, too: (6, 3) for `bd`."""
+    _, before, after = _inner_matrix(name, resample.SCALE)
+    return before, after
+
+
+def cut(hr: Tensor, name: str, y: int, x: int, height: int, width: int) -> Tensor:
+    """A window of (T, 3, H, W) that may reach beyond the frame: there lies what the degradation
+    sees there, so that windows of one size are alike wherever they lie."""
+    border = degradation(name).border
+    return _span(_span(hr, -2, y, height, border), -1, x, width, border)
+
+
+def window_pair(source: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """A window cut with its `margin`, uint8 -> its HR and LR, float32 in [0, 1], on its device.
+
+    On a CPU the LR equals that part of the whole frame's LR to the bit: weights are the same, and
+    the order in which float64 sums them vanishes in the rounding to 8 bits.
+    """
+    before, after = margin(name)
+    sides = [side - before - after for side in source.shape[-2:]]
+    rows, columns = (_inner_matrix_on(source.device, name, side) for side in sides)
+    hr = source[..., before : before + sides[0], before : before + sides[1]]
+    return hr.float() / 255, _down(rows, columns, source)
+
+
+@lru_cache(maxsize=16)
+def _inner_matrix(name: str, size: int) -> tuple[Tensor, int, int]:
+    """The matrix of `size` HR pixels far from any border, (size/4, before + size + after)."""
+    far = 4 * resample.SCALE  # farther than any kernel here reaches
+    matrix = degradation(name).matrix(size + 2 * far)
+    rows, under = _band(matrix[far // resample.SCALE : (far + size) // resample.SCALE])
+    return rows, far - under.start, under.stop - far - size
+
+
+@lru_cache(maxsize=16)
+def _inner_matrix_on(device: torch.device, name: str, size: int) -> Tensor:
+    """Kept there: copying it at every step would make the host wait for the device."""
+    return _inner_matrix(name, size)[0].to(device)
+
+
+def _span(hr: Tensor, dim: int, start: int, length: int, border: str) -> Tensor:
+    side = hr.shape[dim]
+    if start >= 0 and start + length <= side:
+        return hr.narrow(dim, start, length)
+    return hr.index_select(dim, resample.inside(start + torch.arange(length), side, border))
+
+
+def _down(rows: Tensor, columns: Tensor, hr: Tensor, eight_bit: bool = True) -> Tensor:
     scaled = hr.double() if hr.dtype == torch.uint8 else hr.double() * 255
     lr = resample.apply(rows.to(hr.device), columns.to(hr.device), scaled)
     if eight_bit:

@@ -1,7 +1,8 @@
-"""What lies in a folder: finds the clips of Vimeo90K, Vid4, REDS or any folders of frames.
+"""What lies in a folder: finds the clips of Vimeo90K, Vid4, REDS or any folders of frames, or those
+of the file that pack-clips made of one.
 
 Nothing is opened while looking, and each clip folder is listed once, so that the 64,612 clips of
-Vimeo90K are found in seconds. numpy and imageio only: usable without torch.
+Vimeo90K are found in seconds. numpy, imageio and h5py only: usable without torch.
 """
 
 import io
@@ -16,12 +17,17 @@ from typing import Literal
 import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+
+from stdpipe.data import packed
 
 Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
 
 FRAME_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 VIMEO_FRAMES = tuple(f"im{number}.png" for number in range(1, 8))
 VIMEO_LISTS = {"train": "sep_trainlist.txt", "test": "sep_testlist.txt"}
+MOTION_LISTS = {name: f"{name}_testset.txt" for name in ("slow", "medium", "fast")}
 # 8 bits a channel, and RGB after imageio has resolved the palette. CMYK would pass for RGBA.
 READABLE_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
 PNG_START, PNG_END, PNG_DEPTH_AT = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82", 24
@@ -29,10 +35,14 @@ PNG_START, PNG_END, PNG_DEPTH_AT = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82", 24
 
 @dataclass(frozen=True)
 class Clip:
-    """T consecutive frames of one video, in order, under a key that names them in the data set."""
+    """T consecutive frames of one video, in order, under a key that names them in the data set.
+
+    They are image files, or numbers of the frames of a clip in a packed file.
+    """
 
     key: str
-    frames: tuple[Path, ...]
+    frames: tuple[Path, ...] | range
+    place: packed.Place | None = None
 
 
 def find_clips(
@@ -40,44 +50,70 @@ def find_clips(
 ) -> list[Clip]:
     """The clips in `folder`, in the order of their list, or sorted naturally where there is none.
 
-    Recognised, in this order: Vimeo90K septuplets (`split` picks the list; None takes every clip
-    on disk), a folder of folders of frames, a folder of frames, and a folder that holds one of
-    these as `GT`. `length` cuts longer clips into consecutive runs of that many frames, keyed
-    "calendar/000007" by their first frame, and drops the shorter tail.
+    Recognised, in this order: a file of pack-clips (as the folder it was made of), Vimeo90K
+    septuplets (`split` picks the list; None takes every clip there is), a folder of folders of
+    frames, a folder of frames, and a folder that holds one of these as `GT`. `length` cuts longer
+    clips into consecutive runs of that many frames, keyed "calendar/000007" by their first frame,
+    and drops the shorter tail.
 
     Raises FileNotFoundError for what is missing (the folder, a list, a listed clip or a frame of
-    it), ValueError for a folder without clips and for a clip shorter than `length`.
+    it), ValueError for a folder without clips, for a damaged file and for a clip shorter than
+    `length`.
     """
-    if split not in (None, "train", "test"):
+    if split not in (None, *SPLITS):
         raise ValueError(f"split {split!r} is not known: use 'train', 'test' or None")
     if length is not None and length < 1:
         raise ValueError(f"length is {length}, but a clip has at least one frame")
     root = Path(folder)
-    if not root.is_dir():
-        state = "is not a folder" if root.exists() else "does not exist"
+    if packed.is_hdf5(root):
+        clips = _packed_clips(root, split)
+    elif root.is_dir():
+        clips = _recognise(root, split)
+    else:
+        state = "is not a folder, nor a packed file" if root.exists() else "does not exist"
         raise FileNotFoundError(f"data folder {root} {state}: check the path")
-    clips = _recognise(root, split)
     return clips if length is None else [run for clip in clips for run in _cut(clip, length)]
+
+
+def vimeo_lists(folder: str | os.PathLike[str]) -> dict[str, list[str]]:
+    """The lists of a Vimeo90K folder, or of a file packed from one, that are there (train, test,
+    slow, medium, fast) and their keys; none for other data sets."""
+    if packed.is_hdf5(Path(folder)):
+        return packed.opened(Path(folder)).lists
+    home = _vimeo_home(Path(folder))
+    if home is None:
+        return {}
+    files = {**VIMEO_LISTS, **MOTION_LISTS}
+    return {name: _keys_listed(home, f) for name, f in files.items() if (home / f).is_file()}
 
 
 def read_clip(clip: Clip) -> NDArray[np.uint8]:
     """The frames of `clip` as uint8 RGB, (T, H, W, 3); grey is repeated, alpha dropped.
 
     Raises ValueError, naming the clip and the frame, for an image that cannot be read in full,
-    is not 8-bit RGB or grey, or differs in size from the clip's first.
+    is not 8-bit RGB or grey, or differs in size from the clip's first; naming the clip, where a
+    packed file is damaged.
     """
-    first = _read_frame(clip, clip.frames[0])
-    frames = np.empty((len(clip.frames), *first.shape), np.uint8)
-    frames[0] = first
-    for index, path in enumerate(clip.frames[1:], start=1):
-        frame = _read_frame(clip, path)
-        if frame.shape != first.shape:
-            raise ValueError(
-                f"clip {clip.key}: {clip.frames[0].name} is {_size(first)}, but {path.name} is "
-                f"{_size(frame)}: frames of one clip must have one size"
-            )
-        frames[index] = frame
-    return frames
+    return read_with_crc32(clip)[0]
+
+
+def read_with_crc32(clip: Clip) -> tuple[NDArray[np.uint8], int]:
+    """`read_clip` and its `source_crc32`, which a packed file knows already."""
+    if isinstance(clip.frames, range):
+        assert clip.place
+        return packed.opened(clip.place.file).read(clip.key, clip.place.number, clip.frames)
+    frames = _read_files(clip, clip.frames)
+    return frames, source_crc32(frames)
+
+
+def frame_size(clip: Clip) -> tuple[int, int]:
+    """Height and width of the first frame of a clip of files, from its header alone."""
+    assert isinstance(clip.frames, tuple)
+    try:
+        with Image.open(io.BytesIO(_read_bytes(clip, clip.frames[0]))) as image:
+            return image.height, image.width
+    except (OSError, SyntaxError) as error:
+        raise _unreadable(clip, clip.frames[0]) from error
 
 
 def source_crc32(frames: NDArray[np.uint8]) -> int:
@@ -85,10 +121,26 @@ def source_crc32(frames: NDArray[np.uint8]) -> int:
     return zlib.crc32(np.ascontiguousarray(frames).data)
 
 
+def _packed_clips(file: Path, split: Split | None) -> list[Clip]:
+    """In the order of the folder's own lists, or of its names."""
+    found = packed.opened(file)
+    keys = sorted(found.keys, key=_natural_path)
+    if split and not found.lists.keys().isdisjoint(SPLITS):
+        if split not in found.lists:
+            raise ValueError(
+                f"{file} has no {split} clips: it was packed from {found.source} without that "
+                "list; pack both"
+            )
+        keys = found.lists[split]
+    places = {key: packed.Place(file, index) for index, key in enumerate(found.keys)}
+    lengths = found.shapes[:, 0].tolist()
+    return [Clip(key, range(lengths[places[key].number]), places[key]) for key in keys]
+
+
 def _recognise(root: Path, split: Split | None) -> list[Clip]:
-    for home in (root, root / "vimeo_septuplet"):
-        if (home / "sequences").is_dir():
-            return _vimeo_clips(home, split)
+    home = _vimeo_home(root)
+    if home:
+        return _vimeo_clips(home, split)
     clips = _frame_clips(root)
     if not clips and (root / "GT").is_dir():
         clips = _frame_clips(root / "GT")
@@ -98,6 +150,11 @@ def _recognise(root: Path, split: Split | None) -> list[Clip]:
             f"frames ({', '.join(sorted(s[1:] for s in FRAME_SUFFIXES))}), there and in GT/"
         )
     return clips
+
+
+def _vimeo_home(root: Path) -> Path | None:
+    homes = (root, root / "vimeo_septuplet")
+    return next((home for home in homes if (home / "sequences").is_dir()), None)
 
 
 def _vimeo_clips(home: Path, split: Split | None) -> list[Clip]:
@@ -182,6 +239,11 @@ def _natural(name: str) -> tuple[list[str | int], str]:
     return [int(part) if part.isdecimal() else part for part in parts], name
 
 
+def _natural_path(key: str) -> list[tuple[list[str | int], str]]:
+    """Sorts the keys of clips in folders as the folders themselves are sorted."""
+    return [_natural(name) for name in key.split("/")]
+
+
 def _cut(clip: Clip, length: int) -> Iterator[Clip]:
     num_frames = len(clip.frames)
     if num_frames < length:
@@ -193,7 +255,22 @@ def _cut(clip: Clip, length: int) -> Iterator[Clip]:
         yield clip
         return
     for start in range(0, num_frames - length + 1, length):
-        yield Clip(f"{clip.key}/{start:06d}", clip.frames[start : start + length])
+        yield Clip(f"{clip.key}/{start:06d}", clip.frames[start : start + length], clip.place)
+
+
+def _read_files(clip: Clip, paths: tuple[Path, ...]) -> NDArray[np.uint8]:
+    first = _read_frame(clip, paths[0])
+    frames = np.empty((len(paths), *first.shape), np.uint8)
+    frames[0] = first
+    for index, path in enumerate(paths[1:], start=1):
+        frame = _read_frame(clip, path)
+        if frame.shape != first.shape:
+            raise ValueError(
+                f"clip {clip.key}: {paths[0].name} is {_size(first)}, but {path.name} is "
+                f"{_size(frame)}: frames of one clip must have one size"
+            )
+        frames[index] = frame
+    return frames
 
 
 def _read_frame(clip: Clip, path: Path) -> NDArray[np.uint8]:

@@ -29,9 +29,9 @@ class Network(nn.Module):
 
     Attributes: `num_frame` (2k+1 LR frames a window), `multiple` (LR sizes are padded to it),
     `scale` (SR size / LR size; 1 only where the input is HR already), `f_sr_channels` (64 in all
-    that can teach or be taught, since the ConvLSTM is shared), `tail` (names of the submodules that
-    `upsample` runs; none where there is no trunk to cache) and `halo` (LR pixels around a window of
-    the trunk that its f_sr depends on).
+    that can teach, since the ConvLSTM is shared; other students are taught through a 1x1 adapter),
+    `tail` (names of the submodules that `upsample` runs; none where there is no trunk to cache) and
+    `halo` (LR pixels around a window of the trunk that its f_sr depends on).
     """
 
     num_frame: int = 1

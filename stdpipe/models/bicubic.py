@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from stdpipe import resample
 from stdpipe.models.base import Network
+from stdpipe.models.layers import bicubic_base
 
 
 class Bicubic(Network):
@@ -26,7 +26,7 @@ class Bicubic(Network):
         return f_lr
 
     def upsample(self, trunk: Tensor) -> Tensor:
-        return resample.up(trunk, resample.cubic_up, "symmetric", self.phase)
+        return bicubic_base(trunk, self.phase)
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
         return f_sr

@@ -169,8 +169,22 @@ def load_state(net: nn.Module, state: State, source: str) -> None:
     told = [f"{what} {len(keys)} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})"
             for what, keys in problems if keys]  # fmt: skip
     if told:
-        raise ValueError(f"{source} does not fit this network: it {'; '.join(told)}")
+        raise ValueError(
+            f"{source} does not fit this network: it {'; '.join(told)}"
+            + _one_part(own, [key for _, keys in problems for key in keys], source)
+        )
     net.load_state_dict(state)
+
+
+def _one_part(own: State, differing: list[str], source: str) -> str:
+    """What to do where all that differs is one part of the network, such as RBPN's new head."""
+    parts = {key.split(".")[0] for key in differing}
+    if len(parts) > 1 or not parts < {key.split(".")[0] for key in own}:
+        return ""
+    part = parts.pop()
+    return (
+        f"; only `{part}` differs: train-teacher --init {source} --set train_only={part} trains it"
+    )
 
 
 def file_sha256(path: Path) -> str:

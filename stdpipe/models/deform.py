@@ -10,18 +10,19 @@ from torch import Tensor, nn
 
 
 def deform_conv2d(
-    x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None = None
+    x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor | None = None
 ) -> Tensor:
     """Deformable 3x3-style convolution, stride 1, "same" padding, zeros outside the image.
 
     x (B, C, h, w); offset (B, 2GK, h, w), in pixels, (dy, dx) pairs tap by tap within a group;
-    mask (B, GK, h, w); weight (O, C, kh, kw) with odd kh, kw -> (B, O, h, w), in weight's dtype.
+    mask (B, GK, h, w), None where nothing modulates (DCNv1); weight (O, C, kh, kw) with odd kh, kw
+    -> (B, O, h, w), in weight's dtype.
     The layout of offset and mask is torchvision's (and so BasicSR's). Source: Zhu et al. 2019,
     "Deformable ConvNets v2", Eq. 1.
     """
     batch, channels, height, width = x.shape
     taps = weight.shape[2] * weight.shape[3]
-    groups = mask.shape[1] // taps
+    groups = offset.shape[1] // (2 * taps)
     grid = _sampling_grid(offset.reshape(batch * groups, taps, 2, height, width), weight.shape[2:])
     sampled = F.grid_sample(
         x.reshape(batch * groups, channels // groups, height, width).to(grid.dtype),
@@ -30,9 +31,10 @@ def deform_conv2d(
         padding_mode="zeros",
         align_corners=False,
     )  # (BG, C/G, K*h, w)
-    modulated = sampled.reshape(batch * groups, channels // groups, taps * height * width)
-    modulated = modulated * mask.reshape(batch * groups, 1, taps * height * width)
-    columns = modulated.reshape(batch, channels * taps, height * width)
+    sampled = sampled.reshape(batch * groups, channels // groups, taps * height * width)
+    if mask is not None:
+        sampled = sampled * mask.reshape(batch * groups, 1, taps * height * width)
+    columns = sampled.reshape(batch, channels * taps, height * width)
     out = torch.matmul(weight.flatten(1), columns.to(weight.dtype))
     if bias is not None:
         out = out + bias[:, None]

@@ -1,5 +1,7 @@
 """Other people's names for EDVR's parameters -> BasicSR's, which are ours.
 
+The other networks have one published naming each, which is theirs here too: RBPN the original's,
+TOFlow and DUF BasicSR's. Of those only a wrapper's prefix is dropped.
 Sources: mmagic's editors/edvr/edvr_net.py; BasicSR's scripts/model_conversion/convert_models.py for
 the original xinntao/EDVR, whose two temporal attentions are named crosswise.
 """

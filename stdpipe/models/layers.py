@@ -47,6 +47,23 @@ def residual_blocks(channels: int, count: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
 
 
+def relu_chain(channels_in: int, channels: int, count: int) -> nn.Sequential:
+    """`count` 3x3 convolutions to `channels`, a ReLU after each: VDSR without its last layer."""
+    layers: list[nn.Module] = []
+    for i in range(count):
+        layers += [conv3x3(channels_in if i == 0 else channels, channels), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def full_precision(layer: nn.Module, x: Tensor) -> Tensor:
+    """layer(x) in its parameters' own precision, also under autocast: for what yields an image."""
+    x = x.to(next(layer.parameters()).dtype)
+    if not torch.amp.is_autocast_available(x.device.type):  # e.g. meta
+        return layer(x)  # type: ignore[no-any-return]
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x)  # type: ignore[no-any-return]
+
+
 def bilinear_base(centre: Tensor, phase: float) -> Tensor:
     """The image a network adds its residual to: (B, 3, h, w) -> (B, 3, 4h, 4w), bilinear.
 
@@ -55,4 +72,28 @@ def bilinear_base(centre: Tensor, phase: float) -> Tensor:
     """
     if phase == 1.5:
         return F.interpolate(centre, scale_factor=4, mode="bilinear", align_corners=False)
-    return resample.up(centre, resample.linear_up, "replicate", phase)
+    return resample.up(centre, resample.linear, "replicate", phase)
+
+
+def bicubic_base(frames: Tensor, phase: float) -> Tensor:
+    """The same by MATLAB's bicubic, for networks that work at HR: (..., h, w) -> (..., 4h, 4w)."""
+    return resample.up(frames, resample.cubic, "symmetric", phase)
+
+
+def shrink(conv: nn.Module, factor: float = 0.01) -> None:
+    """Scale a convolution's first weights, bias to zero. By a hundredth, a last convolution lets
+    the network begin at its base and still passes gradients back."""
+    assert isinstance(conv, nn.Conv2d)
+    with torch.no_grad():
+        conv.weight.mul_(factor)
+        if conv.bias is not None:
+            conv.bias.zero_()
+
+
+def init_relu(net: nn.Module) -> None:
+    """Kaiming's normal weights and zero biases for every convolution: ReLU then keeps the scale."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

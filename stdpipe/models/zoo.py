@@ -15,8 +15,16 @@ import yaml
 
 from stdpipe.models.base import Network
 from stdpipe.models.bicubic import Bicubic
+from stdpipe.models.d3dnet import D3DNet
+from stdpipe.models.duf import DUF
 from stdpipe.models.edvr import EDVR
 from stdpipe.models.fastdvdnet import FastDVDnet
+from stdpipe.models.rbpn import RBPN
+from stdpipe.models.sofvsr import SOFVSR
+from stdpipe.models.toflow import TOFlow
+from stdpipe.models.vdsr import VDSR
+from stdpipe.models.vespcn import VESPCN
+from stdpipe.models.vsrnet import VSRNet
 from stdpipe.suggest import nearest
 
 ZOO: dict[str, tuple[type[Network], dict[str, Any]]] = {
@@ -27,6 +35,16 @@ ZOO: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "fastdvdnet": (FastDVDnet, {}),
     "fastdvdnet-half": (FastDVDnet, {"num_feat": 32}),
     "fastdvdnet-quarter": (FastDVDnet, {"num_feat": 16}),
+    "vdsr": (VDSR, {}),
+    "vsrnet": (VSRNet, {}),
+    "vsrnet-deep": (VSRNet, {"form": "deep"}),
+    "vespcn": (VESPCN, {}),
+    "vespcn-deep": (VESPCN, {"form": "deep"}),
+    "sofvsr": (SOFVSR, {}),
+    "d3dnet": (D3DNet, {}),
+    "rbpn": (RBPN, {}),
+    "toflow": (TOFlow, {}),
+    "duf": (DUF, {}),
 }
 
 

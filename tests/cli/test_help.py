@@ -14,6 +14,7 @@ from stdpipe.cli.main import main
 
 Command = Callable[..., Any]
 ORDER = [
+    "pack-clips",
     "extract-teacher",
     "train-student",
     "evaluate",
@@ -23,6 +24,10 @@ ORDER = [
     "cache",
     "cache info",
     "cache verify",
+    "cache check",
+    "cache repair",
+    "cache bench",
+    "models",
 ]
 
 
@@ -80,7 +85,12 @@ def test_the_examples_run(
         words = example(known[name])
         assert " ".join(words).startswith(name)
         stdpipe(*words)
-    for made in ("cache.zarr/complete.json", "runs/std/weights.pt", "results/bicubic/table.md"):
+    for made in (
+        "clips.h5",
+        "cache.zarr/complete.json",
+        "runs/std/weights.pt",
+        "results/bicubic/table.md",
+    ):
         assert Path(made).is_file()
 
 
@@ -101,6 +111,7 @@ def test_no_new_options() -> None:
     assert found["extract-teacher"] == always | {
         "--teacher", "--weights", "--cache", "--degradation", "--encoding", "--targets",
         "--orientations", "--seed", "--amp", "--views", "--baked", "--patch", "--part", "--plan",
+        "--batch", "--compression",  # a GPU is not filled by one clip
     }  # fmt: skip
     assert found["train-student"] == always | config | {
         "--student", "--cache", "--scheme", "--degradation", "--teacher-weights",
@@ -111,12 +122,17 @@ def test_no_new_options() -> None:
     }  # fmt: skip
     assert found["evaluate"] == always | {
         "--model", "--weights", "--degradation", "--protocol", "--out", "--teacher",
-        "--teacher-weights", "--pictures", "--amp",
+        "--teacher-weights", "--pictures", "--amp", "--crop", "--metrics",
     }  # fmt: skip
     assert found["upscale"] == {
         "source", "out", "--model", "--weights", "--tile", "--fps", "--crf", "--overwrite",
         "--device", "--amp", "--json",
     }  # fmt: skip
     assert found["export"] == {"--model", "--weights", "--out", "--format", "--json"}
-    assert found["cache info"] == found["cache verify"] == {"path", "--json"}
+    assert found["pack-clips"] == {"--data", "--out", "--split", "--json"}
+    assert found["models"] == {"--json"}
+    for name in ("cache info", "cache verify", "cache repair"):
+        assert found[name] == {"path", "--json"}
+    assert found["cache check"] == always | {"path", "--teacher-weights", "--clips"}
+    assert found["cache bench"] == {"path", "--patch", "--crops", "--halo", "--json"}
     assert found["demo"] == {"--out", "--json"}

@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stdpipe.data.degrade import DEGRADATIONS, degradation, degrade, pad_to_scale
+from stdpipe.data.degrade import (
+    DEGRADATIONS,
+    cut,
+    degradation,
+    degrade,
+    margin,
+    pad_to_scale,
+    window_pair,
+)
 from stdpipe.data.views import orient
 
 NAMES = list(DEGRADATIONS)
@@ -113,16 +121,49 @@ def test_padding() -> None:
     assert pad_to_scale(padded) is padded
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(NAMES), st.data())
 def test_a_window_is_that_part_of_the_whole(name: str, draw: st.DataObject) -> None:
-    """To the last 8-bit level, at borders too."""
+    """To the bit, at borders and in frames smaller than the kernel, too."""
     height, width = (4 * draw.draw(st.integers(1, 14)) for _ in range(2))
     hr = noise(height, width)
-    window = []
-    for side in (height // 4, width // 4):
-        start = draw.draw(st.integers(0, side - 1))
-        window.append(slice(start, draw.draw(st.integers(start + 1, side))))
-    rows, columns = window
-    part = degrade(hr, name, window=(rows, columns))
-    assert torch.equal(part, degrade(hr, name)[..., rows, columns])
+    spans = []
+    for side in (height, width):
+        start = 4 * draw.draw(st.integers(0, side // 4 - 1))
+        spans.append((start, 4 * draw.draw(st.integers(start // 4 + 1, side // 4))))
+    (y, bottom), (x, right) = spans
+    before, after = margin(name)
+    more = before + after
+    source = cut(hr, name, y - before, x - before, bottom - y + more, right - x + more)
+    assert source.shape[-2:] == (bottom - y + more, right - x + more)
+    hr_part, lr_part = window_pair(source, name)
+    assert torch.equal(hr_part, hr[..., y:bottom, x:right].float() / 255)
+    assert torch.equal(lr_part, degrade(hr, name)[..., y // 4 : bottom // 4, x // 4 : right // 4])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("bd", (6, 3)), ("bd-centred", (4, 4)), ("bi", (6, 6))]
+)
+def test_the_margin_is_what_the_kernel_reaches_and_no_more(
+    name: str, expected: tuple[int, int]
+) -> None:
+    """LR under an 8-pixel window changes with the outermost pixels of its margin, not beyond."""
+    before, after = margin(name)
+    assert (before, after) == expected
+    hr, first, last = noise(40, 40), 16 - before, 24 + after - 1
+    exact = degrade(hr, name, eight_bit=False)[..., 4:6, 4:6]
+    for column, matters in ((first - 1, False), (first, True), (last, True), (last + 1, False)):
+        other = hr.clone()
+        other[..., column] ^= 255
+        changed = degrade(other, name, eight_bit=False)[..., 4:6, 4:6]
+        assert (not torch.equal(changed, exact)) == matters
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_window_on_cuda(name: str) -> None:
+    """Sums run in another order there, and round to the same 8 bits."""
+    for here, there in zip(
+        window_pair(noise(64, 64), name), window_pair(noise(64, 64).cuda(), name), strict=True
+    ):
+        assert torch.equal(here, there.cpu())

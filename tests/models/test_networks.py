@@ -18,8 +18,16 @@ from stdpipe.models.base import (
     window_indices,
 )
 from stdpipe.models.bicubic import Bicubic
+from stdpipe.models.d3dnet import D3DNet
+from stdpipe.models.duf import DUF
 from stdpipe.models.edvr import EDVR
 from stdpipe.models.fastdvdnet import DenoisingBlock, FastDVDnet
+from stdpipe.models.rbpn import RBPN
+from stdpipe.models.sofvsr import SOFVSR
+from stdpipe.models.toflow import TOFlow
+from stdpipe.models.vdsr import VDSR
+from stdpipe.models.vespcn import VESPCN
+from stdpipe.models.vsrnet import VSRNet
 
 SMALL: dict[str, Any] = {
     "num_feat": 8,
@@ -27,6 +35,8 @@ SMALL: dict[str, Any] = {
     "num_extract_block": 1,
     "num_reconstruct_block": 1,
 }
+SMALL_RBPN: dict[str, Any] = {"num_frame": 5, "num_feat": 8, "num_base": 8, "num_resblock": 1}
+SMALL_TOFLOW: dict[str, Any] = {"num_frame": 3, "num_feat": 8, "num_flow_feat": 4}
 NETWORKS: dict[str, Callable[[], Network]] = {
     "bicubic": Bicubic,
     "bicubic-phase-0": lambda: Bicubic(phase=0.0),
@@ -34,6 +44,22 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "edvr-without-tsa": lambda: EDVR(**SMALL, with_tsa=False),
     "fastdvdnet": lambda: FastDVDnet(num_feat=16, phase=0.0),
     "fastdvdnet-batch": lambda: FastDVDnet(num_feat=16, norm="batch"),
+    "vdsr": lambda: VDSR(num_feat=8, num_layer=4),
+    "vdsr-y": lambda: VDSR(num_feat=8, num_layer=4, channels=1, phase=0.0),
+    "vsrnet": lambda: VSRNet(num_frame=5),
+    "vsrnet-y-flow": lambda: VSRNet(num_frame=5, channels=1, motion="flow", phase=0.0),
+    "vsrnet-deep": lambda: VSRNet(num_frame=3, form="deep"),
+    "vespcn": VESPCN,
+    "vespcn-y": lambda: VESPCN(num_frame=5, channels=1, residual=False),
+    "sofvsr": lambda: SOFVSR(num_feat=16),
+    "sofvsr-y": lambda: SOFVSR(num_feat=16, num_frame=5, channels=1, phase=0.0),
+    "d3dnet": lambda: D3DNet(num_feat=8, num_frame=5, num_deform_block=2, num_block=1),
+    "d3dnet-y": lambda: D3DNet(8, num_frame=3, num_deform_block=1, num_block=1, channels=1),
+    "rbpn": lambda: RBPN(**SMALL_RBPN),
+    "rbpn-published": lambda: RBPN(**SMALL_RBPN, published_head=True),
+    "toflow": lambda: TOFlow(**SMALL_TOFLOW, phase=0.0),
+    "toflow-official": lambda: TOFlow(**SMALL_TOFLOW, adapt_official_weights=True),
+    "duf": lambda: DUF(num_layer=16, num_feat=8),
 }
 
 

@@ -1,0 +1,97 @@
+"""Where a cache lies: a local folder (local.py) or an object store (objects.py), behind one set of
+verbs. Paths are relative, with slashes; whatever was written is durable when the call returns.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from stdpipe.cache.checksum import Buffer
+from stdpipe.cache.errors import CacheError
+
+Span = tuple[int, int]  # first byte, and the one behind the last
+
+
+def open_place(url: str | Path) -> "Place":
+    """A path, file:///path, or a URL that obstore takes (s3://bucket/prefix, gs://, az://).
+
+    Raises CacheError for anything else, and where the library for object stores is not installed.
+    """
+    from stdpipe.cache.local import LocalPlace
+
+    scheme, mark, rest = str(url).partition("://")
+    if not mark:
+        return LocalPlace(Path(url))
+    if scheme != "file":
+        from stdpipe.cache.objects import ObjectPlace
+
+        return ObjectPlace(str(url))
+    if not rest.startswith("/"):
+        raise CacheError(f"cache {str(url)!r}: a file URL reads file:///absolute/path")
+    return LocalPlace(Path(rest))
+
+
+class Lock(Protocol):
+    """Held until released, or until its process dies."""
+
+    def check(self) -> None:
+        """Raise CacheError where another has taken it over meanwhile."""
+
+    def release(self) -> None:
+        """Let others have it. Harmless when repeated."""
+
+
+class Place(Protocol):
+    """What a cache asks of where it lies. Can be pickled; each process connects for itself.
+
+    Raises FileNotFoundError for what is not there, OSError where reading or writing fails.
+    """
+
+    @property
+    def url(self) -> str:
+        """As people know it."""
+
+    def read(self, path: str) -> bytes:
+        """A whole file."""
+
+    def read_all(self, paths: Sequence[str]) -> Iterator[bytes]:
+        """Many small files, in order."""
+
+    def ranges(self, path: str, spans: Sequence[Span]) -> Iterator[Buffer]:
+        """Parts of a file, in order; a buffer may be used again once the next is asked for.
+
+        Raises EOFError where the file ends before a span does.
+        """
+
+    def size(self, path: str) -> int:
+        """Bytes of a file."""
+
+    def write(self, path: str, parts: Sequence[bytes]) -> None:
+        """A whole file from its parts: a crash leaves the old one or the new one."""
+
+    def create(self, path: str, data: bytes) -> bool:
+        """As `write`, but only where nothing is there: of several at once, one gets True."""
+
+    def extend(self, path: str, before: bytes, new: bytes) -> None:
+        """Add `new` to a file that holds `before`; the caller is its only writer."""
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Remove files, those that are not there included."""
+
+    def names(self, folder: str = "") -> list[str]:
+        """Names of files and folders directly in a folder, sorted; none where there is none."""
+
+    def leftovers(self, folders: Iterable[str]) -> list[str]:
+        """Temporary files in these folders: of writers that were killed, or are at work."""
+
+    def total_bytes(self) -> int:
+        """Of all files."""
+
+    def free_bytes(self) -> int | None:
+        """Left on the disk; None for an object store."""
+
+    def lock(self, path: str) -> Lock | None:
+        """The lock of that name, or None where another process holds it."""
+
+    def held(self, paths: Sequence[str]) -> list[str]:
+        """Which of these locks are held by processes that are alive."""

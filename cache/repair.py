@@ -1,0 +1,78 @@
+"""Drop what is broken, so that the extraction that made a cache fills it again."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stdpipe.cache import layout
+from stdpipe.cache.errors import CacheError
+from stdpipe.cache.journal import JournalFile, lock_path, read_journals
+from stdpipe.cache.manifest import complete_manifests, damaged_manifests, load_manifest
+from stdpipe.cache.place import Place, open_place
+from stdpipe.cache.verify import Broken, Progress, Report, verify
+
+
+def repair(path: str | Path, progress: Progress | None = None) -> Report:
+    """Verify a cache and take out all that is broken; what was found.
+
+    Nothing whole is touched. Raises CacheError where a writer is at work, and as `verify` does.
+    """
+    place = open_place(path)
+    # from the start: what a writer at work does is neither broken nor left over
+    with _alone(place):
+        report = verify(path, progress)
+        if report.broken:
+            _drop(place, report.broken)
+        place.delete(report.leftovers)
+    return report
+
+
+def _drop(place: Place, broken: list[Broken]) -> None:
+    """In an order in which a crash leaves a cache that is incomplete, but never wrong."""
+    manifest = load_manifest(place)
+    keys = {one.key for one in broken if one.key}
+    if keys or any(one.path.startswith(layout.TAIL) for one in broken):
+        place.delete([layout.COMPLETE])
+    for journal in read_journals(place):
+        _rewrite(place, journal, keys)
+    place.delete(
+        spec.file(manifest.index[key]) for key in keys for spec in manifest.arrays.values()
+    )
+    complete_manifests(place, manifest, anew=damaged_manifests(place))
+    for one in broken:
+        if one.array == layout.TAIL:
+            place.delete(_tail_files(place))
+        elif one.array == "metadata" and not one.is_restorable:
+            place.delete([one.path])
+
+
+def _rewrite(place: Place, journal: JournalFile, without: set[str]) -> None:
+    kept = [commit for commit in journal.commits if commit.key not in without]
+    if journal.torn or journal.damaged or len(kept) < len(journal.commits):
+        journal.commits = kept
+        place.write(journal.path, [journal.text()])
+
+
+def _tail_files(place: Place) -> Iterator[str]:
+    yield f"{layout.TAIL}/{layout.ZARR_METADATA}"
+    for name in place.names(layout.TAIL):
+        folder = f"{layout.TAIL}/{name}"
+        yield from (f"{folder}/{file}" for file in place.names(folder))
+
+
+@contextmanager
+def _alone(place: Place) -> Iterator[None]:
+    """With every writer's lock held."""
+    suffixes = (layout.JOURNAL_SUFFIX, layout.LOCK_SUFFIX)
+    names = [name for name in place.names(layout.JOURNAL) if name.endswith(suffixes)]
+    locks = []
+    try:
+        for writer in sorted({name.partition(".")[0] for name in names}):
+            lock = place.lock(lock_path(writer))
+            if lock is None:
+                raise CacheError(f"writer {writer!r} is at work on {place.url}: wait, or stop it")
+            locks.append(lock)
+        yield
+    finally:
+        for lock in locks:
+            lock.release()

@@ -1,0 +1,146 @@
+"""A data set in one HDF5 file, as `stdpipe pack-clips` writes it: the format, and reading it.
+
+    attributes      format "stdpipe-clips", version, source (the folder it was packed from)
+    clips/KEY       (T, H, W, 3) uint8 RGB, one contiguous block a clip
+    keys, shapes    (n,) UTF-8 in the order of packing, and (n, 3): T, H, W
+    lists/NAME      keys of a Vimeo90K list: train, test, slow, medium, fast
+    crc32           (sum of T,): of a clip's bytes up to and including each frame
+    source_bytes    (n,): of the image files a clip was read from; 0 until it is committed
+
+A clip is one block without a filter: film is noise to a lossless codec (PNG's own would cost the
+decoding that packing saves), and a block gives any run of frames, a whole septuplet or 7 of Vid4's
+49, in one read without a chunk cache. The checksum is ours rather than HDF5's, since the crc32 of
+the frames is computed anyway: it is what a cache entry remembers of its source.
+numpy and h5py only: usable without torch.
+"""
+
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+FORMAT, VERSION = "stdpipe-clips", 1
+HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)  # what damage is raised as
+
+
+class Place(NamedTuple):
+    """Where a packed clip lies."""
+
+    file: Path
+    number: int
+
+
+class PackedFile:
+    """An open packed file with its tables; `read` frames of a clip from it."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ValueError for a file that is damaged or something else."""
+        self.path = path
+        if not is_hdf5(path):
+            raise ValueError(f"{path} is no HDF5 file: check the path")
+        with self._told():
+            # no lock: many processes read one file, also on NFS and on read-only disks
+            self.file = h5py.File(path, "r", locking=False)
+        try:
+            with self._told():
+                made_by = dict(self.file.attrs)
+            self._refuse_others(made_by.get("format"), made_by.get("version"))
+            with self._told():
+                self._read_tables()
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except HDF5_ERRORS as error:
+            reason = " ".join(str(error).split())
+            state = "is truncated" if "truncated" in reason else f"cannot be read ({reason})"
+            raise ValueError(f"{self.path} {state}: copy it again, or pack it again") from error
+
+    def _refuse_others(self, kind: object, version: object) -> None:
+        if kind != FORMAT:
+            raise ValueError(f"{self.path} is an HDF5 file, but none of pack-clips: check the path")
+        if version != VERSION:
+            raise ValueError(
+                f"{self.path} has format version {version}, this stdpipe reads {VERSION}: "
+                "pack it again"
+            )
+
+    def _read_tables(self) -> None:
+        self.source = str(self.file.attrs["source"])
+        self.keys = _texts(self.file["keys"])
+        self.shapes: NDArray[np.int64] = self.file["shapes"][()]
+        self.lists = {name: _texts(held) for name, held in self.file["lists"].items()}
+        self.crc32: NDArray[np.uint32] = self.file["crc32"][()]
+        self.source_bytes: NDArray[np.int64] = self.file["source_bytes"][()]
+        self.first_frame = np.concatenate([[0], np.cumsum(self.shapes[:, 0])])
+
+    def read(self, key: str, index: int, frames: range) -> tuple[NDArray[np.uint8], int]:
+        """Consecutive frames of clip number `index`, (t, H, W, 3), and the crc32 of their bytes.
+
+        Raises ValueError with `key`, the clip's name for its user, where they are damaged.
+        """
+        assert frames.step == 1
+        if not self.source_bytes[index]:
+            raise ValueError(f"clip {key} of {self.path} is not packed yet: run pack-clips again")
+        try:
+            pixels: NDArray[np.uint8] = self._block(index)[frames.start : frames.stop]
+        except KeyError:
+            raise self._damaged(key, "is missing in") from None
+        except HDF5_ERRORS as error:
+            raise self._damaged(key, "cannot be read from") from error
+        return pixels, self._checked(key, index, frames, pixels)
+
+    def close(self) -> None:
+        """Harmless when repeated."""
+        self.file.close()
+
+    def offset(self, index: int) -> int:
+        """Byte of the file where a clip begins."""
+        return int(self._block(index).id.get_offset())
+
+    def _block(self, index: int) -> h5py.Dataset:
+        return self.file[f"clips/{self.keys[index]}"]
+
+    def _checked(self, key: str, index: int, frames: range, pixels: NDArray[np.uint8]) -> int:
+        """Go on from the checksum of the frames before: any run is checked in one pass."""
+        table = self.crc32[self.first_frame[index] : self.first_frame[index + 1]]
+        before = int(table[frames.start - 1]) if frames.start else 0
+        crc32 = zlib.crc32(pixels.data, before)
+        if crc32 != table[frames.stop - 1]:
+            raise self._damaged(key, "is damaged in")
+        return zlib.crc32(pixels.data) if before else crc32
+
+    def _damaged(self, key: str, state: str) -> ValueError:
+        return ValueError(f"clip {key} {state} {self.path}: copy the file again, or pack it again")
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether a path is a file that begins as HDF5 files do."""
+    return path.is_file() and bool(h5py.is_hdf5(path))
+
+
+def opened(path: Path) -> PackedFile:
+    """The file, opened once in each process that asks; pickling a `Place` carries no handle."""
+    stat = path.stat()
+    return _open(path, os.getpid(), (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+
+
+@lru_cache(maxsize=4)
+def _open(path: Path, pid: int, stamp: tuple[int, int, int]) -> PackedFile:
+    """pid: HDF5's handles belong to the process that opened them, not to its forks."""
+    return PackedFile(path)
+
+
+def _texts(table: h5py.Dataset) -> list[str]:
+    return [text.decode() for text in table[()].tolist()]

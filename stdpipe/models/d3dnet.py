@@ -1,0 +1,156 @@
+"""D3Dnet: residual blocks of deformable 3-D convolutions over seven frames, then a 2-D network.
+
+Ying et al., "Deformable 3D Convolution for Video Super-Resolution", IEEE SPL 2020; layers as in
+XinyiYing/D3Dnet (code/model.py, code/dcn), with its names but for `reconstruction`; its offsets
+move samples within a frame ("HW"). F^SR: the 64 channels behind the pixel shuffle. 7 frames at
+180 x 120:
+
+    Y (published)   2,579,941 parameters, 0.320 TMAC, of which 0.167 in deformable sampling's matmul
+    RGB (default)   2,584,621             0.321                (0.153 and 0.154 without it)
+
+Different from the published form: RGB unless channels=1; the base is at the degradation's phase.
+Deformable sampling is in plain torch here, in place of a compiled extension.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stdpipe.models.base import Network
+from stdpipe.models.deform import deform_conv2d
+from stdpipe.models.layers import bilinear_base, leaky, shrink
+from stdpipe.models.luma import in_channels, to_image
+from stdpipe.models.options import check_channels, check_window
+
+AT_ONCE = 8  # frames sampled together: 27 copies of their features lie in memory meanwhile
+
+
+def _triplets(x: Tensor) -> Tensor:
+    """Each frame between its neighbours, zeros beyond: (B, T, C, h, w) -> (BT, 3C, h, w)."""
+    padded = F.pad(x, (0, 0, 0, 0, 0, 0, 1, 1))
+    return torch.cat((padded[:, :-2], x, padded[:, 2:]), 2).flatten(0, 1)
+
+
+def _flat(weight: Tensor) -> Tensor:
+    """A 3-D kernel (O, C, 3, 3, 3) as a 2-D one over three frames side by side: (O, 3C, 3, 3)."""
+    return weight.transpose(1, 2).flatten(1, 2)
+
+
+class Conv3d(nn.Conv3d):
+    """nn.Conv3d's parameters, on frames side by side: (N, 3C, h, w) -> (N, O, h, w)."""
+
+    def forward(self, triplets: Tensor) -> Tensor:
+        return F.conv2d(triplets, _flat(self.weight), self.bias, padding=1)
+
+
+class DeformConv3d(nn.Module):
+    """Deformable 3 x 3 x 3 convolution whose taps move within their frame (D3Dnet, Section II-A).
+
+    Which is a deformable 2-D convolution over three frames side by side, a deformable group each.
+    `conv_offset` starts at zero: an untrained layer is a plain convolution.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, channels, 3, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.conv_offset = Conv3d(channels, 2 * 27, 3, padding=1)
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        nn.init.zeros_(self.conv_offset.weight)
+        assert self.conv_offset.bias is not None
+        nn.init.zeros_(self.conv_offset.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C, h, w) -> the same shape."""
+        triplets = _triplets(x)
+        # the number of parts would hold an exported graph to one batch
+        parts = (triplets,) if torch.compiler.is_exporting() else triplets.split(AT_ONCE)
+        out = torch.cat([self._some(part) for part in parts])
+        return out.unflatten(0, x.shape[:2])  # type: ignore[no-any-return]
+
+    def _some(self, triplets: Tensor) -> Tensor:
+        offset = self.conv_offset(triplets)
+        return deform_conv2d(triplets, offset, None, _flat(self.weight), self.bias)
+
+
+class DeformBlock(nn.Module):
+    """x + conv(LeakyReLU(conv(x))), both deformable: (B, T, C, h, w) -> the same shape."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.dcn0 = DeformConv3d(channels)
+        self.dcn1 = DeformConv3d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.dcn1(leaky(self.dcn0(x)))
+        return out
+
+
+class Block(nn.Module):
+    """x + conv(LeakyReLU(conv(x))), (B, C, h, w); its convolutions are named as published."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.dcn0 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.dcn1 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.dcn1(leaky(self.dcn0(x)))
+        return out
+
+
+class D3DNet(Network):
+    """f_lr: the seven frames' maps merged by the 1x1 bottleneck; trunk: after the 2-D blocks.
+
+    Windows share next to nothing: each is padded with zeros at its own ends, which the third layer
+    sees from everywhere. Sharing up to there would save 3 % of the work.
+    """
+
+    def __init__(
+        self,
+        num_feat: int = 64,
+        num_frame: int = 7,
+        num_deform_block: int = 5,
+        num_block: int = 6,
+        channels: int = 3,
+        phase: float = 1.5,
+    ) -> None:
+        super().__init__()
+        check_window("D3Dnet", num_frame)
+        check_channels("D3Dnet", channels)
+        self.num_frame = num_frame
+        self.channels = channels
+        self.phase = phase
+        self.f_sr_channels = num_feat
+        self.tail = ("upscale",)  # its first layer, which is 1x1: no halo
+        first = Conv3d(channels, num_feat, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(first.weight, mode="fan_out")
+        self.input = nn.Sequential(first)
+        self.residual_layer = nn.Sequential(
+            *(DeformBlock(num_feat) for _ in range(num_deform_block))
+        )
+        self.bottleneck = nn.Conv2d(num_frame * num_feat, num_feat, 1)
+        self.reconstruction = nn.Sequential(*(Block(num_feat) for _ in range(num_block)))
+        up = nn.Conv2d(num_feat, num_feat * 4**2, 1, bias=False)
+        image = nn.Conv2d(num_feat, channels, 3, padding=1, bias=False)
+        last = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        shrink(image)
+        nn.init.dirac_(last.weight)  # two small convolutions in a row would hardly learn
+        self.upscale = nn.Sequential(up, nn.PixelShuffle(4), image, last)
+
+    def fuse(self, window: Tensor) -> Tensor:
+        x = in_channels(window, self.channels)
+        x = leaky(self.input(_triplets(x)).unflatten(0, x.shape[:2]))
+        out: Tensor = self.bottleneck(self.residual_layer(x).flatten(1, 2))
+        return out
+
+    def reconstruct(self, f_lr: Tensor) -> Tensor:
+        out: Tensor = self.reconstruction(f_lr)
+        return out
+
+    def upsample(self, trunk: Tensor) -> Tensor:
+        out: Tensor = self.upscale[:2](trunk)
+        return out
+
+    def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
+        return to_image(self.upscale[2:](f_sr), centre, self.phase, bilinear_base)

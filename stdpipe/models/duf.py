@@ -1,0 +1,141 @@
+"""VSR-DUF, a rival: Jo, Oh, Kang, Kim, "Deep Video Super-Resolution Network Using Dynamic
+Upsampling Filters Without Explicit Motion Compensation", CVPR 2018. Parameter names are BasicSR's
+(basicsr/archs/duf_arch.py), so that its checkpoints load.
+
+52 layers, 7 frames: 5,821,952 parameters, 0.617 TMAC at 180 x 120.
+
+It has no 64-channel map at HR: what is at HR are the 25 taps of every pixel's own filter and the 3
+channels of its residual. These 28 are its f_sr, so it can be measured and trained, but neither
+teach nor be taught; to_rgb filters the centre frame with them. Published checkpoints are for `bd`.
+Axes: B batch, T frames of a window, C channels, h w LR size, H W HR size.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stdpipe.models.base import SCALE, Network, window_indices
+
+SIZES = {16: (3, 32), 28: (9, 16), 52: (21, 16)}  # layers -> dense blocks, channels each adds
+SIDE = 5  # of a filter, in LR pixels
+TAPS = SIDE * SIDE
+PHASES = SCALE * SCALE  # HR pixels an LR pixel
+
+
+def _conv(channels_in: int, channels_out: int) -> nn.Conv3d:
+    """3 x 3 within each frame."""
+    return nn.Conv3d(channels_in, channels_out, (1, 3, 3), padding=(0, 1, 1))
+
+
+def _dense(channels: int, grown: int, pad_time: bool, eps: float) -> nn.Sequential:
+    """Norm, ReLU, 1 x 1 x 1; norm, ReLU, 3 x 3 x 3. Without padding in time two frames go."""
+    momentum = 1e-3 if eps == 1e-3 else 0.1
+    return nn.Sequential(
+        nn.BatchNorm3d(channels, eps, momentum),
+        nn.ReLU(),
+        nn.Conv3d(channels, channels, 1),
+        nn.BatchNorm3d(channels, eps, momentum),
+        nn.ReLU(),
+        nn.Conv3d(channels, grown, 3, padding=(int(pad_time), 1, 1)),
+    )
+
+
+class DenseBlocks(nn.Module):
+    """Each block sees what all before it found."""
+
+    def __init__(self, channels: int, count: int, grown: int, eps: float) -> None:
+        super().__init__()
+        self.dense_blocks = nn.ModuleList(
+            _dense(channels + i * grown, grown, True, eps) for i in range(count)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, h, w) -> (B, C + count * grown, T, h, w)."""
+        for block in self.dense_blocks:
+            x = torch.cat((x, block(x)), 1)
+        return x
+
+
+class TemporalReduction(nn.Module):
+    """Three dense blocks that leave one frame of seven."""
+
+    def __init__(self, channels: int, grown: int, eps: float) -> None:
+        super().__init__()
+        self.temporal_reduce1 = _dense(channels, grown, False, eps)
+        self.temporal_reduce2 = _dense(channels + grown, grown, False, eps)
+        self.temporal_reduce3 = _dense(channels + 2 * grown, grown, False, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, 7, h, w) -> (B, C + 3 * grown, 1, h, w)."""
+        for block in (self.temporal_reduce1, self.temporal_reduce2, self.temporal_reduce3):
+            x = torch.cat((x[:, :, 1:-1], block(x)), 1)
+        return x
+
+
+class DUF(Network):
+    """DUF of 16, 28 or 52 layers, x4.
+
+    adapt_official_weights: BasicSR's name for checkpoints translated from the authors' TensorFlow,
+    whose norms have eps 1e-3.
+    """
+
+    num_frame = 7
+    f_sr_channels = TAPS + 3
+
+    def __init__(
+        self, num_layer: int = 52, num_feat: int = 64, adapt_official_weights: bool = False
+    ) -> None:
+        super().__init__()
+        if num_layer not in SIZES:
+            raise ValueError(f"DUF has 16, 28 or 52 layers, got num_layer={num_layer}")
+        count, grown = SIZES[num_layer]
+        eps = 1e-3 if adapt_official_weights else 1e-5
+        channels = num_feat + count * grown
+        self.conv3d1 = _conv(3, num_feat)
+        self.dense_block1 = DenseBlocks(num_feat, count, grown, eps)
+        self.dense_block2 = TemporalReduction(channels, grown, eps)
+        channels += 3 * grown
+        self.bn3d2 = nn.BatchNorm3d(channels, eps, 1e-3 if adapt_official_weights else 0.1)
+        self.conv3d2 = _conv(channels, 256)
+        self.conv3d_r1 = nn.Conv3d(256, 256, 1)
+        self.conv3d_r2 = nn.Conv3d(256, 3 * PHASES, 1)
+        self.conv3d_f1 = nn.Conv3d(256, 512, 1)
+        self.conv3d_f2 = nn.Conv3d(512, TAPS * PHASES, 1)
+
+    def fuse(self, window: Tensor) -> Tensor:
+        x = self.dense_block2(self.dense_block1(self.conv3d1(window.transpose(1, 2))))
+        x = F.relu(self.bn3d2(x))
+        return F.relu(self.conv3d2(x))[:, :, 0]
+
+    def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
+        """Windows share next to nothing, since each is padded in time at its own ends; one after
+        the other they need a fraction of the memory.
+        """
+        windows = window_indices(clip.shape[1], self.num_frame, centres)
+        return torch.stack([self.fuse(clip[:, window]) for window in windows], 1)
+
+    def reconstruct(self, f_lr: Tensor) -> Tensor:
+        """There is no backbone after the fusion: trunk and f_lr are one."""
+        return f_lr
+
+    def upsample(self, trunk: Tensor) -> Tensor:
+        """(B, 256, h, w) -> 25 taps, which sum to 1, and 3 channels of residual: (B, 28, H, W)."""
+        x = trunk[:, :, None]
+        taps = self.conv3d_f2(F.relu(self.conv3d_f1(x)))[:, :, 0]
+        residual = self.conv3d_r2(F.relu(self.conv3d_r1(x)))[:, :, 0]
+        exact = torch.promote_types(taps.dtype, torch.float32)  # rounded, they would not sum to 1
+        taps = F.pixel_shuffle(taps, SCALE).softmax(1, dtype=exact)
+        return torch.cat((taps, F.pixel_shuffle(residual, SCALE).to(exact)), 1)
+
+    def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
+        """Each HR pixel: its filter over 5 x 5 LR pixels, channel by channel, plus its residual.
+
+        Products and sums rather than a matmul, which autocast would do in half precision.
+        """
+        taps = F.pixel_unshuffle(f_sr[:, :TAPS], SCALE).unflatten(1, (TAPS, PHASES))
+        patches = F.unfold(centre, SIDE, padding=SIDE // 2).unflatten(2, centre.shape[-2:])
+        patches = patches.unflatten(1, (3, TAPS))
+        filtered = torch.stack([(taps * one[:, :, None]).sum(1) for one in patches.unbind(1)], 1)
+        return F.pixel_shuffle(filtered.flatten(1, 2), SCALE) + f_sr[:, TAPS:]

@@ -1,0 +1,180 @@
+"""SOF-VSR: super-resolve the optical flow, lay its HR samples out as LR drafts, merge the drafts.
+
+Wang et al., "Deep Video Super-Resolution using HR Optical Flow Estimation", IEEE TIP 2020; layers
+as in The-Learning-And-Vision-Atelier-LAVA/SOF-VSR (TIP/modules.py). F^SR: the 64 channels behind
+the second pixel shuffle. 3 frames at 180 x 120:
+
+    Y (published)   1,047,617 parameters, 0.045 TMAC
+    RGB (default)   1,238,851             0.050
+
+Different from the published form: the output is a residual to the bilinear centre frame
+(residual=false: the image itself); RGB unless channels=1, with the flow still estimated on Y;
+training has the reconstruction loss alone, without the three flows' own.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stdpipe.models.base import SCALE, Network, window_indices
+from stdpipe.models.layers import bilinear_base, leaky, shrink, up2
+from stdpipe.models.luma import in_channels, luma, to_image
+from stdpipe.models.options import check_channels, check_window
+from stdpipe.models.warp import over_pairs, warp
+
+UNIT = 15.5  # pixels in a flow of 1: published flows are halves of their 32-pixel patches' sides
+
+
+def _conv(channels_in: int, channels_out: int, kernel: int = 3, groups: int = 1) -> nn.Conv2d:
+    """A convolution without bias, of unchanged size."""
+    return nn.Conv2d(
+        channels_in, channels_out, kernel, padding=kernel // 2, groups=groups, bias=False
+    )
+
+
+class ShuffleBlock(nn.Module):
+    """Half of the channels through 1x1, 3x3 by channel, 1x1; then both halves interleaved."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.pointwise1 = _conv(half, half, 1)
+        self.depthwise = _conv(half, half, groups=half)
+        self.pointwise2 = _conv(half, half, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> the same shape."""
+        kept, half = x.chunk(2, dim=1)
+        half = self.depthwise(leaky(self.pointwise1(half)))
+        half = leaky(self.pointwise2(half))
+        return torch.stack((kept, half), 2).flatten(1, 2)
+
+
+def _blocks(channels: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(ShuffleBlock(channels) for _ in range(count)))
+
+
+class UpTwice(nn.Module):
+    """Twice a 1x1 convolution, pixel shuffle x2 and LeakyReLU: (B, C, h, w) -> (B, 64, 4h, 4w)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = _conv(channels, 4 * 64, 1)
+        self.conv2 = _conv(64, 4 * 64, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = leaky(F.pixel_shuffle(self.conv1(x), 2))
+        return leaky(F.pixel_shuffle(self.conv2(x), 2))
+
+
+class OFRNet(nn.Module):
+    """Optical flow at half, full and four times LR size, the first two by the same layers."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _conv(2 + 2, channels)
+        self.blocks = _blocks(channels, 3)
+        self.to_flow = _conv(channels, 2)
+        self.hr_blocks = _blocks(channels, 3)
+        self.hr_up = UpTwice(channels)
+        self.hr_to_flow = _conv(64, 2)
+
+    def forward(self, neighbour: Tensor, centre: Tensor) -> Tensor:
+        """Y of two frames (B, 1, h, w) -> flow at HR (B, 2, 4h, 4w), in HR pixels."""
+        both = F.avg_pool2d(torch.cat((neighbour, centre), 1), 2)
+        # without a flow yet: zeros in its place
+        flow = self.to_flow(self._features(both, both.new_zeros(both.shape)))
+        flow = 2 * up2(flow)
+        flow = flow + self.to_flow(self._seen(neighbour, centre, flow))
+        finest = self.hr_up(self.hr_blocks(self._seen(neighbour, centre, flow)))
+        upsampled = F.interpolate(flow, scale_factor=SCALE, mode="bilinear", align_corners=False)
+        out: Tensor = UNIT * (self.hr_to_flow(finest) + SCALE * upsampled)
+        return out
+
+    def _seen(self, neighbour: Tensor, centre: Tensor, flow: Tensor) -> Tensor:
+        """Features of the neighbour warped by what is known of the flow, beside the centre."""
+        return self._features(torch.cat((warp(neighbour, UNIT * flow), centre), 1), flow)
+
+    def _features(self, frames: Tensor, flow: Tensor) -> Tensor:
+        out: Tensor = self.blocks(leaky(self.first(torch.cat((frames, flow), 1))))
+        return out
+
+
+class SOFVSR(Network):
+    """f_lr: the draft cube after the first convolution; trunk: after the shuffle blocks.
+
+    A draft belongs to one ordered pair of frames, so windows of 3 share none but at a clip's ends.
+    """
+
+    multiple = 2  # the flow begins at half size
+
+    def __init__(
+        self,
+        num_feat: int = 320,
+        num_frame: int = 3,
+        channels: int = 3,
+        residual: bool = True,
+        phase: float = 1.5,
+    ) -> None:
+        super().__init__()
+        check_window("SOF-VSR", num_frame)
+        check_channels("SOF-VSR", channels)
+        if num_feat % 2:
+            raise ValueError(f"SOF-VSR's num_feat is split in halves: even, got {num_feat}")
+        self.num_frame = num_frame
+        self.channels = channels
+        self.phase = phase
+        self.base = bilinear_base if residual else None
+        self.tail = ("up",)  # of 1x1 convolutions: no halo
+        self.flow = OFRNet(num_feat)
+        self.first = _conv(channels * ((num_frame - 1) * SCALE**2 + 1), num_feat)
+        self.body = _blocks(num_feat, 8)
+        self.up = UpTwice(num_feat)
+        self.conv_last = nn.Conv2d(64, channels, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, a=0.1)
+        for module in self.modules():
+            if isinstance(module, ShuffleBlock):  # no activation comes before these
+                nn.init.kaiming_normal_(module.pointwise2.weight, nonlinearity="linear")
+        shrink(
+            self.up.conv2, 0.2
+        )  # large features: Adam's first steps would leave the base too far
+        for last in (self.conv_last, self.flow.to_flow, self.flow.hr_to_flow):
+            shrink(last)
+
+    def fuse(self, window: Tensor) -> Tensor:
+        return self.fuse_clip(window, [self.num_frame // 2])[:, 0]
+
+    def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
+        """Each distinct pair of frames gives its drafts once; the centre leads the cube."""
+        windows = window_indices(clip.shape[1], self.num_frame, centres)
+        drafts = over_pairs(self._drafts, clip, windows).flatten(2, 3)
+        centre = in_channels(clip[:, list(centres)], self.channels)
+        cube = torch.cat((centre.to(drafts.dtype), drafts), 2)
+        out: Tensor = leaky(self.first(cube.flatten(0, 1))).unflatten(0, cube.shape[:2])
+        return out
+
+    def _drafts(self, neighbour: Tensor, centre: Tensor) -> Tensor:
+        """RGB frames (B, 3, h, w) -> sixteen warped copies of the neighbour (B, 16C, h, w), one for
+        each place of an HR pixel within its LR pixel."""
+        flow = self.flow(luma(neighbour), luma(centre)) / SCALE
+        # (B, 2, 4h, 4w) -> (B, 16, 2, h, w), places row by row
+        flows = F.pixel_unshuffle(flow, SCALE).unflatten(1, (2, SCALE**2)).transpose(1, 2)
+        frame = in_channels(neighbour, self.channels)
+        copies = frame[:, None].expand(-1, SCALE**2, -1, -1, -1).flatten(0, 1)
+        drafts: Tensor = warp(copies, flows.flatten(0, 1)).unflatten(0, (-1, SCALE**2))
+        return drafts.flatten(1, 2)
+
+    def reconstruct(self, f_lr: Tensor) -> Tensor:
+        out: Tensor = self.body(f_lr)
+        return out
+
+    def upsample(self, trunk: Tensor) -> Tensor:
+        out: Tensor = self.up(trunk)
+        return out
+
+    def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
+        return to_image(self.conv_last(f_sr), centre, self.phase, self.base)

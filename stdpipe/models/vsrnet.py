@@ -1,0 +1,137 @@
+"""VSRNet: frames upsampled one by one, compensated for motion, and merged after the first layer.
+
+Kappeler et al., "Video Super-Resolution with Convolutional Neural Networks", IEEE TCI 2016; layers
+as in usstdqq/vsrnet_pytorch (model.py): 9x9 to 64 channels for each frame, frames equally far from
+the centre sharing their filters, then 5x5 to 32, then 5x5. F^SR: those 32 channels. At 180 x 120:
+
+    5 frames, Y (published)   272,577 parameters, 0.098 TMAC
+    7 frames, Y               380,225             0.137
+    7 frames, RGB (default)   423,299             0.162
+
+Different from the published form: input is upsampled here, at the degradation's phase; the output
+is a residual to the bicubic centre frame (residual=false: the image itself); RGB unless channels=1;
+motion, which the original takes from an external optical flow, is by default left to the filters
+(motion=flow: VESPCN's small flow network, whose work is not in the counts).
+
+form=deep is for the paper's table. It gives VSRNet 0.23 TMAC, which the published layers cannot
+have: at that cost, and with a 64-channel F^SR, the compensated frames enter side by side into the
+twenty layers of VDSR. A guess, for the paper's supplement is not public. 678,595 parameters,
+0.234 TMAC.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stdpipe.models.base import Network, window_indices
+from stdpipe.models.layers import (
+    bicubic_base,
+    bilinear_base,
+    conv3x3,
+    init_relu,
+    relu_chain,
+    shrink,
+)
+from stdpipe.models.luma import in_channels, to_image
+from stdpipe.models.options import check_channels, check_choice, check_window
+from stdpipe.models.warp import CoarseToFineFlow, over_pairs, warp
+
+DEEP = 20  # layers, VDSR's
+
+
+class MergeAfterFirst(nn.Module):
+    """VSRNet's first two layers: (B, 2k+1, C, H, W) -> (B, 32, H, W)."""
+
+    def __init__(self, channels: int, num_frame: int) -> None:
+        super().__init__()
+        # by distance from the centre: frames t - d and t + d share their filters
+        self.conv1 = nn.ModuleList(
+            nn.Conv2d(channels, 64, 9, padding=4) for _ in range(num_frame // 2 + 1)
+        )
+        self.conv2 = nn.Conv2d(num_frame * 64, 32, 5, padding=2)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        k = frames.shape[1] // 2
+        maps = [self.conv1[abs(i - k)](frames[:, i]) for i in range(2 * k + 1)]
+        return F.relu(self.conv2(F.relu(torch.cat(maps, 1))))
+
+
+class VSRNet(Network):
+    """It works at HR and has no trunk: f_lr is the window's frames side by side, then, with motion,
+    the flows from the centre to its neighbours.
+
+    Windows share nothing but flows: first layers are at HR, where keeping them would cost more
+    memory than it saves work.
+    """
+
+    def __init__(
+        self,
+        num_frame: int = 7,
+        channels: int = 3,
+        form: str = "published",
+        motion: str = "none",
+        residual: bool = True,
+        phase: float = 1.5,
+    ) -> None:
+        super().__init__()
+        check_window("VSRNet", num_frame)
+        check_channels("VSRNet", channels)
+        check_choice("VSRNet's form", form, ("published", "deep"))
+        check_choice("VSRNet's motion", motion, ("none", "flow"))
+        self.num_frame = num_frame
+        self.channels = channels
+        self.phase = phase
+        self.base = bicubic_base if residual else None
+        if form == "deep":
+            self.f_sr_channels = 64
+            self.merge: nn.Module = nn.Sequential(
+                nn.Flatten(1, 2), relu_chain(num_frame * channels, 64, DEEP - 1)
+            )
+            self.conv_last = conv3x3(64, channels)
+        else:
+            self.f_sr_channels = 32
+            self.merge = MergeAfterFirst(channels, num_frame)
+            self.conv_last = nn.Conv2d(32, channels, 5, padding=2)
+        init_relu(self)
+        shrink(self.conv_last)
+        self.flow = CoarseToFineFlow(channels) if motion == "flow" else None
+        self.multiple = 4 if self.flow else 1
+
+    def fuse(self, window: Tensor) -> Tensor:
+        return self.fuse_clip(window, [self.num_frame // 2])[:, 0]
+
+    def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
+        """Each distinct pair's flow is computed once."""
+        clip = in_channels(clip, self.channels)
+        windows = window_indices(clip.shape[1], self.num_frame, centres)
+        frames = torch.stack([clip[:, window].flatten(1, 2) for window in windows], 1)
+        if self.flow is None:
+            return frames
+        flows = over_pairs(self.flow, clip, windows).flatten(2, 3)
+        return torch.cat((frames, flows.to(frames.dtype)), 2)
+
+    def reconstruct(self, f_lr: Tensor) -> Tensor:
+        """Nothing happens at LR."""
+        return f_lr
+
+    def upsample(self, trunk: Tensor) -> Tensor:
+        count = self.num_frame * self.channels
+        frames = bicubic_base(trunk[:, :count], self.phase)
+        frames = frames.unflatten(1, (self.num_frame, self.channels))
+        if self.flow is not None:
+            frames = self._compensate(frames, trunk[:, count:])
+        out: Tensor = self.merge(frames)
+        return out
+
+    def _compensate(self, frames: Tensor, flows: Tensor) -> Tensor:
+        """Warp the neighbours at HR, as published: (B, 2k+1, C, H, W), flows (B, 4k, h, w)."""
+        k = self.num_frame // 2
+        flows = 4 * bilinear_base(flows, self.phase).unflatten(1, (2 * k, 2))
+        others = torch.cat((frames[:, :k], frames[:, k + 1 :]), 1)
+        warped = warp(others.flatten(0, 1), flows.flatten(0, 1)).unflatten(0, others.shape[:2])
+        return torch.cat((warped[:, :k], frames[:, k : k + 1], warped[:, k:]), 1)
+
+    def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
+        return to_image(self.conv_last(f_sr), centre, self.phase, self.base)

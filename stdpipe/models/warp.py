@@ -1,0 +1,92 @@
+"""Motion between frames: warping by a flow, VESPCN's flow network, and work on pairs of frames.
+
+A flow is (B, 2, h, w), in pixels, x first: where in the neighbour a pixel of the centre is found.
+Axes: B batch, T frames of a clip, N windows, k neighbours on each side, P distinct pairs of frames,
+C channels.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stdpipe.models.layers import shrink
+
+REACH = 32  # pixels: the longest flow that tanh lets out
+
+
+def warp(x: Tensor, flow: Tensor, padding: str = "border") -> Tensor:
+    """Bilinear samples of x (B, C, h, w) at every pixel plus flow (B, 2, h, w).
+
+    padding: what lies outside, "border" (edges repeated) or "zeros". In float32 also under
+    autocast: half precision cannot hold pixel positions.
+    """
+    height, width = x.shape[-2:]
+    flow = flow if flow.dtype == torch.float64 else flow.float()
+    columns = torch.arange(width, device=x.device, dtype=flow.dtype)
+    rows = torch.arange(height, device=x.device, dtype=flow.dtype)[:, None]
+    # align_corners=False: -1 and 1 are the outer edges of the first and last pixel
+    grid_x = (2 * (columns + flow[:, 0]) + 1) / width - 1
+    grid_y = (2 * (rows + flow[:, 1]) + 1) / height - 1
+    grid = torch.stack((grid_x, grid_y), dim=-1)
+    return F.grid_sample(x.to(grid.dtype), grid, padding_mode=padding, align_corners=False)
+
+
+def over_pairs(
+    align: Callable[[Tensor, Tensor], Tensor], clip: Tensor, windows: Sequence[Sequence[int]]
+) -> Tensor:
+    """align(neighbour, centre) for every neighbour in every window, each distinct pair once.
+
+    clip (B, T, C, h, w); align takes two of (BP, C, h, w) -> (B, N, 2k, ...), in temporal order.
+    """
+    middle = len(windows[0]) // 2
+    pairs = [[(t, w[middle]) for t in (*w[:middle], *w[middle + 1 :])] for w in windows]
+    distinct = sorted({pair for window in pairs for pair in window})
+    neighbours, centres = zip(*distinct, strict=True)
+    aligned = align(clip[:, list(neighbours)].flatten(0, 1), clip[:, list(centres)].flatten(0, 1))
+    aligned = aligned.unflatten(0, (clip.shape[0], len(distinct)))
+    place = [distinct.index(pair) for window in pairs for pair in window]
+    out: Tensor = aligned[:, place].unflatten(1, (len(windows), 2 * middle))
+    return out
+
+
+class CoarseToFineFlow(nn.Module):
+    """VESPCN's motion estimation: Caballero et al., CVPR 2017, Table 1.
+
+    The coarse stage sees both frames at a quarter of the size, the fine stage adds to its flow at
+    half the size. Layers as in LoSealL/VideoSuperResolution (Ops/Motion.py), where the coarse warp
+    however forgets to scale the flow to pixels. Sides must be multiples of 4.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.coarse = _flow_stage(2 * channels, second_stride=2, channels_out=2 * 4**2)
+        self.fine = _flow_stage(3 * channels + 2, second_stride=1, channels_out=2 * 2**2)
+
+    def forward(self, neighbour: Tensor, centre: Tensor) -> Tensor:
+        """Two frames (B, C, h, w) -> flow (B, 2, h, w)."""
+        both = torch.cat((neighbour, centre), 1)
+        coarse = F.pixel_shuffle(torch.tanh(self.coarse(both)), 4)
+        warped = warp(neighbour, REACH * coarse)
+        fine = self.fine(torch.cat((both, coarse, warped), 1))
+        return REACH * (coarse + F.pixel_shuffle(torch.tanh(fine), 2))
+
+
+def _flow_stage(channels_in: int, second_stride: int, channels_out: int) -> nn.Sequential:
+    """Five convolutions of 24 channels; the last starts near zero, and so does the flow."""
+    last = nn.Conv2d(24, channels_out, 3, padding=1)
+    shrink(last)
+    # kernel 5 where it strides, else 3
+    kernel = 2 * second_stride + 1
+    return nn.Sequential(
+        nn.Conv2d(channels_in, 24, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(24, 24, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(24, 24, kernel, stride=second_stride, padding=kernel // 2),
+        nn.ReLU(),
+        nn.Conv2d(24, 24, 3, padding=1),
+        nn.ReLU(),
+        last,
+    )

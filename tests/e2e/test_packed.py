@@ -1,0 +1,87 @@
+"""Every command gives from a packed file what it gives from the folder, to the last bit."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stdpipe import cache
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def packed(tiny: Path, stdpipe: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("packed") / "tiny.h5"
+    stdpipe("pack-clips", "--data", tiny, "--out", file)
+    return Path(file)
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_evaluate(tmp_path: Path, tiny: Path, packed: Path, stdpipe: Command) -> None:
+    results = []
+    for data in (tiny, packed):
+        out = tmp_path / data.name
+        stdpipe("evaluate", "--data", data, "--model", "bicubic", "--out", out)
+        results.append(json.loads((out / "result.json").read_text()) | {"data": None})
+    assert results[0] == results[1]
+    assert files_of(tmp_path / tiny.name / "pictures") == files_of(out / "pictures")
+
+
+def test_extract(
+    tmp_path: Path, tiny: Path, packed: Path, tiny_cache: Path, extract: Command, stdpipe: Command
+) -> None:
+    """Byte for byte, but for the note that says where the data lay."""
+    stdpipe(*extract(packed, tmp_path / "c", "--orientations", 2))
+    made, expected = (cache.load_manifest(c) for c in (tmp_path / "c", tiny_cache))
+    assert made.cache_id == expected.cache_id
+    contents = [files_of(c) for c in (tmp_path / "c", tiny_cache)]
+    assert [files.pop("manifest.json") for files in contents]
+    assert contents[0] == contents[1]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    loaded: dict[str, torch.Tensor] = torch.load(run / "weights.pt", weights_only=True)["params"]
+    return loaded
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_train_student(
+    tmp_path: Path, tiny: Path, packed: Path, tiny_cache: Path, train: Command, stdpipe: Command,
+    workers: int,
+) -> None:  # fmt: skip
+    """From a cache that was made from the folder; and a run begun on one goes on with the other."""
+    for name, data in (("folder", tiny), ("packed", packed)):
+        stdpipe(*train(tmp_path / name, data, "--cache", tiny_cache, workers=workers))
+    here, there = weights(tmp_path / "folder"), weights(tmp_path / "packed")
+    assert all(torch.equal(here[key], there[key]) for key in here)
+    stdpipe(*train(tmp_path / "packed", tiny, "--cache", tiny_cache, workers=workers))
+
+
+def test_train_teacher(tmp_path: Path, tiny: Path, packed: Path, stdpipe: Command) -> None:
+    settings = ("--set", "steps=2", "--set", "batch=1", "--set", "patch=32", "--set", "workers=0")
+    for name, data in (("folder", tiny), ("packed", packed)):
+        net = ("--teacher", "edvr:num_feat=8,deformable_groups=2,num_frame=3")
+        stdpipe("train-teacher", "--data", data, *net, "--out", tmp_path / name, *settings)
+    here, there = weights(tmp_path / "folder"), weights(tmp_path / "packed")
+    assert all(torch.equal(here[key], there[key]) for key in here)
+
+
+def test_damage_is_told_in_one_line_by_worker_processes_too(
+    tmp_path: Path, packed: Path, train: Command, refused: Command
+) -> None:
+    copy = Path(shutil.copy(packed, tmp_path / "c.h5"))
+    content = bytearray(copy.read_bytes())
+    for at in range(12_000, len(content), 1000):
+        content[at] ^= 1
+    copy.write_bytes(content)
+    told = refused(*train(tmp_path / "run", copy, "--scheme", "none", workers=1))
+    assert told.startswith("stdpipe: clip 00001/000")
+    assert told.endswith(f"is damaged in {copy}: copy the file again, or pack it again")

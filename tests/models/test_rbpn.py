@@ -1,0 +1,199 @@
+"""RBPN's published names and sizes, its new head, precision and export. Numbers: tests/parity."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from stdpipe.models.base import count_parameters
+from stdpipe.models.checkpoints import load_network, save_network
+from stdpipe.models.rbpn import RBPN
+
+SMALL: dict[str, Any] = {"num_frame": 3, "num_feat": 8, "num_base": 8, "num_resblock": 1}
+NAME = "rbpn:num_frame=3,num_feat=8,num_base=8,num_resblock=1"
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def layer(name: str, kind: str, weight: tuple[int, ...], bias: int, act: bool = True) -> Shapes:
+    shapes: Shapes = {f"{name}.{kind}.weight": weight, f"{name}.{kind}.bias": (bias,)}
+    return shapes | ({f"{name}.act.weight": (1,)} if act else {})
+
+
+def body(name: str, channels: int) -> Shapes:
+    """Five residual blocks, as the published configuration has them."""
+    shapes: Shapes = {}
+    for i in range(5):
+        for conv in ("conv1", "conv2"):
+            shapes[f"{name}.{i}.{conv}.weight"] = (channels, channels, 3, 3)
+            shapes[f"{name}.{i}.{conv}.bias"] = (channels,)
+        shapes[f"{name}.{i}.act.weight"] = (1,)
+    return shapes
+
+
+UP = ("deconv", "conv", "deconv")  # an up block goes up, down, up; a down block the other way
+DOWN = ("conv", "deconv", "conv")
+
+
+def block(name: str, kinds: tuple[str, ...]) -> Shapes:
+    """An up or down block of DBPN: x4 by kernels of 8."""
+    layers = (layer(f"{name}{i}", kind, (64, 64, 8, 8), 64) for i, kind in enumerate(kinds, 1))
+    return {k: v for shapes in layers for k, v in shapes.items()}
+
+
+def published() -> Shapes:
+    """Every name and shape of the original's x4 checkpoint (256, 64, 3 stages, 5 blocks, 7 frames),
+    written from its rbpn.py, dbpns.py and base_networks.py."""
+    shapes = layer("feat0", "conv", (256, 3, 3, 3), 256)
+    shapes |= layer("feat1", "conv", (256, 8, 3, 3), 256)
+    shapes |= layer("DBPN.feat1", "conv", (64, 256, 1, 1), 64)
+    for n in (1, 2, 3):
+        shapes |= block(f"DBPN.up{n}.up_conv", UP)
+    for n in (1, 2):
+        shapes |= block(f"DBPN.down{n}.down_conv", DOWN)
+    shapes |= layer("DBPN.output", "conv", (64, 192, 1, 1), 64, act=False)
+    shapes |= body("res_feat1", 256) | layer("res_feat1.5", "deconv", (256, 64, 8, 8), 64)
+    shapes |= body("res_feat2", 64) | layer("res_feat2.5", "conv", (64, 64, 3, 3), 64)
+    shapes |= body("res_feat3", 64) | layer("res_feat3.5", "conv", (256, 64, 8, 8), 256)
+    return shapes | layer("output", "conv", (3, 384, 3, 3), 3, act=False)
+
+
+def shapes_of(net: nn.Module) -> Shapes:
+    return {name: tuple(value.shape) for name, value in net.state_dict().items()}
+
+
+def test_names_and_shapes_are_the_originals() -> None:
+    """Of the published network, and of ours but for its last layer."""
+    with torch.device("meta"):
+        original, ours = RBPN(published_head=True), RBPN()
+    assert shapes_of(original) == published()
+    assert sum(map(math.prod, published().values())) == 12_771_943
+    new = {
+        "output.0.conv.weight": (64, 384, 3, 3),
+        "output.0.conv.bias": (64,),
+        "output.0.act.weight": (1,),
+        "output.1.conv.weight": (3, 64, 3, 3),
+        "output.1.conv.bias": (3,),
+    }
+    kept = {k: v for k, v in published().items() if not k.startswith("output.")}
+    assert shapes_of(ours) == kept | new
+
+
+@pytest.mark.parametrize(("published_head", "count"), [(True, 12_771_943), (False, 12_984_552)])
+def test_number_of_parameters(published_head: bool, count: int) -> None:
+    """384 x 3 x 9 + 3 less, 384 x 64 x 9 + 64, one slope and 64 x 3 x 9 + 3 more."""
+    with torch.device("meta"):
+        assert count_parameters(RBPN(published_head=published_head)) == count
+
+
+def macs(net: nn.Module, *shape: int, clip: bool = False) -> float:
+    with torch.device("meta"):
+        frames = torch.empty(shape)
+    call: Any = net.forward_clip if clip else net
+    with FlopCounterMode(display=False) as counter:
+        call(frames)
+    return counter.get_total_flops() / 2e12
+
+
+def test_macs() -> None:
+    """At 180 x 120: the published 3.18 TMAC, less its last back-projection, which is never used."""
+    with torch.device("meta"):
+        net = RBPN(published_head=True)
+    unused = macs(net.res_feat3, 1, 64, 480, 720)
+    found = macs(net, 1, 7, 3, 120, 180)
+    assert found == pytest.approx(3.0347, abs=5e-5)
+    assert found + unused == pytest.approx(3.1848, abs=5e-5)
+
+
+def test_a_clip_costs_less_than_its_windows() -> None:
+    """Seven frames: 32 pairs of frames instead of 42, in the part that is at LR."""
+    with torch.device("meta"):
+        net = RBPN()
+    whole = macs(net, 1, 7, 3, 16, 16, clip=True)
+    one = macs(net, 1, 7, 3, 16, 16)
+    pair = macs(net.feat1, 1, 8, 16, 16) + macs(net.res_feat1[:-1], 1, 256, 16, 16)
+    assert whole == pytest.approx(7 * one - 10 * pair, rel=1e-6)
+
+
+def window(*, height: int = 9, width: int = 11) -> Tensor:
+    return torch.rand(1, 3, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def test_starts_in_the_range_of_images() -> None:
+    """Untrained, at the published depth: drawn as published, this net's images reach 100,000."""
+    torch.manual_seed(0)
+    net = RBPN(num_feat=16, num_base=32)
+    frames = torch.rand(1, 7, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert net(frames).abs().max() < 2
+
+
+def test_the_flow_matters(scramble: Callable[[nn.Module], nn.Module]) -> None:
+    """It reaches the image: without it, the same weights give another."""
+    with_flow, without = (scramble(RBPN(**SMALL, flow=flow)) for flow in ("tvl1", "none"))
+    assert not torch.allclose(with_flow(window()), without(window()), atol=1e-3)
+
+
+def test_under_autocast() -> None:
+    """Bfloat16 within; the image, to which nothing is added, in float32, within 2 %."""
+    net = RBPN(**SMALL).eval()
+    with torch.no_grad():
+        full = net.features(window())
+        with torch.autocast("cpu", torch.bfloat16):
+            half = net.features(window())
+    assert half.sr.dtype == torch.float32
+    assert half.f_sr.dtype == torch.bfloat16
+    assert (half.sr - full.sr).norm() < 0.02 * full.sr.norm()
+
+
+@pytest.mark.parametrize("flow", ["tvl1", "none"])
+def test_exports_for_any_size(flow: str) -> None:
+    """One program, other sizes than it was exported with; the flow is one operator in it."""
+    net = RBPN(**SMALL, flow=flow).eval()
+    sizes = {3: torch.export.Dim("h", min=4, max=512), 4: torch.export.Dim("w", min=4, max=512)}
+    exported = torch.export.export(net, (window(),), dynamic_shapes={"window": sizes}).module()
+    for other in (window(), window(height=12, width=7)):
+        with torch.no_grad():
+            torch.testing.assert_close(exported(other), net(other), rtol=1e-4, atol=1e-4)
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    """Our own file brings back the same network, by its name and to the bit."""
+    net = RBPN(**SMALL)
+    save_network(tmp_path / "w.pt", net, NAME, "bd")
+    again, facts = load_network(None, str(tmp_path / "w.pt"))
+    assert facts["degradation"] == "bd"
+    assert torch.equal(again(window()), net(window()))
+
+
+def test_a_published_file(tmp_path: Path) -> None:
+    """DataParallel's prefix goes; with its own head it loads, with ours it says what is missing and
+    what to do."""
+    original = RBPN(**SMALL, published_head=True)
+    path = tmp_path / "rbpn.pth"
+    torch.save({f"module.{k}": v for k, v in original.state_dict().items()}, path)
+    loaded, _ = load_network(f"{NAME},published_head=true", str(path))
+    assert torch.equal(loaded(window()), original(window()))
+    with pytest.raises(ValueError, match=r"lacks 5 \(output.0.act.weight, .* unknown 2") as error:
+        load_network(NAME, str(path))
+    assert str(error.value).endswith(
+        f"; only `output` differs: train-teacher --init {path} --set train_only=output trains it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"num_frame": 4}, r"odd num_frame \(3, 5, 7\), got 4"),
+        ({"num_frame": 1}, r"odd num_frame \(3, 5, 7\), got 1"),
+        ({"flow": "tvl"}, r"flow 'tvl' is unknown; did you mean 'tvl1'\?"),
+    ],
+)
+def test_options_that_cannot_be(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        RBPN(**options)

@@ -1,0 +1,70 @@
+"""Counts of every named network, and how `stdpipe models` tells them."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from stdpipe.models import zoo
+from stdpipe.models.table import PUBLISHED, count_macs, describe
+from stdpipe.models.zoo import ZOO
+
+Command = Callable[..., Any]
+PUBLISHED_FORMS = {
+    "edvr": "edvr",
+    "edvr-m": "edvr-m",
+    "edvr-l": "edvr-l",
+    "vdsr": "vdsr",
+    "vsrnet": "vsrnet:num_frame=5,channels=1",
+    "vespcn": "vespcn",
+    "sofvsr": "sofvsr:channels=1",
+    "d3dnet": "d3dnet:channels=1",
+}
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, dict[str, Any]]:
+    return {name: describe(name) for name in ZOO}
+
+
+def test_every_network_has_a_source() -> None:
+    assert PUBLISHED.keys() == ZOO.keys()
+
+
+@pytest.mark.parametrize("name", PUBLISHED_FORMS)
+def test_published_counts_are_counted_again(name: str) -> None:
+    """Parameters and TMAC; EDVR's TMAC are fewer, since the reference's half of each first offset
+    convolution is published as run for every neighbour. FastDVDnet's are of the denoiser."""
+    published, row = PUBLISHED[name], describe(PUBLISHED_FORMS[name])
+    assert published.tmac
+    assert row["parameters"] == published.parameters
+    if name.startswith("edvr"):
+        assert 0.93 * published.tmac < row["tmac"] < published.tmac
+    else:
+        assert row["tmac"] == pytest.approx(published.tmac, abs=5e-4)
+
+
+def test_deformable_sampling_is_counted_apart() -> None:
+    """A 64-channel DCNv2 with 8 groups: conv_offset is a convolution, the rest is not."""
+    with torch.device("meta"):
+        net = zoo.parse("edvr-m").build()
+    macs = count_macs(net, height=4, width=8)
+    assert macs.deformable == 7 * 64 * 64 * 9 * (2 * 32 + 8 + 2)  # L1 twice, L2, L3
+
+
+def test_json(stdpipe: Command, rows: dict[str, dict[str, Any]]) -> None:
+    told = json.loads(stdpipe("models", "--json").stdout)["models"]
+    assert told == list(rows.values())
+    vsrnet = next(row for row in told if row["name"] == "vsrnet")
+    assert (vsrnet["frames"], vsrnet["f_sr_channels"]) == (7, 32)
+    assert vsrnet["published"]["form"] == "5 frames, Y"
+
+
+def test_text_is_a_markdown_table(stdpipe: Command, rows: dict[str, dict[str, Any]]) -> None:
+    lines = [line for line in stdpipe("models").stdout.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + len(rows)
+    assert {line.count("|") for line in lines} == {11}
+    vdsr = next(line for line in lines if line.startswith("| vdsr |"))
+    assert vdsr.startswith("| vdsr | 1 | 668,227 | 0.231 |  | 64 | 668,227 | 0.231 | 0.22 | VDSR")

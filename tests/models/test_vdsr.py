@@ -1,0 +1,33 @@
+"""VDSR against a reference of a few lines, written over its weights."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from stdpipe.models.base import count_parameters
+from stdpipe.models.bicubic import Bicubic
+from stdpipe.models.table import count_macs
+from stdpipe.models.vdsr import VDSR
+
+
+@pytest.mark.parametrize(("channels", "parameters"), [(1, 665_921), (3, 668_227)])
+def test_layers_are_the_published(channels: int, parameters: int) -> None:
+    """Twenty 3x3 convolutions with biases; each multiply-accumulate at HR, 720 x 480."""
+    with torch.device("meta"):
+        net = VDSR(channels=channels)
+    layers = [(channels, 64), *18 * [(64, 64)], (64, channels)]
+    shapes = [(o, i, 3, 3) for i, o in layers]
+    assert [tuple(p.shape) for p in net.parameters() if p.ndim == 4] == shapes
+    assert count_parameters(net) == parameters
+    assert count_macs(net) == (sum(9 * i * o for i, o in layers) * 720 * 480, 0)
+
+
+def test_parity() -> None:
+    net = VDSR(num_feat=8, num_layer=5, phase=0.0)
+    frame = torch.rand(2, 1, 3, 6, 7)
+    up = Bicubic(phase=0.0)(frame)
+    x, values = up, list(net.state_dict().values())
+    for weight, bias in zip(values[:-2:2], values[1:-2:2], strict=True):
+        x = F.relu(F.conv2d(x, weight, bias, padding=1))
+    expected = up + F.conv2d(x, *values[-2:], padding=1)
+    torch.testing.assert_close(net(frame), expected)
