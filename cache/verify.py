@@ -122,7 +122,7 @@ def _damaged_rest(place: Place, manifest: Manifest) -> list[Broken]:
     manifests, metadata = damaged_manifests(place), damaged_metadata(place, manifest)
     paths = [*manifests, *metadata]
     broken = [Broken("", "metadata", f"{path} is damaged or missing", path) for path in paths]
-    if manifest.stored == "trunk":
+    if manifest.stored == "trunk" or place.names(layout.TAIL):
         try:
             read_tail(place)
         except CacheError as error:

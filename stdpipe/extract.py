@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stdpipe import cache, runs
-from stdpipe.data.clips import read_frames, view_pair
+from stdpipe.data.clips import read_frames, view_hr, view_pair
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import Clip, find_clips
 from stdpipe.data.views import View, baked_views, full_views
@@ -27,7 +27,7 @@ from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import Features, Network
 from stdpipe.models.checkpoints import load_network
 from stdpipe.suggest import nearest
-from stdpipe.targets import check_teacher, encoding_error, stored_arrays, tail_of
+from stdpipe.targets import check_teacher, encoding_error, kept_parameters, stored_arrays
 
 EXTRACTOR = 1  # raise it when the same teacher would yield other numbers
 
@@ -73,12 +73,12 @@ class Prepared:
     manifest: cache.Manifest
     size: tuple[int, int]
     """(H, W) of every clip, padded to multiples of 4."""
-    lr: Tensor
-    """LR of the first view, (T, 3, h, w), for measurements."""
+    seen: Tensor
+    """What the teacher sees of the first view, for measurements: LR (T, 3, h, w), or HR."""
 
     def run(self, amp: str) -> Features:
         """The teacher on the first view."""
-        return teacher_features(self.teacher, self.lr, self.device, amp)
+        return teacher_features(self.teacher, self.seen, self.device, amp)
 
 
 def extract_teacher(job: Extraction) -> dict[str, Any]:
@@ -87,12 +87,12 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
     place = cache.open_place(job.cache)
     manifest = ready.manifest
     if not cache.manifest_exists(place):
-        error = encoding_error(ready.teacher, ready.run(job.amp), ready.lr, job.encoding)
+        error = encoding_error(ready.teacher, ready.run(job.amp), ready.seen, job.encoding)
         notes = {**manifest.notes, "error": {**error, "measured_on": str(ready.views[0])}}
         manifest = dataclasses.replace(manifest, notes=notes)
-    tail = tail_of(ready.teacher) if manifest.stored == "trunk" else None
+    kept = kept_parameters(ready.teacher, manifest)
     index, count = job.part or _torchrun_part()
-    with cache.open_writer(job.cache, manifest, f"{index}-of-{count}", tail) as writer:
+    with cache.open_writer(job.cache, manifest, f"{index}-of-{count}", kept) as writer:
         _fill(writer, ready, job, ready.views[index::count])
         missing = writer.missing()
         if not missing:
@@ -115,12 +115,12 @@ def prepare(job: Extraction) -> Prepared:
     clips = {c.key: c for c in find_clips(job.data, "train", length=job.frames)}
     phase = degradation(job.degradation or "bd").phase
     teacher, facts = load_network(job.teacher, job.weights, phase)
-    check_teacher(teacher, facts)
+    check_teacher(teacher, facts, job.targets)
     name = checkpoints.trained_for(facts, job.degradation)
     teacher.to(device).eval()
     first = read_frames(next(iter(clips.values()))).hr
     views, (height, width), viewed = _views(job, list(clips), first)
-    lr = view_pair(first, views[0], name)[1].to(device)
+    seen = seen_frames(teacher, first, views[0], name).to(device)
     trunk = cache.ENCODINGS[job.encoding].stored == "trunk"
     if trunk and facts["network"].partition(":")[0] not in zoo.ZOO:
         raise ValueError(
@@ -134,7 +134,7 @@ def prepare(job: Extraction) -> Prepared:
             f"{width} x {height}; choose int8 or float16"
         )
     # a corner is enough to tell how many channels are stored
-    corner = teacher_features(teacher, lr[..., :16, :16], device, "none")
+    corner = teacher_features(teacher, seen[..., :16, :16], device, "none")
     manifest = cache.Manifest(
         made_by={
             "degradation": name,  # before the teacher, whose phase follows from it
@@ -151,11 +151,14 @@ def prepare(job: Extraction) -> Prepared:
         channels=getattr(corner, cache.ENCODINGS[job.encoding].stored).shape[1],
         height=height,
         width=width,
+        f_lr_channels=corner.f_lr.shape[1] if "f_lr" in job.targets else 0,
         targets=job.targets,
         encoding=job.encoding,
         notes={"torch": torch.__version__, "device": str(device), "data": str(job.data)},
     )
-    return Prepared(teacher, device, clips, views, manifest, (first.shape[-2], first.shape[-1]), lr)
+    return Prepared(
+        teacher, device, clips, views, manifest, (first.shape[-2], first.shape[-1]), seen
+    )
 
 
 def _views(
@@ -190,8 +193,8 @@ def _fill(writer: cache.Writer, ready: Prepared, job: Extraction, views: list[Vi
     bar = tqdm(total=len(views), initial=done, unit="clip", desc="extract-teacher", disable=None)
     with ThreadPoolExecutor(1) as writing, ThreadPoolExecutor(1) as reading:
         pending: deque[Future[int]] = deque()
-        for view, (lr, crc32) in _read_ahead(reading, missing, ready):
-            features = teacher_features(ready.teacher, lr.to(ready.device), ready.device, job.amp)
+        for view, (seen, crc32) in _read_ahead(reading, missing, ready):
+            features = teacher_features(ready.teacher, seen.to(ready.device), ready.device, job.amp)
             arrays = stored_arrays(features, view, writer.manifest.given)
             extra = {"source_crc32": crc32}
             pending.append(writing.submit(writer.write, str(view), arrays, extra))
@@ -206,10 +209,10 @@ def _fill(writer: cache.Writer, ready: Prepared, job: Extraction, views: list[Vi
 def _read_ahead(
     reading: ThreadPoolExecutor, views: list[View], ready: Prepared
 ) -> Iterator[tuple[View, tuple[Tensor, int]]]:
-    """Each view with its LR clip and the crc32 of its source; the next is read meanwhile."""
+    """Each view as the teacher sees it, with its source's crc32; the next is read meanwhile."""
     ahead: deque[tuple[View, Future[tuple[Tensor, int]]]] = deque()
     for view in views:
-        ahead.append((view, reading.submit(_read_lr, ready, view)))
+        ahead.append((view, reading.submit(_read_seen, ready, view)))
         if len(ahead) > 1:
             oldest, future = ahead.popleft()
             yield oldest, future.result()
@@ -217,7 +220,7 @@ def _read_ahead(
         yield oldest, future.result()
 
 
-def _read_lr(ready: Prepared, view: View) -> tuple[Tensor, int]:
+def _read_seen(ready: Prepared, view: View) -> tuple[Tensor, int]:
     frames = read_frames(ready.clips[view.clip])
     if tuple(frames.hr.shape[-2:]) != ready.size:
         raise ValueError(
@@ -225,12 +228,21 @@ def _read_lr(ready: Prepared, view: View) -> tuple[Tensor, int]:
             f"began with {ready.size[1]} x {ready.size[0]}; one cache holds clips of one size, so "
             "extract the others from a data folder of their own to a second cache"
         )
-    return view_pair(frames.hr, view, str(ready.manifest.made_by["degradation"]))[1], frames.crc32
+    name = str(ready.manifest.made_by["degradation"])
+    return seen_frames(ready.teacher, frames.hr, view, name), frames.crc32
+
+
+def seen_frames(teacher: Network, hr: Tensor, view: View, degradation_name: str) -> Tensor:
+    """What the teacher is shown of a view: LR (T, 3, h, w), or HR (T, 3, H, W) if it is privileged;
+    float32 in [0, 1]."""
+    if teacher.sees_hr:
+        return view_hr(hr, view).float() / 255
+    return view_pair(hr, view, degradation_name)[1]
 
 
 @torch.inference_mode()
-def teacher_features(teacher: Network, lr: Tensor, device: torch.device, amp: str) -> Features:
-    """All features of one clip's LR (T, 3, h, w): each (T, C, ., .)."""
+def teacher_features(teacher: Network, seen: Tensor, device: torch.device, amp: str) -> Features:
+    """All features of one clip's frames, (T, 3, h, w): each (T, C, ., .)."""
     with runs.autocast(device, amp):
-        features = teacher.features_clip(lr[None])
+        features = teacher.features_clip(seen[None])
     return Features(*(x[0] for x in features))

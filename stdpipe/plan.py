@@ -15,7 +15,7 @@ import torch
 from stdpipe import cache
 from stdpipe.extract import Extraction, Prepared, prepare
 from stdpipe.models.base import Features
-from stdpipe.targets import encoding_error, stored_arrays, tail_of
+from stdpipe.targets import encoding_error, kept_parameters, stored_arrays
 
 TIMED = 3  # runs of the teacher on the clip, of which the median counts
 
@@ -70,10 +70,10 @@ def _cost(
         channels=stored.shape[1],
         targets=job.targets,
     )
-    tail = tail_of(ready.teacher) if one.stored == "trunk" else None
+    kept = kept_parameters(ready.teacher, one)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "one.zarr"
-        with cache.open_writer(root, one, tail=tail) as writer:
+        with cache.open_writer(root, one, tail=kept) as writer:
             writer.write(str(view), stored_arrays(features, view, one.given))
         weights = {
             name: sum(f.stat().st_size for f in (root / name).glob("c.*")) for name in one.arrays
@@ -85,7 +85,7 @@ def _cost(
         "bytes": per_clip * entries,
         "attention_bytes": attention * entries,
         "files": len(weights) * entries,
-        **encoding_error(ready.teacher, features, ready.lr, encoding),
+        **encoding_error(ready.teacher, features, ready.seen, encoding),
     }
 
 
