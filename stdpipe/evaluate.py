@@ -63,6 +63,12 @@ def evaluate(job: Evaluation) -> dict[str, Any]:
     phase = degradation(job.degradation or "bd").phase
     net, facts = load_network(job.model, job.weights, phase)
     teacher = _teacher(job, phase)
+    for each in (net, teacher):
+        if each is not None and each.sees_hr:
+            raise ValueError(
+                "pisr is shown HR, so its output measures nothing; train-student --init takes the "
+                "network in it, which can be measured"
+            )
     name = job.degradation or trained_for(facts, None)
     if facts["degradation"] not in (None, name):
         LOG.warning("stdpipe: trained for %s, measured under %s", facts["degradation"], name)

@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from stdpipe.models import zoo
-from stdpipe.models.base import Network, count_parameters
+from stdpipe.models.base import SCALE, Network, count_parameters
 from stdpipe.models.d3dnet import DeformConv3d
 from stdpipe.models.deform import DeformConvPack
 
@@ -59,12 +59,14 @@ PUBLISHED = {
     "vespcn-deep": Published(f"{VESPCN}; deepened to the STD paper's cost", paper_tmac=0.26),
     "sofvsr": Published(SOFVSR, 1_047_617, 0.045, form="Y"),
     "d3dnet": Published("D3Dnet, IEEE SPL 2020; XinyiYing/D3Dnet", 2_579_941, 0.320, form="Y"),
+    "pisr": Published("PISR, ECCV 2020; cvlab-yonsei/PISR; around fastdvdnet"),
 }
 
 
 def count_macs(net: Network, height: int = HEIGHT, width: int = WIDTH) -> Macs:
     """Of one window of a network on the meta device; nothing is computed."""
-    window = torch.empty(1, net.num_frame, 3, height, width, device="meta")
+    seen = SCALE if net.sees_hr else 1
+    window = torch.empty(1, net.num_frame, 3, seen * height, seen * width, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(window)
     counts = counter.get_flop_counts()
