@@ -19,14 +19,9 @@ from stdpipe.data.clips import read_frames, view_pair
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.views import NUM_ORIENTATIONS, View, orient
 from stdpipe.distill.attention import attention_map
+from stdpipe.encoding import encoding_error, relative_rmse
 from stdpipe.extract import teacher_features
 from stdpipe.models.checkpoints import load_network
-from stdpipe.targets import encoding_error
-
-
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    """RMSE of a against b, over RMS of b."""
-    return float((a - b).square().mean().sqrt() / b.square().mean().sqrt())
 
 
 def main() -> None:
@@ -49,9 +44,9 @@ def main() -> None:
                 rows["int8 f_sr"].append(error["f_sr_rmse"])
                 continue
             turned = orient(upright, orientation)
-            rows["f_sr"].append(relative(turned, features.f_sr))
+            rows["f_sr"].append(relative_rmse(turned, features.f_sr))
             maps = attention_map(turned), attention_map(features.f_sr)
-            rows["attention"].append(relative(*maps))
+            rows["attention"].append(relative_rmse(*maps))
     ratios = {
         f"{name} {what}": function(values)
         for name, values in rows.items()

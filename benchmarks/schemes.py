@@ -32,7 +32,8 @@ def scores(out: Path, model: str | None, weights: str | None, sets: dict[str, Pa
     for name, data in sets.items():
         file = out / name / "result.json"
         if not file.exists():
-            evaluate(Evaluation(data, model, weights, degradation="bd", out=out / name))
+            rules = {"degradation": "bd", "protocol": "vid4"}
+            evaluate(Evaluation(data, model, weights, **rules, out=out / name))
         found[name] = json.loads(file.read_text())["average"]["psnr_y"]
     return found
 

@@ -5,22 +5,38 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 
-def medians(rivals: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each rival, after one warm-up of all."""
+def medians(
+    rivals: Mapping[str, Callable[[], object]],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """Median seconds of each rival by `clock`, after one warm-up of all."""
     times: dict[str, list[float]] = {name: [] for name in rivals}
     for turn in range(repeats + 1):
         for name, run in rivals.items():
-            began = time.perf_counter()
+            began = clock()
             run()
             if turn:
-                times[name].append(time.perf_counter() - began)
+                times[name].append(clock() - began)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keep this thread, and those it starts meanwhile, on one core."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def machine() -> dict[str, Any]:
@@ -43,12 +59,16 @@ def _cpu_name() -> str:
 
 
 def report(
-    name: str, settings: Mapping[str, Any], ratios: Mapping[str, float], as_json: bool
+    name: str,
+    settings: Mapping[str, Any],
+    ratios: Mapping[str, float],
+    as_json: bool,
+    measured: Mapping[str, Any] | None = None,
 ) -> None:
-    """Print one JSON document, or the ratios for people."""
+    """Print one JSON document, or the ratios for people; measured: the figures behind them."""
     if as_json:
         result = {"name": name, "machine": machine(), "settings": settings, "ratios": ratios}
-        print(json.dumps(result, indent=2))
+        print(json.dumps(result | ({"measured": measured} if measured else {}), indent=2))
         return
     print(name, machine(), dict(settings))
     for what, ratio in ratios.items():

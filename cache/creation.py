@@ -38,7 +38,8 @@ def enter(place: Place, manifest: Manifest, tail: Tail) -> Manifest:
 
 def leftovers(place: Place) -> list[str]:
     """Temporary files of writers: harmless, and in flight if one is at work."""
-    return place.leftovers(["", layout.JOURNAL, *layout.ARRAYS])
+    tail = [f"{layout.TAIL}/{name}" for name in place.names(layout.TAIL)]
+    return place.leftovers(["", layout.JOURNAL, *layout.ARRAYS, layout.TAIL, *tail])
 
 
 def _refuse_other(place: Place, made: Manifest, wanted: Manifest) -> None:
@@ -52,21 +53,23 @@ def _refuse_other(place: Place, made: Manifest, wanted: Manifest) -> None:
 
 def _refuse_foreign(place: Place) -> None:
     """Without a manifest nothing may be here but what a creation cut short leaves."""
-    names = place.names()
-    journal = place.names(layout.JOURNAL)
-    lines = [name for name in journal if name.endswith(layout.JOURNAL_SUFFIX)]
-    if lines:
-        raise CacheError(
-            f"{place.url} holds {layout.JOURNAL}/{lines[0]} but no {layout.MANIFEST}: restore that "
-            "from a backup, or name another folder"
-        )
-    # read before anything of ours is written, a manifest here is another writer's, just created
-    for name in names:
-        ours = name in (layout.JOURNAL, layout.MANIFEST) or name.endswith(layout.PARTIAL_SUFFIX)
-        if not ours and layout.MANIFEST not in place.names():
-            raise CacheError(
-                f"{place.url} is not a cache, it holds {name}: name a new folder with --cache"
+    reason = _foreign(place)
+    # another writer may be creating it right now: its manifest comes before all else
+    if reason and not manifest_exists(place):
+        raise CacheError(f"{place.url} {reason}")
+
+
+def _foreign(place: Place) -> str:
+    for name in place.names(layout.JOURNAL):
+        if name.endswith(layout.JOURNAL_SUFFIX):
+            return (
+                f"holds {layout.JOURNAL}/{name} but no {layout.MANIFEST}: restore that from a "
+                "backup, or name another folder"
             )
+    for name in place.names():
+        if name != layout.JOURNAL and not name.endswith(layout.PARTIAL_SUFFIX):
+            return f"is not a cache, it holds {name}: name a new folder with --cache"
+    return ""
 
 
 def _write_missing(place: Place, files: dict[str, bytes]) -> None:

@@ -4,6 +4,7 @@ Each writer adds to files of its own, journal/<writer>.<n>.jsonl, and holds jour
 meanwhile.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,7 +21,7 @@ class Commit:
     key: str
     index: int
     arrays: dict[str, dict[str, int]]
-    """Array -> {"bytes", "crc32c"} of its whole stored file."""
+    """Array -> {"bytes", "crc32c"} of its stored file; the latter is shards.fingerprint."""
     extra: dict[str, Any]
     """Whatever the caller of write() added."""
 
@@ -41,6 +42,11 @@ class JournalFile:
         """Whose it is."""
         return self.path.removeprefix(layout.JOURNAL + "/").partition(".")[0]
 
+    @property
+    def segment(self) -> int:
+        """Its number among its writer's files."""
+        return int(self.path.removesuffix(layout.JOURNAL_SUFFIX).rpartition(".")[2])
+
     def text(self) -> bytes:
         """What it should hold: its valid lines."""
         return b"".join(_line(commit) for commit in self.commits)
@@ -48,12 +54,8 @@ class JournalFile:
 
 def read_journals(place: Place, writer: str | None = None) -> list[JournalFile]:
     """All journal files of a cache, or of one writer, by name."""
-    start = "" if writer is None else writer + "."
-    paths = [
-        f"{layout.JOURNAL}/{name}"
-        for name in place.names(layout.JOURNAL)
-        if name.endswith(layout.JOURNAL_SUFFIX) and name.startswith(start)
-    ]
+    name = re.compile(rf"{writer or '[^.]+'}\.\d+{re.escape(layout.JOURNAL_SUFFIX)}")
+    paths = [f"{layout.JOURNAL}/{n}" for n in place.names(layout.JOURNAL) if name.fullmatch(n)]
     return [_parse(path, data) for path, data in zip(paths, place.read_all(paths), strict=True)]
 
 
@@ -81,7 +83,7 @@ class JournalWriter:
         journals = read_journals(place, writer)
         for journal in journals:
             mend(place, journal)
-        self._segment = max(len(journals) - 1, 0)
+        self._segment = journals[-1].segment if journals else 0
         self._content = journals[-1].text() if journals else b""
 
     def append(self, commit: Commit) -> None:

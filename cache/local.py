@@ -4,12 +4,18 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
+import time
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from stdpipe.cache.checksum import Buffer
+from stdpipe.cache.errors import CacheError
 from stdpipe.cache.layout import PARTIAL_SUFFIX
 from stdpipe.cache.place import Span
+
+PROBE_SECONDS = 0.2  # a lock that is only being looked at is free again within this
 
 
 class LocalPlace:
@@ -54,11 +60,18 @@ class LocalPlace:
         fsync((self.root / path).parent)
 
     def create(self, path: str, data: bytes) -> bool:
-        partial = self._write_beside(path, f".{os.getpid()}{PARTIAL_SUFFIX}", [data])
+        if (self.root / path).exists():
+            return False
+        # several may be at it, also from machines that share the disk but not their process ids
+        partial = self._write_beside(path, f".{uuid.uuid4().hex}{PARTIAL_SUFFIX}", [data])
         try:
             _link(partial, self.root / path)
         except FileExistsError:
             return False
+        except FileNotFoundError:
+            if (self.root / path).exists():  # another was faster, and swept
+                return False
+            raise
         finally:
             partial.unlink(missing_ok=True)
         fsync(partial.parent)
@@ -71,13 +84,13 @@ class LocalPlace:
         try:
             _write_fully(fd, new)
             os.fsync(fd)
+            if is_new:
+                fsync(file.parent)
         except OSError:
             os.ftruncate(fd, len(before))
             raise
         finally:
             os.close(fd)
-        if is_new:
-            fsync(file.parent)
 
     def delete(self, paths: Iterable[str]) -> None:
         for path in paths:
@@ -94,17 +107,32 @@ class LocalPlace:
         return ["/".join(filter(None, both)) for both in names if both[1].endswith(PARTIAL_SUFFIX)]
 
     def total_bytes(self) -> int:
-        return sum(f.stat().st_size for f in self.root.rglob("*") if f.is_file())
+        return sum(map(_size, self.root.rglob("*")))
 
     def free_bytes(self) -> int | None:
         root = self.root.absolute()
         return shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free
 
     def lock(self, path: str) -> "FileLock | None":
-        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        until = time.monotonic() + PROBE_SECONDS
+        while (lock := self._flock(path, fcntl.LOCK_EX)) is None and time.monotonic() < until:
+            time.sleep(PROBE_SECONDS / 10)
+        return lock
+
+    def held(self, paths: Sequence[str]) -> list[str]:
+        return [path for path in paths if self._is_held(path)]
+
+    def _is_held(self, path: str) -> bool:
+        lock = self._flock(path, fcntl.LOCK_SH)  # so that two who look do not see each other
+        if lock is not None:
+            lock.release()
+        return lock is None
+
+    def _flock(self, path: str, kind: int) -> "FileLock | None":
+        _make_folder((self.root / path).parent)
         fd = os.open(self.root / path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
             return None
@@ -112,15 +140,6 @@ class LocalPlace:
             os.close(fd)
             raise
         return FileLock(fd)
-
-    def held(self, paths: Sequence[str]) -> list[str]:
-        return [path for path in paths if self._is_held(path)]
-
-    def _is_held(self, path: str) -> bool:
-        lock = self.lock(path)
-        if lock is not None:
-            lock.release()
-        return lock is None
 
     def _write_beside(self, path: str, suffix: str, parts: Sequence[bytes]) -> Path:
         partial = self.root / (path + suffix)
@@ -133,6 +152,9 @@ class LocalPlace:
             for part in parts:
                 _write_fully(fd, part)
             os.fsync(fd)
+        except BaseException:
+            partial.unlink(missing_ok=True)  # on a full disk, it takes what little is left
+            raise
         finally:
             os.close(fd)
         return partial
@@ -168,8 +190,21 @@ def is_full(error: OSError) -> bool:
     return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
+def _size(path: Path) -> int:
+    """Bytes of a file; none where it is a folder, or gone since it was listed."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
+
+
 def _create_file(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    except NotADirectoryError:
+        what = f"{path.parent} is not a cache but a file, or lies in one"
+        raise CacheError(f"{what}: name a new folder with --cache") from None
 
 
 def _make_folder(folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.layout import (
+    COMPLETE,
     COMPRESSIONS,
     ENCODINGS,
     FORMAT_VERSION,
@@ -39,9 +40,13 @@ def load_manifest(where: Place | str | Path) -> "Manifest":
     content = found[MANIFEST] or found[MANIFEST_COPY]
     if content:
         return Manifest.from_json(content, where=place.url)
-    if found[MANIFEST] is None:
+    if found[MANIFEST] is None and found[MANIFEST_COPY] is None:
         raise CacheError(f"{place.url} is not a cache (no {MANIFEST}): check the path")
-    raise CacheError(f"{place.url}/{MANIFEST} is damaged: restore it from a backup")
+    _refuse_older(place)
+    raise CacheError(
+        f"{place.url}: both {MANIFEST} and {MANIFEST_COPY} are damaged or missing: restore one of "
+        "them from a backup"
+    )
 
 
 def manifest_exists(place: Place) -> bool:
@@ -69,6 +74,32 @@ def complete_manifests(place: Place, manifest: "Manifest", *, anew: Sequence[str
 def damaged_manifests(place: Place) -> list[str]:
     """Which of the two is missing or damaged."""
     return [path for path in (MANIFEST, MANIFEST_COPY) if not _read_sealed(place, path)]
+
+
+def create_mark(place: Place, manifest: "Manifest") -> None:
+    """Say that every entry is committed. A mark that is damaged is written anew."""
+    if _read_sealed(place, COMPLETE) not in (None, _mark(manifest)):
+        place.delete([COMPLETE])
+    place.create(COMPLETE, seal(_mark(manifest)))
+
+
+def is_marked(place: Place, manifest: "Manifest") -> bool:
+    """Whether the mark of a complete cache is there, and whole."""
+    return _read_sealed(place, COMPLETE) == _mark(manifest)
+
+
+def _mark(manifest: "Manifest") -> dict[str, Any]:
+    return {"cache_id": manifest.cache_id, "entries": len(manifest.entries)}
+
+
+def _refuse_older(place: Place) -> None:
+    """Version 1 sealed its manifest otherwise; here that looks like damage."""
+    try:
+        version = json.loads(place.read(MANIFEST))["format_version"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return
+    if isinstance(version, int) and version < FORMAT_VERSION:
+        _check_version(version, place.url)
 
 
 def _text(manifest: "Manifest") -> bytes:

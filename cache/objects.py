@@ -14,9 +14,11 @@ import socket
 import threading
 import time
 import uuid
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any
 
 from stdpipe.cache.checksum import Buffer
@@ -27,7 +29,12 @@ LOG = logging.getLogger(__name__)
 
 LEASE_SECONDS = 20.0
 RENEW_SECONDS = 5.0
+RETRY_SECONDS = 60.0  # failed requests are tried again for so long
 CONNECTIONS = 16
+GAP_BYTES = 1 << 20  # cheaper to read than to ask again
+REQUEST_BYTES = 16 << 20  # more than this comes sooner in several requests at once
+
+_users: set[int] = set()  # processes that opened a store: obstore's threads do not survive a fork
 
 
 class ObjectPlace:
@@ -45,7 +52,7 @@ class ObjectPlace:
 
     @property
     def store(self) -> Any:
-        """obstore's, made by this very process: its threads do not survive a fork."""
+        """obstore's, made by this very process."""
         if self._pid != os.getpid():
             self._store, self._pid = _connect(self._url), os.getpid()
         return self._store
@@ -62,14 +69,31 @@ class ObjectPlace:
             yield from pool.map(self.read, paths)
 
     def ranges(self, path: str, spans: Sequence[Span]) -> Iterator[Buffer]:
-        """All at once: spans that lie close together share a request."""
-        starts, ends = zip(*spans, strict=True)
-        with self._plain_errors("read", path):
-            found = _obstore().get_ranges(self.store, path, starts=starts, ends=ends)
-        for (start, stop), part in zip(spans, found, strict=True):
-            if len(part) != stop - start:
-                raise EOFError("its object ends early")
-            yield memoryview(part)
+        """All at once: spans that lie close together share a request.
+
+        Not by obstore's get_ranges, which ends the process where an object is shorter than asked.
+        """
+        requests = _merged(spans)
+        with ThreadPoolExecutor(min(len(requests), CONNECTIONS) or 1) as pool:
+            found = list(pool.map(lambda span: self._range(path, *span), requests))
+        starts = [start for start, _ in requests]
+        for start, stop in spans:
+            number = bisect_right(starts, start) - 1
+            yield found[number][start - starts[number] : stop - starts[number]]
+
+    def _range(self, path: str, start: int, stop: int) -> memoryview:
+        try:
+            with self._plain_errors("read", path):
+                found = memoryview(_obstore().get_range(self.store, path, start=start, end=stop))
+        except FileNotFoundError:
+            raise
+        except OSError:  # asked for what lies behind an object's end, stores answer with an error
+            if self.size(path) >= stop:
+                raise
+            found = memoryview(b"")
+        if len(found) != stop - start:
+            raise EOFError("its object ends early")
+        return found
 
     def size(self, path: str) -> int:
         with self._plain_errors("look up", path):
@@ -83,20 +107,30 @@ class ObjectPlace:
         return self._put_if(path, data, "create") is not None
 
     def extend(self, path: str, before: bytes, new: bytes) -> None:
-        self.write(path, [before, new])
+        """Refuses to undo what another writer did that took the lock over unnoticed."""
+        found, tag = self._get(path)
+        if found == before:
+            if self._put_if(path, before + new, {"e_tag": tag} if tag else "create"):
+                return
+            found, _ = self._get(path)  # an attempt whose answer was lost may have succeeded
+        if found != before + new:
+            raise CacheError(
+                f"{self.url}/{path} was changed by another writer: run the same command again"
+            )
 
     def delete(self, paths: Iterable[str]) -> None:
         some = list(paths)
         with self._plain_errors("delete", some[0] if some else ""):
             for path in some:
-                try:
+                with suppress(FileNotFoundError):
                     _obstore().delete(self.store, path)
-                except FileNotFoundError:
-                    continue
 
     def names(self, folder: str = "") -> list[str]:
-        with self._plain_errors("list", folder):
-            listing = _obstore().list_with_delimiter(self.store, folder or None)
+        try:
+            with self._plain_errors("list", folder):
+                listing = _obstore().list_with_delimiter(self.store, folder or None)
+        except FileNotFoundError:
+            raise CacheError(f"cache {self.url}: there is no such bucket: check the URL") from None
         found = [entry["path"] for entry in listing["objects"]] + list(listing["common_prefixes"])
         return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
 
@@ -112,7 +146,8 @@ class ObjectPlace:
 
     def lock(self, path: str) -> "Lease | None":
         """Waits LEASE_SECONDS where the last holder may have died."""
-        tag = self._put_if(path, _lease_text(0), "create")
+        holder = uuid.uuid4().hex
+        tag = self._claim(path, holder, "create")
         if tag is None:
             LOG.warning(
                 "stdpipe: %s/%s is locked; waiting %.0f s to see whether its holder is alive",
@@ -123,8 +158,8 @@ class ObjectPlace:
             seen = self._watch([path])[path]
             if seen is None:
                 return None
-            tag = self._put_if(path, _lease_text(0), {"e_tag": seen} if seen else "create")
-        return None if tag is None else Lease(self, path, tag)
+            tag = self._claim(path, holder, {"e_tag": seen} if seen else "create")
+        return None if tag is None else Lease(self, path, holder, tag)
 
     def held(self, paths: Sequence[str]) -> list[str]:
         return [path for path, seen in self._watch(paths).items() if seen is None]
@@ -144,8 +179,37 @@ class ObjectPlace:
         alive: set[str] = set()
         while any(before.values()) and time.monotonic() < until and len(alive) < len(paths):
             time.sleep(min(RENEW_SECONDS, LEASE_SECONDS) / 5)
-            alive |= {p for p in paths if p not in alive and self.tag(p) not in ("", before[p])}
-        return {path: None if path in alive else self.tag(path) for path in paths}
+            now = {path: self.tag(path) for path in paths if path not in alive}
+            alive |= {path for path, tag in now.items() if tag not in ("", before[path])}
+        now = {path: self.tag(path) for path in paths}
+        return {
+            p: tag if p not in alive and tag in ("", before[p]) else None for p, tag in now.items()
+        }
+
+    def _claim(self, path: str, holder: str, mode: Any) -> str | None:
+        """Write a lease; its tag, or None where another holds it."""
+        for _ in range(2):
+            text = _lease_text(holder)
+            tag = self._put_if(path, text, mode)
+            if tag is not None:
+                return tag
+            # an attempt whose answer was lost may have succeeded: this one, or an earlier one
+            found, tag = self._get(path)
+            if found == text:
+                return tag
+            if holder.encode() not in found:
+                return None
+            mode = {"e_tag": tag}
+        return None
+
+    def _get(self, path: str) -> tuple[bytes, str]:
+        """An object and its tag, both empty where there is none."""
+        try:
+            with self._plain_errors("read", path):
+                found = _obstore().get(self.store, path)
+                return bytes(found.bytes()), str(found.meta["e_tag"])
+        except FileNotFoundError:
+            return b"", ""
 
     def _put_if(self, path: str, data: bytes, mode: Any) -> str | None:
         """The new object's tag, or None where the condition does not hold."""
@@ -153,9 +217,7 @@ class ObjectPlace:
         try:
             with self._plain_errors("write", path):
                 return str(_obstore().put(self.store, path, data, mode=mode)["e_tag"])
-        except (OSError, errors.AlreadyExistsError, errors.PreconditionError) as error:
-            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-                raise
+        except (FileNotFoundError, errors.AlreadyExistsError, errors.PreconditionError):
             return None
         except (NotImplementedError, errors.NotSupportedError):
             return self._put_unconditionally(path, data, mode)
@@ -177,17 +239,19 @@ class ObjectPlace:
             yield
         except passing:
             raise
-        except errors.NotFoundError as error:
-            raise FileNotFoundError(f"{self.url}/{path}") from error
+        except (errors.NotFoundError, FileNotFoundError) as error:
+            raise FileNotFoundError(f"{self.url}/{path} is not there") from error
         except errors.BaseError as error:
+            if " 404 " in _first_line(error):  # what a list answers where there is no bucket
+                raise FileNotFoundError(f"{self.url}/{path} is not there") from error
             raise OSError(f"cannot {verb} {self.url}/{path}: {_first_line(error)}") from error
 
 
 class Lease:
     """A lock in an object store, renewed by a thread until it is released."""
 
-    def __init__(self, place: ObjectPlace, path: str, tag: str) -> None:
-        self._place, self._path, self._tag = place, path, tag
+    def __init__(self, place: ObjectPlace, path: str, holder: str, tag: str) -> None:
+        self._place, self._path, self._holder, self._tag = place, path, holder, tag
         self._renewed = time.monotonic()
         self._lost = False
         self._stop = threading.Event()
@@ -205,16 +269,17 @@ class Lease:
         if not self._stop.is_set():
             self._stop.set()
             self._thread.join()
-            if not self._lost:
-                self._place.delete([self._path])
+            try:
+                if self._place.tag(self._path) == self._tag:  # else it is another's by now
+                    self._place.delete([self._path])
+            except OSError as error:  # it will lapse; whatever went wrong before matters more
+                LOG.debug("lease not released: %s", error)
 
     def _renew(self) -> None:
-        turn = 0
         while not self._stop.wait(RENEW_SECONDS):
-            turn += 1
             try:
                 began = time.monotonic()
-                tag = self._place._put_if(self._path, _lease_text(turn), {"e_tag": self._tag})
+                tag = self._place._claim(self._path, self._holder, {"e_tag": self._tag})
             except OSError as error:  # out of reach for now: `check` tells once it lasts
                 LOG.debug("lease not renewed: %s", error)
                 continue
@@ -224,10 +289,22 @@ class Lease:
             self._tag, self._renewed = tag, began
 
 
-def _lease_text(turn: int) -> bytes:
+def _merged(spans: Sequence[Span]) -> list[Span]:
+    """What to ask for: the spans in order, joined where little lies between them."""
+    merged: list[Span] = []
+    for start, stop in sorted(spans):
+        first, last = merged[-1] if merged else (start, start)
+        if merged and start - last <= GAP_BYTES and stop - first <= REQUEST_BYTES:
+            merged[-1] = first, max(stop, last)
+        else:
+            merged.append((start, stop))
+    return merged
+
+
+def _lease_text(holder: str) -> bytes:
     """Differs each time, since some stores' tags are but a digest of the content."""
-    holder = {"host": socket.gethostname(), "pid": os.getpid(), "turn": turn}
-    return json.dumps({**holder, "id": uuid.uuid4().hex}).encode()
+    where = {"host": socket.gethostname(), "pid": os.getpid(), "holder": holder}
+    return json.dumps({**where, "turn": uuid.uuid4().hex}).encode()
 
 
 def _obstore() -> Any:
@@ -245,8 +322,14 @@ def _connect(url: str) -> Any:
     from obstore.exceptions import BaseError
     from obstore.store import from_url
 
+    if _users and _users != {os.getpid()}:  # else the first request would wait for ever
+        raise CacheError(
+            f"cache {url!r} cannot be used in a forked process: start it by multiprocessing's "
+            "spawn or forkserver"
+        )
+    _users.add(os.getpid())
     try:
-        return from_url(url)
+        return from_url(url, retry_config={"retry_timeout": timedelta(seconds=RETRY_SECONDS)})
     except (BaseError, ValueError) as error:
         raise CacheError(f"cache {url!r}: {_first_line(error)}") from error
 

@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stdpipe.cache import layout
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.journal import Commit, committed, read_journals
 from stdpipe.cache.layout import SCALE_SUFFIX
-from stdpipe.cache.manifest import Manifest, load_manifest, refuse_difference
+from stdpipe.cache.manifest import Manifest, is_marked, load_manifest, refuse_difference
 from stdpipe.cache.place import Place, Span, open_place
-from stdpipe.cache.seal import unseal
 from stdpipe.cache.shards import (
     DamagedError,
     Index,
@@ -30,7 +28,7 @@ from stdpipe.cache.shards import (
 )
 from stdpipe.cache.store import read_tail
 
-INDICES_KEPT = 16384  # of shards; about 16 MB
+KEPT = 16384  # shards' indices and scales: about 16 MB
 
 
 def open_reader(
@@ -63,22 +61,30 @@ class Reader:
         self.entries = {key: i for key, i in manifest.index.items() if key in commits}
         self._commits = {key: commits[key] for key in self.entries}
         self._place = place
-        self._indices: Callable[[str, str], Index] | None = None
+        self._small: Callable[[str, str], NDArray[Any]] | None = None
         self._pid = 0
 
     def is_complete(self) -> bool:
         """Whether the cache was finished and every entry has its journal line still."""
-        try:
-            mark = unseal(self._place.read(layout.COMPLETE))
-        except (FileNotFoundError, ValueError):
-            return False
         whole = len(self.entries) == len(self.manifest.entries)
-        return whole and bool(mark["cache_id"] == self.manifest.cache_id)
+        return whole and is_marked(self._place, self.manifest)
+
+    @property
+    def url(self) -> str:
+        """Where the cache lies, as people know it."""
+        return self._place.url
+
+    def bytes_by_array(self) -> dict[str, int]:
+        """Stored bytes of every array, by the journal: without looking at every file."""
+        commits = self._commits.values()
+        return {
+            name: sum(commit.arrays[name]["bytes"] for commit in commits)
+            for name in self.manifest.arrays
+        }
 
     def total_bytes(self) -> int:
-        """Of everything the cache stores, by its journal: without looking at every file."""
-        commits = self._commits.values()
-        return sum(one["bytes"] for commit in commits for one in commit.arrays.values())
+        """Of all arrays."""
+        return sum(self.bytes_by_array().values())
 
     def extra(self, key: str) -> dict[str, Any]:
         """What the writer was given beside the arrays. Raises CacheError: entry not there."""
@@ -114,7 +120,7 @@ class Reader:
         out = np.empty((len(wanted), *spec.shape[2:-2], *size), spec.dtype)
         parts = list(pieces(spec, wanted, rows, columns))
         with self._named_errors(key, name):
-            index = self._index(key, name)
+            index = self._kept(key, name)
             spans = [_chunk_span(index, part.chunk) for part in parts]
             chunks = self._place.ranges(spec.file(self.entries[key]), spans)
             decode_window(spec, parts, chunks, out.reshape(len(wanted), -1, *size))
@@ -124,17 +130,15 @@ class Reader:
         """(2, C) of an int8 array: value = code * scale[0] + scale[1]. Raises as `read` does."""
         self._commit(key)
         name += SCALE_SUFFIX
-        spec = self.manifest.arrays[name]
         with self._named_errors(key, name):
-            data = self._place.read(spec.file(self.entries[key]))
-            return decode_plain(data, spec.dtype, spec.inner[1:])
+            return self._kept(key, name).copy()
 
     def tail(self) -> dict[str, NDArray[np.float32]]:
         """Parameters of the teacher that turn the trunk into f_sr. Raises CacheError: damaged."""
         return read_tail(self._place)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_indices": None, "_pid": 0}
+        return self.__dict__ | {"_small": None, "_pid": 0}
 
     def _commit(self, key: str) -> Commit:
         if key in self._commits:
@@ -149,16 +153,19 @@ class Reader:
             raise ValueError(f"{frames} takes no frames of {total}: count upwards from 0")
         return wanted
 
-    def _index(self, key: str, name: str) -> Index:
-        """A shard's index, read once a process."""
-        if self._indices is None or self._pid != os.getpid():
-            self._indices, self._pid = lru_cache(INDICES_KEPT)(self._read_index), os.getpid()
+    def _kept(self, key: str, name: str) -> NDArray[Any]:
+        """A shard's index, or a scale: read once a process."""
+        if self._small is None or self._pid != os.getpid():
+            self._small, self._pid = lru_cache(KEPT)(self._read_small), os.getpid()
             if multiprocessing.parent_process() is not None:
                 use_one_thread()
-        return self._indices(key, name)
+        return self._small(key, name)
 
-    def _read_index(self, key: str, name: str) -> Index:
+    def _read_small(self, key: str, name: str) -> NDArray[Any]:
         spec = self.manifest.arrays[name]
+        if not spec.is_sharded:
+            data = self._place.read(spec.file(self.entries[key]))
+            return decode_plain(data, spec.dtype, spec.inner[1:])
         size = self._commits[key].arrays[name]["bytes"]
         span = (size - index_bytes(spec), size)
         (data,) = self._place.ranges(spec.file(self.entries[key]), [span])

@@ -18,11 +18,12 @@ def repair(path: str | Path, progress: Progress | None = None) -> Report:
     Nothing whole is touched. Raises CacheError where a writer is at work, and as `verify` does.
     """
     place = open_place(path)
-    report = verify(path, progress)
-    if report.broken:
-        with _alone(place):
+    # from the start: what a writer at work does is neither broken nor left over
+    with _alone(place):
+        report = verify(path, progress)
+        if report.broken:
             _drop(place, report.broken)
-    place.delete(report.leftovers)
+        place.delete(report.leftovers)
     return report
 
 
@@ -30,7 +31,7 @@ def _drop(place: Place, broken: list[Broken]) -> None:
     """In an order in which a crash leaves a cache that is incomplete, but never wrong."""
     manifest = load_manifest(place)
     keys = {one.key for one in broken if one.key}
-    if keys or any(one.array == layout.TAIL for one in broken):
+    if keys or any(one.path.startswith(layout.TAIL) for one in broken):
         place.delete([layout.COMPLETE])
     for journal in read_journals(place):
         _rewrite(place, journal, keys)
@@ -41,7 +42,7 @@ def _drop(place: Place, broken: list[Broken]) -> None:
     for one in broken:
         if one.array == layout.TAIL:
             place.delete(_tail_files(place))
-        elif one.array == "metadata" and not one.path.endswith(layout.MANIFEST):
+        elif one.array == "metadata" and not one.is_restorable:
             place.delete([one.path])
 
 
@@ -53,6 +54,7 @@ def _rewrite(place: Place, journal: JournalFile, without: set[str]) -> None:
 
 
 def _tail_files(place: Place) -> Iterator[str]:
+    yield f"{layout.TAIL}/{layout.ZARR_METADATA}"
     for name in place.names(layout.TAIL):
         folder = f"{layout.TAIL}/{name}"
         yield from (f"{folder}/{file}" for file in place.names(folder))

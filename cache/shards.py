@@ -8,7 +8,7 @@ Axes of an entry: T frames, C channels, H W; an attention map has C = 1 here.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import product
+from itertools import pairwise, product
 from math import ceil, prod
 from typing import Any, NamedTuple
 
@@ -55,6 +55,34 @@ def encode_shard(spec: ArraySpec, values: NDArray[Any]) -> list[bytes]:
     lengths = np.array([len(chunk) for chunk in chunks], np.uint64)
     offsets = np.cumsum(lengths, dtype=np.uint64) - lengths
     return [*chunks, _sealed(np.stack((offsets, lengths), 1).tobytes())]
+
+
+def fingerprint(parts: Iterable[bytes | memoryview]) -> int:
+    """Of a file in its parts: the CRC-32C of their checksums, which each one ends with.
+
+    Over the parts themselves it would be the same for all files of one size: behind data and its
+    CRC, a CRC always has the same value.
+    """
+    return crc32c(b"".join(part[-CRC_BYTES:] for part in parts))
+
+
+def check(spec: ArraySpec, data: bytes) -> int:
+    """Check every byte of a file; its fingerprint. Raises DamagedError."""
+    parts = split(spec, data)
+    for part in parts:
+        _unsealed(part)
+    return fingerprint(parts)
+
+
+def split(spec: ArraySpec, data: bytes) -> list[memoryview]:
+    """A file -> its parts, as `encode_shard` returns them. Raises DamagedError."""
+    view = memoryview(data)
+    if not spec.is_sharded:
+        return [view]
+    tail = view[-index_bytes(spec) :]
+    bounds = (int(start) for start, _ in decode_index(spec, tail))
+    starts = [*bounds, len(data) - len(tail), len(data)]
+    return [view[start:stop] for start, stop in pairwise(starts)]
 
 
 def index_bytes(spec: ArraySpec) -> int:
@@ -162,7 +190,7 @@ def _sealed(data: bytes) -> bytes:
 def _unsealed(data: Buffer) -> memoryview:
     view = memoryview(data)  # type: ignore[arg-type]
     body, told = view[:-CRC_BYTES], view[-CRC_BYTES:]
-    if crc32c(body) != int.from_bytes(told, "little"):
+    if not body or crc32c(body) != int.from_bytes(told, "little"):
         raise DamagedError("a checksum does not fit its bytes")
     return body
 

@@ -1,6 +1,6 @@
 """What makes a cache readable as plain Zarr: the metadata of its arrays, and the teacher's tail.
 
-The only file that calls zarr; entries are read and written by shards.py.
+Only this file and rivals.py call zarr; entries are read and written by shards.py.
 """
 
 import json
@@ -38,22 +38,28 @@ def store_files(manifest: Manifest, tail: Tail) -> dict[str, bytes]:
 
 def read_tail(place: Place) -> dict[str, NDArray[np.float32]]:
     """The tail's parameters by name. Raises CacheError where one is missing or damaged."""
-    names = [name for name in place.names(layout.TAIL) if name != layout.ZARR_METADATA]
+    names = [name for name in place.names(layout.TAIL) if _is_parameter(name)]
     if not names:
         raise CacheError(f"{place.url}/{layout.TAIL} is missing: {_REMEDY}")
     return {name: _read_parameter(place, f"{layout.TAIL}/{name}") for name in names}
 
 
-def damaged_metadata(place: Place, manifest: Manifest) -> list[str]:
+def damaged_metadata(place: Place, manifest: Manifest, tail: Tail) -> list[str]:
     """Paths of zarr.json that are missing, or say something else than they should.
 
     Entries are read without them; other Zarr libraries need them.
     """
-    wanted = {p: json.loads(data) for p, data in store_files(manifest, None).items()}
+    files = store_files(manifest, tail).items()
+    wanted = {path: json.loads(data) for path, data in files if path.endswith(layout.ZARR_METADATA)}
     return [path for path, content in wanted.items() if not _says(place, path, content)]
 
 
 _REMEDY = "run 'stdpipe cache repair', then extract-teacher again"
+
+
+def _is_parameter(name: str) -> bool:
+    """Whether a name in the tail's folder is that of a parameter."""
+    return name != layout.ZARR_METADATA and not name.endswith(layout.PARTIAL_SUFFIX)
 
 
 def _read_parameter(place: Place, folder: str) -> NDArray[np.float32]:
@@ -63,11 +69,7 @@ def _read_parameter(place: Place, folder: str) -> NDArray[np.float32]:
         return decode_plain(place.read(f"{folder}/{name}"), "float32", shape)
     except FileNotFoundError:
         reason = "a part of it is missing"
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-    ) as error:  # DamagedError and broken JSON are ValueErrors
+    except (ValueError, KeyError, TypeError) as error:  # DamagedError, broken JSON: ValueErrors
         reason = str(error)
     raise CacheError(f"{place.url}/{folder} is damaged ({reason}): {_REMEDY}")
 

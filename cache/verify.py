@@ -13,15 +13,17 @@ from stdpipe.cache.checksum import crc32c
 from stdpipe.cache.creation import leftovers
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.journal import Commit, JournalFile, committed, read_journals
-from stdpipe.cache.manifest import Manifest, damaged_manifests, load_manifest
+from stdpipe.cache.manifest import Manifest, damaged_manifests, is_marked, load_manifest
 from stdpipe.cache.place import Place, open_place
 from stdpipe.cache.seal import seal, unseal
+from stdpipe.cache.shards import DamagedError, check
 from stdpipe.cache.store import damaged_metadata, read_tail
 
 Progress = Callable[[int, int], None]
 
 STATE = f"{layout.JOURNAL}/{layout.VERIFIED}"
 NOTE_SECONDS = 5.0
+NOTE_HOLDS_SECONDS = 24 * 3600.0  # bits rot meanwhile
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,14 @@ class Broken:
     """One line."""
     path: str = ""
     """The damaged file, where it belongs to no entry."""
+
+    @property
+    def is_restorable(self) -> bool:
+        """Whether `repair` writes it anew by itself: either manifest, from the other."""
+        return self.path.rpartition("/")[2] == layout.MANIFEST
+
+    def __str__(self) -> str:
+        return f"{self.key} {self.array}: {self.reason}".lstrip()
 
 
 @dataclass
@@ -58,23 +68,29 @@ def verify(path: str | Path, progress: Progress | None = None) -> Report:
     """
     place = open_place(path)
     manifest = load_manifest(place)
+    is_finished = layout.COMPLETE in place.names()  # before its lines: a writer may be at work
     journals = read_journals(place)
     commits = committed(journals)
-    report, checked = _resume(place, commits, manifest.cache_id)
+    of_what = _of_what(manifest, journals)
+    report, checked = _resume(place, of_what)
     noted = time.monotonic()
     for done, key in enumerate(manifest.entries, start=1):
         if done > checked:
             _check_entry(report, place, manifest, commits.get(key), key)
             if time.monotonic() - noted > NOTE_SECONDS:
-                _note(place, report, commits, manifest.cache_id, done)
+                _note(place, report, of_what, done)
                 noted = time.monotonic()
         if progress is not None:
             progress(done, len(manifest.entries))
     _forget(place)
     report.leftovers = leftovers(place)
-    report.broken += [*_damaged_lines(journals), *_damaged_rest(place, manifest)]
-    if layout.COMPLETE in place.names():
+    report.broken += _damaged_lines(journals)
+    if commits or is_finished:  # before the first commit, a cache may be but half created
+        report.broken += _damaged_rest(place, manifest)
+    if is_finished:
         _refuse_gaps(report)
+        if not is_marked(place, manifest):
+            report.broken.append(_metadata(layout.COMPLETE))
     return report
 
 
@@ -97,14 +113,15 @@ def _check_array(place: Place, manifest: Manifest, commit: Commit, name: str) ->
     if commit.index != index or expected is None:
         return "its journal line does not fit the manifest"
     try:
-        data = place.read(manifest.arrays[name].file(index))
+        spec = manifest.arrays[name]
+        data = place.read(spec.file(index))
         if len(data) != expected["bytes"]:
             return f"its file has {len(data)} bytes instead of {expected['bytes']}"
-        if crc32c(data) != expected["crc32c"]:
+        if check(spec, data) != expected["crc32c"]:
             return "its file's checksum differs from the journal's"
     except FileNotFoundError:
         return "its file is missing"
-    except OSError as error:
+    except (DamagedError, OSError) as error:
         return str(error)
     return ""
 
@@ -119,15 +136,18 @@ def _damaged_lines(journals: list[JournalFile]) -> list[Broken]:
 
 def _damaged_rest(place: Place, manifest: Manifest) -> list[Broken]:
     """Of what belongs to no entry: the tail, Zarr's metadata, either manifest."""
-    manifests, metadata = damaged_manifests(place), damaged_metadata(place, manifest)
-    paths = [*manifests, *metadata]
-    broken = [Broken("", "metadata", f"{path} is damaged or missing", path) for path in paths]
+    broken, tail = [], None
     if manifest.stored == "trunk" or place.names(layout.TAIL):
         try:
-            read_tail(place)
+            tail = read_tail(place)
         except CacheError as error:
             broken.append(Broken("", layout.TAIL, str(error), layout.TAIL))
-    return broken
+    paths = [*damaged_manifests(place), *damaged_metadata(place, manifest, tail)]
+    return [*broken, *map(_metadata, paths)]
+
+
+def _metadata(path: str) -> Broken:
+    return Broken("", "metadata", f"{path} is damaged or missing", path)
 
 
 def _refuse_gaps(report: Report) -> None:
@@ -135,24 +155,30 @@ def _refuse_gaps(report: Report) -> None:
     report.broken += [Broken(key, "journal", reason) for key in report.uncommitted]
 
 
-def _resume(place: Place, commits: dict[str, Commit], cache_id: str) -> tuple[Report, int]:
-    """What a check that was stopped had found, and how many entries it had seen."""
+def _of_what(manifest: Manifest, journals: list[JournalFile]) -> list[str | int]:
+    """What a note is about: it is worth nothing once the cache or any of its commits is another."""
+    digest = 0
+    for journal in journals:
+        digest = crc32c(journal.text(), digest)
+    return [manifest.cache_id, digest]
+
+
+def _resume(place: Place, of_what: list[str | int]) -> tuple[Report, int]:
+    """What a check that was stopped not long ago had found, and how many entries it had seen."""
     try:
         state = unseal(place.read(STATE))
     except (OSError, ValueError):
         return Report(), 0
-    if (state["cache_id"], state["commits"]) != (cache_id, len(commits)):
+    if state["of_what"] != of_what or not 0 <= time.time() - state["time"] < NOTE_HOLDS_SECONDS:
         return Report(), 0
     broken = [Broken(**one) for one in state["broken"]]
     return Report(state["ok"], broken, state["uncommitted"]), state["checked"]
 
 
-def _note(
-    place: Place, report: Report, commits: dict[str, Commit], cache_id: str, checked: int
-) -> None:
+def _note(place: Place, report: Report, of_what: list[str | int], checked: int) -> None:
     state = {
-        "cache_id": cache_id,
-        "commits": len(commits),
+        "of_what": of_what,
+        "time": time.time(),
         "checked": checked,
         "ok": report.ok,
         "broken": [asdict(one) for one in report.broken],

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stdpipe.cache import layout
-from stdpipe.cache.checksum import crc32c
 from stdpipe.cache.codecs import check_codes, check_finite, encode, quantise
-from stdpipe.cache.creation import enter
+from stdpipe.cache.creation import enter, leftovers
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.journal import (
     JournalWriter,
@@ -29,10 +28,9 @@ from stdpipe.cache.journal import (
 )
 from stdpipe.cache.layout import SCALE_SUFFIX, ArraySpec
 from stdpipe.cache.local import is_full
-from stdpipe.cache.manifest import Manifest
+from stdpipe.cache.manifest import Manifest, create_mark
 from stdpipe.cache.place import Lock, Place, open_place
-from stdpipe.cache.seal import seal
-from stdpipe.cache.shards import encode_shard
+from stdpipe.cache.shards import encode_shard, fingerprint
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -123,9 +121,9 @@ class Writer:
                 f"cache {self._place.url} lacks {len(missing)} of {len(self.manifest.entries)} "
                 f"entries, the first is {missing[0]!r}: run the same command again"
             )
-        mark = {"cache_id": self.manifest.cache_id, "entries": len(self.manifest.entries)}
         with self._clear_when_full():
-            self._place.create(layout.COMPLETE, seal(mark))
+            create_mark(self._place, self.manifest)
+        self._place.delete(leftovers(self._place))  # of writers killed while they created a file
 
     def close(self) -> None:
         """Release the lock. Harmless when repeated."""
@@ -163,14 +161,11 @@ class Writer:
         return stored
 
     def _store(self, name: str, index: int, values: NDArray[Any]) -> tuple[int, int]:
-        """Write one entry of one array; bytes and CRC-32C of its file."""
+        """Write one entry of one array; bytes and fingerprint of its file."""
         spec = self.manifest.arrays[name]
         parts = encode_shard(spec, values)
-        checksum = 0
-        for part in parts:
-            checksum = crc32c(part, checksum)
         self._place.write(spec.file(index), parts)
-        return sum(map(len, parts)), checksum
+        return sum(map(len, parts)), fingerprint(parts)
 
     def _mend_all(self) -> None:
         """Drop damaged lines of writers that are not at work: their entries were written anew."""

@@ -182,6 +182,20 @@ def config_file(name: str | None) -> Path | None:
     return Path(str(files("stdpipe.configs") / f"{name}.yaml"))
 
 
+@contextmanager
+def progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, quiet when that is no terminal; yields show(done, total)."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit=unit, disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
 def report(result: dict[str, Any], as_json: bool, text: str) -> None:
     """The end of every command."""
     click.echo(json.dumps(result, indent=2) if as_json else text)

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from stdpipe.cli.common import (
+    Interrupted,
     amp_option,
     data_option,
     degradation_option,
@@ -15,25 +16,44 @@ from stdpipe.cli.common import (
     known_protocol,
     plain_errors,
     report,
+    usage,
 )
+
+
+def known_networks(context: Any, parameter: Any, values: tuple[str, ...]) -> tuple[str, ...]:
+    """known_network for each NAME of NAME, NAME@FILE or @FILE."""
+    for value in values:
+        known_network(context, parameter, value.partition("@")[0] or None)
+    return values
 
 
 @click.command()
 @data_option
 @click.option(
     "--model",
-    metavar="NAME",
-    callback=known_network,
-    help="E.g. bicubic; weights by stdpipe say it themselves.",
+    "models",
+    metavar="NAME[@FILE]",
+    multiple=True,
+    callback=known_networks,
+    help="E.g. bicubic; weights by stdpipe say it themselves (@FILE). Give several to compare "
+    "them in one pass.",
 )
-@click.option("--weights", metavar="FILE", help="Checkpoint, or random:SEED for a test.")
+@click.option("--weights", metavar="FILE", help="The one --model's; random:SEED for a test.")
 @degradation_option
 @click.option(
     "--protocol",
-    default="vid4",
-    show_default=True,
+    metavar="NAME",
     callback=known_protocol,
-    help="vid4 (every frame, no crop, 8 bits), vid4-float, vid4-duf, vimeo (centre frame).",
+    help="vid4 (every frame, no crop, 8 bits), vid4-float, vid4-duf, vimeo (centre frame), reds4. "
+    "[default: vimeo for septuplets, reds4 for REDS4, else vid4]",
+)
+@click.option("--crop", type=int, help="Pixels left out at each border. [default: the protocol's]")
+@click.option(
+    "--metrics",
+    default="quality",
+    show_default=True,
+    metavar="LIST",
+    help="Of quality, temporal and cost, with commas between.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for tables and pictures.")
 @click.option(
@@ -48,8 +68,8 @@ from stdpipe.cli.common import (
 @amp_option
 @json_option
 @plain_errors
-def evaluate(as_json: bool, **job: Any) -> None:
-    """Measure a network: PSNR and SSIM on BT.601 luma, by clip and on average.
+def evaluate(models: tuple[str, ...], metrics: str, as_json: bool, **options: Any) -> None:
+    """Measure networks: PSNR and SSIM of luma and RGB; steadiness; cost. --data may be a video.
 
     \b
     Example:
@@ -57,5 +77,14 @@ def evaluate(as_json: bool, **job: Any) -> None:
     """
     from stdpipe.evaluate import Evaluation, evaluate, table
 
-    result = evaluate(Evaluation(**job))
+    first, others = (models[0] if models else None), models[1:]
+    kinds = tuple(filter(None, metrics.replace(" ", "").split(",")))
+    job = usage(lambda: Evaluation(model=first, others=others, metrics=kinds, **options))
+    try:
+        result = evaluate(job)
+    except KeyboardInterrupt:
+        kept = "clips measured so far stay, and the same command goes on after them"
+        raise Interrupted(
+            f"interrupted; {kept if job.out else 'without --out, nothing is kept'}"
+        ) from None
     report(result, as_json, table(result))

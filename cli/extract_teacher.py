@@ -18,9 +18,11 @@ from stdpipe.cli.common import (
 from stdpipe.suggest import nearest
 
 
-def _known_targets(_context: Any, _parameter: Any, value: str) -> tuple[str, ...]:
+def _known_targets(_context: Any, _parameter: Any, value: str | None) -> tuple[str, ...] | None:
     from stdpipe.cache import TARGETS
 
+    if value is None:
+        return None
     names = [name.strip() for name in value.split(",")]
     for name in names:
         if name not in TARGETS:
@@ -44,9 +46,9 @@ def _print_plan(job: Any, as_json: bool) -> None:
     found = plan.plan(job)
     report(found, as_json, plan.table(found))
     if not found["fits"]:
-        needed = found["encodings"][job.encoding]["bytes"]
+        needed = found["encodings"][found["encoding"]]["bytes"]
         raise Failure(
-            f"--encoding {job.encoding} needs {needed / 1e9:,.1f} GB, "
+            f"--encoding {found['encoding']} needs {needed / 1e9:,.1f} GB, "
             f"{found['free_bytes'] / 1e9:,.1f} GB are free: choose a smaller one or another disk"
         )
 
@@ -60,23 +62,25 @@ def _print_plan(job: Any, as_json: bool) -> None:
     help="edvr-l, edvr-m, edvr:num_feat=32, rbpn, module:Class.",
 )
 @click.option("--weights", metavar="FILE", help="Checkpoint, or random:SEED for a test.")
-@click.option("--cache", required=True, metavar="PATH", help="The Zarr store to fill or resume.")
+@click.option("--cache", metavar="PATH", help="The Zarr store to fill or resume.")
 @degradation_option
 @click.option(
     "--encoding",
-    default="float16",
-    show_default=True,
     type=click.Choice(
         ["float32", "float16", "int8", "trunk-float32", "trunk-float16", "trunk-int8"]
     ),
-    help="How f_sr lies on disk; trunk-* is 8 to 16 times smaller, decoded in training.",
+    help="How f_sr lies on disk; trunk-* is 8 to 16 times smaller, decoded in training. "
+    "[default: that of the cache to resume, or float16]",
 )
 @click.option(
     "--targets",
-    default="f_sr,attention",
-    show_default=True,
     callback=_known_targets,
-    help="What to store, by comma.",
+    help="What to store, by comma. [default: that of the cache to resume, or f_sr,attention]",
+)
+@click.option(
+    "--compression",
+    type=click.Choice(["none", "zstd"]),
+    help="zstd halves int8 f_sr, and is read eight times slower. [default: the cache's; none]",
 )
 @click.option(
     "--orientations",
@@ -100,13 +104,18 @@ def _print_plan(job: Any, as_json: bool) -> None:
     callback=_share,
     help="Do share I (from 0) of N: for array jobs, any number at once.",
 )
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    help="Clips through the teacher at once. [default: that of the cache to resume, or 1]",
+)
 @click.option("--plan", is_flag=True, help="Print what every encoding would cost; write nothing.")
 @click.option("--seed", default=0, show_default=True, help="Draws each clip's orientations.")
 @device_option
 @amp_option
 @json_option
 @plain_errors
-def extract_teacher(as_json: bool, plan: bool, **options: Any) -> None:
+def extract_teacher(as_json: bool, plan: bool, cache: str | None, **options: Any) -> None:
     """Run the teacher once over the training set; write F^SR and attention maps to a cache.
 
     The same command resumes. Nothing committed is lost, whatever kills it.
@@ -117,10 +126,12 @@ def extract_teacher(as_json: bool, plan: bool, **options: Any) -> None:
     """
     from stdpipe.extract import Extraction, extract_teacher
 
-    if plan:
-        _print_plan(Extraction(**options), as_json)
+    if plan:  # without a cache, of the disk at hand
+        _print_plan(Extraction(cache=cache or ".", **options), as_json)
         return
-    result = extract_teacher(Extraction(**options))
+    if cache is None:
+        raise click.UsageError("Missing option '--cache'")
+    result = extract_teacher(Extraction(cache=cache, **options))
     told = (
         f"{result['entries']} clips of {result['teacher']} as {result['encoding']}, "
         f"{result['bytes'] / 1e6:,.1f} MB in {result['cache']}"

@@ -71,6 +71,7 @@ def _row(
             model=model,
             weights=weights,
             degradation=DEGRADATION,
+            protocol="vid4",
             out=folder,
             teacher_weights=teacher,
         )

@@ -1,16 +1,14 @@
-"""Measure a network on a data set, by a named protocol, and show a few frames.
+"""Measure networks on a data set, by a named protocol, and show a few frames.
 
-setup -> loop over clips (super-resolve a few frames at a time, score them) -> report.
-Axes: T frames of a clip, H W HR size, h w LR size.
+setup -> one pass over the clips, a few frames at a time: super-resolve and score -> report.
+Axes: n frames, H W HR size, h w LR size.
 """
 
-import csv
-import dataclasses
-import json
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +17,25 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stdpipe import runs
-from stdpipe.data.clips import read_frames
-from stdpipe.data.degrade import degradation, degrade
-from stdpipe.data.layouts import Clip, find_clips
+from stdpipe.data.degrade import degradation, pad_to_scale
+from stdpipe.data.layouts import Clip
 from stdpipe.distill.attention import attention_map
+from stdpipe.evaluation import protocols, results
+from stdpipe.evaluation.cost import cost
+from stdpipe.evaluation.footage import Piece, Video, ahead, num_frames, open_footage, pieces
+from stdpipe.evaluation.metrics import QUALITY
 from stdpipe.evaluation.pictures import save_comparison
-from stdpipe.evaluation.protocols import Protocol, protocol, score, scored_frames
+from stdpipe.evaluation.protocols import Protocol, rounded, score_frames, scored_frames
+from stdpipe.evaluation.results import FrameLog, Row
+from stdpipe.evaluation.temporal import TEMPORAL, Temporal, flow_name
 from stdpipe.models.base import Features, Network
 from stdpipe.models.checkpoints import load_network, trained_for
+from stdpipe.suggest import nearest
 
-METRICS = ("psnr_y", "ssim_y")
+KINDS = ("quality", "temporal", "cost")
 LOG = logging.getLogger(__name__)
 
-CHUNK = 4  # frames super-resolved at once: bounds memory, and lets windows share work
+table = results.table
 
 
 @dataclass(frozen=True)
@@ -39,159 +43,300 @@ class Evaluation:
     """What to measure, on what, by which rules."""
 
     data: Path
+    """A folder that find_clips knows, or a video file."""
     model: str | None = None
-    """Network's name; None where the weights file says it."""
+    """A network: NAME, NAME@FILE with its weights, or None where the weights file names it."""
     weights: str | None = None
+    others: tuple[str, ...] = ()
+    """More networks, measured in the same pass over the data: NAME, NAME@FILE or @FILE."""
     degradation: str | None = None
     """None takes what the weights were trained for, or `bd`."""
-    protocol: str = "vid4"
+    protocol: str | None = None
+    """None takes the one for what lies in `data`."""
+    crop: int | None = None
+    """Pixels left out at each border; None leaves the protocol's."""
+    metrics: tuple[str, ...] = ("quality",)
+    """What to measure beside `quality`, which always is: `temporal`, `cost`."""
     out: Path | None = None
-    """Where results and pictures go; None writes nothing."""
+    """Where results and pictures go; None writes nothing, and cannot go on when stopped."""
     teacher: str | None = None
     teacher_weights: str | None = None
-    """A second network whose attention is shown in the pictures."""
+    """One more network, whose attention is shown in the pictures."""
     pictures: int = 4
     """Clips of which the middle frame is shown."""
     device: str = "auto"
     amp: str = "none"
 
+    def __post_init__(self) -> None:
+        for name in self.metrics:
+            if name not in KINDS:
+                raise ValueError(f"unknown metrics {name!r}{nearest(name, KINDS)}")
+        if self.weights and (self.others or "@" in (self.model or "")):
+            raise ValueError(
+                "--weights is for a single --model: give each of several its own, as NAME@FILE"
+            )
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A network that is measured."""
+
+    name: str
+    """The network and its weights, as tables say it."""
+    net: Network
+    facts: Mapping[str, Any]
+    """Those of load_network."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a job's names stand for."""
+
+    job: Evaluation
+    device: torch.device
+    entrants: list[Entrant]
+    teacher: Network | None
+    degradation: str
+    clips: list[Clip | Video]
+    rules: Protocol
+    chosen: str
+    """Why these rules."""
+
+    @property
+    def figures(self) -> list[str]:
+        """What is measured of each frame."""
+        return [*QUALITY, *(TEMPORAL if "temporal" in self.job.metrics else ())]
+
+    def scored(self, clip: Clip | Video) -> list[int]:
+        """The clip's frames that count."""
+        return scored_frames(num_frames(clip), self.rules)
+
 
 def evaluate(job: Evaluation) -> dict[str, Any]:
-    """Returns the result as JSON has it: average, clips, and the whole definition behind them."""
-    device = runs.pick_device(job.device)
-    rules = protocol(job.protocol)
-    phase = degradation(job.degradation or "bd").phase
-    net, facts = load_network(job.model, job.weights, phase)
-    teacher = _teacher(job, phase)
-    for each in (net, teacher):
-        if each is not None and each.sees_hr:
-            raise ValueError(
-                "pisr is shown HR, so its output measures nothing; train-student --init takes the "
-                "network in it, which can be measured"
-            )
-    name = job.degradation or trained_for(facts, None)
-    if facts["degradation"] not in (None, name):
-        LOG.warning("stdpipe: trained for %s, measured under %s", facts["degradation"], name)
-    clips = find_clips(job.data, "test")
-    for each in (net, teacher):
-        if each is not None:
-            each.to(device).eval()
-    frames = {}
-    for number, clip in enumerate(tqdm(clips, unit="clip", desc="evaluate", disable=None)):
-        frames[clip.key] = _score_clip(net, clip, name, rules, device, job.amp)
-        if job.out and number < job.pictures:
-            path = job.out / "pictures" / f"{clip.key.replace('/', '_')}.png"
-            _show(net, teacher, clip, name, path, device)
-    result = {
-        "model": facts["network"],
-        "weights": facts["weights"],
-        "weights_sha256": facts["sha256"],
-        "trained_for": facts["degradation"],
-        "data": str(job.data),
-        "degradation": {"name": name, "text": degradation(name).text},
-        "protocol": dataclasses.asdict(rules),
-        **_averages(frames),
-    }
+    """Returns the result as JSON has it: the whole definition, then each network's figures.
+
+    One network's (`model`, `weights`, `average`, `clips`, ...) lie at the top, those of several in
+    the list `networks`. Raises ValueError or OSError in one line.
+    """
+    setup = _set_up(job)
+    definition = _definition(setup)
+    log = _open_log(setup, definition)
+    _measure(setup, log)
+    networks = [_report(setup, entrant, log) for entrant in setup.entrants]
+    result = {**definition, **(networks[0] if len(networks) == 1 else {"networks": networks})}
     if job.out:
-        _write(job.out, result, frames)
+        log.finish(job.out, result)
     return result
 
 
-def _teacher(job: Evaluation, phase: float) -> Network | None:
+def _set_up(job: Evaluation) -> Setup:
+    device = runs.pick_device(job.device)
+    entrants, teacher = _networks(job, device)
+    clips, rules, chosen = _footage(job)
+    setup = Setup(job, device, entrants, teacher, _degradation(job, entrants), clips, rules, chosen)
+    longest = max(len(setup.scored(clip)) for clip in clips)
+    if "temporal" in job.metrics and longest < 2:
+        raise ValueError(
+            f"temporal metrics need consecutive frames, but protocol {rules.name!r} scores one of "
+            "each clip here: choose --protocol vid4 or longer clips"
+        )
+    return setup
+
+
+def _networks(job: Evaluation, device: torch.device) -> tuple[list[Entrant], Network | None]:
+    """Those to measure and the teacher, on the device."""
+    phase = degradation(job.degradation or "bd").phase
+    name, file = split_name(job.model or "")
+    asked = [(name, file or job.weights), *map(split_name, job.others)]
+    entrants: list[Entrant] = []
+    for model, weights in asked:
+        net, facts = load_network(model, weights, phase)
+        _refuse_privileged(net)
+        name = facts["network"] + (f" @ {facts['weights']}" if facts["weights"] else "")
+        if name in {entrant.name for entrant in entrants}:
+            raise ValueError(f"network {name} is named twice: leave one out")
+        entrants.append(Entrant(name, net.to(device).eval(), facts))
     if job.teacher is None and job.teacher_weights is None:
-        return None
-    return load_network(job.teacher, job.teacher_weights, phase)[0]
+        return entrants, None
+    teacher = load_network(job.teacher, job.teacher_weights, phase)[0]
+    _refuse_privileged(teacher)
+    return entrants, teacher.to(device).eval()
 
 
-def _score_clip(
-    net: Network, clip: Clip, name: str, rules: Protocol, device: torch.device, amp: str
-) -> dict[str, list[float]]:
-    """psnr_y and ssim_y of each scored frame, and its number in the clip."""
-    hr, height, width, _ = read_frames(clip)
-    lr = degrade_clip(hr, name, rules.lr_8bit)
-    hr = hr[..., :height, :width]
-    by_chunk = dataclasses.replace(rules, skip=0, frames="all")
-    scores: dict[str, list[float]] = {"frame": [], **{metric: [] for metric in METRICS}}
-    for centres, features in super_resolve(net, lr, scored_frames(len(hr), rules), device, amp):
-        sr = features.sr[..., :height, :width].float()
-        if not sr.isfinite().all():
-            raise ValueError(
-                f"clip {clip.key}: the network's output is not finite near frame {centres[0]}; "
-                "check its weights, or leave fp16 for bf16"
-            )
-        part = score(sr, hr[centres].to(device).float() / 255, by_chunk)
-        scores["frame"] += centres
-        for metric, values in part.items():
-            scores[metric] += values
-    return scores
+def _refuse_privileged(net: Network) -> None:
+    if net.sees_hr:
+        raise ValueError(
+            "pisr is shown HR, so its output measures nothing; train-student --init takes the "
+            "network in it, which can be measured"
+        )
 
 
-def degrade_clip(hr: Tensor, name: str, eight_bit: bool) -> Tensor:
-    """`degrade`, a few frames at a time, since it works in float64."""
-    return torch.cat([degrade(part, name, eight_bit) for part in hr.split(CHUNK)])
+def split_name(text: str) -> tuple[str | None, str | None]:
+    """NAME, NAME@FILE or @FILE -> name and file."""
+    name, _, file = text.partition("@")
+    return name or None, file or None
+
+
+def _footage(job: Evaluation) -> tuple[list[Clip | Video], Protocol, str]:
+    """The clips that count, the rules, and why these."""
+    clips = open_footage(job.data)
+    name, chosen = job.protocol, "asked for"
+    if name is None:
+        name, reason = protocols.default_protocol({c.key: num_frames(c) for c in clips})
+        chosen = f"by default: {reason}"
+    rules = protocols.with_crop(protocols.protocol(name), job.crop)
+    keys = set(protocols.scored_clips([clip.key for clip in clips], rules))
+    return [clip for clip in clips if clip.key in keys], rules, chosen
+
+
+def _degradation(job: Evaluation, entrants: Sequence[Entrant]) -> str:
+    """The one asked for, or that the weights were trained for; then they must agree."""
+    trained = {e.facts["degradation"]: e.name for e in entrants if e.facts["degradation"]}
+    if job.degradation:
+        for name, network in trained.items():
+            if name != job.degradation:
+                LOG.warning("stdpipe: %s is for %s, not %s", network, name, job.degradation)
+        return job.degradation
+    if len(trained) > 1:
+        told = ", ".join(f"{network} for {name}" for name, network in trained.items())
+        raise ValueError(f"trained for different degradations: {told}; give --degradation")
+    others = [trained_for(e.facts, None) for e in entrants if not e.facts["degradation"]]
+    return str([*trained, *others][0])
+
+
+def _definition(setup: Setup) -> dict[str, Any]:
+    """All that a result's figures mean, whatever the networks."""
+    temporal = {"flow": flow_name(), **TEMPORAL} if "temporal" in setup.job.metrics else {}
+    return {
+        "data": str(setup.job.data),
+        "degradation": {
+            "name": setup.degradation,
+            "text": degradation(setup.degradation).text,
+        },
+        "protocol": {**protocols.definition(setup.rules), "chosen": setup.chosen},
+        "metrics": {**QUALITY, **temporal},
+    }
+
+
+def _open_log(setup: Setup, definition: Mapping[str, Any]) -> FrameLog:
+    lengths = {clip.key: len(setup.scored(clip)) for clip in setup.clips}
+    made_by = {
+        "networks": {e.name: e.facts["sha256"] for e in setup.entrants},
+        "amp": setup.job.amp,
+        "frames": lengths,
+        "stdpipe": version("stdpipe"),
+    }
+    names = [entrant.name for entrant in setup.entrants]
+    return FrameLog(setup.job.out, {**definition, **made_by}, names, lengths, setup.figures)
+
+
+def _measure(setup: Setup, log: FrameLog) -> None:
+    """One pass over the clips that are left; each one's figures go to the log as it ends."""
+    todo = [clip for clip in setup.clips if clip.key not in log.done]
+    total = sum(len(setup.scored(clip)) for clip in todo)
+    with tqdm(total=total, unit="frame", desc="evaluate", disable=None) as bar:
+        for clip, of_clip in _by_clip(ahead(_stream(setup, todo))):
+            rows: dict[str, list[Row]] = {entrant.name: [] for entrant in setup.entrants}
+            temporal = Temporal(setup.rules.crop) if "temporal" in setup.job.metrics else None
+            for piece in of_clip:
+                for name, figures in _score(setup, clip, piece, temporal).items():
+                    rows[name] += figures
+                bar.update(len(piece.centres))
+            log.add(clip.key, rows)
+
+
+def _stream(setup: Setup, clips: Sequence[Clip | Video]) -> Iterator[tuple[Clip | Video, Piece]]:
+    nets = [*(entrant.net for entrant in setup.entrants), setup.teacher]
+    k = max(net.num_frame // 2 for net in nets if net is not None)
+    for clip in clips:
+        frames = setup.scored(clip)
+        for piece in pieces(clip, frames, k, setup.degradation, setup.rules.lr_8bit):
+            yield clip, piece
+
+
+def _by_clip(
+    items: Iterator[tuple[Clip | Video, Piece]],
+) -> Iterator[tuple[Clip | Video, Iterator[Piece]]]:
+    for clip, group in groupby(items, key=lambda item: item[0]):
+        yield clip, (piece for _, piece in group)
 
 
 @torch.inference_mode()
-def super_resolve(
-    net: Network, lr: Tensor, centres: Sequence[int], device: torch.device, amp: str = "none"
-) -> Iterator[tuple[list[int], Features]]:
-    """Features of the given centres of a clip (T, 3, h, w), CHUNK at a time: each (n, C, ., .).
-
-    A chunk sees its neighbours beyond both ends, so the output is that of the whole clip.
-    """
-    k = net.num_frame // 2
-    for at in range(0, len(centres), CHUNK):
-        chunk = list(centres[at : at + CHUNK])
-        first, last = max(chunk[0] - k, 0), min(chunk[-1] + k, len(lr) - 1)
-        frames = lr[first : last + 1].to(device)
-        with runs.autocast(device, amp):
-            features = net.features_clip(frames[None], [c - first for c in chunk])
-        yield chunk, Features(*(x[0] for x in features))
-
-
-def _averages(frames: Mapping[str, Mapping[str, list[float]]]) -> dict[str, Any]:
-    """Mean over a clip's frames, then over clips; clips without a finite PSNR are named apart."""
-    clips = {
-        key: {metric: _mean(scores[metric]) for metric in METRICS}
-        | {"frames": len(scores["psnr_y"])}
-        for key, scores in frames.items()
-    }
-    excluded = [key for key, row in clips.items() if row["psnr_y"] is None]
-    finite = {m: [c[m] for c in clips.values() if c[m] is not None] for m in METRICS}
-    average = {m: _mean(values) if values else None for m, values in finite.items()}
-    return {"average": average, "excluded": excluded, "clips": clips}
+def _score(
+    setup: Setup, clip: Clip | Video, piece: Piece, temporal: Temporal | None
+) -> dict[str, list[Row]]:
+    """The figures of a piece's frames, by network; and its picture, where it is to be shown."""
+    show = _index_to_show(setup, clip, piece)
+    results, shown = {}, {}
+    for entrant in setup.entrants:
+        features = super_resolve(entrant.net, piece, setup.device, setup.job.amp)
+        results[entrant.name] = _checked(features.sr, clip, piece)
+        if show is not None:
+            shown[entrant.name] = features.sr[show], attention_map(features.f_sr[show].float())
+    if show is not None:
+        _show(setup, clip, piece, show, shown)
+    hr = piece.hr.to(setup.device).float() / 255
+    rows = score_frames(results, hr, setup.rules)
+    if temporal:
+        rounded_results = {name: rounded(sr, setup.rules) for name, sr in results.items()}
+        motion = temporal.follow(rounded(hr, setup.rules), rounded_results)
+        rows = {name: _joined(rows[name], motion[name]) for name in rows}
+    frames: list[Row] = [{"frame": frame} for frame in piece.centres]
+    return {name: _joined(frames, rows[name]) for name in rows}
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    """None (JSON has no infinity) where some frame equals its HR exactly."""
-    finite = [v for v in values if v is not None and math.isfinite(v)]
-    return math.fsum(finite) / len(finite) if len(finite) == len(values) else None
+def _joined(rows: Sequence[Row], more: Sequence[Row]) -> list[Row]:
+    return [a | b for a, b in zip(rows, more, strict=True)]
+
+
+def super_resolve(net: Network, piece: Piece, device: torch.device, amp: str = "none") -> Features:
+    """Features of a piece's centres, each (n, C, ., .), as the whole clip would give them."""
+    lr, centres = piece.around(net.num_frame // 2)
+    with runs.autocast(device, amp):
+        features = net.features_clip(lr.to(device)[None], centres)
+    return Features(*(x[0] for x in features))
+
+
+def _checked(sr: Tensor, clip: Clip | Video, piece: Piece) -> Tensor:
+    """The results in float32, without what padding added."""
+    height, width = piece.hr.shape[-2:]
+    sr = sr[..., :height, :width].float()
+    if not sr.isfinite().all():
+        raise ValueError(
+            f"clip {clip.key}: the network's output is not finite near frame {piece.centres[0]}; "
+            "check its weights, or leave fp16 for bf16"
+        )
+    return sr
+
+
+def _index_to_show(setup: Setup, clip: Clip | Video, piece: Piece) -> int | None:
+    """Where the clip's middle frame lies in the piece, for the clips that are to be shown."""
+    middle, job = num_frames(clip) // 2, setup.job
+    among = clip.key in {each.key for each in setup.clips[: job.pictures]}
+    return piece.centres.index(middle) if job.out and among and middle in piece.centres else None
 
 
 def _show(
-    net: Network,
-    teacher: Network | None,
-    clip: Clip,
-    name: str,
-    path: Path,
-    device: torch.device,
+    setup: Setup,
+    clip: Clip | Video,
+    piece: Piece,
+    index: int,
+    shown: Mapping[str, tuple[Tensor, Tensor]],
 ) -> None:
-    """One picture: LR, SR, HR and the attention maps of the clip's middle frame."""
-    hr = read_frames(clip).hr
-    lr = degrade_clip(hr, name, eight_bit=True)
-    t = len(hr) // 2
-    _, features = next(super_resolve(net, lr, [t], device))
-    columns = {
-        "LR": _pixels(lr[t]),
-        "SR": _pixels(features.sr[0]),
-        "HR": _pixels(hr[t] / 255),
-        "attention": attention_map(features.f_sr[0]).cpu().numpy(),
-    }
-    if teacher is not None:
-        _, of_teacher = next(super_resolve(teacher, lr, [t], device))
-        columns["attention, teacher"] = attention_map(of_teacher.f_sr[0]).cpu().numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_comparison(path, columns, crop=True)
+    """One picture: LR, each network's SR, HR, and each network's attention, the teacher's last."""
+    assert setup.job.out
+    several = len(shown) > 1
+    columns = {"LR": _pixels(piece.lr[piece.centres[index] - piece.first])}
+    for name, (sr, _) in shown.items():
+        columns[f"SR, {name}" if several else "SR"] = _pixels(sr)
+    columns["HR"] = _pixels(pad_to_scale(piece.hr[index][None])[0] / 255)
+    for name, (_, attention) in shown.items():
+        columns[f"attention, {name}" if several else "attention"] = attention.cpu().numpy()
+    if setup.teacher is not None:
+        f_sr = super_resolve(setup.teacher, piece, setup.device, setup.job.amp).f_sr[index]
+        columns["attention, teacher"] = attention_map(f_sr.float()).cpu().numpy()
+    name = f"{clip.key.replace('/', '_')}.png"
+    save_comparison(setup.job.out / "pictures" / name, columns, crop=True)
 
 
 def _pixels(image: Tensor) -> Any:
@@ -199,36 +344,29 @@ def _pixels(image: Tensor) -> Any:
     return (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
-def _write(out: Path, result: Mapping[str, Any], frames: Mapping[str, Any]) -> None:
-    """result.json, frames.csv and table.md."""
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
-    (out / "table.md").write_text(table(result) + "\n")
-    with (out / "frames.csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["clip", "frame", *METRICS])
-        for key, scores in frames.items():
-            columns = (scores[name] for name in ("frame", *METRICS))
-            rows.writerows([key, *values] for values in zip(*columns, strict=True))
+def _report(setup: Setup, entrant: Entrant, log: FrameLog) -> dict[str, Any]:
+    """One network's part of the result."""
+    facts, clips = entrant.facts, log.networks[entrant.name]
+    averages = results.averages({c.key: clips[c.key] for c in setup.clips}, setup.figures)
+    report = {
+        "name": entrant.name,
+        "model": facts["network"],
+        "weights": facts["weights"],
+        "weights_sha256": facts["sha256"],
+        "trained_for": facts["degradation"],
+        **averages,
+    }
+    lists = results.vimeo_lists(setup.job.data) if setup.rules.frames == "centre" else {}
+    if lists:
+        report["lists"] = results.by_list(averages["clips"], lists, setup.figures)
+    if "cost" in setup.job.metrics:
+        report["cost"] = _cost(setup, entrant.net)
+    return report
 
 
-def _mismatch(result: Mapping[str, Any]) -> list[str]:
-    trained, measured = result["trained_for"], result["degradation"]["name"]
-    return [] if trained in (None, measured) else [f"WARNING: it was trained for {trained}"]
+def _cost(setup: Setup, net: Network) -> dict[str, Any]:
+    def run(window: Tensor) -> None:
+        with runs.autocast(setup.device, setup.job.amp):
+            net(window)
 
-
-def table(result: Mapping[str, Any]) -> str:
-    """A Markdown table of one result, with the rules it was measured by."""
-    lines = [
-        f"{result['model']} on {result['data']}",
-        f"degradation {result['degradation']['name']}: {result['degradation']['text']}",
-        f"protocol {result['protocol']['name']}: {result['protocol']['text']}",
-        *_mismatch(result),
-        "",
-        "| clip | PSNR Y (dB) | SSIM Y |",
-        "| --- | ---: | ---: |",
-    ]
-    for key, row in [*result["clips"].items(), ("average", result["average"])]:
-        psnr = "inf" if row["psnr_y"] is None else f"{row['psnr_y']:.3f}"
-        lines.append(f"| {key} | {psnr} | {row['ssim_y']:.4f} |")
-    return "\n".join(lines)
+    return {**cost(net, net.num_frame, setup.device, run), "amp": setup.job.amp}

@@ -1,18 +1,21 @@
 """Stage one: run the teacher once over the training set and commit its features to the cache.
 
-setup -> open the cache -> loop over views -> finalise. The same command resumes.
-While the teacher works on one clip, the next is read and the last one is written.
-Axes: T frames of a clip, H W HR size, h w LR size.
+prepare -> read ahead -> teacher -> encode on the device -> write behind -> finalise. The same
+command resumes. Threads read the next clips and write the last ones while the teacher works.
+Axes: B clips at once, T frames of a clip, H W HR size, h w LR size.
 """
 
 import dataclasses
+import itertools
 import os
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,13 +26,16 @@ from stdpipe.data.clips import read_frames, view_hr, view_pair
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import Clip, find_clips
 from stdpipe.data.views import View, baked_views, full_views
-from stdpipe.models import checkpoints, zoo
+from stdpipe.disk import refuse_full_disk, weigh
+from stdpipe.encoding import Entry, encode, encoding_error
+from stdpipe.models import checkpoints
 from stdpipe.models.base import Features, Network
 from stdpipe.models.checkpoints import load_network
 from stdpipe.suggest import nearest
-from stdpipe.targets import check_teacher, encoding_error, kept_parameters, stored_arrays
+from stdpipe.targets import check_teacher, kept_parameters, refuse_trunk
 
 EXTRACTOR = 1  # raise it when the same teacher would yield other numbers
+READERS = 2  # threads that read and degrade; each group of clips is one task
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,12 @@ class Extraction:
     weights: str | None = None
     degradation: str | None = None
     """None takes what the weights were trained for, where they say it."""
-    encoding: str = "float16"
-    targets: tuple[str, ...] = ("f_sr", "attention")
+    encoding: str | None = None
+    """None takes that of the cache to resume, or float16."""
+    targets: tuple[str, ...] | None = None
+    """None takes those of the cache to resume, or f_sr and attention."""
+    compression: str | None = None
+    """Of what is stored, without loss: "none" or "zstd"; None takes that of the cache to resume."""
     views: str = "full"
     """"full" frames, of which any crop can be read, or "baked": fixed crops, seen alone."""
     orientations: int = 1
@@ -58,6 +68,12 @@ class Extraction:
     """T of a clip; longer sequences are cut."""
     part: tuple[int, int] | None = None
     """(i, n): do the i-th of n shares, counted from 0; several may run at once."""
+    batch: int | None = None
+    """Clips through the teacher at once; None takes that of the cache to resume, or 1. Groups are
+    fixed runs of so many views of the share, computed whole where one of them is missing, so that
+    a resumed cache has the bytes of an unbroken one. Another batch, or other shares, may round
+    otherwise in the last bits: it is noted in the manifest, but is no part of a cache's identity.
+    Clips turned on their side go through apart from upright ones."""
     device: str = "auto"
     amp: str = "none"
 
@@ -73,68 +89,84 @@ class Prepared:
     manifest: cache.Manifest
     size: tuple[int, int]
     """(H, W) of every clip, padded to multiples of 4."""
-    seen: Tensor
-    """What the teacher sees of the first view, for measurements: LR (T, 3, h, w), or HR."""
+    batch: int
+    committed: Collection[str] | None
+    """Keys in the cache to resume; None where there is no cache yet."""
+    amp: str
 
-    def run(self, amp: str) -> Features:
-        """The teacher on the first view."""
-        return teacher_features(self.teacher, self.seen, self.device, amp)
+    def read(self, view: View) -> tuple[Tensor, int]:
+        """What the teacher sees of a view, as seen_frames has it, and the crc32 of its source."""
+        frames = read_frames(self.clips[view.clip])
+        if tuple(frames.hr.shape[-2:]) != self.size:
+            raise ValueError(
+                f"clip {view.clip} is {frames.hr.shape[-1]} x {frames.hr.shape[-2]}, but this "
+                f"cache began with {self.size[1]} x {self.size[0]}; one cache holds clips of one "
+                "size, so extract the others from a data folder of their own to a second cache"
+            )
+        name = str(self.manifest.made_by["degradation"])
+        seen = seen_frames(self.teacher, frames.hr, view, name)
+        return seen.pin_memory() if self.device.type == "cuda" else seen, frames.crc32
+
+    def run(self, seen: Tensor) -> Features:
+        """The teacher on one clip as `read`: each (T, C, ., .)."""
+        return teacher_features(self.teacher, seen, self.device, self.amp)
+
+
+class Computed(NamedTuple):
+    """One view after the teacher."""
+
+    view: View
+    crc32: int
+    seen: Tensor
+    features: Features
 
 
 def extract_teacher(job: Extraction) -> dict[str, Any]:
     """Fill the cache, or resume; returns what lies there now."""
     ready = prepare(job)
-    place = cache.open_place(job.cache)
-    manifest = ready.manifest
-    if not cache.manifest_exists(place):
-        error = encoding_error(ready.teacher, ready.run(job.amp), ready.seen, job.encoding)
-        notes = {**manifest.notes, "error": {**error, "measured_on": str(ready.views[0])}}
-        manifest = dataclasses.replace(manifest, notes=notes)
-    kept = kept_parameters(ready.teacher, manifest)
     index, count = job.part or _torchrun_part()
-    with cache.open_writer(job.cache, manifest, f"{index}-of-{count}", kept) as writer:
-        _fill(writer, ready, job, ready.views[index::count])
-        missing = writer.missing()
-        if not missing:
-            writer.finalise()
+    share = ready.views[index::count]
+    groups = _unfinished(share, ready)
+    _refuse_full_disk(job.cache, ready)
+    kept = kept_parameters(ready.teacher, ready.manifest)
+    with _threads(READERS) as reading:
+        computed = _compute(reading, ready, groups)
+        manifest = ready.manifest
+        if ready.committed is None:
+            manifest, computed = _measured(ready, computed)
+        with cache.open_writer(job.cache, manifest, f"{index}-of-{count}", kept) as writer:
+            _write_all(writer, computed, share, ready.batch)
+            missing = writer.missing()
+            if not missing:
+                writer.finalise()
     return {
         "cache": job.cache,
         "cache_id": manifest.cache_id,
         "teacher": manifest.made_by["teacher"],
         "entries": len(ready.views),
         "missing": len(missing),
-        "encoding": job.encoding,
+        "encoding": manifest.encoding,
         "error": writer.manifest.notes.get("error"),
-        "bytes": place.total_bytes(),
+        "bytes": cache.open_place(job.cache).total_bytes(),
     }
 
 
 def prepare(job: Extraction) -> Prepared:
-    """Find the clips, load the teacher, list the views, say what the cache will be."""
+    """Find the clips, load the teacher, list the views, say what the cache is or will be."""
     device = runs.pick_device(job.device)
+    made, committed = _found(job.cache)
     clips = {c.key: c for c in find_clips(job.data, "train", length=job.frames)}
     phase = degradation(job.degradation or "bd").phase
     teacher, facts = load_network(job.teacher, job.weights, phase)
-    check_teacher(teacher, facts, job.targets)
+    targets = job.targets or (made.targets if made else ("f_sr", "attention"))
+    check_teacher(teacher, facts, targets)
     name = checkpoints.trained_for(facts, job.degradation)
     teacher.to(device).eval()
     first = read_frames(next(iter(clips.values()))).hr
     views, (height, width), viewed = _views(job, list(clips), first)
-    seen = seen_frames(teacher, first, views[0], name).to(device)
-    trunk = cache.ENCODINGS[job.encoding].stored == "trunk"
-    if trunk and facts["network"].partition(":")[0] not in zoo.ZOO:
-        raise ValueError(
-            f"encoding {job.encoding!r} has training rebuild the teacher's tail by the name in the "
-            f"cache, and {facts['network']} would be imported for it; choose float16 or int8"
-        )
-    if trunk and any(side % (4 * teacher.multiple) for side in (height, width)):
-        raise ValueError(
-            f"encoding {job.encoding!r} needs frames whose sides are multiples of "
-            f"{4 * teacher.multiple} (the teacher pads others, and its padding is not cached), got "
-            f"{width} x {height}; choose int8 or float16"
-        )
-    # a corner is enough to tell how many channels are stored
-    corner = teacher_features(teacher, seen[..., :16, :16], device, "none")
+    encoding = job.encoding or (made.encoding if made else "float16")
+    batch = job.batch or (made.notes.get("batch", 1) if made else 1)
+    refuse_trunk(encoding, facts["network"], teacher, height, width)
     manifest = cache.Manifest(
         made_by={
             "degradation": name,  # before the teacher, whose phase follows from it
@@ -148,17 +180,30 @@ def prepare(job: Extraction) -> Prepared:
         },
         entries=tuple(str(v) for v in views),
         frames=job.frames,
-        channels=getattr(corner, cache.ENCODINGS[job.encoding].stored).shape[1],
+        channels=_channels(teacher, device, cache.ENCODINGS[encoding].stored),
+        f_lr_channels=_channels(teacher, device, "f_lr") if "f_lr" in targets else 0,
         height=height,
         width=width,
-        f_lr_channels=corner.f_lr.shape[1] if "f_lr" in job.targets else 0,
-        targets=job.targets,
-        encoding=job.encoding,
-        notes={"torch": torch.__version__, "device": str(device), "data": str(job.data)},
+        targets=targets,
+        encoding=encoding,
+        compression=job.compression or (made.compression if made else "none"),
+        notes={
+            "torch": torch.__version__,
+            "device": str(device),
+            "data": str(job.data),
+            "batch": batch,
+        },
     )
-    return Prepared(
-        teacher, device, clips, views, manifest, (first.shape[-2], first.shape[-1]), seen
-    )
+    size = (first.shape[-2], first.shape[-1])
+    return Prepared(teacher, device, clips, views, manifest, size, batch, committed, job.amp)
+
+
+def _found(url: str) -> tuple[cache.Manifest | None, Collection[str] | None]:
+    """What lies at the cache's place already: its manifest, and the keys committed so far."""
+    if not cache.manifest_exists(cache.open_place(url)):
+        return None, None
+    reader = cache.open_reader(url, allow_incomplete=True)
+    return reader.manifest, reader.entries.keys()
 
 
 def _views(
@@ -181,55 +226,163 @@ def _views(
     return views, (height, width), {"views": "full", "orientations": job.orientations}
 
 
+def _channels(teacher: Network, device: torch.device, name: str) -> int:
+    """Of f_sr, of the trunk or of f_lr; a tiny frame tells the latter two."""
+    if name == "f_sr":
+        return teacher.f_sr_channels
+    features = teacher_features(teacher, torch.zeros(1, 3, 16, 16), device, "none")
+    values: Tensor = getattr(features, name)
+    return values.shape[1]
+
+
 def _torchrun_part() -> tuple[int, int]:
     """Each of torchrun's ranks does its own share."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _fill(writer: cache.Writer, ready: Prepared, job: Extraction, views: list[View]) -> None:
-    """Commit what is missing; writing and reading overlap with the teacher, one clip each."""
-    missing = [v for v in views if str(v) not in writer.committed]
-    done = len(views) - len(missing)
-    bar = tqdm(total=len(views), initial=done, unit="clip", desc="extract-teacher", disable=None)
-    with ThreadPoolExecutor(1) as writing, ThreadPoolExecutor(1) as reading:
-        pending: deque[Future[int]] = deque()
-        for view, (seen, crc32) in _read_ahead(reading, missing, ready):
-            features = teacher_features(ready.teacher, seen.to(ready.device), ready.device, job.amp)
-            arrays = stored_arrays(features, view, writer.manifest.given)
-            extra = {"source_crc32": crc32}
-            pending.append(writing.submit(writer.write, str(view), arrays, extra))
-            if len(pending) > 1:  # bounds memory: one clip in the teacher, one being written
-                pending.popleft().result()
-            bar.update()
-        while pending:
-            pending.popleft().result()
-    bar.close()
+def _unfinished(share: list[View], ready: Prepared) -> list[list[View]]:
+    """The share's groups of which anything is missing."""
+    groups = (share[i : i + ready.batch] for i in range(0, len(share), ready.batch))
+    done = ready.committed or ()
+    return [group for group in groups if any(str(view) not in done for view in group)]
+
+
+def _refuse_full_disk(url: str, ready: Prepared) -> None:
+    """Of all that is missing, whichever share will write it."""
+    view, done = ready.views[0], len(ready.committed or ())
+
+    def weigh_one() -> int:
+        features = ready.run(ready.read(view)[0])
+        return sum(weigh(ready.manifest, ready.teacher, view, features).values())
+
+    refuse_full_disk(url, ready.manifest, len(ready.views) - done, weigh_one)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool that, when left early, drops what it has not begun."""
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _compute(
+    reading: ThreadPoolExecutor, ready: Prepared, groups: list[list[View]]
+) -> Iterator[Computed]:
+    """The teacher on one group after the other, while the next are read."""
+    for group, clips in _read_ahead(reading, ready, groups):
+        seen = [frames.to(ready.device, non_blocking=True) for frames, _ in clips]
+        crc32s = [crc32 for _, crc32 in clips]
+        features = group_features(ready.teacher, seen, ready.device, ready.amp)
+        computed = deque(map(Computed, group, crc32s, seen, features))
+        del features  # held by `computed` alone, so that each ends when it is written
+        while computed:
+            yield computed.popleft()
 
 
 def _read_ahead(
-    reading: ThreadPoolExecutor, views: list[View], ready: Prepared
-) -> Iterator[tuple[View, tuple[Tensor, int]]]:
-    """Each view as the teacher sees it, with its source's crc32; the next is read meanwhile."""
-    ahead: deque[tuple[View, Future[tuple[Tensor, int]]]] = deque()
-    for view in views:
-        ahead.append((view, reading.submit(_read_seen, ready, view)))
-        if len(ahead) > 1:
-            oldest, future = ahead.popleft()
+    reading: ThreadPoolExecutor, ready: Prepared, groups: list[list[View]]
+) -> Iterator[tuple[list[View], list[tuple[Tensor, int]]]]:
+    """Each group with its clips, in order; the next READERS groups are read meanwhile."""
+
+    def read(group: list[View]) -> list[tuple[Tensor, int]]:
+        return [ready.read(view) for view in group]
+
+    pending: deque[tuple[list[View], Future[list[tuple[Tensor, int]]]]] = deque()
+    for group in groups:
+        pending.append((group, reading.submit(read, group)))
+        if len(pending) > READERS:
+            oldest, future = pending.popleft()
             yield oldest, future.result()
-    for oldest, future in ahead:
+    for oldest, future in pending:
         yield oldest, future.result()
 
 
-def _read_seen(ready: Prepared, view: View) -> tuple[Tensor, int]:
-    frames = read_frames(ready.clips[view.clip])
-    if tuple(frames.hr.shape[-2:]) != ready.size:
-        raise ValueError(
-            f"clip {view.clip} is {frames.hr.shape[-1]} x {frames.hr.shape[-2]}, but this cache "
-            f"began with {ready.size[1]} x {ready.size[0]}; one cache holds clips of one size, so "
-            "extract the others from a data folder of their own to a second cache"
-        )
-    name = str(ready.manifest.made_by["degradation"])
-    return seen_frames(ready.teacher, frames.hr, view, name), frames.crc32
+def _measured(
+    ready: Prepared, computed: Iterator[Computed]
+) -> tuple[cache.Manifest, Iterator[Computed]]:
+    """The manifest, with its encoding's error on the first of `computed`, all of which is left; of
+    several shares, on the first clip of the one that comes first."""
+    first = next(computed, None)
+    if first is not None:
+        computed = itertools.chain([first], computed)
+    else:  # an empty share may be the first to come
+        seen, crc32 = ready.read(ready.views[0])
+        first = Computed(ready.views[0], crc32, seen.to(ready.device), ready.run(seen))
+    made, (view, _, seen, features) = ready.manifest, first
+    with _naming(view):
+        error = encoding_error(ready.teacher, features, seen, made.encoding, made.targets)
+    error["measured_on"] = str(view)
+    return dataclasses.replace(made, notes={**made.notes, "error": error}), computed
+
+
+def _write_all(
+    writer: cache.Writer, computed: Iterator[Computed], share: list[View], batch: int
+) -> None:
+    """Commit what is not there yet, in order, in a thread of its own.
+
+    Up to batch + 1 encoded clips wait to be written. They are still written when something else
+    fails, or on Ctrl-C; after one that cannot be written, none is.
+    """
+    done = sum(str(view) in writer.committed for view in share)
+    pending: deque[Future[int]] = deque()
+    with _progress(len(share), done) as report, ThreadPoolExecutor(1) as writing:
+        for one in computed:
+            if str(one.view) not in writer.committed:
+                entry = encode(one.features, one.view, writer.manifest)
+                before = pending[-1] if pending else None
+                pending.append(writing.submit(_write, writer, one.view, one.crc32, entry, before))
+            del one  # features are large, and the next group is computed now
+            while pending and (len(pending) > batch + 1 or pending[0].done()):
+                report(pending.popleft().result())
+        while pending:
+            report(pending.popleft().result())
+
+
+def _write(
+    writer: cache.Writer, view: View, crc32: int, entry: Entry, before: Future[int] | None
+) -> int:
+    """Commit one clip; its bytes before compression."""
+    if before is not None:
+        before.result()  # of an earlier failure; else the order of the journal would depend on it
+    with _naming(view):
+        arrays = entry.arrays()
+    writer.write(str(view), arrays, {"source_crc32": crc32})
+    return entry.nbytes
+
+
+@contextmanager
+def _naming(view: View) -> Iterator[None]:
+    """Say which clip a value belongs to that cannot be stored."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"clip {view}, {error}") from None
+
+
+@contextmanager
+def _progress(total: int, done: int) -> Iterator[Callable[[int], None]]:
+    """A bar of clips/s, MB/s (before compression) and time left, told the bytes of each clip."""
+    began, written = time.perf_counter(), 0
+    with tqdm(
+        total=total,
+        initial=done,
+        unit="clip",
+        desc="extract-teacher",
+        disable=None,
+        smoothing=0,  # clips come in bursts, of which only the overall rate tells the time left
+    ) as bar:
+
+        def report(nbytes: int) -> None:
+            nonlocal written
+            written += nbytes
+            speed = written / 1e6 / (time.perf_counter() - began)
+            bar.set_postfix_str(f"{speed:.1f} MB/s", refresh=False)
+            bar.update()
+
+        yield report
 
 
 def seen_frames(teacher: Network, hr: Tensor, view: View, degradation_name: str) -> Tensor:
@@ -241,8 +394,20 @@ def seen_frames(teacher: Network, hr: Tensor, view: View, degradation_name: str)
 
 
 @torch.inference_mode()
+def group_features(
+    teacher: Network, seen: list[Tensor], device: torch.device, amp: str
+) -> list[Features]:
+    """All features of some clips' frames (T, 3, ., .), as seen_frames has them, those of one size
+    at once: each (T, C, ., .)."""
+    found: dict[int, Features] = {}
+    for shape in dict.fromkeys(clip.shape for clip in seen):
+        alike = [i for i, clip in enumerate(seen) if clip.shape == shape]
+        with runs.autocast(device, amp):
+            batch = teacher.features_clip(torch.stack([seen[i].to(device) for i in alike]))
+        found |= {i: Features(*(x[n] for x in batch)) for n, i in enumerate(alike)}
+    return [found[i] for i in range(len(seen))]
+
+
 def teacher_features(teacher: Network, seen: Tensor, device: torch.device, amp: str) -> Features:
-    """All features of one clip's frames, (T, 3, h, w): each (T, C, ., .)."""
-    with runs.autocast(device, amp):
-        features = teacher.features_clip(seen[None])
-    return Features(*(x[0] for x in features))
+    """All features of one clip's frames: each (T, C, ., .)."""
+    return group_features(teacher, [seen], device, amp)[0]

@@ -1,100 +1,139 @@
 """What an extraction will cost, before anything is written: bytes, files and teacher hours.
 
-Measured on one clip of the data set at hand, for every encoding.
+Measured on a few clips spread over the data set at hand, for every encoding.
 """
 
 import dataclasses
 import statistics
-import tempfile
 import time
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from stdpipe import cache
-from stdpipe.extract import Extraction, Prepared, prepare
+from stdpipe.data.views import View
+from stdpipe.disk import weigh
+from stdpipe.encoding import encoding_error
+from stdpipe.extract import Extraction, Prepared, group_features, prepare
 from stdpipe.models.base import Features
-from stdpipe.targets import encoding_error, kept_parameters, stored_arrays
+from stdpipe.targets import refuse_trunk
 
-TIMED = 3  # runs of the teacher on the clip, of which the median counts
+MEASURED = 3  # clips
+
+
+class Cost(NamedTuple):
+    """Of one clip in one encoding."""
+
+    files: dict[str, int]
+    """Array -> bytes of its file."""
+    error: dict[str, Any]
+    """As encoding_error tells it."""
 
 
 def plan(job: Extraction) -> dict[str, Any]:
-    """Costs by encoding; `fits` says whether the chosen one does on the cache's disk."""
+    """Costs by encoding; `fits` says whether the chosen one does on the cache's disk.
+
+    Bytes are means and seconds medians over the measured clips; errors are those of the worst.
+    """
     ready = prepare(job)
-    features, seconds = _time_teacher(ready, job)
+    views = spread(ready.views, MEASURED)
+    clips: list[dict[str, Cost | None]] = []
+    seconds = []
+    for view in views:
+        seen = ready.read(view)[0].to(ready.device)
+        features, took = _timed(ready, seen, warm_up=not clips)
+        clips.append({name: _cost(name, ready, view, seen, features) for name in cache.ENCODINGS})
+        seconds.append(took)
     entries = len(ready.views)
-    free = cache.open_place(job.cache).free_bytes()
     encodings = {}
     for name in cache.ENCODINGS:
-        try:
-            encodings[name] = _cost(name, ready, features, job, entries)
-        except ValueError:  # it has no trunk, or its values overflow float16
-            if name == job.encoding:
-                raise
+        costs = [cost for clip in clips if (cost := clip[name])]
+        if len(costs) == len(clips):
+            encodings[name] = _total(costs, entries)
+    free = cache.open_place(job.cache).free_bytes()
+    chosen = ready.manifest.encoding
+    per_clip = statistics.median(seconds)
     return {
         "entries": entries,
+        "measured_on": [str(view) for view in views],
         "teacher": ready.manifest.made_by["teacher"],
         "device": str(ready.device),
-        "teacher_seconds_per_clip": seconds,
-        "teacher_hours": seconds * entries / 3600,
+        "batch": ready.batch,
+        "teacher_seconds_per_clip": per_clip,
+        "teacher_hours": per_clip * entries / 3600,
         "free_bytes": free,
-        "encoding": job.encoding,
-        "fits": free is None or encodings[job.encoding]["bytes"] <= free,
+        "encoding": chosen,
+        "fits": free is None or encodings[chosen]["bytes"] <= free,
         "encodings": encodings,
     }
 
 
-def _time_teacher(ready: Prepared, job: Extraction) -> tuple[Features, float]:
-    times = []
-    for _ in range(TIMED):
-        began = time.perf_counter()
-        features = ready.run(job.amp)
-        if ready.device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return features, statistics.median(times)
+def spread(views: list[View], count: int) -> list[View]:
+    """Up to `count` of them at even distances, first and last among them."""
+    count = min(count, len(views))
+    return [views[i * (len(views) - 1) // max(count - 1, 1)] for i in range(count)]
+
+
+def _timed(ready: Prepared, seen: Tensor, warm_up: bool) -> tuple[Features, float]:
+    """A clip's features, and seconds a clip, a whole batch of it at once."""
+    if warm_up:
+        ready.run(seen)
+        _synchronise(ready)
+    began = time.perf_counter()
+    features = group_features(ready.teacher, [seen] * ready.batch, ready.device, ready.amp)
+    _synchronise(ready)
+    return features[0], (time.perf_counter() - began) / ready.batch
+
+
+def _synchronise(ready: Prepared) -> None:
+    if ready.device.type == "cuda":
+        torch.cuda.synchronize(ready.device)
 
 
 def _cost(
-    encoding: str, ready: Prepared, features: Features, job: Extraction, entries: int
-) -> dict[str, Any]:
-    """Write the clip to a throw-away cache and weigh it."""
-    view = ready.views[0]
-    stored = getattr(features, cache.ENCODINGS[encoding].stored)
-    one = dataclasses.replace(
-        ready.manifest,
-        entries=(str(view),),
-        encoding=encoding,
-        channels=stored.shape[1],
-        targets=job.targets,
-    )
-    kept = kept_parameters(ready.teacher, one)
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "one.zarr"
-        with cache.open_writer(root, one, tail=kept) as writer:
-            writer.write(str(view), stored_arrays(features, view, one.given))
-        weights = {
-            name: sum(f.stat().st_size for f in (root / name).glob("c.*")) for name in one.arrays
-        }
-    attention = weights.get("attention", 0)
-    per_clip = sum(weights.values())
+    encoding: str, ready: Prepared, view: View, seen: Tensor, features: Features
+) -> Cost | None:
+    """One clip in one encoding. None where another than the chosen one cannot hold it: the teacher
+    has no trunk, or pads these frames, or its values overflow float16."""
+    made, stored = ready.manifest, cache.ENCODINGS[encoding].stored
+    try:
+        refuse_trunk(encoding, str(made.made_by["teacher"]), ready.teacher, made.height, made.width)
+        channels = getattr(features, stored).shape[1]
+        manifest = dataclasses.replace(made, encoding=encoding, channels=channels)
+        files = weigh(manifest, ready.teacher, view, features)
+        error = encoding_error(ready.teacher, features, seen, encoding, made.targets)
+        return Cost(files, error)
+    except ValueError:
+        if encoding == made.encoding:
+            raise
+        return None
+
+
+def _total(clips: list[Cost], entries: int) -> dict[str, Any]:
+    """Of all entries, from some: mean bytes, and the worst errors."""
+    per_clip = statistics.mean(sum(clip.files.values()) for clip in clips)
+    attention = statistics.mean(clip.files.get("attention", 0) for clip in clips)
+    psnr = [clip.error["sr_psnr"] for clip in clips if clip.error["sr_psnr"] is not None]
     return {
-        "bytes_per_clip": per_clip,
-        "bytes": per_clip * entries,
-        "attention_bytes": attention * entries,
-        "files": len(weights) * entries,
-        **encoding_error(ready.teacher, features, ready.seen, encoding),
+        "bytes_per_clip": round(per_clip),
+        "bytes": round(per_clip * entries),
+        "attention_bytes": round(attention * entries),
+        "files": len(clips[0].files) * entries,
+        "f_sr_rmse": max(clip.error["f_sr_rmse"] for clip in clips),
+        "sr_psnr": min(psnr, default=None),
+        "attention_rmse": max(clip.error["attention_rmse"] for clip in clips),
     }
 
 
 def table(result: dict[str, Any]) -> str:
     """For people, in Markdown."""
+    free = result["free_bytes"]
+    free = "" if free is None else f"; {free / 1e9:,.1f} GB are free"
     lines = [
         f"{result['entries']:,} clips; {result['teacher']} takes "
         f"{result['teacher_seconds_per_clip']:.2f} s a clip on {result['device']}, "
-        f"{result['teacher_hours']:.2f} hours in all; " + _free(result["free_bytes"]),
+        f"{result['teacher_hours']:.2f} hours in all{free}",
         "",
         "| encoding | MB a clip | GB in all | attention | files | f_sr error | SR vs float |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -107,7 +146,3 @@ def table(result: dict[str, Any]) -> str:
             f"| {row['f_sr_rmse']:.3%} | {psnr} |"
         )
     return "\n".join(lines)
-
-
-def _free(free: int | None) -> str:
-    return "" if free is None else f"{free / 1e9:,.1f} GB are free"

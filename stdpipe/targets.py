@@ -1,5 +1,5 @@
-"""Teacher targets on both sides of the cache: what a clip's features become there, how a worker
-reads a window of them, and how the training device turns what was read into f_sr, f_lr and SR.
+"""Teacher targets behind the cache: how a worker reads a window of them, and how the training
+device turns what was read into f_sr, f_lr and SR. encoding.py is the side before the cache.
 
 int8 crosses to the device as it is; a trunk crosses with the halo that the teacher's frozen tail
 needs, and becomes f_sr there, equal to the crop of the whole map.
@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stdpipe import cache, runs
-from stdpipe.data.views import Box, View, orient, oriented_size, unorient, upright_box
-from stdpipe.distill.attention import attention_map
+from stdpipe.data.views import Box, View, orient, oriented_size, upright_box
 from stdpipe.models import zoo
-from stdpipe.models.base import SCALE, Features, Network
+from stdpipe.models.base import SCALE, Network
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -28,25 +27,6 @@ def check_teacher(teacher: Network, facts: dict[str, Any], targets: Collection[s
     enlarges = teacher.scale == SCALE or teacher.sees_hr
     if not enlarges or (teacher.f_sr_channels != 64 and set(targets) != {"f_lr"}):
         raise ValueError(f"{facts['network']} has no 64-channel F^SR at 4 times the LR size")
-
-
-def stored_arrays(features: Features, view: View, given: tuple[str, ...]) -> Arrays:
-    """What the cache keeps of one clip: the arrays named `given`, float32, of T frames.
-
-    Full-frame maps are turned back upright, so that they fit one array whatever the orientation;
-    a baked view stays as the teacher saw it.
-    """
-    orientation = 0 if view.crop else view.orientation
-    maps = {
-        "f_sr": lambda: features.f_sr,
-        "trunk": lambda: features.trunk,
-        "attention": lambda: attention_map(features.f_sr.float()),
-        "f_lr": lambda: features.f_lr,
-    }
-    return {
-        name: np.ascontiguousarray(unorient(maps[name]().float(), orientation).cpu().numpy())
-        for name in given
-    }
 
 
 def kept_parameters(teacher: Network, manifest: cache.Manifest) -> Arrays | None:
@@ -69,6 +49,24 @@ def tail_of(teacher: Network) -> Arrays:
             "encoding that stores f_sr itself (float16, int8)"
         )
     return tail
+
+
+def refuse_trunk(encoding: str, name: str, teacher: Network, height: int, width: int) -> None:
+    """Raise ValueError where this teacher's trunk cannot be cached for frames of this HR size."""
+    if cache.ENCODINGS[encoding].stored != "trunk":
+        return
+    if name.partition(":")[0] not in zoo.ZOO:
+        raise ValueError(
+            f"encoding {encoding!r} has training rebuild the teacher's tail by the name in the "
+            f"cache, and {name} would be imported for it; choose float16 or int8"
+        )
+    multiple = 4 * teacher.multiple
+    if height % multiple or width % multiple:
+        raise ValueError(
+            f"encoding {encoding!r} needs frames whose sides are multiples of {multiple} (the "
+            f"teacher pads others, and its padding is not cached), got {width} x {height}; choose "
+            "int8 or float16"
+        )
 
 
 def _parameters(teacher: Network, parts: tuple[str, ...]) -> Arrays:
@@ -244,34 +242,3 @@ class LiveTeacher:
     def _wanted(self, clip: Tensor) -> list[Tensor]:
         features = self.teacher.features_clip(clip[None])
         return [getattr(features, name) for name in self.names]
-
-
-@torch.inference_mode()
-def encoding_error(
-    teacher: Network, features: Features, seen: Tensor, encoding: str
-) -> dict[str, Any]:
-    """What an encoding loses on one clip, whose T frames the teacher has seen on its device.
-
-    f_sr_rmse: relative RMSE of f_sr; sr_psnr: PSNR in dB of the SR image through the teacher's last
-    convolution, against the unencoded one (null where equal); attention_rmse: relative, of the map.
-    """
-    stored, dtype, _ = cache.ENCODINGS[encoding]
-    values: Tensor = getattr(features, stored).float()
-    decoded = torch.from_numpy(_there_and_back(values.cpu().numpy(), dtype)).to(values.device)
-    f_sr = decoded if stored == "f_sr" else teacher.upsample(decoded)
-    mse = (teacher.to_rgb(f_sr, seen) - features.sr).square().mean().item()
-    return {
-        "f_sr_rmse": _relative_rmse(f_sr, features.f_sr.float()),
-        "sr_psnr": float(-10 * np.log10(mse)) if mse else None,
-        "attention_rmse": _relative_rmse(attention_map(f_sr), attention_map(features.f_sr.float())),
-    }
-
-
-def _there_and_back(values: NDArray[np.float32], dtype: str) -> NDArray[np.float32]:
-    if dtype == "int8":
-        return cache.dequantise(*cache.quantise(values))
-    return cache.encode(values, dtype).astype(np.float32)
-
-
-def _relative_rmse(a: Tensor, b: Tensor) -> float:
-    return float((a - b).square().mean().sqrt() / b.square().mean().sqrt())

@@ -1,9 +1,12 @@
-"""Real frames (tests on them skip where they are absent), and a tiny set for the whole pipeline."""
+"""Real frames (tests on them skip where they are absent), a tiny set for the whole pipeline, and an
+object store on loopback."""
 
+import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +169,46 @@ def tiny_cache(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     cache = tmp_path_factory.mktemp("cache") / "cache.zarr"
     _stdpipe(*_extract(tiny, cache, "--orientations", 2))
     return cache
+
+
+def _objects() -> Any:
+    """tests/objects.py; tests are no package, so it is loaded by its path."""
+    path = Path(__file__).with_name("objects.py")
+    spec = importlib.util.spec_from_file_location("objects", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator[int]:
+    """Port of an S3 server; skips where none can be had."""
+    objects = _objects()
+    if objects.missing():
+        pytest.skip(f"no object store: {objects.missing()}")
+    with objects.server() as port:
+        yield port
+
+
+@pytest.fixture
+def s3(object_server: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A URL of one's own in an object store; leases lapse within two seconds, retries in three."""
+    from stdpipe.cache import objects
+
+    for name, value in _objects().environment(f"http://127.0.0.1:{object_server}").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(objects, "LEASE_SECONDS", 2.0)
+    monkeypatch.setattr(objects, "RENEW_SECONDS", 0.3)
+    monkeypatch.setattr(objects, "RETRY_SECONDS", 3.0)
+    return f"s3://{_objects().BUCKET}/{uuid.uuid4().hex}/c.zarr"
+
+
+@pytest.fixture
+def proxy(s3: str, object_server: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A tests/objects.py Proxy through which all that follows goes."""
+    proxy = _objects().Proxy(object_server)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    yield proxy
+    proxy.close()

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ import torch
 
 from stdpipe import evaluate
 from stdpipe.data.clips import read_frames
+from stdpipe.data.degrade import degrade
 from stdpipe.data.layouts import find_clips
+from stdpipe.evaluation.footage import pieces
+from stdpipe.evaluation.metrics import QUALITY
 from stdpipe.evaluation.protocols import protocol, score
+from stdpipe.evaluation.temporal import TEMPORAL
 from stdpipe.models.checkpoints import load_network, save_network
 
 Command = Callable[..., Any]
@@ -22,6 +27,9 @@ EDVR = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_
 # RGB frames of Vid4, MATLAB's bicubic there and back; the tables of the field have 23.78 for `bi`
 VID4_BI = {"calendar": 20.394, "city": 25.165, "foliage": 23.471, "walk": 26.104}
 VID4_AVERAGE = {"bi": 23.784, "bd": 21.794, "bd-centred": 23.444}
+# of other rules, measured once: with 8 pixels cropped, and sampled at bd's true phase
+VID4_CROP8 = {"bi": 23.785, "bd": 21.825, "bd-centred": 23.445}
+VID4_TRUE_PHASE, VID4_TRUE_PHASE_REPEATED_EDGE = 23.360, 23.354
 # three frames of each clip only; written by this program when the whole clips gave VID4_AVERAGE
 VID4_START = {"bi": 23.764441, "bd": 21.784399, "bd-centred": 23.425397}
 
@@ -39,14 +47,33 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("degradation", VID4_AVERAGE)
-def test_bicubic_on_vid4(vid4: Path, stdpipe: Command, degradation: str) -> None:
+def test_bicubic_on_vid4(tmp_path: Path, vid4: Path, stdpipe: Command, degradation: str) -> None:
     more = ("--model", "bicubic", "--degradation", degradation)
     found = measure(stdpipe, vid4 / "GT", *more)
-    assert found["average"]["psnr_y"] == pytest.approx(VID4_AVERAGE[degradation], abs=0.005)
+    assert found["average"]["psnr_y"] == pytest.approx(VID4_AVERAGE[degradation], abs=0.0005)
     assert found["clips"].keys() == VID4_BI.keys()
+    assert sum(row["frames"] for row in found["clips"].values()) == 171
     if degradation == "bi":
         for clip, psnr_y in VID4_BI.items():
             assert found["clips"][clip]["psnr_y"] == pytest.approx(psnr_y, abs=0.005)
+    cropped = measure(stdpipe, vid4 / "GT", *more, "--crop", 8)
+    assert cropped["protocol"]["name"] == "vid4-crop8"
+    assert cropped["average"]["psnr_y"] == pytest.approx(VID4_CROP8[degradation], abs=0.0005)
+
+
+@pytest.mark.slow
+def test_bicubic_at_the_true_phase_on_vid4(vid4: Path, stdpipe: Command) -> None:
+    """23.360 dB with MATLAB's mirrored border; 23.354 where the LR's edge pixels are repeated."""
+    found = measure(stdpipe, vid4 / "GT", "--model", "bicubic:phase=0", "--degradation", "bd")
+    assert found["average"]["psnr_y"] == pytest.approx(VID4_TRUE_PHASE, abs=0.0005)
+    net, means = load_network("bicubic:phase=0", None)[0], []
+    for clip in find_clips(vid4 / "GT", None):
+        hr = read_frames(clip).hr
+        lr = torch.nn.functional.pad(degrade(hr, "bd"), (2, 2, 2, 2), mode="replicate")
+        sr = torch.cat([net(frame[None, None])[..., 8:-8, 8:-8] for frame in lr])
+        psnr = score(sr, hr / 255, protocol("vid4"))["psnr_y"]
+        means.append(sum(psnr) / len(psnr))
+    assert sum(means) / 4 == pytest.approx(VID4_TRUE_PHASE_REPEATED_EDGE, abs=0.0005)
 
 
 @pytest.mark.parametrize("degradation", VID4_START)
@@ -62,35 +89,40 @@ def test_bicubic_on_the_start_of_vid4(
 
 
 @pytest.mark.parametrize("network", [EDVR, "fastdvdnet-quarter"])
-def test_chunks_give_what_the_whole_clip_gives(tiny: Path, network: str) -> None:
+def test_pieces_give_what_the_whole_clip_gives(tiny: Path, network: str) -> None:
     net = load_network(network, "random:0")[0].eval()
-    lr = evaluate.degrade_clip(read_frames(find_clips(tiny, "test")[0]).hr, "bd", True)
+    (clip,) = find_clips(tiny, "test")
     with torch.inference_mode():
-        whole = net.forward_clip(lr[None])[0]
-    for centres in (range(7), [0, 6], [3], range(2, 5)):
-        chunks = evaluate.super_resolve(net, lr, list(centres), torch.device("cpu"))
-        sr = torch.cat([features.sr for _, features in chunks])
-        assert (sr - whole[list(centres)]).abs().max() < 1e-5
+        whole = net.forward_clip(degrade(read_frames(clip).hr, "bd")[None])[0]
+        for centres in (range(7), [0, 6], [3], range(2, 5)):
+            parts = pieces(clip, list(centres), 3, "bd", lr_8bit=True)
+            sr = [evaluate.super_resolve(net, part, torch.device("cpu")).sr for part in parts]
+            assert (torch.cat(sr) - whole[list(centres)]).abs().max() < 1e-5
 
 
 def test_odd_sizes_are_cropped_back(tmp_path: Path, make_data: Command, stdpipe: Command) -> None:
     data = make_data(tmp_path / "data", clips=1, height=30, width=46)
-    found = measure(stdpipe, data, "--model", EDVR, "--weights", "random:0", "--degradation", "bi")
+    more = ("--model", EDVR, "--weights", "random:0", "--degradation", "bi", "--protocol", "vid4")
+    found = measure(stdpipe, data, *more, "--out", tmp_path / "out")
     clip = read_frames(find_clips(data, "test")[0])
     net = load_network(EDVR, "random:0")[0].eval()
     with torch.inference_mode():
-        sr = net.forward_clip(evaluate.degrade_clip(clip.hr, "bi", True)[None])[0]
+        sr = net.forward_clip(degrade(clip.hr, "bi")[None])[0]
     expected = score(sr[..., :30, :46], clip.hr[..., :30, :46] / 255, protocol("vid4"))
-    psnr = found["clips"]["00001/0001"]["psnr_y"]
-    assert psnr == pytest.approx(sum(expected["psnr_y"]) / 7, abs=1e-4)
+    for name, values in expected.items():
+        assert found["clips"]["00001/0001"][name] == pytest.approx(sum(values) / 7, abs=1e-4)
+    assert (tmp_path / "out" / "pictures" / "00001_0001.png").exists()
 
 
 def test_json_says_the_whole_definition(tiny: Path, stdpipe: Command) -> None:
     found = measure(stdpipe, tiny, "--model", "bicubic")
     assert found["degradation"]["name"] == "bd"
-    assert found["protocol"]["name"] == "vid4"
+    assert found["protocol"]["name"] == "vimeo"
+    assert found["protocol"]["chosen"] == "by default: the clips are Vimeo90K's septuplets"
+    assert found["protocol"]["text"] == protocol("vimeo").text
+    assert found["metrics"] == QUALITY
     assert found["data"] == str(tiny)
-    assert found["clips"]["00001/0003"]["frames"] == 7
+    assert found["clips"]["00001/0003"]["frames"] == 1
     assert found["average"]["ssim_y"] == found["clips"]["00001/0003"]["ssim_y"]
 
 
@@ -116,6 +148,7 @@ def test_random_weights_take_the_degradations_phase(tiny: Path, stdpipe: Command
 
 def test_files(tmp_path: Path, tiny: Path, stdpipe: Command) -> None:
     more = ("--model", EDVR, "--weights", "random:0", "--teacher", "fastdvdnet-quarter")
+    more = (*more, "--protocol", "vid4")
     found = measure(stdpipe, tiny, *more, "--teacher-weights", "random:1", "--out", tmp_path)
     assert json.loads((tmp_path / "result.json").read_text()) == found
     rows = rows_of(tmp_path / "frames.csv")
@@ -149,11 +182,14 @@ def test_a_perfect_result_is_null_in_json_and_inf_in_the_table(
     data = make_data(tmp_path / "data", clips=1)
     for frame in (data / "sequences/00001/0001").iterdir():
         iio.imwrite(frame, torch.full((32, 48, 3), 90, dtype=torch.uint8).numpy())
-    assert measure(stdpipe, data, "--model", "bicubic")["average"] == {
-        "psnr_y": None, "ssim_y": 1.0
+    found = measure(stdpipe, data, "--model", "bicubic")
+    assert found["average"] == {
+        "psnr_y": None, "ssim_y": 1.0, "psnr_rgb": None, "ssim_rgb": 1.0
     }  # fmt: skip
+    assert found["excluded"] == ["00001/0001"]
     text = stdpipe("evaluate", "--data", data, "--model", "bicubic").stdout
-    assert "| average | inf | 1.0000 |" in text
+    assert "| average | inf | 1.0000 | inf | 1.0000 |" in text
+    assert "00001/0001: equal to HR, not in PSNR's averages" in text
 
 
 def test_a_network_that_yields_nan_is_no_result(
@@ -173,3 +209,197 @@ def test_a_clip_too_short_for_the_protocol(tmp_path: Path, tiny: Path, refused: 
     more = ("--model", "bicubic", "--protocol", "vid4-duf")
     told = refused("evaluate", "--data", tmp_path, *more)
     assert "a clip of 4 frames has none that protocol 'vid4-duf' scores" in told
+
+
+# several networks, other data, other metrics
+
+
+@pytest.fixture
+def folders(tmp_path: Path, tiny: Path) -> Path:
+    """Three clips as plain folders of frames."""
+    return Path(shutil.copytree(tiny / "sequences" / "00001", tmp_path / "folders"))
+
+
+def save_random(path: Path, network: str, degradation: str) -> Path:
+    net, facts = load_network(network, "random:0")
+    save_network(path, net, facts["network"], degradation)
+    return path
+
+
+def test_several_networks_are_measured_as_each_alone(
+    tmp_path: Path, folders: Path, stdpipe: Command
+) -> None:
+    """Windows of different lengths among them: one pass reads for the longest."""
+    weights = save_random(tmp_path / "w.pt", EDVR, "bd")
+    names = ("bicubic:phase=0", f"@{weights}", "fastdvdnet-quarter@random:1")
+    together = [word for name in names for word in ("--model", name)]
+    found = measure(stdpipe, folders, *together, "--out", tmp_path / "out")
+    assert [net["weights"] for net in found["networks"]] == [None, str(weights), "random:1"]
+    for name, network in zip(names, found["networks"], strict=True):
+        alone = measure(stdpipe, folders, "--model", name)
+        for clip, row in alone["clips"].items():
+            assert network["clips"][clip] == pytest.approx(row, abs=1e-6)
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "| network | protocol | degradation | PSNR Y (dB) |" in table
+    assert "| bicubic:phase=0.0 | vid4 | bd | " in table
+    assert len(rows_of(tmp_path / "out" / "frames.csv")) == 3 * 3 * 7
+    picture = iio.imread(tmp_path / "out" / "pictures" / "0001.png")
+    assert picture.shape[1] > 8 * 160  # LR, three SR, HR and three attention maps
+
+
+def test_networks_for_different_degradations(
+    tmp_path: Path, folders: Path, stdpipe: Command, refused: Command
+) -> None:
+    one, two = (save_random(tmp_path / f"{d}.pt", EDVR, d) for d in ("bd", "bi"))
+    both = ("--model", f"@{one}", "--model", f"@{two}")
+    told = refused("evaluate", "--data", folders, *both)
+    assert "trained for different degradations: " in told
+    assert "give --degradation" in told
+    found = stdpipe("evaluate", "--data", folders, *both, "--degradation", "bi").stdout
+    assert f"@ {one} was trained for bd" in found
+    assert f"@ {two} was trained" not in found
+    twice = ("--model", f"@{one}", "--model", f"@{one}")
+    assert "is named twice" in refused("evaluate", "--data", folders, *twice)
+
+
+def test_vimeo_lists(tmp_path: Path, make_data: Command, stdpipe: Command) -> None:
+    data = make_data(tmp_path / "data")
+    shutil.copy(data / "sep_trainlist.txt", data / "sep_testlist.txt")
+    (data / "fast_testset.txt").write_text("00001/0003\n")
+    (data / "slow_testset.txt").write_text("00001/0001\n")
+    found = measure(stdpipe, data, "--model", "bicubic")
+    clips, lists = found["clips"], found["lists"]
+    assert lists["fast"] == {"clips": 1} | {name: clips["00001/0003"][name] for name in QUALITY}
+    assert lists["unlisted"] == ["00001/0002"]
+    both = [clips[key]["psnr_y"] for key in ("00001/0001", "00001/0003")]
+    assert lists["weighted"]["psnr_y"] == pytest.approx(sum(both) / 2)
+    assert found["average"]["psnr_y"] != lists["weighted"]["psnr_y"]
+    text = stdpipe("evaluate", "--data", data, "--model", "bicubic").stdout
+    assert "| weighted (2 clips) |" in text
+    assert "lists" not in measure(stdpipe, data, "--model", "bicubic", "--protocol", "vid4")
+
+
+def test_reds4_is_found_by_its_clips(tmp_path: Path, folders: Path, stdpipe: Command) -> None:
+    for name in ("000", "001", "011", "015", "020"):
+        shutil.copytree(folders / "0001", tmp_path / "REDS" / name)
+    found = measure(stdpipe, tmp_path / "REDS", "--model", "bicubic")
+    assert found["protocol"]["name"] == "reds4"
+    assert list(found["clips"]) == ["000", "011", "015", "020"]
+
+
+def test_a_video_is_measured(tmp_path: Path, folders: Path, stdpipe: Command) -> None:
+    from imageio_ffmpeg import get_ffmpeg_exe
+
+    source = str(folders / "0001" / "im%d.png")
+    video, decoded = tmp_path / "walk.mp4", tmp_path / "decoded"
+    decoded.mkdir()
+    for command in (
+        ["-i", source, "-pix_fmt", "yuv420p", str(video)],
+        ["-i", str(video), str(decoded / "%03d.png")],
+    ):
+        subprocess.run([get_ffmpeg_exe(), "-v", "error", *command], check=True)
+    found = measure(stdpipe, video, "--model", "bicubic")
+    assert list(found["clips"]) == ["walk"]
+    assert found["clips"]["walk"]["frames"] == 7
+    assert found["average"] == measure(stdpipe, decoded, "--model", "bicubic")["average"]
+
+
+def test_temporal_and_cost(tmp_path: Path, folders: Path, stdpipe: Command) -> None:
+    pytest.importorskip("cv2", reason="needs OpenCV's flow (extra: temporal)")
+    more = ("--model", "bicubic", "--metrics", "quality,temporal,cost", "--out", tmp_path / "out")
+    found = measure(stdpipe, folders, *more)
+    assert found["metrics"]["flow"].startswith("OpenCV ")
+    assert set(TEMPORAL) <= set(found["average"])
+    assert found["average"]["tof"] > 0
+    assert found["cost"]["parameters"] == 0
+    assert found["cost"]["macs"] > 0
+    first, second = rows_of(tmp_path / "out" / "frames.csv")[:2]
+    assert first["tof"] == ""
+    assert float(second["tof"]) > 0
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert "| clip | PSNR Y (dB) | SSIM Y | PSNR RGB (dB) | SSIM RGB | warp error |" in table
+    assert "0 parameters, 0.22 GMAC a frame" in table
+
+
+def test_temporal_metrics_of_single_frames(tiny: Path, refused: Command) -> None:
+    pytest.importorskip("cv2", reason="needs OpenCV's flow (extra: temporal)")
+    told = refused("evaluate", "--data", tiny, "--model", "bicubic", "--metrics", "temporal")
+    assert "need consecutive frames, but protocol 'vimeo' scores one of each clip" in told
+
+
+def test_temporal_metrics_without_opencv(
+    folders: Path, refused: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stdpipe.evaluation.temporal.find_spec", lambda name: None)
+    told = refused("evaluate", "--data", folders, "--model", "bicubic", "--metrics", "temporal")
+    assert told.endswith("pip install 'stdpipe[temporal]'")
+
+
+def test_pictures_show_what_was_scored(
+    tmp_path: Path, folders: Path, stdpipe: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network runs once a piece, in the precision asked for, pictures or not."""
+    calls = []
+    real = evaluate.super_resolve
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(arguments[3])
+        return real(*arguments)
+
+    monkeypatch.setattr(evaluate, "super_resolve", counted)
+    more = ("--model", "fastdvdnet-quarter@random:0", "--amp", "bf16", "--out", tmp_path / "out")
+    measure(stdpipe, folders, *more, "--pictures", 1)
+    assert calls == ["bf16"] * 3 * 2
+
+
+# stopping and going on
+
+STOP_AFTER_ONE_CLIP = """
+import os, signal
+from stdpipe.evaluation.results import FrameLog
+add = FrameLog.add
+def add_and_stop(self, clip, rows):
+    add(self, clip, rows)
+    os.kill(os.getpid(), signal.{signal})
+FrameLog.add = add_and_stop
+"""
+
+
+@pytest.mark.parametrize(("signal", "code"), [("SIGKILL", -9), ("SIGINT", 130)])
+def test_a_stopped_evaluation_goes_on(
+    tmp_path: Path, folders: Path, stdpipe: Command, spawn: Command,
+    monkeypatch: pytest.MonkeyPatch, signal: str, code: int,
+) -> None:  # fmt: skip
+    more = ("--model", "bicubic", "--model", "bicubic:phase=0", "--pictures", 0)
+    command = ("evaluate", "--data", folders, *more, "--out", tmp_path / "parts")
+    stopped = spawn(command, STOP_AFTER_ONE_CLIP.format(signal=signal))
+    assert stopped.returncode == code, stopped.stderr
+    if code == 130:
+        assert stopped.stderr == (
+            "stdpipe: interrupted; clips measured so far stay, and the same command goes on after "
+            "them\n"
+        )
+    assert not (tmp_path / "parts" / "result.json").exists()
+    measured = []
+    real = evaluate.super_resolve
+
+    def counted(net: Any, piece: Any, *rest: Any) -> Any:
+        measured.append(piece)
+        return real(net, piece, *rest)
+
+    monkeypatch.setattr(evaluate, "super_resolve", counted)
+    stdpipe(*command)
+    assert len(measured) == 2 * 2 * 2  # two clips left, two pieces, two networks
+    stdpipe(*command[:-1], tmp_path / "whole")
+    names = ["frames.csv", "result.json", "table.md"]
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == names
+    for name in names:
+        parts, whole = ((tmp_path / run / name).read_text() for run in ("parts", "whole"))
+        assert parts == whole
+
+
+def test_ctrl_c_without_a_folder_keeps_nothing_and_says_so(folders: Path, spawn: Command) -> None:
+    command = ("evaluate", "--data", folders, "--model", "bicubic")
+    stopped = spawn(command, STOP_AFTER_ONE_CLIP.format(signal="SIGINT"))
+    assert stopped.returncode == 130
+    assert stopped.stderr == "stdpipe: interrupted; without --out, nothing is kept\n"

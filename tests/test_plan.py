@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from stdpipe import cache
+from stdpipe.data.views import View
+from stdpipe.plan import spread
+
 Command = Callable[..., list[object]]
 
 
@@ -31,6 +35,49 @@ def test_the_plan_is_what_the_cache_weighs(tmp_path, tiny, stdpipe, encoding):
     assert row["files"] == len(arrays)
     assert row["bytes"] == pytest.approx(sum(p.stat().st_size for p in arrays), rel=0.1)
     assert planned["teacher_hours"] > 0
+    assert planned["measured_on"] == list(cache.load_manifest(tmp_path / "c").entries)
+
+
+def test_bytes_are_means_and_errors_the_worst(tmp_path, tiny, stdpipe):
+    """Of three clips of which two are measured: the first and the last."""
+    command = extract(tiny, tmp_path / "c", "--encoding", "int8")
+    stdpipe(*command)
+    arrays = [(tmp_path / "c" / name).glob("c.*") for name in ("f_sr", "f_sr_scale", "attention")]
+    shards = [f for files in arrays for f in files if f.name.split(".")[1] in "02"]
+    with pytest.MonkeyPatch.context() as two:
+        two.setattr("stdpipe.plan.MEASURED", 2)
+        row = json.loads(stdpipe(*command, "--plan", "--json").stdout)["encodings"]["int8"]
+    weight = sum(file.stat().st_size for file in shards)
+    assert row["bytes_per_clip"] == round(weight / 2)
+    assert row["bytes"] == round(weight / 2 * 3)
+    first = cache.load_manifest(tmp_path / "c").notes["error"]
+    assert row["f_sr_rmse"] >= first["f_sr_rmse"]
+    assert row["sr_psnr"] <= first["sr_psnr"]
+
+
+def test_views_are_spread_over_the_list():
+    views = [View("a", n) for n in range(8)]
+    assert [v.orientation for v in spread(views, 3)] == [0, 3, 7]
+    assert spread(views[:2], 3) == views[:2]
+    assert spread(views[:1], 3) == views[:1]
+    assert spread(views, 1) == views[:1]
+
+
+def test_a_plan_needs_no_cache(tmp_path, tiny, stdpipe, refused, monkeypatch):
+    """It then weighs the disk at hand; extracting does need one."""
+    monkeypatch.chdir(tmp_path)
+    without = [x for x in extract(tiny, "CACHE") if x not in ("--cache", "CACHE")]
+    planned = json.loads(stdpipe(*without, "--plan", "--batch", 2, "--json").stdout)
+    assert (planned["encoding"], planned["batch"], planned["fits"]) == ("float16", 2, True)
+    assert planned["free_bytes"] == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.5)
+    assert list(tmp_path.iterdir()) == []
+    assert "Missing option '--cache'" in refused(*without, code=2)
+
+
+def test_frames_that_the_teacher_pads_have_no_trunk_encodings(tmp_path, make_data, stdpipe):
+    data = make_data(tmp_path / "data", clips=1, height=36, width=44)
+    planned = json.loads(stdpipe(*extract(data, tmp_path / "c"), "--plan", "--json").stdout)
+    assert planned["encodings"].keys() == {"float32", "float16", "int8"}
 
 
 def test_a_disk_that_is_too_small(tmp_path, tiny, stdpipe, monkeypatch):

@@ -289,16 +289,3 @@ def test_baked_views_that_make_no_sense(options, weights, data, tmp_path):
     job = Extraction(data, str(tmp_path / "c"), weights=str(weights), views="baked", **options)
     with pytest.raises(ValueError, match="baked views need at least 1 crop"):
         extract_teacher(job)
-
-
-def test_a_finite_average_beside_a_perfect_clip():
-    """Black clips lie in Vimeo90K's test set; they are named, and the others are averaged."""
-    from stdpipe.evaluate import _averages
-
-    frames = {
-        "black": {"psnr_y": [float("inf")] * 2, "ssim_y": [1.0, 1.0]},
-        "real": {"psnr_y": [30.0, 32.0], "ssim_y": [0.8, 0.9]},
-    }
-    found = _averages(frames)
-    assert found["average"]["psnr_y"] == 31.0
-    assert found["excluded"] == ["black"]

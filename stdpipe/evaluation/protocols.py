@@ -1,17 +1,22 @@
-"""Under which rules a result is measured: frames, border, rounding. Published tables differ here.
+"""Under which rules a result is measured: clips, frames, border, rounding. Published tables differ.
 
 The border alone moves a published Vid4 average by more than 2 dB, so a result without its
 protocol says nothing: `Protocol.text` is printed beside every one.
 """
 
-from collections.abc import Iterable
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
-from stdpipe.evaluation.metrics import SSIM_WINDOW, luma, psnr, ssim
+from stdpipe.evaluation.metrics import QUALITY, SSIM_WINDOW, planes, quality
 from stdpipe.suggest import nearest
+
+REDS4 = ("000", "011", "015", "020")
 
 
 @dataclass(frozen=True)
@@ -20,61 +25,71 @@ class Protocol:
 
     name: str
     """What a user types."""
-    lr_8bit: bool
+    lr_8bit: bool = True
     """Whether the network's input is rounded to 8 bits, as LR files on disk are."""
-    sr_8bit: bool
+    sr_8bit: bool = True
     """Whether results are clipped to [0, 1] and rounded to 8 bits before they are compared."""
-    skip: int
+    skip: int = 0
     """Frames left out at each end of a clip."""
-    crop: int
+    crop: int = 0
     """Pixels left out at each border."""
-    frames: Literal["all", "centre"]
+    frames: Literal["all", "centre"] = "all"
     """Every frame that `skip` leaves, or only the one in the middle."""
-    text: str
-    """The rules in one sentence, for people."""
+    clips: tuple[str, ...] | None = None
+    """The clips that are scored, by the last part of their keys; None: all there are."""
+    note: str = ""
+    """Whose rules these are, and what differs from theirs."""
+
+    @property
+    def text(self) -> str:
+        """The whole definition, for people."""
+        parts = (
+            "PSNR and SSIM of BT.601 luma (Y) and of RGB over " + self._which_frames(),
+            f"without {self.crop} pixels at each border" if self.crop else "the whole frame",
+            self._rounding(),
+            "the mean of a clip's frames, then of clips",
+            "a frame equal to its HR (infinite PSNR) is left out of PSNR's means, not of SSIM's",
+        )
+        return f"{'; '.join(parts)}.{' ' + self.note if self.note else ''}"
+
+    def _which_frames(self) -> str:
+        if self.frames == "centre":
+            return "the centre frame of each clip (im4 of 7)"
+        ends = f" but the first and last {self.skip} of a clip" if self.skip else ""
+        which = f" of clips {', '.join(self.clips)}" if self.clips else ""
+        return f"every frame{which}{ends}"
+
+    def _rounding(self) -> str:
+        lr = "LR rounded to 8 bits" if self.lr_8bit else "LR not rounded"
+        sr = "clipped and rounded to 8 bits" if self.sr_8bit else "neither clipped nor rounded"
+        return f"{lr}, the result {sr}"
 
 
 PROTOCOLS = {
-    "vid4": Protocol(
-        "vid4",
-        lr_8bit=True,
-        sr_8bit=True,
-        skip=0,
-        crop=0,
-        frames="all",
-        text="PSNR and SSIM of BT.601 luma over every frame and the whole frame; LR and result "
-        "rounded to 8 bits.",
-    ),
-    "vid4-float": Protocol(
-        "vid4-float",
-        lr_8bit=False,
-        sr_8bit=False,
-        skip=0,
-        crop=0,
-        frames="all",
-        text="PSNR and SSIM of BT.601 luma over every frame and the whole frame; neither LR nor "
-        "result rounded, result not clipped (as RSDN measures).",
-    ),
-    "vid4-duf": Protocol(
-        "vid4-duf",
-        lr_8bit=True,
-        sr_8bit=True,
-        skip=2,
-        crop=8,
-        frames="all",
-        text="PSNR and SSIM of BT.601 luma without the first and last 2 frames of a clip and "
-        "without 8 pixels at each border; LR and result rounded to 8 bits (as DUF measures).",
-    ),
-    "vimeo": Protocol(
-        "vimeo",
-        lr_8bit=True,
-        sr_8bit=True,
-        skip=0,
-        crop=0,
-        frames="centre",
-        text="PSNR and SSIM of BT.601 luma over the centre frame of a clip (im4 of 7) and the "
-        "whole frame; LR and result rounded to 8 bits.",
-    ),
+    rules.name: rules
+    for rules in (
+        Protocol("vid4", note="BasicSR scores so; its LR are files."),
+        Protocol(
+            "vid4-float",
+            lr_8bit=False,
+            sr_8bit=False,
+            note="RSDN's frames, border and rounding; its script also lets the network see 8 "
+            "pixels of reflected HR beyond each border, which is not done here.",
+        ),
+        Protocol(
+            "vid4-duf",
+            skip=2,
+            crop=8,
+            note="DUF's frames, border and rounding of results; its own LR are not rounded.",
+        ),
+        Protocol(
+            "vimeo",
+            frames="centre",
+            note="Where the fast, medium and slow lists lie beside the clips, also apart, and "
+            "weighted by clips as published; clips in no list count in the plain average alone.",
+        ),
+        Protocol("reds4", clips=REDS4, note="Published REDS4 figures are those of RGB."),
+    )
 }
 
 
@@ -85,62 +100,110 @@ def protocol(name: str) -> Protocol:
     raise ValueError(f"unknown protocol {name!r}{nearest(name, PROTOCOLS)}")
 
 
-def scored_frames(num_frames: int, protocol: Protocol) -> list[int]:
+def default_protocol(clips: Mapping[str, int]) -> tuple[str, str]:
+    """The protocol for what lies in a folder, by its clips' keys and lengths, and why."""
+    if all(re.fullmatch(r"\d{5}/\d{4}", key) and n == 7 for key, n in clips.items()):
+        return "vimeo", "the clips are Vimeo90K's septuplets"
+    if set(REDS4) <= set(clips) and all(re.fullmatch(r"\d{3}", key) for key in clips):
+        return "reds4", "the clips are numbered as in REDS, with all of REDS4 among them"
+    return "vid4", "the clips are neither Vimeo90K's septuplets nor REDS4's"
+
+
+def with_crop(rules: Protocol, crop: int | None) -> Protocol:
+    """The same rules with another border, and a name that says so; None leaves them as they are."""
+    if crop is None or crop == rules.crop:
+        return rules
+    if crop < 0:
+        raise ValueError(f"crop is {crop}, but counts pixels at each border: 0 or more")
+    note = f"{rules.name}'s rules but for the border."
+    return dataclasses.replace(rules, name=f"{rules.name}-crop{crop}", crop=crop, note=note)
+
+
+def definition(rules: Protocol) -> dict[str, Any]:
+    """Everything a result must say of its protocol, for JSON."""
+    return {**dataclasses.asdict(rules), "text": rules.text}
+
+
+def scored_clips(keys: Sequence[str], rules: Protocol) -> list[str]:
+    """The keys of the clips that count; ValueError where one that the protocol names is missing."""
+    if rules.clips is None:
+        return list(keys)
+    found = [key for key in keys if key.rpartition("/")[2] in rules.clips]
+    missing = set(rules.clips) - {key.rpartition("/")[2] for key in found}
+    if missing:
+        raise ValueError(
+            f"protocol {rules.name!r} scores clips {', '.join(rules.clips)}, but "
+            f"{', '.join(sorted(missing))} is not there: choose another protocol for other data"
+        )
+    return found
+
+
+def scored_frames(num_frames: int, rules: Protocol) -> list[int]:
     """The indices of the frames of a clip that count; ValueError where none is left."""
-    if protocol.frames == "centre":
-        indices = [num_frames // 2] if num_frames > 2 * protocol.skip else []
+    if rules.frames == "centre":
+        indices = [num_frames // 2] if num_frames > 2 * rules.skip else []
     else:
-        indices = list(range(protocol.skip, num_frames - protocol.skip))
+        indices = list(range(rules.skip, num_frames - rules.skip))
     if not indices:
         raise ValueError(
-            f"a clip of {num_frames} frames has none that protocol {protocol.name!r} scores "
-            f"(it skips {protocol.skip} at each end): use longer clips or another protocol"
+            f"a clip of {num_frames} frames has none that protocol {rules.name!r} scores "
+            f"(it skips {rules.skip} at each end): use longer clips or another protocol"
         )
     return indices
 
 
-def score(sr: Tensor, hr: Tensor, protocol: Protocol) -> dict[str, list[float]]:
-    """`psnr_y` (dB, inf for equal frames) and `ssim_y` of one clip, a number a scored frame.
+def score(sr: Tensor, hr: Tensor, rules: Protocol) -> dict[str, list[float]]:
+    """The figures of QUALITY for one clip, a number a scored frame (PSNR of equal ones is inf).
 
     `hr` is the whole clip, (T, 3, H, W) in [0, 1]. `sr` is the whole clip too, or just the
-    frames that `scored_frames` names, in that order. Scored where they lie (CPU or CUDA), one frame
-    at a time, which bounds the memory. Raises ValueError for shapes that do not fit.
+    frames that `scored_frames` names, in that order. Raises ValueError for shapes that do not fit.
     """
-    indices = scored_frames(len(hr), protocol)
-    pairs = _pairs(sr, hr, indices)
-    _check_size(hr, protocol)
-    result: dict[str, list[float]] = {"psnr_y": [], "ssim_y": []}
-    for sr_CHW, hr_CHW in pairs:
-        sr_NHW, hr_NHW = _luma_to_score(sr_CHW, protocol), _luma_to_score(hr_CHW, protocol)
-        result["psnr_y"].append(psnr(sr_NHW, hr_NHW).item())
-        result["ssim_y"].append(ssim(sr_NHW, hr_NHW).item())
-    return result
-
-
-def _pairs(sr: Tensor, hr: Tensor, indices: list[int]) -> Iterable[tuple[Tensor, Tensor]]:
+    indices = scored_frames(len(hr), rules)
     if sr.ndim != 4 or sr.shape[1:] != hr.shape[1:] or len(sr) not in (len(hr), len(indices)):
         raise ValueError(
             f"result {tuple(sr.shape)} does not fit the clip {tuple(hr.shape)}, of which "
             f"{len(indices)} frames are scored"
         )
-    chosen = range(len(sr)) if len(sr) == len(indices) else indices
-    return [(sr[i], hr[j]) for i, j in zip(chosen, indices, strict=True)]
+    chosen = sr if len(sr) == len(indices) else sr[indices]
+    rows = score_frames({"sr": chosen}, hr[indices], rules)["sr"]
+    return {name: [row[name] for row in rows] for name in QUALITY}
 
 
-def _check_size(hr: Tensor, protocol: Protocol) -> None:
-    if min(hr.shape[-2:]) - 2 * protocol.crop < SSIM_WINDOW:
+def score_frames(
+    results: Mapping[str, Tensor], hr: Tensor, rules: Protocol
+) -> dict[str, list[dict[str, float]]]:
+    """The figures of QUALITY of every frame, by network: all (n, 3, H, W) in [0, 1].
+
+    Scored where they lie (CPU or CUDA), one frame at a time, which bounds the memory; the device is
+    waited for once.
+    """
+    scores = []
+    for frame, truth in enumerate(hr):
+        planes_hr = to_compare(truth, rules)
+        scores += [quality(to_compare(sr[frame], rules), planes_hr) for sr in results.values()]
+    values = torch.stack(scores).unflatten(0, (len(hr), len(results))).transpose(0, 1).tolist()
+    return {
+        name: [dict(zip(QUALITY, row, strict=True)) for row in of_network]
+        for name, of_network in zip(results, values, strict=True)
+    }
+
+
+def to_compare(rgb_CHW: Tensor, rules: Protocol) -> Tensor:
+    """RGB in [0, 1], (3, H, W) -> the planes that are compared, rounded and without the border.
+
+    Raises ValueError for a frame of which too little is left.
+    """
+    height, width = rgb_CHW.shape[-2:]
+    crop = rules.crop
+    if min(height, width) - 2 * crop < SSIM_WINDOW:
         raise ValueError(
-            f"frames of {hr.shape[-1]}x{hr.shape[-2]} are too small for protocol "
-            f"{protocol.name!r}: {SSIM_WINDOW} pixels must be left after {protocol.crop} are "
-            "cropped at each border"
+            f"frames of {width}x{height} are too small for protocol {rules.name!r}: {SSIM_WINDOW} "
+            f"pixels must be left after {crop} are cropped at each border"
         )
+    levels = rgb_CHW[:, crop : height - crop, crop : width - crop].double() * 255
+    return planes(levels.round_().clamp_(0, 255) if rules.sr_8bit else levels)
 
 
-def _luma_to_score(rgb_CHW: Tensor, protocol: Protocol) -> Tensor:
-    """(3, H, W) -> Y as it is compared, (1, H', W') float64."""
-    rgb = rgb_CHW.double()
-    if protocol.sr_8bit:
-        rgb = rgb.clamp(0, 1).mul(255).round().div(255)
-    height, width = rgb.shape[-2:]
-    crop = protocol.crop
-    return luma(rgb)[None, crop : height - crop, crop : width - crop]
+def rounded(rgb: Tensor, rules: Protocol) -> Tensor:
+    """What a result is taken for: clipped and rounded to 8 bits, or as it is; same shape."""
+    return (rgb.double() * 255).round_().clamp_(0, 255) / 255 if rules.sr_8bit else rgb

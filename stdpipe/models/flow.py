@@ -1,4 +1,4 @@
-"""Optical flow without weights: sampling along a flow, and TV-L1 in plain torch.
+"""Optical flow without weights: TV-L1 in plain torch.
 
 Zach, Pock, Bischof, "A Duality Based Approach for Realtime TV-L1 Optical Flow", DAGM 2007: image
 differences count by their absolute value, and so do the flow's own steps, so that it is smooth but
@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stdpipe.models.warp import warp
+
 LEVELS = 4  # of halved sizes: eight pixels of motion are one at the coarsest
 WARPS = 5  # times a level is linearised anew around its flow
 ITERATIONS = 20  # of the two alternating steps, between warps
@@ -21,24 +23,12 @@ STEP = 0.125  # tau of the dual step: the largest for which its convergence is p
 LUMA = (0.299, 0.587, 0.114)
 
 
-def warp(image: Tensor, flow: Tensor, padding: str = "zeros") -> Tensor:
-    """Sample image (N, C, h, w) at x + flow(x), bilinearly; flow (N, 2, h, w).
-
-    padding: what lies outside, "zeros" or "border".
-    """
-    height, width = image.shape[-2:]
-    x = torch.arange(width, device=flow.device) + flow[:, 0]
-    y = torch.arange(height, device=flow.device)[:, None] + flow[:, 1]
-    grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), -1)
-    return F.grid_sample(image, grid.to(image), "bilinear", padding, align_corners=False)
-
-
 def tvl1(reference: Tensor, neighbour: Tensor) -> Tensor:
     """Flow (N, 2, h, w) along which the neighbour, sampled, looks like the reference.
 
     Frames are (N, 3, h, w), RGB in [0, 1]. Float32 whatever they are, and without gradient: it is
-    input to a network, as from a file. torch.export and torch.compile see one operator, which needs
-    stdpipe to run: unrolled, it would be thousands.
+    input to a network, as from a file. torch.export sees one operator, which needs stdpipe to run:
+    unrolled, it would be thousands.
     """
     out: Tensor = _tvl1(reference.detach(), neighbour.detach())
     return out

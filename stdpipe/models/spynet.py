@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stdpipe.models.flow import warp
+from stdpipe.models.warp import warp
 
 LEVELS = 4
 
@@ -54,5 +54,5 @@ class SPyNet(nn.Module):
         flow: Tensor = reference.new_zeros(reference.shape[0], 2, height // 2, width // 2)
         for level, (reference, neighbour) in zip(self.basic_module, pyramid, strict=True):
             flow = 2 * F.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=True)
-            flow = level(reference, warp(neighbour, flow), flow)
+            flow = level(reference, warp(neighbour, flow, "zeros"), flow)
         return flow

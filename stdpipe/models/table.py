@@ -59,6 +59,11 @@ PUBLISHED = {
     "vespcn-deep": Published(f"{VESPCN}; deepened to the STD paper's cost", paper_tmac=0.26),
     "sofvsr": Published(SOFVSR, 1_047_617, 0.045, form="Y"),
     "d3dnet": Published("D3Dnet, IEEE SPL 2020; XinyiYing/D3Dnet", 2_579_941, 0.320, form="Y"),
+    "rbpn": Published(
+        "RBPN, CVPR 2019; alterzero/RBPN-PyTorch", 12_771_943, 3.18, form="384 channels before RGB"
+    ),
+    "toflow": Published("TOFlow, IJCV 2019; XPixelGroup/BasicSR", 1_405_899, 0.8145, 0.81),
+    "duf": Published("VSR-DUF, CVPR 2018; XPixelGroup/BasicSR", 5_821_952, 0.6172, 0.62),
     "pisr": Published("PISR, ECCV 2020; cvlab-yonsei/PISR; around fastdvdnet"),
 }
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from stdpipe import resample
 from stdpipe.models.base import SCALE, Network, window_indices
-from stdpipe.models.flow import warp
 from stdpipe.models.spynet import SPyNet
+from stdpipe.models.warp import warp
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's
 STD = (0.229, 0.224, 0.225)
@@ -76,7 +76,9 @@ class TOFlow(Network):
         k = self.num_frame // 2
         neighbours = window[:k] + window[k + 1 :]
         centre = hr[:, t]
-        aligned = {n: warp(hr[:, n], self.spynet(centre, hr[:, n])) for n in sorted({*neighbours})}
+        aligned = {
+            n: warp(hr[:, n], self.spynet(centre, hr[:, n]), "zeros") for n in sorted({*neighbours})
+        }
         frames = [aligned[n] for n in neighbours]
         frames.insert(0 if self.centre_first else k, centre)
         return F.pixel_unshuffle(torch.cat(frames, 1), SCALE)

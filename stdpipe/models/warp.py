@@ -16,10 +16,11 @@ from stdpipe.models.layers import shrink
 REACH = 32  # pixels: the longest flow that tanh lets out
 
 
-def warp(x: Tensor, flow: Tensor) -> Tensor:
-    """Bilinear samples of x (B, C, h, w) at every pixel plus flow (B, 2, h, w), edges repeated.
+def warp(x: Tensor, flow: Tensor, padding: str = "border") -> Tensor:
+    """Bilinear samples of x (B, C, h, w) at every pixel plus flow (B, 2, h, w).
 
-    In float32 also under autocast: half precision cannot hold pixel positions.
+    padding: what lies outside, "border" (edges repeated) or "zeros". In float32 also under
+    autocast: half precision cannot hold pixel positions.
     """
     height, width = x.shape[-2:]
     flow = flow if flow.dtype == torch.float64 else flow.float()
@@ -29,7 +30,7 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
     grid_x = (2 * (columns + flow[:, 0]) + 1) / width - 1
     grid_y = (2 * (rows + flow[:, 1]) + 1) / height - 1
     grid = torch.stack((grid_x, grid_y), dim=-1)
-    return F.grid_sample(x.to(grid.dtype), grid, padding_mode="border", align_corners=False)
+    return F.grid_sample(x.to(grid.dtype), grid, padding_mode=padding, align_corners=False)
 
 
 def over_pairs(

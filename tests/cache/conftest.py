@@ -21,7 +21,7 @@ def _manifest(**changes: Any) -> Manifest:
         "frames": 2,
         "channels": 3,
         "height": 20,
-        "width": 72,
+        "width": 132,
         "encoding": "float32",
     }
     return Manifest(**(fields | changes))
@@ -49,9 +49,8 @@ def _build(path: Path, manifest: Manifest) -> Path:
 
 
 def _files(root: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
-    }
+    files = (path for path in root.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
 @pytest.fixture
@@ -86,5 +85,5 @@ def cache(tmp_path: Path, manifest: Manifest) -> Path:
 
 @pytest.fixture
 def files_of() -> Callable[[Path], dict[str, bytes]]:
-    """Every file below a folder, by relative path."""
+    """Every file below a folder, by relative path; locks apart, which hold nothing."""
     return _files

@@ -104,5 +104,5 @@ def test_the_tail_comes_back_and_its_damage_is_found(make_manifest, arrays, tmp_
 
 
 def test_a_trunk_needs_sides_on_the_grid(make_manifest):
-    with pytest.raises(CacheError, match="multiples of 4, got 30 x 72"):
+    with pytest.raises(CacheError, match="multiples of 4, got 30 x 132"):
         make_manifest(encoding="trunk-int8", height=30)

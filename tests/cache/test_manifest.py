@@ -6,13 +6,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdpipe.cache import FORMAT_VERSION, CacheError, Manifest, difference, load_manifest
-from stdpipe.cache.durable import seal
-from stdpipe.cache.manifest import save_manifest
+from stdpipe.cache import (
+    FORMAT_VERSION,
+    CacheError,
+    Manifest,
+    difference,
+    load_manifest,
+    manifest_exists,
+    open_place,
+)
+from stdpipe.cache.manifest import complete_manifests, create_manifest, damaged_manifests
+from stdpipe.cache.seal import seal
 
 facts = st.none() | st.booleans() | st.integers() | st.text() | st.floats(-1e9, 1e9)
 words = st.text(st.characters(codec="utf-8"), min_size=1)
-OWN = {"encoding", "targets", "frames", "channels", "height", "width", "entries_digest"}
+OWN = {
+    "encoding",
+    "compression",
+    "targets",
+    "frames",
+    "channels",
+    "height",
+    "width",
+    "entries_digest",
+}
 
 
 @given(st.dictionaries(words.filter(lambda key: key not in OWN), facts), st.sets(words, min_size=1))
@@ -24,10 +41,24 @@ def test_json_round_trip(made_by, keys):
     assert again.cache_id == made.cache_id
 
 
-def test_file_round_trip(tmp_path, manifest):
-    save_manifest(tmp_path, manifest)
-    assert load_manifest(tmp_path) == manifest
-    assert json.loads((tmp_path / "manifest.json").read_text())["made_by"]["teacher"] == "edvr-l"
+@pytest.fixture
+def place(tmp_path, manifest):
+    """Both manifests, and nothing else."""
+    place = open_place(tmp_path)
+    assert create_manifest(place, manifest) == manifest
+    complete_manifests(place, manifest)
+    return place
+
+
+def test_file_round_trip(place, manifest):
+    assert load_manifest(place) == load_manifest(place.url) == manifest
+    text = place.read("manifest.json")
+    assert place.read("journal/manifest.json") == text
+    assert json.loads(text)["made_by"]["teacher"] == "edvr-l"
+
+
+def test_the_first_of_two_stays(place, make_manifest, manifest):
+    assert create_manifest(place, make_manifest(encoding="int8")) == manifest
 
 
 def test_identity_is_everything_but_the_notes(make_manifest):
@@ -39,9 +70,10 @@ def test_identity_is_everything_but_the_notes(make_manifest):
         {"frames": 3},
         {"channels": 4},
         {"height": 24},
-        {"width": 76},
+        {"width": 136},
         {"targets": ("attention",)},
         {"encoding": "float16"},
+        {"compression": "zstd"},
     ]
     identities = {make_manifest(**change).cache_id for change in changes}
     assert len(identities | {base.cache_id}) == len(changes) + 1
@@ -58,11 +90,11 @@ def test_difference_names_both_values():
     assert difference(made, {"views": "full"}).startswith("views no value, but 'full' was")
 
 
-@pytest.mark.parametrize("version", [0, FORMAT_VERSION + 1, None, "1"])
+@pytest.mark.parametrize("version", [0, 1, FORMAT_VERSION + 1, None, "2"])
 def test_other_format_versions_are_refused(tmp_path, manifest, version):
     content = manifest.to_json() | {"format_version": version}
-    (tmp_path / "manifest.json").write_text(seal(content))
-    with pytest.raises(CacheError, match=f"format version {version!r}, this stdpipe reads 1"):
+    (tmp_path / "manifest.json").write_bytes(seal(content))
+    with pytest.raises(CacheError, match=f"format version {version!r}, this stdpipe reads 2"):
         load_manifest(tmp_path)
 
 
@@ -80,14 +112,51 @@ def test_a_field_changed_by_hand_is_refused(manifest):
         Manifest.from_json(manifest.to_json() | {"encoding": "float16"})
 
 
-def test_absent_and_damaged_files(tmp_path, manifest):
+def test_no_cache(tmp_path):
     with pytest.raises(CacheError, match="is not a cache"):
         load_manifest(tmp_path / "nowhere")
-    save_manifest(tmp_path, manifest)
-    path = tmp_path / "manifest.json"
-    path.write_bytes(path.read_bytes().replace(b"edvr-l", b"edvr-m"))
-    with pytest.raises(CacheError, match="is damaged: restore it"):
-        load_manifest(tmp_path)
+    assert not manifest_exists(open_place(tmp_path))
+
+
+def damage(text):
+    return text.replace(b"edvr-l", b"edvr-m")
+
+
+FILES = ("manifest.json", "journal/manifest.json")
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{}", b"\xff", damage], ids=["none", "empty", "json", "byte", "bit"]
+)
+def test_one_that_is_lost_or_damaged_is_replaced_by_the_other(place, manifest, file, content):
+    text = place.read(file)
+    place.delete([file])
+    if content is not None:
+        place.write(file, [content(text) if callable(content) else content])
+    assert manifest_exists(place)
+    assert load_manifest(place) == manifest
+    assert damaged_manifests(place) == [file]
+    complete_manifests(place, manifest, anew=damaged_manifests(place))
+    assert [place.read(name) for name in FILES] == [text, text]
+
+
+@pytest.mark.parametrize("lost", FILES)
+def test_both_lost_or_damaged(place, lost):
+    for name in FILES:
+        place.write(name, [damage(place.read(name))])
+    for _ in range(2):
+        message = "both manifest.json and journal/manifest.json are damaged or missing: restore"
+        with pytest.raises(CacheError, match=message):
+            load_manifest(place)
+        place.delete([lost])
+
+
+def test_a_flipped_version_is_not_taken_for_an_older_one(place, manifest):
+    """The copy tells what it was."""
+    text = place.read("manifest.json")
+    place.write("manifest.json", [text.replace(b'"format_version": 2', b'"format_version": 0')])
+    assert load_manifest(place) == manifest
 
 
 @pytest.mark.parametrize(
@@ -95,6 +164,7 @@ def test_absent_and_damaged_files(tmp_path, manifest):
     [
         ({"frames": 0}, "frames is 0"),
         ({"encoding": "int4"}, "encoding 'int4' is unknown"),
+        ({"compression": "lz4"}, "compression 'lz4' is unknown: use one of none, zstd"),
         ({"targets": ()}, "name some of"),
         ({"targets": ("attention", "f_sr")}, "in that order"),
         ({"targets": ("depth",)}, "name some of"),
@@ -111,5 +181,5 @@ def test_contradictory_fields(make_manifest, change, message):
 
 def test_a_manifest_of_all_vimeo_stays_small(tmp_path, make_manifest):
     keys = tuple(f"{i // 1000 + 1:05d}/{i % 1000 + 1:04d}@{i % 8}" for i in range(64_612))
-    save_manifest(tmp_path, make_manifest(entries=keys))
+    create_manifest(open_place(tmp_path), make_manifest(entries=keys))
     assert (tmp_path / "manifest.json").stat().st_size < 2_000_000

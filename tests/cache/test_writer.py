@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from stdpipe.cache import CacheError, Manifest, open_reader, open_writer, verify
+from stdpipe.cache import CacheError, Manifest, open_reader, open_writer, quantise, verify
 
 
 def write(writer, arrays, keys):
@@ -34,8 +34,9 @@ def test_resumed_equals_unbroken_byte_for_byte(tmp_path, cache, manifest, arrays
 def test_an_uncommitted_shard_is_written_anew(tmp_path, cache, manifest, build, files_of):
     """What a power cut may leave: shards torn or empty under their final name, no line."""
     whole = files_of(cache)
-    lines = (cache / "journal" / "0.jsonl").read_bytes().splitlines(keepends=True)
-    (cache / "journal" / "0.jsonl").write_bytes(b"".join(lines[:2]) + lines[2][:20])
+    journal = cache / "journal" / "0.000000.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:2]) + lines[2][:20])
     (cache / "f_sr" / "c.2.0.0.0.0").write_bytes(b"")
     (cache / "attention" / "c.3.0.0.0").write_bytes(b"torn" * 50)
     assert files_of(build(cache, manifest)) == whole
@@ -47,7 +48,11 @@ def test_refused_arrays(tmp_path, manifest, arrays):
     bad = [
         ("nobody", good, "not in the manifest"),
         (key, {"f_sr": good["f_sr"]}, r"got \['f_sr'\], give \['attention', 'f_sr'\]"),
-        (key, good | {"f_sr": good["f_sr"][:, :, 1:]}, r"f_sr: got float32 \(2, 3, 19, 72\), give"),
+        (
+            key,
+            good | {"f_sr": good["f_sr"][:, :, 1:]},
+            r"f_sr: got float32 \(2, 3, 19, 132\), give",
+        ),
         (key, good | {"f_sr": good["f_sr"].astype("f8")}, "got float64"),
         (key, good | {"attention": good["attention"] * np.nan}, "attention: holds .* not finite"),
     ]
@@ -90,7 +95,7 @@ def test_the_same_writer_twice_is_refused(tmp_path, manifest):
     open_writer(tmp_path / "c", manifest).close()
 
 
-@pytest.mark.parametrize("name", ["", "../x", "a b", "writers", ".hidden"])
+@pytest.mark.parametrize("name", ["", "../x", "a b", "0.1", ".hidden"])
 def test_writer_names(tmp_path, manifest, name):
     with pytest.raises(CacheError, match="writer name"):
         open_writer(tmp_path / "c", manifest, writer=name)
@@ -100,9 +105,9 @@ def test_a_damaged_line_of_another_writer_is_healed(tmp_path, manifest, arrays, 
     root = tmp_path / "c"
     with open_writer(root, manifest, writer="1") as writer:
         write(writer, arrays, manifest.entries[:3])
-    path = root / "journal" / "1.jsonl"
+    path = root / "journal" / "1.000000.jsonl"
     path.write_bytes(path.read_bytes().replace(b"0001@1", b"0001@5"))
-    assert verify(root).broken[0].reason == "journal/1.jsonl line 2 is damaged"
+    assert verify(root).broken[0].reason == "journal/1.000000.jsonl line 2 is damaged"
     assert verify(build(root, manifest)).broken == []
 
 
@@ -170,10 +175,11 @@ def test_a_shard_the_disk_refuses(tmp_path, manifest, arrays, build, cache, file
 
 
 @pytest.mark.parametrize("call", range(5))
+@pytest.mark.parametrize("before", [0, 1])
 def test_no_space_at_any_fsync(
-    tmp_path, manifest, arrays, build, cache, files_of, monkeypatch, call
+    tmp_path, manifest, arrays, build, cache, files_of, monkeypatch, call, before
 ):
-    """fsync of a shard and its folder, twice, then of the journal."""
+    """fsync of a shard and its folder, twice, then of the journal: a new one, or one with lines."""
     root, real, calls = tmp_path / "c", os.fsync, []
 
     def fsync(fd):
@@ -183,20 +189,20 @@ def test_no_space_at_any_fsync(
         real(fd)
 
     with open_writer(root, manifest) as writer:
-        write(writer, arrays, manifest.entries[:1])
+        write(writer, arrays, manifest.entries[:before])
         monkeypatch.setattr("os.fsync", fsync)
-        with pytest.raises(CacheError, match="1 of 4 entries"):
-            write(writer, arrays, manifest.entries[1:])
+        with pytest.raises(CacheError, match=f"{before} of 4 entries"):
+            write(writer, arrays, manifest.entries[before:])
         monkeypatch.undo()
-    check_recovery(root, manifest, build, cache, files_of, 1)
+    check_recovery(root, manifest, build, cache, files_of, before)
 
 
 @pytest.fixture
 def tiny_disk(tmp_path):
-    """A file system of 256 KiB; skips where mounting is not allowed."""
+    """A file system of 640 KiB; skips where mounting is not allowed."""
     path = tmp_path / "tiny"
     path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(path)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=640k", "tmpfs", str(path)]
     try:
         subprocess.run(mount, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
@@ -221,7 +227,7 @@ def _fill(path):
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         for _ in range(1000):
             file.write(bytes(4096))
-    assert path.stat().st_size < 256 * 1024
+    assert path.stat().st_size < 640 * 1024
 
 
 def test_other_errors_are_not_called_a_full_disk(tmp_path, manifest, arrays, monkeypatch):
@@ -245,3 +251,33 @@ def test_shares_of_another_number_are_refused_while_one_is_at_work(tmp_path, man
         open_writer(tmp_path / "c", manifest, "0-of-3")
     with open_writer(tmp_path / "c", manifest, "0-of-3"):
         pass
+
+
+@pytest.mark.parametrize("encoding", ["float32", "float16", "int8", "trunk-int8"])
+def test_stored_form_makes_the_same_bytes(tmp_path, make_manifest, arrays, files_of, encoding):
+    """What a device has encoded already is written as it is."""
+    manifest = make_manifest(encoding=encoding)
+    tail = {"w": np.zeros(1, np.float32)} if manifest.stored == "trunk" else None
+    key = manifest.entries[0]
+    given, stored = arrays(manifest, key), {}
+    for name, values in given.items():
+        dtype = manifest.arrays[name].dtype
+        if dtype == "int8":
+            stored[name], stored[name + "_scale"] = quantise(values)
+        else:
+            stored[name] = values.astype(dtype)
+    for folder, entry in (("given", given), ("stored", stored)):
+        with open_writer(tmp_path / folder, manifest, tail=tail) as writer:
+            writer.write(key, entry)
+    assert files_of(tmp_path / "given") == files_of(tmp_path / "stored")
+
+
+def test_codes_without_their_scale_are_refused(tmp_path, make_manifest, arrays):
+    manifest = make_manifest(encoding="int8")
+    given = arrays(manifest, manifest.entries[0])
+    codes, _ = quantise(given["f_sr"])
+    with (
+        open_writer(tmp_path / "c", manifest) as writer,
+        pytest.raises(CacheError, match="f_sr: int8 codes need a float32 scale"),
+    ):
+        writer.write(manifest.entries[0], given | {"f_sr": codes})

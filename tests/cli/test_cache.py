@@ -1,4 +1,4 @@
-"""stdpipe cache info and verify, on a cache that stage one made."""
+"""stdpipe cache info, verify, repair and bench, on caches that stage one made."""
 
 import json
 import shutil
@@ -19,19 +19,110 @@ def copy(tmp_path: Path, tiny_cache: Path) -> Path:
     return Path(shutil.copytree(tiny_cache, tmp_path / "cache.zarr"))
 
 
+def flip_a_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def break_entry(root: Path, index: int) -> str:
+    """Damage an entry's f_sr; its key."""
+    flip_a_byte(next((root / "f_sr").glob(f"c.{index}.*")))
+    return cache.load_manifest(root).entries[index]
+
+
 def test_info(tiny_cache: Path, stdpipe: Command) -> None:
     facts = json.loads(stdpipe("cache", "info", tiny_cache, "--json").stdout)
     manifest = cache.open_reader(tiny_cache).manifest
     assert facts["cache_id"] == manifest.cache_id
     assert facts["teacher_sha256"] == "random:0"
     assert (facts["entries"], facts["committed"], facts["complete"]) == (6, 6, True)
-    assert "degradation: bd\n" in stdpipe("cache", "info", tiny_cache).stdout
+    assert facts["array_shapes"] == {"f_sr": [7, 64, 32, 48], "attention": [7, 32, 48]}
+    assert facts["error"]["f_sr_rmse"] == 0  # float32
+    assert facts["error"]["measured_on"] == manifest.entries[0]
+    assert "error" not in facts["notes"]
+
+
+def test_info_weighs_what_lies_on_disk(tiny_cache: Path, stdpipe: Command) -> None:
+    facts = json.loads(stdpipe("cache", "info", tiny_cache, "--json").stdout)
+    on_disk = {
+        name: sum(file.stat().st_size for file in (tiny_cache / name).glob("c.*"))
+        for name in ("f_sr", "attention")
+    }
+    assert facts["bytes_by_array"] == on_disk
+    assert facts["bytes"] == sum(on_disk.values())
+    assert facts["bytes_per_entry"] == facts["bytes"] / 6
+    assert facts["times_smaller"] == pytest.approx(1, abs=0.01)  # float32 and its checksums
+
+
+def test_info_for_people(tiny_cache: Path, stdpipe: Command) -> None:
+    lines = stdpipe("cache", "info", tiny_cache).stdout.splitlines()
+    assert lines[0] == f"{tiny_cache}: complete, 6 of 6 entries"
+    told = dict(line.strip().split(": ", 1) for line in lines[1:])
+    told = {label: value.strip() for label, value in told.items()}
+    assert told["degradation"] == "bd"
+    assert told["LR in 8 bits"] == "yes"
+    assert told["orientations"] == "2"
+    assert told["serves"] == "f_sr, attention"
+    assert told["entry"] == "7 x 32 x 48 (T x H x W)"
+    assert told["encoding"] == "float32, compression none"
+    assert told["bytes"] == "16.8 MB, 2.8 MB an entry"
+    assert told["attention"] == "0.000% (relative RMSE)"
+    assert told["SR"] == "exact (PSNR against the unencoded)"
+    assert not any(mark in line for line in lines[1:] for mark in "{}'[]")
+
+
+def test_info_of_a_trunk(tiny: Path, tmp_path: Path, extract: Command, stdpipe: Command) -> None:
+    """8 channels at LR in 8 bits, against 64 at HR in 32: a 512th, before checksums and scales."""
+    place = tmp_path / "trunk.zarr"
+    stdpipe(*extract(tiny, place, "--encoding", "trunk-int8"))
+    facts = json.loads(stdpipe("cache", "info", place, "--json").stdout)
+    assert facts["array_shapes"]["trunk"] == [7, 8, 8, 12]
+    assert 460 < facts["times_smaller"] < 512
+    assert 0 < facts["error"]["f_sr_rmse"] < 0.05
+    assert "  trunk_scale: " in stdpipe("cache", "info", place).stdout
+
+
+def test_info_of_attention_alone(
+    tiny: Path, tmp_path: Path, extract: Command, stdpipe: Command
+) -> None:
+    place = tmp_path / "attention.zarr"
+    stdpipe(*extract(tiny, place, "--targets", "attention"))
+    facts = json.loads(stdpipe("cache", "info", place, "--json").stdout)
+    assert facts["times_smaller"] is None
+    assert "smaller" not in stdpipe("cache", "info", place).stdout
+
+
+def test_info_of_f_lr_beside_a_trunk(
+    tiny: Path, tmp_path: Path, extract: Command, stdpipe: Command
+) -> None:
+    """f_lr has its own weight and error, and counts for nothing where f_sr is weighed."""
+    place = tmp_path / "f_lr.zarr"
+    stdpipe(*extract(tiny, place, "--encoding", "trunk-int8", "--targets", "f_sr,attention,f_lr"))
+    facts = json.loads(stdpipe("cache", "info", place, "--json").stdout)
+    assert facts["array_shapes"]["f_lr"] == [7, 8, 8, 12]
+    assert facts["f_lr_channels"] == 8
+    assert 460 < facts["times_smaller"] < 512
+    assert 0 < facts["error"]["f_lr_rmse"] < 0.05
+    assert f"f_lr: {facts['error']['f_lr_rmse']:.3%}" in " ".join(
+        stdpipe("cache", "info", place).stdout.split()
+    )
 
 
 def test_info_of_an_unfinished_cache(copy: Path, stdpipe: Command) -> None:
     (copy / "complete.json").unlink()
     facts = json.loads(stdpipe("cache", "info", copy, "--json").stdout)
     assert (facts["committed"], facts["complete"]) == (6, False)
+    told = stdpipe("cache", "info", copy).stdout
+    assert told.startswith(f"{copy}: not complete, 6 of 6 entries\n")
+
+
+def test_info_of_an_empty_cache(copy: Path, stdpipe: Command) -> None:
+    for journal in (copy / "journal").glob("*.jsonl"):
+        journal.unlink()
+    facts = json.loads(stdpipe("cache", "info", copy, "--json").stdout)
+    assert (facts["bytes"], facts["bytes_per_entry"], facts["times_smaller"]) == (0, None, None)
+    assert ": not complete, 0 of 6 entries\n" in stdpipe("cache", "info", copy).stdout
 
 
 def test_verify(tiny_cache: Path, stdpipe: Command) -> None:
@@ -41,19 +132,92 @@ def test_verify(tiny_cache: Path, stdpipe: Command) -> None:
 
 
 def test_verify_names_what_is_broken(copy: Path, stdpipe: Command) -> None:
-    key = cache.load_manifest(copy).entries[2]
-    shard = next((copy / "f_sr").glob("c.2.*"))
-    content = bytearray(shard.read_bytes())
-    content[len(content) // 2] ^= 1
-    shard.write_bytes(content)
+    key = break_entry(copy, 2)
+    flip_a_byte(copy / "zarr.json")
     found = json.loads(stdpipe("cache", "verify", copy, "--json", code=1).stdout)
-    (broken,) = found["broken"]
+    entry, metadata = found["broken"]
     assert found["ok"] == 5
-    assert (broken["key"], broken["array"]) == (key, "f_sr")
-    assert f"broken: {key} f_sr: " in stdpipe("cache", "verify", copy, code=1).stdout
+    assert (entry["key"], entry["array"]) == (key, "f_sr")
+    assert (metadata["array"], metadata["path"]) == ("metadata", "zarr.json")
+    first, second, count, remedy = stdpipe("cache", "verify", copy, code=1).stdout.splitlines()
+    assert first.startswith(f"broken: {key} f_sr: ")
+    assert second == "broken: metadata: zarr.json is damaged or missing"
+    assert count == "5 ok, 2 broken"
+    assert remedy.startswith(f"run 'stdpipe cache repair {copy}'")
 
 
-@pytest.mark.parametrize("command", ["info", "verify"])
+def test_repair_and_the_same_command_again(
+    tiny: Path, tiny_cache: Path, copy: Path, extract: Command, stdpipe: Command
+) -> None:
+    """What it is for: afterwards every file is what it was, but for the order of the journal."""
+    key = break_entry(copy, 2)
+    dropped, remedy = stdpipe("cache", "repair", copy).stdout.splitlines()
+    assert dropped.startswith(f"dropped: {key} f_sr: ")
+    assert remedy == "run the same extract-teacher command to fill it again"
+    facts = json.loads(stdpipe("cache", "info", copy, "--json").stdout)
+    assert (facts["committed"], facts["complete"]) == (5, False)
+    stdpipe(*extract(tiny, copy, "--orientations", 2))
+    for name in ("f_sr", "attention"):
+        for file in (tiny_cache / name).glob("c.*"):
+            assert (copy / name / file.name).read_bytes() == file.read_bytes()
+    assert stdpipe("cache", "verify", copy).stdout == "6 ok, 0 broken\n"
+
+
+def test_repair_restores_a_manifest_by_itself(copy: Path, stdpipe: Command) -> None:
+    whole = (copy / "manifest.json").read_bytes()
+    flip_a_byte(copy / "manifest.json")
+    told = stdpipe("cache", "repair", copy).stdout
+    assert told == "restored: metadata: manifest.json is damaged or missing\n"
+    assert (copy / "manifest.json").read_bytes() == whole
+    assert stdpipe("cache", "verify", copy).stdout == "6 ok, 0 broken\n"
+
+
+def test_repair_in_json(copy: Path, stdpipe: Command) -> None:
+    key = break_entry(copy, 1)
+    (copy / "f_sr" / "c.9.0.0.0.0.partial").write_bytes(b"half")
+    found = json.loads(stdpipe("cache", "repair", copy, "--json").stdout)
+    assert found["ok"] == 5
+    assert [one["key"] for one in found["broken"]] == [key]
+    assert found["leftovers"] == ["f_sr/c.9.0.0.0.0.partial"]
+
+
+def test_repair_of_a_whole_cache(copy: Path, stdpipe: Command) -> None:
+    before = {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()}
+    told = stdpipe("cache", "repair", copy).stdout
+    assert told == "nothing is broken; 6 of 6 entries are committed\n"
+    assert {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()} == before
+
+
+def test_bench(tiny_cache: Path, stdpipe: Command) -> None:
+    found = json.loads(stdpipe("cache", "bench", tiny_cache, "--crops", 6, "--json").stdout)
+    assert found["crop"] == {"f_sr": [7, 64, 32, 48], "attention": [7, 32, 48]}
+    assert found["bytes_per_crop"] == 7 * 65 * 32 * 48 * 4
+    assert list(found["same_entries"]) == ["stdpipe", "zarr", "memmap"]
+    assert all(ratio > 0 for ratio in found["ratios"].values())
+    assert list(found["ratios"]) == ["stdpipe_over_zarr", "stdpipe_over_memmap"]
+    for rates in (found["all_entries"], *found["same_entries"].values()):
+        megabytes = rates["crops_per_second"] * found["bytes_per_crop"] / 1e6
+        assert rates["mb_per_second"] == pytest.approx(megabytes)
+
+
+def test_bench_for_people(tiny_cache: Path, stdpipe: Command) -> None:
+    told = stdpipe("cache", "bench", tiny_cache, "--crops", 2, "--patch", 16).stdout
+    head, columns, *rows = told.splitlines()
+    crop = "f_sr 7 x 64 x 16 x 16, attention 7 x 16 x 16"
+    assert head == f"float32, compression none; a crop is {crop}: 0.47 MB"
+    assert columns.split("  ")[-1] == "MB/CPU s"
+    assert rows[0].startswith("all 6 entries ")
+    assert [row.split()[0] for row in rows[2:5]] == ["stdpipe", "zarr", "memmap"]
+
+
+def test_bench_needs_an_entry(copy: Path, refused: Command) -> None:
+    for journal in (copy / "journal").glob("*.jsonl"):
+        journal.unlink()
+    told = refused("cache", "bench", copy)
+    assert told == f"stdpipe: cache {copy} holds no entry yet: run extract-teacher first"
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "repair", "bench"])
 def test_not_a_cache(tmp_path: Path, refused: Command, command: str) -> None:
     for path in (tmp_path, tmp_path / "absent"):
         told = refused("cache", command, path)

@@ -21,6 +21,9 @@ ORDER = [
     "cache",
     "cache info",
     "cache verify",
+    "cache check",
+    "cache repair",
+    "cache bench",
     "models",
 ]
 
@@ -98,6 +101,7 @@ def test_no_new_options() -> None:
     assert found["extract-teacher"] == always | {
         "--teacher", "--weights", "--cache", "--degradation", "--encoding", "--targets",
         "--orientations", "--seed", "--amp", "--views", "--baked", "--patch", "--part", "--plan",
+        "--batch", "--compression",  # a GPU is not filled by one clip
     }  # fmt: skip
     assert found["train-student"] == always | config | {
         "--student", "--cache", "--scheme", "--degradation", "--teacher-weights",
@@ -109,9 +113,12 @@ def test_no_new_options() -> None:
     }  # fmt: skip
     assert found["evaluate"] == always | {
         "--model", "--weights", "--degradation", "--protocol", "--out", "--teacher",
-        "--teacher-weights", "--pictures", "--amp",
+        "--teacher-weights", "--pictures", "--amp", "--crop", "--metrics",
     }  # fmt: skip
     assert found["pack-clips"] == {"--data", "--out", "--split", "--json"}
-    assert found["cache info"] == found["cache verify"] == {"path", "--json"}
     assert found["models"] == {"--json"}
+    for name in ("cache info", "cache verify", "cache repair"):
+        assert found[name] == {"path", "--json"}
+    assert found["cache check"] == always | {"path", "--teacher-weights", "--clips"}
+    assert found["cache bench"] == {"path", "--patch", "--crops", "--halo", "--json"}
     assert found["demo"] == {"--out", "--json"}

@@ -1,4 +1,4 @@
-"""Luma, PSNR and SSIM against hand-computed values and scikit-image."""
+"""Luma, PSNR and SSIM, of Y and RGB, against hand-computed values and scikit-image."""
 
 from pathlib import Path
 
@@ -7,8 +7,11 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from stdpipe.data.clips import read_frames
+from stdpipe.data.degrade import degrade
 from stdpipe.data.layouts import Clip, find_clips, read_clip
-from stdpipe.evaluation.metrics import luma, psnr, ssim
+from stdpipe.evaluation.metrics import QUALITY, luma, planes, psnr, quality, ssim
+from stdpipe.models.bicubic import Bicubic
 
 
 def reference_ssim(a: np.ndarray, b: np.ndarray) -> float:
@@ -23,6 +26,19 @@ def reference_ssim(a: np.ndarray, b: np.ndarray) -> float:
         full=True,
     )
     return float(full[5:-5, 5:-5].mean())
+
+
+def reference_quality(a: torch.Tensor, b: torch.Tensor) -> list[float]:
+    """The figures of QUALITY by scikit-image alone: two RGB frames (3, H, W) in [0, 1], float64."""
+    ys = [luma(x).numpy() for x in (a, b)]
+    rgbs = [x.double().mul(255).permute(1, 2, 0).numpy() for x in (a, b)]
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    return [
+        peak_signal_noise_ratio(*ys, data_range=255),
+        structural_similarity(*ys, data_range=255, **options),
+        peak_signal_noise_ratio(*rgbs, data_range=255),
+        structural_similarity(*rgbs, data_range=255, channel_axis=2, **options),
+    ]
 
 
 def colour(red: float, green: float, blue: float) -> torch.Tensor:
@@ -83,7 +99,7 @@ def test_ssim_of_equal_frames_is_one() -> None:
 
 
 @pytest.mark.parametrize("noise", [1, 10, 80])
-@pytest.mark.parametrize("size", [(11, 11), (24, 40), (65, 33)])
+@pytest.mark.parametrize("size", [(11, 11), (24, 40), (26, 33), (27, 33), (65, 12)])
 def test_ssim_agrees_with_skimage(size: tuple[int, int], noise: float) -> None:
     rng = np.random.default_rng(1)
     a = rng.uniform(0, 255, (3, *size))
@@ -120,3 +136,44 @@ def test_real_frames_agree_with_skimage(vid4: Path) -> None:
         expected = peak_signal_noise_ratio(a, b, data_range=255)
         assert psnr(y[:1], y[1:]).item() == pytest.approx(expected, abs=1e-9)
         assert ssim(y[:1], y[1:]).item() == pytest.approx(reference_ssim(a, b), abs=1e-6)
+
+
+def test_quality_is_what_its_names_say() -> None:
+    rng = np.random.default_rng(2)
+    a = torch.tensor(rng.random((3, 70, 31)))
+    b = (a + torch.tensor(rng.normal(0, 0.05, a.shape))).clamp(0, 1)
+    found = quality(planes(a * 255), planes(b * 255))
+    assert list(QUALITY) == ["psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb"]
+    np.testing.assert_allclose(found, reference_quality(a, b), rtol=1e-10)
+
+
+def test_quality_of_equal_frames() -> None:
+    a = planes(torch.rand(3, 12, 12).double() * 255)
+    assert quality(a, a).tolist() == [
+        float("inf"), pytest.approx(1, abs=1e-12), float("inf"), pytest.approx(1, abs=1e-12)
+    ]  # fmt: skip
+
+
+def largest_differences(vid4: Path, num_frames: int | None) -> torch.Tensor:
+    """Of each figure, over the first frames of every clip: bicubic against HR, both in 8 bits."""
+    largest = torch.zeros(len(QUALITY), dtype=torch.float64)
+    for clip in find_clips(vid4, None):
+        hr = read_frames(Clip(clip.key, clip.frames[:num_frames])).hr
+        for frame in hr:
+            sr = Bicubic()(degrade(frame[None], "bi")[None])[0]
+            a, b = sr.double().mul(255).round().clamp(0, 255), frame.double()
+            expected = torch.tensor(reference_quality(a / 255, b / 255), dtype=torch.float64)
+            largest = torch.maximum(largest, (quality(planes(a), planes(b)) - expected).abs())
+    return largest
+
+
+def test_the_first_frames_of_vid4_agree_with_skimage(vid4: Path) -> None:
+    assert largest_differences(vid4, 1).max() < 1e-12
+
+
+@pytest.mark.slow
+def test_every_frame_of_vid4_agrees_with_skimage(vid4: Path) -> None:
+    """All 171 frames; measured: at most 7.2e-15 dB and 3.2e-15 of SSIM."""
+    largest = largest_differences(vid4, None)
+    print(dict(zip(QUALITY, largest.tolist(), strict=True)))
+    assert largest.max() < 1e-12

@@ -5,8 +5,18 @@ import dataclasses
 import pytest
 import torch
 
-from stdpipe.evaluation.metrics import luma, psnr, ssim
-from stdpipe.evaluation.protocols import PROTOCOLS, protocol, score, scored_frames
+from stdpipe.evaluation.metrics import QUALITY, luma, planes, psnr, quality, ssim
+from stdpipe.evaluation.protocols import (
+    PROTOCOLS,
+    default_protocol,
+    definition,
+    protocol,
+    score,
+    score_frames,
+    scored_clips,
+    scored_frames,
+    with_crop,
+)
 
 
 def clip(num_frames: int = 7, height: int = 32, width: int = 40, seed: int = 0) -> torch.Tensor:
@@ -21,22 +31,74 @@ def noisy(hr: torch.Tensor) -> torch.Tensor:
 
 
 def test_names_and_texts() -> None:
-    assert list(PROTOCOLS) == ["vid4", "vid4-float", "vid4-duf", "vimeo"]
+    assert list(PROTOCOLS) == ["vid4", "vid4-float", "vid4-duf", "vimeo", "reds4"]
     for name, rules in PROTOCOLS.items():
         assert rules.name == name
         assert protocol(name) is rules
         assert rules.text.endswith(".")
         assert "\n" not in rules.text
+        assert definition(rules)["text"] == rules.text
 
 
 def test_rules() -> None:
     values = {name: dataclasses.astuple(rules)[1:-1] for name, rules in PROTOCOLS.items()}
     assert values == {
-        "vid4": (True, True, 0, 0, "all"),
-        "vid4-float": (False, False, 0, 0, "all"),
-        "vid4-duf": (True, True, 2, 8, "all"),
-        "vimeo": (True, True, 0, 0, "centre"),
+        "vid4": (True, True, 0, 0, "all", None),
+        "vid4-float": (False, False, 0, 0, "all", None),
+        "vid4-duf": (True, True, 2, 8, "all", None),
+        "vimeo": (True, True, 0, 0, "centre", None),
+        "reds4": (True, True, 0, 0, "all", ("000", "011", "015", "020")),
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("vid4", "every frame; the whole frame; LR rounded to 8 bits, the result clipped and"),
+        ("vid4-float", "LR not rounded, the result neither clipped nor rounded"),
+        ("vid4-duf", "every frame but the first and last 2 of a clip; without 8 pixels at each"),
+        ("vimeo", "the centre frame of each clip (im4 of 7)"),
+        ("reds4", "every frame of clips 000, 011, 015, 020; the whole frame"),
+    ],
+)
+def test_the_text_says_the_rules(name: str, told: str) -> None:
+    assert told in protocol(name).text
+
+
+def test_another_crop_is_another_protocol() -> None:
+    rules = with_crop(protocol("vid4"), 8)
+    assert (rules.name, rules.crop, rules.skip) == ("vid4-crop8", 8, 0)
+    assert "without 8 pixels at each border" in rules.text
+    assert "BasicSR" not in rules.text
+    assert with_crop(protocol("vid4-duf"), 0).name == "vid4-duf-crop0"
+    for same in (None, 8):
+        assert with_crop(protocol("vid4-duf"), same) is protocol("vid4-duf")
+    with pytest.raises(ValueError, match="crop is -1"):
+        with_crop(protocol("vid4"), -1)
+
+
+@pytest.mark.parametrize(
+    ("clips", "name"),
+    [
+        ({"00001/0266": 7, "00096/0005": 7}, "vimeo"),
+        ({"00001/0266": 5}, "vid4"),
+        ({"calendar": 7}, "vid4"),
+        (dict.fromkeys(("000", "011", "015", "020"), 100), "reds4"),
+        ({f"{n:03d}": 100 for n in range(270)}, "reds4"),
+        (dict.fromkeys(("000", "011", "015"), 100), "vid4"),
+        (dict.fromkeys(("000", "011", "015", "020", "walk"), 100), "vid4"),
+    ],
+)
+def test_the_default_is_what_lies_there(clips: dict[str, int], name: str) -> None:
+    assert default_protocol(clips)[0] == name
+
+
+def test_reds4_scores_its_four_clips() -> None:
+    keys = [f"{n:03d}" for n in range(30)]
+    assert scored_clips(keys, protocol("reds4")) == ["000", "011", "015", "020"]
+    assert scored_clips(["walk"], protocol("vid4")) == ["walk"]
+    with pytest.raises(ValueError, match=r"'reds4' scores clips 000, .* but 015, 020 is not there"):
+        scored_clips(keys[:12], protocol("reds4"))
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
@@ -76,9 +138,13 @@ def test_score_is_the_metrics_of_what_the_protocol_leaves(name: str) -> None:
     chosen = scored_frames(7, rules)
     a, b = luma(rounded[chosen][inside]), luma(hr[chosen][inside])
     result = score(sr, hr, rules)
-    assert list(result) == ["psnr_y", "ssim_y"]
+    assert list(result) == list(QUALITY)
     assert result["psnr_y"] == pytest.approx(psnr(a, b).tolist(), abs=1e-4)
     assert result["ssim_y"] == pytest.approx(ssim(a, b).tolist(), abs=1e-6)
+    pairs = zip(rounded[chosen][inside], hr[chosen][inside], strict=True)
+    rgb = [quality(*(planes(x.double() * 255) for x in pair)) for pair in pairs]
+    assert result["psnr_rgb"] == pytest.approx([row[2].item() for row in rgb], abs=1e-4)
+    assert result["ssim_rgb"] == pytest.approx([row[3].item() for row in rgb], abs=1e-6)
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -93,10 +159,9 @@ def test_eight_bits_forgive_what_a_file_would_not_keep() -> None:
     hr = clip(1).clamp(0.1, 1.0).mul(255).round() / 255
     sr = hr + 0.4 / 255
     sr[hr == 1] = 1.7
-    assert score(sr, hr, protocol("vid4")) == {
-        "psnr_y": [float("inf")],
-        "ssim_y": [pytest.approx(1)],
-    }
+    found = score(sr, hr, protocol("vid4"))
+    assert found["psnr_y"] == found["psnr_rgb"] == [float("inf")]
+    assert found["ssim_y"] == [pytest.approx(1)]
     assert score(sr, hr, protocol("vid4-float"))["psnr_y"][0] < 40
 
 
@@ -121,6 +186,15 @@ def test_the_border_and_the_ends_do_not_count_for_duf() -> None:
 def test_half_precision_results_are_scored_in_float64() -> None:
     hr = clip(1)
     assert score(hr.half(), hr, protocol("vid4"))["psnr_y"] == [float("inf")]
+
+
+def test_networks_scored_together_are_scored_as_alone() -> None:
+    hr = clip()
+    results = {"a": noisy(hr), "b": hr.flip(0)}
+    found = score_frames(results, hr, protocol("vid4"))
+    for name, sr in results.items():
+        alone = score(sr, hr, protocol("vid4"))
+        assert {key: [row[key] for row in found[name]] for key in QUALITY} == alone
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:

@@ -124,6 +124,15 @@ def window(*, height: int = 9, width: int = 11) -> Tensor:
     return torch.rand(1, 3, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
+def test_starts_in_the_range_of_images() -> None:
+    """Untrained, at the published depth: drawn as published, this net's images reach 100,000."""
+    torch.manual_seed(0)
+    net = RBPN(num_feat=16, num_base=32)
+    frames = torch.rand(1, 7, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert net(frames).abs().max() < 2
+
+
 def test_the_flow_matters(scramble: Callable[[nn.Module], nn.Module]) -> None:
     """It reaches the image: without it, the same weights give another."""
     with_flow, without = (scramble(RBPN(**SMALL, flow=flow)) for flow in ("tvl1", "none"))

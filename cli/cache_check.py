@@ -1,0 +1,42 @@
+"""stdpipe cache check."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stdpipe.cli.common import device_option, json_option, plain_errors, report
+
+
+@click.command()
+@click.argument("path")
+@click.option(
+    "--teacher-weights", required=True, metavar="FILE", help="Checkpoint that made the cache."
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="The cache's data set. [default: where the manifest says]",
+)
+@click.option(
+    "--clips", default=8, show_default=True, type=click.IntRange(1), help="How many, at random."
+)
+@device_option
+@json_option
+@plain_errors
+def check(path: str, as_json: bool, **options: Any) -> None:
+    """Compare random clips of a cache with the live teacher; exit 1 where one differs.
+
+    A clip may differ by three times what its encoding loses, and by rounding; each orientation is
+    looked at where there are clips enough.
+
+    \b
+    Example:
+      stdpipe cache check cache.zarr --teacher-weights random:0
+    """
+    from stdpipe.check import check, table
+
+    found = check(path, **options)
+    report(found, as_json, table(found))
+    sys.exit(1 if found["beyond"] else 0)

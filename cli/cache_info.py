@@ -1,0 +1,24 @@
+"""stdpipe cache info."""
+
+import click
+
+from stdpipe.cli.common import json_option, plain_errors, report
+
+
+@click.command()
+@click.argument("path", metavar="CACHE")
+@json_option
+@plain_errors
+def info(path: str, as_json: bool) -> None:
+    """Who made a cache, what it holds, what it weighs, what its encoding loses.
+
+    \b
+    Example:
+      stdpipe cache info cache.zarr
+    """
+    from stdpipe.cache import open_reader
+    from stdpipe.info import describe, text
+
+    reader = open_reader(path, allow_incomplete=True)
+    facts = describe(reader)
+    report(facts, as_json, text(facts, reader.manifest.made_by))

@@ -1,0 +1,33 @@
+"""stdpipe cache repair."""
+
+from dataclasses import asdict
+
+import click
+
+from stdpipe.cli.common import json_option, plain_errors, progress, report
+
+
+@click.command()
+@click.argument("path", metavar="CACHE")
+@json_option
+@plain_errors
+def repair(path: str, as_json: bool) -> None:
+    """Take out what is broken, so that extract-teacher fills it again; touch nothing that is whole.
+
+    \b
+    Example:
+      stdpipe cache repair cache.zarr
+    """
+    from stdpipe import cache
+
+    with progress("cache repair", "clip") as show:
+        found = cache.repair(path, show)
+    lines = [f"{'restored' if b.is_restorable else 'dropped'}: {b}" for b in found.broken]
+    lines += [f"removed: {name}" for name in found.leftovers]
+    if not found.broken:
+        total = found.ok + len(found.uncommitted)
+        lines += [f"nothing is broken; {found.ok} of {total} entries are committed"]
+    elif not all(b.is_restorable for b in found.broken):
+        lines += ["run the same extract-teacher command to fill it again"]
+    result = {"ok": found.ok, "broken": [asdict(b) for b in found.broken]}
+    report({**result, "leftovers": found.leftovers}, as_json, "\n".join(lines))

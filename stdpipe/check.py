@@ -1,0 +1,162 @@
+"""Does a cache still say what the teacher says? A few of its clips, against the live teacher.
+
+The student's own way through the cache is taken: CachedTargets and Decoder, whole views. Its bytes
+are `cache verify`'s matter; here a clip is found that was read, turned or computed otherwise.
+Axes: T frames of a clip, H W HR size.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from stdpipe import cache, runs
+from stdpipe.data.clips import read_frames, view_hr
+from stdpipe.data.layouts import Clip, find_clips
+from stdpipe.data.views import Box, View, generator
+from stdpipe.distill.attention import attention_map
+from stdpipe.encoding import relative_rmse
+from stdpipe.extract import seen_frames, teacher_features
+from stdpipe.models import zoo
+from stdpipe.models.base import Network
+from stdpipe.models.checkpoints import file_sha256, load_network
+from stdpipe.targets import CachedTargets, Decoder
+
+HALF_STEP = {"float32": 0.0, "float16": 2.0**-11}  # of a stored attention map, relative
+MARGIN = 3.0  # clips differ: times the encoding's error on the one that the manifest names
+# What another device, batch or thread count may change, by mixed precision. The embedded teacher:
+# 2e-7 between batches and thread counts, 2e-3 from float32 to fp16, 1.1e-2 to bf16.
+ROUNDING = {"none": 1e-4, "fp16": 1e-2, "bf16": 5e-2}
+
+
+def check(
+    url: str,
+    teacher_weights: str,
+    data: Path | None = None,
+    clips: int = 8,
+    device: str = "auto",
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Errors of `clips` random entries: relative RMSE of f_sr as decoded, of attention as stored.
+
+    An entry is beyond where an error exceeds MARGIN times that of its encoding, as the manifest
+    has it, plus ROUNDING for the cache's mixed precision, plus HALF_STEP for attention. An
+    unfinished cache is checked as far as it goes. Raises ValueError or FileNotFoundError: no cache,
+    other weights (both sha256 named, before anything runs), other frames, no data, nothing
+    committed.
+    """
+    reader = cache.open_reader(url, {"teacher_sha256": _sha256(teacher_weights)}, True)
+    keys = choose(list(reader.entries), clips, seed)
+    if not keys:
+        raise ValueError(f"cache {url} holds no clips yet: run extract-teacher first")
+    made, where = reader.manifest, runs.pick_device(device)
+    found = _clips(made, data)
+    network = str(zoo.parse_trusted(str(made.made_by["teacher"]), url))
+    teacher = load_network(network, teacher_weights)[0].to(where).eval()
+    allowed = tolerance(made)
+    rows = []
+    for key in tqdm(keys, unit="clip", desc="cache check", disable=None):
+        view = View.parse(key)
+        errors = _errors(reader, teacher, found, view, where)
+        beyond = [name for name, error in errors.items() if not error <= allowed[name]]
+        rows.append({"key": key, "orientation": view.orientation, **errors, "beyond": beyond})
+    return {
+        "cache_id": made.cache_id,
+        "teacher": network,
+        "encoding": made.encoding,
+        "tolerance": allowed,
+        "orientations": _worst(rows, made.targets),
+        "clips": rows,
+        "beyond": [row["key"] for row in rows if row["beyond"]],
+    }
+
+
+def choose(keys: list[str], count: int, seed: int) -> list[str]:
+    """`count` random keys, or all; each orientation's first comes before any one's second."""
+    order = [keys[i] for i in generator(seed, "check").permutation(len(keys))]
+    seen: dict[int, int] = {}
+    turns = []
+    for key in order:
+        orientation = View.parse(key).orientation
+        turns.append(seen.get(orientation, 0))
+        seen[orientation] = turns[-1] + 1
+    by_turn = sorted(range(len(order)), key=lambda i: turns[i])
+    return [order[i] for i in by_turn[:count]]
+
+
+def tolerance(made: cache.Manifest) -> dict[str, float]:
+    """Largest error to accept, by target. Raises ValueError where the manifest lacks the encoding's
+    own error."""
+    if "error" not in made.notes:
+        raise ValueError("the cache's manifest does not say what its encoding loses: extract again")
+    rounding = ROUNDING[str(made.made_by["amp"])]
+    measured = made.notes["error"]
+    allowed = {name: MARGIN * measured[f"{name}_rmse"] + rounding for name in made.targets}
+    if "attention" in allowed:  # measured of decoded f_sr, but stored apart
+        allowed["attention"] += HALF_STEP[made.arrays["attention"].dtype]
+    return allowed
+
+
+def _sha256(weights: str) -> str:
+    """As a manifest names it: of the file, or random:SEED itself."""
+    if weights.startswith("random:"):
+        return weights
+    if not Path(weights).is_file():
+        raise FileNotFoundError(f"no weights file {weights}")
+    return file_sha256(Path(weights))
+
+
+def _clips(made: cache.Manifest, data: Path | None) -> dict[str, Clip]:
+    folder = data or Path(made.notes.get("data", ""))
+    if not folder.is_dir():
+        noted = "" if data else "the cache was made from "
+        raise FileNotFoundError(f"{noted}{folder}, which is not here: name its folder with --data")
+    return {clip.key: clip for clip in find_clips(folder, "train", length=made.frames)}
+
+
+def _errors(
+    reader: cache.Reader, teacher: Network, clips: dict[str, Clip], view: View, device: torch.device
+) -> dict[str, float]:
+    """Relative RMSE of one view's targets against the live teacher's."""
+    made = reader.manifest
+    if view.clip not in clips:
+        raise ValueError(f"clip {view.clip} of the cache is not in the data set: give its own one")
+    frames = read_frames(clips[view.clip])
+    hr = view_hr(frames.hr, view)
+    seen = seen_frames(teacher, frames.hr, view, str(made.made_by["degradation"]))
+    live = teacher_features(teacher, seen, device, str(made.made_by["amp"]))
+    decode = Decoder(reader, device)
+    read = CachedTargets(reader, made.targets, decode.halo)
+    stored = read(view, Box(0, 0, *hr.shape[-2:]), frames.crc32)
+    cached = decode({name: one[None].to(device) for name, one in {**stored, "hr": hr}.items()})
+    f_sr = live.f_sr.float()
+    true = {"f_sr": f_sr, "attention": attention_map(f_sr), "f_lr": live.f_lr.float()}
+    return {name: relative_rmse(cached[name][0].float(), true[name]) for name in made.targets}
+
+
+def _worst(rows: list[dict[str, Any]], targets: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """By orientation: how many clips, and the largest error of each target."""
+    found: dict[str, dict[str, float]] = {}
+    for orientation in sorted({row["orientation"] for row in rows}):
+        alike = [row for row in rows if row["orientation"] == orientation]
+        worst = {name: max(row[name] for row in alike) for name in targets}
+        found[str(orientation)] = {"clips": len(alike), **worst}
+    return found
+
+
+def table(result: dict[str, Any]) -> str:
+    """For people, in Markdown."""
+    allowed = result["tolerance"]
+    lines = [
+        "| orientation | clips |" + "".join(f" {name} error |" for name in allowed),
+        "| ---: | ---: |" + " ---: |" * len(allowed),
+    ]
+    for orientation, row in result["orientations"].items():
+        errors = "".join(f" {row[name]:.3%} |" for name in allowed)
+        lines.append(f"| {orientation} | {row['clips']} |{errors}")
+    lines.append("| tolerance | |" + "".join(f" {most:.3%} |" for most in allowed.values()))
+    for row in result["clips"]:
+        lines += [f"beyond: {row['key']} {name} {row[name]:.3%}" for name in row["beyond"]]
+    lines.append(f"{len(result['clips'])} checked, {len(result['beyond'])} beyond")
+    return "\n".join(lines)

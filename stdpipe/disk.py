@@ -1,0 +1,59 @@
+"""What an entry weighs on disk, and whether the rest of a cache still fits there."""
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from stdpipe import cache
+from stdpipe.data.views import View
+from stdpipe.encoding import encode
+from stdpipe.models.base import Features, Network
+from stdpipe.targets import kept_parameters
+
+
+def refuse_full_disk(
+    url: str, manifest: cache.Manifest, missing: int, weigh_one: Callable[[], int]
+) -> None:
+    """Raise ValueError where `missing` more entries do not fit beside the cache.
+
+    Their size before compression is enough to let them pass; only where it is not does weigh_one
+    say what one takes in truth.
+    """
+    free = cache.open_place(url).free_bytes()
+    if free is None or uncompressed(manifest) * missing <= free:
+        return
+    needed = weigh_one() * missing
+    if needed > free:
+        raise ValueError(
+            f"{missing:,} clips as {manifest.encoding} need about {needed / 1e9:,.1f} GB, but "
+            f"{free / 1e9:,.1f} GB are free for {url}; choose a smaller --encoding (--plan weighs "
+            "them all) or another disk"
+        )
+
+
+def uncompressed(manifest: cache.Manifest) -> int:
+    """Bytes of one entry's arrays."""
+    sizes = {"float32": 4, "float16": 2, "int8": 1}
+    return sum(math.prod(a.shape[1:]) * sizes[a.dtype] for a in manifest.arrays.values())
+
+
+def weigh(
+    manifest: cache.Manifest, teacher: Network, view: View, features: Features
+) -> dict[str, int]:
+    """Bytes of each array's file, from writing one entry to a throw-away cache.
+
+    Raises ValueError where the encoding cannot hold it.
+    """
+    one = dataclasses.replace(manifest, entries=(str(view),))
+    kept = kept_parameters(teacher, one)
+    entry = encode(features, view, one).arrays()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "one.zarr"
+        with cache.open_writer(root, one, tail=kept) as writer:
+            writer.write(str(view), entry)
+        return {
+            name: sum(file.stat().st_size for file in (root / name).glob("c.*"))
+            for name in one.arrays
+        }

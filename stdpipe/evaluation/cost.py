@@ -1,0 +1,130 @@
+"""What a network costs: parameters, multiply-accumulates, time and memory of one output frame.
+
+All at one size, LR 180 x 120 (HR 720 x 480), as the paper counts, so that costs compare whatever
+the data.
+"""
+
+import math
+import statistics
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+Run = Callable[[Tensor], object]
+
+HEIGHT, WIDTH = 120, 180  # LR
+WARM_UP, REPEATS = 1, 5
+BILINEAR_MACS = 4  # a sampled value is a weighted sum of four neighbours
+
+TEXT = (
+    f"one window, LR {WIDTH}x{HEIGHT}, precision by amp; macs: multiply-accumulates of "
+    "convolutions and matrix products (torch's FlopCounterMode, half its FLOPs), deformable ones' "
+    "included, and 4 for each value that grid_sample takes, also given apart as sampling_macs; "
+    f"seconds_per_frame: median of {REPEATS} after {WARM_UP} for warming up, the device "
+    "synchronised; peak_memory_bytes: weights, input and all that is alive at once: on CUDA by its "
+    "allocator, on a CPU the sum of live tensors, without a kernel's own scratch"
+)
+
+
+def cost(net: nn.Module, num_frame: int, device: torch.device, run: Run) -> dict[str, Any]:
+    """Parameters, MACs, seconds and bytes as TEXT defines them.
+
+    `net`, on `device`, takes windows (1, num_frame, 3, h, w); `run` calls it as it is to be timed.
+    """
+    window = torch.rand(1, num_frame, 3, HEIGHT, WIDTH, device=device)
+    macs, sampling = count_macs(net, num_frame)
+    return {
+        "parameters": sum(parameter.numel() for parameter in net.parameters()),
+        "macs": macs,
+        "sampling_macs": sampling,
+        "seconds_per_frame": _seconds(run, window),
+        "peak_memory_bytes": _peak_memory(net, run, window),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "text": TEXT,
+    }
+
+
+@torch.no_grad()
+def count_macs(net: nn.Module, num_frame: int) -> tuple[int, int]:
+    """MACs of one window at LR 180 x 120, and the sampling's share of them; nothing is computed."""
+    parts = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in parts.items()}
+    window = torch.empty(1, num_frame, 3, HEIGHT, WIDTH, device="meta")
+    sampler = torch.ops.aten.grid_sampler_2d
+    with FlopCounterMode(display=False, custom_mapping={sampler: _sampling_flops}) as counter:
+        torch.func.functional_call(net, meta, (window,))
+    sampling = counter.get_flop_counts()["Global"].get(sampler, 0)
+    return int(counter.get_total_flops()) // 2, int(sampling) // 2
+
+
+def _sampling_flops(*_args: Any, out_shape: Any, **_kwargs: Any) -> int:
+    flops: int = 2 * BILINEAR_MACS * math.prod(out_shape)
+    return flops
+
+
+@torch.inference_mode()
+def _seconds(run: Run, window: Tensor) -> float:
+    times = []
+    for turn in range(WARM_UP + REPEATS):
+        _synchronise(window.device)
+        began = time.perf_counter()
+        run(window)
+        _synchronise(window.device)
+        if turn >= WARM_UP:
+            times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@torch.no_grad()
+def _peak_memory(net: nn.Module, run: Run, window: Tensor) -> int:
+    own = sum(t.nbytes for t in (*net.parameters(), *net.buffers(), window))
+    if window.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(window.device)
+        before = torch.cuda.memory_allocated(window.device)
+        run(window)
+        return own + torch.cuda.max_memory_allocated(window.device) - before
+    with _LiveTensors([*net.parameters(), *net.buffers(), window]) as live:
+        run(window)
+    peak: int = own + live.peak
+    return peak
+
+
+class _LiveTensors(TorchDispatchMode):
+    """Adds up the storages that operations make, and takes each off when it dies."""
+
+    def __init__(self, there: Sequence[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes = self.peak = 0
+        self.known = {tensor.untyped_storage()._cdata for tensor in there}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._add(leaf.untyped_storage())
+        return out
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        if storage._cdata in self.known:
+            return
+        self.known.add(storage._cdata)
+        self.bytes += storage.nbytes()
+        self.peak = max(self.peak, self.bytes)
+        weakref.finalize(storage, self._take_off, storage._cdata, storage.nbytes())
+
+    def _take_off(self, address: int, size: int) -> None:
+        self.known.discard(address)
+        self.bytes -= size

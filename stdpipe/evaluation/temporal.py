@@ -1,0 +1,146 @@
+"""How steadily a result moves: flow-warping error, tOF and the difference of temporal profiles.
+
+All three compare a frame with the one before it. The flow is OpenCV's DIS on the CPU (extra:
+temporal); HR's is computed once for all networks.
+Axes: H W HR size; flows (2, H, W) in pixels, x first.
+"""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stdpipe.evaluation.metrics import luma
+
+FLOW = "OpenCV {version}'s DIS, medium preset, on 8-bit luma"
+TEMPORAL = {
+    "warp_error": "mean squared difference to the last result, warped by HR's flow, where HR's "
+    "flows there and back agree; RGB in [0, 1] (Lai et al. 2018)",
+    "warp_error_hr": "the same of HR itself, which blurred results undercut",
+    "tof": "mean length of the difference between the result's and HR's flow, pixels (Chu et al. "
+    "2020, there with Farneback's flow)",
+    "profile_diff": "mean difference between the changes of luma from frame to frame, result "
+    "against HR: how unlike their temporal profiles run, levels of 255",
+}
+# Of two flows there and back, the share and the squared pixels by which they may disagree
+# (Sundaram et al. 2010, which Lai et al. take)
+AGREE_SHARE, AGREE_PIXELS = 0.01, 0.5
+MIN_SIDE = 32  # below, DIS has no pyramid to work on
+
+
+def flow_name() -> str:
+    """What computes the flow, for results; ValueError where OpenCV is not installed."""
+    if find_spec("cv2") is None:
+        raise ValueError(
+            "temporal metrics need OpenCV's optical flow: pip install 'stdpipe[temporal]'"
+        )
+    import cv2
+
+    return FLOW.format(version=cv2.__version__)
+
+
+class _Frame(NamedTuple):
+    rgb: Tensor  # float32 (3, H, W)
+    y: Tensor  # float32 (H, W), levels of 255
+    grey: Any  # the same in 8 bits, numpy
+
+
+class Temporal:
+    """Follows one clip, frame by frame; `crop` pixels at each border do not count."""
+
+    def __init__(self, crop: int = 0) -> None:
+        self.crop = crop
+        self.last: dict[str, _Frame] = {}
+        self.last_hr: _Frame | None = None
+
+    def follow(
+        self, hr: Tensor, results: Mapping[str, Tensor]
+    ) -> dict[str, list[dict[str, float]]]:
+        """`next` for some more frames of the clip: all (n, 3, H, W)."""
+        rows = [self.next(hr[i], {k: sr[i] for k, sr in results.items()}) for i in range(len(hr))]
+        return {name: [row[name] for row in rows] for name in results}
+
+    def next(self, hr: Tensor, results: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+        """The figures of TEMPORAL of this frame, by network; none of a clip's first frame.
+
+        hr and each result: RGB in [0, 1], (3, H, W), as the protocol rounds them.
+        """
+        frame = _frame(hr)
+        frames = {name: _frame(sr) for name, sr in results.items()}
+        figures: dict[str, dict[str, float]] = {name: {} for name in results}
+        if self.last_hr is not None:
+            forward, backward = flow(self.last_hr, frame), flow(frame, self.last_hr)
+            seen = self._inside(visible(forward, backward))
+            hr_error = self._warp_error(self.last_hr, frame, backward, seen)
+            for name, sr in frames.items():
+                last = self.last[name]
+                change = (sr.y - last.y) - (frame.y - self.last_hr.y)
+                motion = (flow(last, sr) - forward).square().sum(0).sqrt()
+                figures[name] = {
+                    "warp_error": self._warp_error(last, sr, backward, seen),
+                    "warp_error_hr": hr_error,
+                    "tof": self._inside(motion).mean().item(),
+                    "profile_diff": self._inside(change.abs()).mean().item(),
+                }
+        self.last_hr, self.last = frame, frames
+        return figures
+
+    def _warp_error(self, last: _Frame, now: _Frame, backward: Tensor, seen: Tensor) -> float:
+        """Mean over what is seen; nan where nothing is (a cut)."""
+        error = (now.rgb - warp(last.rgb, backward)).square().mean(0)
+        return self._inside(error)[seen].mean().item()
+
+    def _inside(self, plane: Tensor) -> Tensor:
+        height, width = plane.shape[-2:]
+        return plane[..., self.crop : height - self.crop, self.crop : width - self.crop]
+
+
+def _frame(rgb: Tensor) -> _Frame:
+    y = luma(rgb).float()
+    return _Frame(rgb.float(), y, y.round().clamp(0, 255).byte().cpu().numpy())
+
+
+def flow(a: _Frame, b: _Frame) -> Tensor:
+    """Where each pixel of a lies in b, relative to its place in a: (2, H, W)."""
+    import cv2
+
+    if min(a.grey.shape) < MIN_SIDE:
+        height, width = a.grey.shape
+        raise ValueError(
+            f"frames of {width}x{height} are too small for optical flow: temporal metrics need "
+            f"{MIN_SIDE} pixels each way"
+        )
+    dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    found = dis.calc(a.grey, b.grey, None)
+    return torch.from_numpy(np.ascontiguousarray(found.transpose(2, 0, 1))).to(a.y.device)
+
+
+def warp(image: Tensor, motion: Tensor) -> Tensor:
+    """image (C, H, W) sampled bilinearly at each pixel's place plus `motion`; edges repeated."""
+    place = _places(motion)
+    size = torch.tensor(motion.shape[:0:-1], device=motion.device)[:, None, None]  # W, H
+    grid = ((2 * place + 1) / size - 1).permute(1, 2, 0)[None]
+    return F.grid_sample(image[None], grid, padding_mode="border", align_corners=False)[0]
+
+
+def visible(forward: Tensor, backward: Tensor) -> Tensor:
+    """Which pixels of the later frame the earlier one shows, too: bool (H, W)."""
+    there = warp(forward, backward)
+    gap = (backward + there).square().sum(0)
+    length = backward.square().sum(0) + there.square().sum(0)
+    x, y = _places(backward)
+    height, width = x.shape
+    within = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    both: Tensor = within & (gap <= AGREE_SHARE * length + AGREE_PIXELS)
+    return both
+
+
+def _places(motion: Tensor) -> Tensor:
+    """Each pixel's x and y plus its motion, (2, H, W)."""
+    height, width = motion.shape[-2:]
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([x, y]).to(motion) + motion

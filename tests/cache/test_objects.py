@@ -1,0 +1,509 @@
+"""What only an object store does: leases, lost answers, retries, and what requests a crop costs.
+
+A real S3 API on loopback (moto), with a proxy that fails, delays and counts. Not asserted: what a
+store does that keeps neither If-None-Match nor If-Match, since none was at hand.
+"""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+from bisect import bisect_right
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stdpipe.cache import (
+    CacheError,
+    Manifest,
+    objects,
+    open_place,
+    open_reader,
+    open_writer,
+    repair,
+    verify,
+)
+
+LOCK = "journal/0.lock"
+
+
+@pytest.fixture
+def place(s3):
+    """An empty prefix."""
+    return open_place(s3)
+
+
+def stop_renewing(lease):
+    """As if its process had been stopped: the thread ends, the object stays."""
+    lease._stop.set()
+    lease._thread.join()
+
+
+def wait_until_lapsed():
+    time.sleep(objects.LEASE_SECONDS + 0.1)
+
+
+# leases
+
+
+def test_a_lease_that_is_renewed_is_kept(place):
+    lease = place.lock(LOCK)
+    first = place.read(LOCK)
+    wait_until_lapsed()
+    assert place.lock(LOCK) is None
+    lease.check()
+    assert place.read(LOCK) != first
+    lease.release()
+    assert place.names("journal") == []
+
+
+def test_a_lease_of_a_dead_holder_is_taken_over_when_it_has_lapsed(place):
+    dead = place.lock(LOCK)
+    stop_renewing(dead)
+    began = time.monotonic()
+    lease = place.lock(LOCK)
+    assert time.monotonic() - began >= objects.LEASE_SECONDS
+    lease.check()
+    with pytest.raises(CacheError, match=f"lost the lock .*{LOCK}: another writer took over"):
+        dead.check()
+    lease.release()
+
+
+def test_a_holder_that_wakes_up_late_gives_up_and_takes_nothing_away(place):
+    """As a machine that slept: it neither renews nor removes what is another's by now."""
+    late = place.lock(LOCK)
+    stop_renewing(late)
+    lease = place.lock(LOCK)
+    late._stop.clear()
+    late._thread = threading.Thread(target=late._renew)
+    late._thread.start()
+    late._thread.join(5 * objects.RENEW_SECONDS)
+    assert not late._thread.is_alive()
+    with pytest.raises(CacheError, match="lost the lock"):
+        late.check()
+    late.release()
+    lease.check()
+    assert place.held([LOCK]) == [LOCK]
+    lease.release()
+
+
+def test_a_lease_that_was_released_is_free_at_once(place):
+    place.lock(LOCK).release()
+    began = time.monotonic()
+    place.lock(LOCK).release()
+    assert time.monotonic() - began < objects.LEASE_SECONDS / 2
+
+
+def test_a_renewal_whose_answer_was_lost_is_no_loss(s3, proxy):
+    """The store took it, so the tag is no longer the one that the holder knows."""
+    place = open_place(s3)
+    lease = place.lock(LOCK)
+    lost = []
+    proxy.lose = lambda method, path: method == "PUT" and not lost and not lost.append(path)
+    wait_until_lapsed()
+    assert lost
+    lease.check()
+    assert place.lock(LOCK) is None
+    lease.release()
+
+
+def test_a_lock_whose_answer_was_lost_is_had(s3, proxy):
+    place = open_place(s3)
+    lost = []
+    proxy.lose = lambda method, path: method == "PUT" and not lost and not lost.append(path)
+    began = time.monotonic()
+    lease = place.lock(LOCK)
+    assert time.monotonic() - began < objects.LEASE_SECONDS
+    assert len(lost) == 1
+    lease.check()
+    lease.release()
+
+
+def test_a_store_out_of_reach_for_longer_than_a_lease(s3, proxy, monkeypatch):
+    """Not committing is all that is safe; a hiccup shorter than that is none."""
+    monkeypatch.setattr(objects, "RETRY_SECONDS", 0.5)
+    place = open_place(s3)
+    lease = place.lock(LOCK)
+    proxy.refuse = lambda method, path: True
+    time.sleep(objects.RENEW_SECONDS)
+    lease.check()
+    wait_until_lapsed()
+    with pytest.raises(CacheError, match="out of reach for too long; run the same command again"):
+        lease.check()
+    lease.release()  # its error would hide what went wrong before
+
+
+def test_two_look_at_a_dead_lease_and_one_gets_it(place):
+    stop_renewing(place.lock(LOCK))
+    with multiprocessing.pool.ThreadPool(3) as pool:
+        leases = [lease for lease in pool.map(lambda _: place.lock(LOCK), range(3)) if lease]
+    assert len(leases) == 1
+    leases[0].release()
+
+
+# writers
+
+
+def commit(writer, arrays, *numbers):
+    for number in numbers:
+        key = writer.manifest.entries[number]
+        writer.write(key, arrays(writer.manifest, key), {"source_crc32": len(key)})
+
+
+def fill(url, manifest, arrays):
+    with open_writer(url, manifest) as writer:
+        commit(writer, arrays, *(manifest.index[key] for key in writer.missing()))
+        writer.finalise()
+
+
+def contents(place, folder=""):
+    """Every object but locks, by path."""
+    found = {}
+    for name in place.names(folder):
+        path = f"{folder}/{name}".lstrip("/")
+        below = contents(place, path)
+        found |= below or ({} if name.endswith(".lock") else {path: place.read(path)})
+    return found
+
+
+def test_the_same_bytes_as_in_a_folder(s3, place, cache, manifest, arrays, files_of):
+    fill(s3, manifest, arrays)
+    assert contents(place) == files_of(cache)
+    report = verify(s3)
+    assert (report.ok, report.broken, report.leftovers) == (4, [], [])
+    reader = open_reader(s3)
+    key = manifest.entries[2]
+    wanted = arrays(manifest, key)["f_sr"][..., 3:9, 40:100]
+    assert (reader.read(key, "f_sr", y=3, x=40, h=6, w=60) == wanted).all()
+
+
+def test_a_second_writer_is_refused_while_the_first_renews(s3, manifest, arrays):
+    with open_writer(s3, manifest) as writer:
+        with pytest.raises(CacheError, match=f"writer '0' is already at work on {s3}: wait, or"):
+            open_writer(s3, manifest)
+        with open_writer(s3, manifest, "1") as other:
+            commit(other, arrays, 1)
+        commit(writer, arrays, 0)
+        with pytest.raises(CacheError, match="writer '0' is at work"):
+            repair(s3)
+    assert verify(s3).ok == 2
+
+
+def test_a_writer_that_lost_its_lease_commits_nothing(s3, manifest, arrays, cache, files_of):
+    slow = open_writer(s3, manifest)
+    commit(slow, arrays, 0)
+    stop_renewing(slow._lock)
+    with open_writer(s3, manifest) as writer:
+        commit(writer, arrays, 1)
+        with pytest.raises(CacheError, match="lost the lock"):
+            commit(slow, arrays, 2)
+        slow.close()
+        commit(writer, arrays, 2, 3)
+        writer.finalise()
+    assert contents(open_place(s3)) == files_of(cache)
+
+
+def test_a_writer_that_stalls_between_its_check_and_its_line(s3, manifest, arrays, cache, files_of):
+    """The journal is written whole, so a late line could undo all that the next one committed."""
+    slow = open_writer(s3, manifest)
+    commit(slow, arrays, 0)
+    stop_renewing(slow._lock)
+    slow._lock.check = lambda: None
+    with open_writer(s3, manifest) as writer:
+        commit(writer, arrays, 1)
+        with pytest.raises(CacheError, match=r"jsonl was changed by another writer: run the same"):
+            commit(slow, arrays, 2)
+        commit(writer, arrays, 2, 3)
+        writer.finalise()
+    slow.close()
+    assert contents(open_place(s3)) == files_of(cache)
+
+
+def test_shares_of_another_number_are_refused_and_dead_ones_are_not(s3, manifest):
+    first = open_writer(s3, manifest, "0-of-2")
+    with pytest.raises(CacheError, match=r"'0-of-2' is at work .* overlaps that of '0-of-3'"):
+        open_writer(s3, manifest, "0-of-3")
+    stop_renewing(first._lock)
+    open_writer(s3, manifest, "0-of-3").close()
+
+
+def test_repair_of_a_cache_in_an_object_store(s3, place, manifest, arrays, cache, files_of):
+    fill(s3, manifest, arrays)
+    path = manifest.arrays["f_sr"].file(1)
+    place.write(path, [place.read(path)[:-100]])
+    place.write("complete.json", [b"{}"])
+    place.delete(["manifest.json", "attention/zarr.json"])
+    broken = {(b.key, b.array, b.path) for b in repair(s3).broken}
+    assert broken == {
+        (manifest.entries[1], "f_sr", ""),
+        ("", "metadata", "complete.json"),
+        ("", "metadata", "manifest.json"),
+        ("", "metadata", "attention/zarr.json"),
+    }
+    fill(s3, manifest, arrays)
+    assert in_any_order(contents(place)) == in_any_order(files_of(cache))
+
+
+def in_any_order(files):
+    """The same with the lines of each journal file sorted: what is filled again comes last."""
+    journals = {p: b"".join(sorted(d.splitlines(True))) for p, d in files.items() if "jsonl" in p}
+    return files | journals
+
+
+# failures
+
+
+def test_a_put_that_fails_now_and_then_is_tried_again(s3, proxy, manifest, arrays, cache, files_of):
+    """Every fifth, once: before it reaches the store, or after."""
+    counts = {"refuse": 0, "lose": 0}
+
+    def every_fifth(what):
+        def fails(method, path):
+            counts[what] += method == "PUT"
+            return method == "PUT" and counts[what] % 5 == 0
+
+        return fails
+
+    proxy.refuse, proxy.lose = every_fifth("refuse"), every_fifth("lose")
+    fill(s3, manifest, arrays)
+    assert counts["refuse"] > 15
+    assert contents(open_place(s3)) == files_of(cache)
+
+
+@pytest.mark.parametrize("part", ["f_sr/c.2", "journal/0.000000"])
+def test_a_put_that_fails_for_ever(s3, proxy, manifest, arrays, cache, files_of, part, monkeypatch):
+    """One line; what is committed stays, and a resumed run ends as an unbroken one."""
+    monkeypatch.setattr(objects, "RETRY_SECONDS", 0.5)
+    with open_writer(s3, manifest) as writer:
+        commit(writer, arrays, 0, 1)
+        proxy.refuse = lambda method, path: method == "PUT" and part in path
+        with pytest.raises(OSError, match=f"cannot write {s3}/{part}.*: .*500") as caught:
+            commit(writer, arrays, 2)
+        proxy.refuse = lambda method, path: False
+    assert "\n" not in str(caught.value)
+    report = verify(s3)
+    assert (report.ok, report.broken) == (2, [])
+    fill(s3, manifest, arrays)
+    assert contents(open_place(s3)) == files_of(cache)
+
+
+def test_slow_answers_are_right_answers(s3, proxy, manifest, arrays):
+    fill(s3, manifest, arrays)
+    proxy.delay = 0.1
+    key = manifest.entries[1]
+    assert (open_reader(s3).read(key, "attention") == arrays(manifest, key)["attention"]).all()
+
+
+def test_reading_out_of_reach_is_told_in_one_line(s3, proxy, manifest, arrays, monkeypatch):
+    fill(s3, manifest, arrays)
+    monkeypatch.setattr(objects, "RETRY_SECONDS", 0.5)
+    reader, key = open_reader(s3), manifest.entries[1]
+    proxy.refuse = lambda method, path: "f_sr" in path
+    with pytest.raises(
+        CacheError, match=rf"'{key}' of cache {s3}: its f_sr cannot be read"
+    ) as told:
+        reader.read(key, "f_sr")
+    assert "\n" not in str(told.value)
+    proxy.refuse = lambda method, path: False
+    assert (reader.read(key, "f_sr") == arrays(manifest, key)["f_sr"]).all()
+
+
+@pytest.mark.parametrize("size", [0, 100, 20_000])
+def test_a_cut_object_is_damage(s3, place, manifest, arrays, size):
+    fill(s3, manifest, arrays)
+    path = manifest.arrays["f_sr"].file(1)
+    place.write(path, [place.read(path)[:size]])
+    key = manifest.entries[1]
+    for window in ({}, {"h": 1, "w": 1, "frames": slice(0, 1)}):
+        with pytest.raises(CacheError, match=f"'{key}'.* its f_sr is damaged .its object ends ear"):
+            open_reader(s3).read(key, "f_sr", **window)
+    assert [b.key for b in verify(s3).broken] == [key]
+
+
+def test_no_such_bucket(s3, manifest):
+    url = s3.replace("//bucket", "//nobucket")
+    for use in (open_reader, verify):
+        with pytest.raises(CacheError, match=f"{url} is not a cache"):
+            use(url)
+    with pytest.raises(CacheError, match=f"{url}: there is no such bucket: check the URL"):
+        open_writer(url, manifest)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_is_refused_rather_than_left_hanging(s3, manifest, arrays):
+    fill(s3, manifest, arrays)
+    reader, key = open_reader(s3), manifest.entries[0]
+    expected = reader.read(key, "f_sr").tobytes()
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    job = context.Process(target=_read, args=(reader, key, answers))
+    job.start()
+    assert "cannot be used in a forked process" in answers.get(timeout=30)
+    job.join(30)
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        assert pool.apply(reader.read, (key, "f_sr")).tobytes() == expected
+
+
+def _read(reader, key, answers):
+    try:
+        answers.put(reader.read(key, "f_sr").tobytes())
+    except CacheError as error:
+        answers.put(str(error))
+
+
+# requests: what a store charges for, and what a far one is waited for
+
+
+def made(url, encoding, tail=None):
+    """Two entries of seven 256 x 448 frames; 4 channels, not 64: the same chunks, but smaller."""
+    manifest = Manifest(
+        made_by={}, entries=("a", "b"), frames=7, channels=4, height=256, width=448,
+        encoding=encoding,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    with open_writer(url, manifest, tail=tail) as writer:
+        for key in manifest.entries:
+            writer.write(
+                key,
+                {
+                    name: rng.standard_normal(manifest.arrays[name].shape[1:], dtype=np.float32)
+                    for name in manifest.given
+                },
+            )
+        writer.finalise()
+    return open_reader(url)
+
+
+def gets(proxy, use):
+    """(requests, bytes) that `use` makes and gets."""
+    before = len(proxy.requests)
+    use()
+    new = proxy.requests[before:]
+    assert {request.method for request in new} <= {"GET"}
+    return len(new), sum(request.sent for request in new)
+
+
+CHUNK = 4 * 256 * 112 + 4
+
+
+@pytest.mark.parametrize(("x", "chunks"), [(0, 3), (60, 3), (100, 4)])
+def test_requests_of_a_256_pixel_crop_of_int8(s3, proxy, x, chunks, monkeypatch):
+    """One for the index, then one a frame, or fewer where whole rows of chunks are wanted."""
+    monkeypatch.setattr(objects, "GAP_BYTES", objects.GAP_BYTES // 16)  # 4 channels for 64
+    monkeypatch.setattr(objects, "REQUEST_BYTES", objects.REQUEST_BYTES // 16)
+    reader = made(s3, "int8")
+    index = 7 * 4 * 16 + 4
+    later = (7 if chunks == 3 else 4, 7 * chunks * CHUNK)
+    read = lambda: reader.read("a", "f_sr", x=x, w=256)  # noqa: E731
+    assert gets(proxy, read) == (1 + later[0], index + later[1])
+    assert gets(proxy, read) == later
+    scale = lambda: reader.scale("a", "f_sr")  # noqa: E731
+    assert gets(proxy, scale) == (1, 2 * 4 * 4 + 4)
+
+
+def test_requests_of_a_trunk_and_of_attention(s3, proxy):
+    """A 64 pixel trunk crop with its halo of two; a trunk's frame is one chunk."""
+    reader = made(s3, "trunk-int8", {"x": np.ones(3, np.float32)})
+    trunk = lambda: reader.read("a", "trunk", x=20, w=68)  # noqa: E731
+    chunks = 7 * (4 * 64 * 112 + 4)
+    assert gets(proxy, trunk) == (2, chunks + 7 * 16 + 4)
+    assert gets(proxy, trunk) == (1, chunks)
+    attention = lambda: reader.read("a", "attention", x=60, w=256)  # noqa: E731
+    strip = 2 * 256 * 112 + 4
+    first, later = gets(proxy, attention), gets(proxy, attention)
+    assert first == (2, later[1] + 7 * 4 * 16 + 4)
+    assert later == (1, (7 * 4 - 1) * strip)  # the fourth strip is cheaper to read than to leave
+
+
+spans = st.tuples(st.integers(0, 90), st.integers(1, 9)).map(lambda span: (span[0], sum(span)))
+
+
+@given(st.lists(spans, min_size=1), st.integers(0, 20), st.integers(1, 40))
+def test_requests_cover_the_spans_and_little_more(wanted, gap, most):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objects, "GAP_BYTES", gap)
+        patch.setattr(objects, "REQUEST_BYTES", most)
+        requests = objects._merged(wanted)
+    assert requests == sorted(requests)
+    for start, stop in wanted:
+        assert any(first <= start and stop <= last for first, last in requests)
+        found = requests[bisect_right([first for first, _ in requests], start) - 1]
+        assert found[0] <= start
+        assert stop <= found[1]
+    for first, last in requests:
+        assert last - first <= max(most, 9)
+        bytes_asked = {b for start, stop in wanted for b in range(start, stop)}
+        idle = [b for b in range(first, last) if b not in bytes_asked]
+        assert len(idle) <= gap * len(wanted)
+
+
+def test_opening_a_reader_asks_for_each_journal_file_once(s3, proxy, manifest, arrays):
+    fill(s3, manifest, arrays)
+    proxy.requests.clear()
+    open_reader(s3)
+    paths = sorted(request.path.partition("?")[0] for request in proxy.of("GET"))
+    asked = [path.rpartition("/c.zarr/")[2] for path in paths if "/c.zarr/" in path]
+    assert asked == [
+        "complete.json",
+        "journal/0.000000.jsonl",
+        "journal/manifest.json",
+        "manifest.json",
+    ]
+
+
+# processes
+
+WRITER = """
+import json, sys
+import numpy as np
+from stdpipe.cache import Manifest, objects, open_writer
+
+objects.LEASE_SECONDS, objects.RENEW_SECONDS = 2.0, 0.3
+manifest = Manifest.from_json(json.loads(sys.argv[2]))
+part = int(sys.argv[3])
+with open_writer(sys.argv[1], manifest, writer=f"{part}-of-2") as writer:
+    for index, key in list(enumerate(manifest.entries))[part::2]:
+        if key in writer.committed:
+            continue
+        rng = np.random.default_rng(index)
+        shapes = {name: spec.shape[1:] for name, spec in manifest.arrays.items()}
+        arrays = {name: rng.standard_normal(s, dtype=np.float32) for name, s in shapes.items()}
+        writer.write(key, arrays, {"source_crc32": len(key)})
+        print(key, flush=True)
+    if not writer.missing():
+        writer.finalise()
+"""
+
+
+def test_a_killed_writer_of_two_is_resumed(s3, tmp_path, make_manifest, build, arrays, files_of):
+    """Its lease lapses; what the other wrote meanwhile is untouched. Byte for byte as in one go."""
+    manifest = make_manifest(entries=tuple(f"clip/{n}@0" for n in range(16)))
+    facts = json.dumps(manifest.to_json())
+
+    def start(part):
+        command = [sys.executable, "-c", WRITER, s3, facts, str(part)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+
+    doomed, other = start(0), start(1)
+    for _ in range(2):
+        doomed.stdout.readline()
+    doomed.kill()
+    assert other.communicate(timeout=60)[0].count("\n") == 8
+    doomed.communicate(timeout=60)
+    assert (doomed.returncode, other.returncode) == (-9, 0)
+    done = len(verify(s3).uncommitted)
+    assert 0 < done < 7
+    again = start(0)
+    assert again.communicate(timeout=60)[0].count("\n") == done
+    assert again.returncode == 0
+    whole, ours = files_of(build(tmp_path / "c", manifest)), contents(open_place(s3))
+    assert {k: v for k, v in ours.items() if not k.endswith(".jsonl")} == {
+        k: v for k, v in whole.items() if not k.endswith(".jsonl")
+    }
+    assert verify(s3).ok == 16
