@@ -1,7 +1,8 @@
-"""What do none, sd, td and std give one student, at the same seed and steps, from one cache?
+"""What do none, sd, td, std, or the schemes named, give one student, at the same seed and steps,
+from one cache?
 
 python benchmarks/schemes.py --data FOOTAGE --vid4 VID4/GT --out DIR [--steps N] [--json]
-Extracts every training clip, trains the quarter-size FastDVDnet four times, and evaluates all of
+Extracts every training clip, trains the quarter-size FastDVDnet once a scheme, and evaluates all of
 them and bicubic on the data's test list and on Vid4, degradation bd. Give the same
 command again to resume. The figures are PSNR in dB on luma, protocol vid4.
 """
@@ -16,6 +17,7 @@ from typing import Any
 from timing import machine
 
 from stdpipe import config
+from stdpipe.distill.schemes import needs, parse_scheme
 from stdpipe.evaluate import Evaluation, evaluate
 from stdpipe.extract import Extraction, extract_teacher
 from stdpipe.train import StudentRun, train_student
@@ -43,7 +45,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--warmup", type=int, default=200)
-    parser.add_argument("--schemes", nargs="*", default=SCHEMES, choices=SCHEMES)
+    parser.add_argument("--schemes", nargs="*", default=SCHEMES, help="names or sums")
     parser.add_argument("--patch", type=int, default=64)
     parser.add_argument("--teacher", action="store_true", help="score the teacher, too")
     parser.add_argument("--json", action="store_true")
@@ -51,7 +53,9 @@ def main() -> None:
     out: Path = arguments.out
     teacher = str(files("stdpipe.assets") / "teacher.pt")
     cache = str(out / "cache.zarr")
-    job = Extraction(arguments.data, cache, weights=teacher, degradation="bd")
+    f_lr = any("f_lr" in needs(parse_scheme(scheme)) for scheme in arguments.schemes)
+    targets = ("f_sr", "attention", "f_lr") if f_lr else ("f_sr", "attention")
+    job = Extraction(arguments.data, cache, weights=teacher, degradation="bd", targets=targets)
     print(extract_teacher(job), file=sys.stderr)
     sets = {"footage": arguments.data, "vid4": arguments.vid4}
     rows = {

@@ -9,7 +9,8 @@ FORMAT_VERSION, and keeps older caches readable or refuses them by their version
       f_sr_scale/, trunk_scale/    (entry, 2, C)         int8 only: value = code * [0] + [1]
       attention/               (entry, frame, H, W)
       f_lr/, f_lr_scale/       (entry, frame, C', h, w)  on request, as f_sr is encoded
-      tail/<parameter>/        what turns trunk into f_sr: the teacher's own frozen weights
+      tail/<parameter>/        the teacher's own frozen weights: what turns trunk, where that is
+                               stored, into f_sr, and f_sr into its image (this may be missing)
       manifest.json            what the cache holds and who made it; written once, first
       journal/manifest.json    its copy
       journal/<writer>.<n>.jsonl   one line a committed entry; the line is the commit

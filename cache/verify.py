@@ -137,7 +137,7 @@ def _damaged_lines(journals: list[JournalFile]) -> list[Broken]:
 def _damaged_rest(place: Place, manifest: Manifest) -> list[Broken]:
     """Of what belongs to no entry: the tail, Zarr's metadata, either manifest."""
     broken, tail = [], None
-    if manifest.stored == "trunk":
+    if manifest.stored == "trunk" or place.names(layout.TAIL):
         try:
             tail = read_tail(place)
         except CacheError as error:

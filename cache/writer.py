@@ -43,13 +43,14 @@ def open_writer(
 ) -> "Writer":
     """Create the cache at `path`, or resume it if it has the same identity.
 
-    tail: where the encoding stores the trunk, the teacher's parameters that turn it into f_sr.
+    tail: the teacher's parameters that turn the trunk, where that is stored, into f_sr, and f_sr
+    into its image; the latter may be left out.
     Writers of different names may work at once, on different entries. Raises CacheError: another
     identity (both values named), the same writer at work, a folder of something else, disk full.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", writer):
         raise CacheError(f"writer name {writer!r}: use letters, digits, '-' and '_'")
-    assert (manifest.stored == "trunk") == (tail is not None), "a trunk needs its tail"
+    assert manifest.stored != "trunk" or tail is not None, "a trunk needs its tail"
     place = open_place(path)
     with _clear_when_full(place, "the cache could not be opened"):
         made = enter(place, manifest, tail)

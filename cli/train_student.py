@@ -30,7 +30,17 @@ from stdpipe.cli.common import (
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The RUN folder.")
 @click.option("--cache", metavar="PATH", help="Made by extract-teacher; scheme none needs none.")
-@click.option("--scheme", help="none, sd, td or std. [default: the config's; std]")
+@click.option(
+    "--scheme",
+    metavar="NAME",
+    help="none, std, sd, td, kd-mse, kd-mean2, std-lr, pisr, fakd, output; or terms with weights: "
+    "sd=1,td=100,output=0.5. [default: the config's; std]",
+)
+@click.option(
+    "--init",
+    type=click.Path(path_type=Path),
+    help="Weights to start from: the student's own, or those of a pisr teacher around it.",
+)
 @degradation_option
 @click.option(
     "--teacher-weights",

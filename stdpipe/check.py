@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from stdpipe import cache, runs
-from stdpipe.data.clips import read_frames, view_pair
+from stdpipe.data.clips import read_frames, view_hr
 from stdpipe.data.layouts import Clip, find_clips
 from stdpipe.data.views import Box, View, generator
 from stdpipe.distill.attention import attention_map
 from stdpipe.encoding import relative_rmse
-from stdpipe.extract import teacher_features
+from stdpipe.extract import seen_frames, teacher_features
 from stdpipe.models import zoo
 from stdpipe.models.base import Network
 from stdpipe.models.checkpoints import file_sha256, load_network
@@ -124,13 +123,15 @@ def _errors(
     if view.clip not in clips:
         raise ValueError(f"clip {view.clip} of the cache is not in the data set: give its own one")
     frames = read_frames(clips[view.clip])
-    hr, lr = view_pair(frames.hr, view, str(made.made_by["degradation"]))
-    f_sr = teacher_features(teacher, lr.to(device), device, str(made.made_by["amp"])).f_sr.float()
+    hr = view_hr(frames.hr, view)
+    seen = seen_frames(teacher, frames.hr, view, str(made.made_by["degradation"]))
+    live = teacher_features(teacher, seen, device, str(made.made_by["amp"]))
     decode = Decoder(reader, device)
     read = CachedTargets(reader, made.targets, decode.halo)
     stored = read(view, Box(0, 0, *hr.shape[-2:]), frames.crc32)
     cached = decode({name: one[None].to(device) for name, one in {**stored, "hr": hr}.items()})
-    true: dict[str, Tensor] = {"f_sr": f_sr, "attention": attention_map(f_sr)}
+    f_sr = live.f_sr.float()
+    true = {"f_sr": f_sr, "attention": attention_map(f_sr), "f_lr": live.f_lr.float()}
     return {name: relative_rmse(cached[name][0].float(), true[name]) for name in made.targets}
 
 

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import yaml
 
+from stdpipe.distill.schemes import parse_scheme
 from stdpipe.suggest import nearest
 
-SCHEMES = ("none", "sd", "td", "std")
 ATTENTIONS = ("sum", "sum2", "max2")
 
 
@@ -74,6 +74,8 @@ class TeacherTraining(Training):
     train_only: str = ""
     """Parts of the network, by comma, that are trained while the rest stays as --init has it; what
     --init lacks of them starts fresh. RBPN's new head: "output". Empty trains everything."""
+    imitation: float = 1e-4
+    """Weight of the L1 between LR and what a teacher that sees HR (pisr) makes of HR."""
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -82,7 +84,7 @@ class TeacherTraining(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _not_negative(self, "tsa_steps")
+        _not_negative(self, "tsa_steps", "imitation")
         if self.tsa_steps and self.parts:
             raise ValueError(
                 f"tsa_steps ({self.tsa_steps}) begin with the fusion and go on with everything, "
@@ -97,16 +99,16 @@ class TeacherTraining(Training):
 
 @dataclass(frozen=True)
 class StudentTraining(Training):
-    """train-student: L = L_rec + lambda1 L_SD + lambda2 L_TD (paper, Eq. 9)."""
+    """train-student: L = L_rec + lambda1 L_SD + lambda2 L_TD (paper, Eq. 9), or other terms."""
 
     scheme: str = "std"
-    """"none", "sd", "td" or "std"."""
+    """A name of distill.schemes.SCHEMES, or several by comma, with weights: "std,output=0.5"."""
     warmup_steps: int = 20_000
     """First steps with L_rec alone; no cache is read then."""
     lambda1: float = 1.0
-    """Weight of L_SD."""
+    """Weight of L_SD, on F^SR (sd) or F^LR (sd-lr), where the scheme gives none."""
     lambda2: float = 100.0
-    """Weight of L_TD."""
+    """Weight of L_TD, on F^SR (td) or F^LR (td-lr), where the scheme gives none."""
     attention: str = "sum2"
     """Map of Eqs. 1 to 3: "sum", "sum2" or "max2"; only "sum2" can be read without f_sr."""
     attention_norm: str = "none"
@@ -116,15 +118,19 @@ class StudentTraining(Training):
     td_scale: str = "none"
     """"variance" divides L_TD by the variance of the teacher's cell, so collapse gains nothing."""
 
+    @property
+    def terms(self) -> dict[str, float]:
+        """Of the scheme, each with its weight; none where it is "none"."""
+        return parse_scheme(self.scheme, self.lambda1, self.lambda2)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         _not_negative(self, "warmup_steps", "lambda1", "lambda2")
-        _one_of("scheme", self.scheme, SCHEMES)
         _one_of("attention", self.attention, ATTENTIONS)
         _one_of("attention_norm", self.attention_norm, ("none", "l2"))
         _one_of("memory", self.memory, ("trained", "frozen"))
         _one_of("td_scale", self.td_scale, ("none", "variance"))
-        if self.scheme != "none" and self.warmup_steps >= self.steps:
+        if self.terms and self.warmup_steps >= self.steps:
             raise ValueError(
                 f"warmup_steps ({self.warmup_steps}) leaves nothing of steps ({self.steps}) to "
                 f"scheme {self.scheme!r}; lower warmup_steps or raise steps"

@@ -10,7 +10,7 @@ from stdpipe import cache
 from stdpipe.data.views import View
 from stdpipe.encoding import encode
 from stdpipe.models.base import Features, Network
-from stdpipe.targets import tail_of
+from stdpipe.targets import kept_parameters
 
 
 def refuse_full_disk(
@@ -47,11 +47,11 @@ def weigh(
     Raises ValueError where the encoding cannot hold it.
     """
     one = dataclasses.replace(manifest, entries=(str(view),))
-    tail = tail_of(teacher) if one.stored == "trunk" else None
+    kept = kept_parameters(teacher, one)
     entry = encode(features, view, one).arrays()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "one.zarr"
-        with cache.open_writer(root, one, tail=tail) as writer:
+        with cache.open_writer(root, one, tail=kept) as writer:
             writer.write(str(view), entry)
         return {
             name: sum(file.stat().st_size for file in (root / name).glob("c.*"))

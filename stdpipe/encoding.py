@@ -4,6 +4,7 @@ Codes and half floats cross in place of float32. What an encoding loses is measu
 Axes: T frames of a clip, C channels, H W HR size.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,28 +120,36 @@ class Entry:
 
 @torch.inference_mode()
 def encoding_error(
-    teacher: Network, features: Features, lr: Tensor, encoding: str
+    teacher: Network,
+    features: Features,
+    seen: Tensor,
+    encoding: str,
+    targets: Collection[str] = ("f_sr", "attention"),
 ) -> dict[str, Any]:
-    """What an encoding loses on one clip, T frames on the teacher's device.
+    """What an encoding loses on one clip, whose T frames the teacher has seen on its device.
 
     f_sr_rmse: relative RMSE of f_sr; sr_psnr: PSNR in dB of the SR image through the teacher's last
-    convolution, against the unencoded one (null where equal); attention_rmse: relative, of the map.
+    convolution, against the unencoded one (null where equal); attention_rmse: relative, of the map;
+    f_lr_rmse: relative, where f_lr is a target.
     Raises ValueError where the encoding cannot hold the values.
     """
     stored, dtype, _ = cache.ENCODINGS[encoding]
-    values = getattr(features, stored).float()
-    _refuse(stored, _magnitude(values), dtype)
-    decoded = _there_and_back(values, dtype)
+    decoded = _there_and_back(stored, getattr(features, stored).float(), dtype)
     f_sr = decoded if stored == "f_sr" else teacher.upsample(decoded)
-    mse = (teacher.to_rgb(f_sr, lr) - features.sr).square().mean().item()
-    return {
+    mse = (teacher.to_rgb(f_sr, seen) - features.sr).square().mean().item()
+    error = {
         "f_sr_rmse": relative_rmse(f_sr, features.f_sr.float()),
         "sr_psnr": float(-10 * np.log10(mse)) if mse else None,
         "attention_rmse": relative_rmse(attention_map(f_sr), attention_map(features.f_sr.float())),
     }
+    if "f_lr" in targets:
+        f_lr = features.f_lr.float()
+        error["f_lr_rmse"] = relative_rmse(_there_and_back("f_lr", f_lr, dtype), f_lr)
+    return error
 
 
-def _there_and_back(values: Tensor, dtype: str) -> Tensor:
+def _there_and_back(name: str, values: Tensor, dtype: str) -> Tensor:
+    _refuse(name, _magnitude(values), dtype)
     if dtype == "int8":
         codes, scale = quantise(values)
         step, middle = scale[:, :, None, None]

@@ -151,6 +151,7 @@ def _networks(job: Evaluation, device: torch.device) -> tuple[list[Entrant], Net
     entrants: list[Entrant] = []
     for model, weights in asked:
         net, facts = load_network(model, weights, phase)
+        _refuse_privileged(net)
         name = facts["network"] + (f" @ {facts['weights']}" if facts["weights"] else "")
         if name in {entrant.name for entrant in entrants}:
             raise ValueError(f"network {name} is named twice: leave one out")
@@ -158,7 +159,16 @@ def _networks(job: Evaluation, device: torch.device) -> tuple[list[Entrant], Net
     if job.teacher is None and job.teacher_weights is None:
         return entrants, None
     teacher = load_network(job.teacher, job.teacher_weights, phase)[0]
+    _refuse_privileged(teacher)
     return entrants, teacher.to(device).eval()
+
+
+def _refuse_privileged(net: Network) -> None:
+    if net.sees_hr:
+        raise ValueError(
+            "pisr is shown HR, so its output measures nothing; train-student --init takes the "
+            "network in it, which can be measured"
+        )
 
 
 def split_name(text: str) -> tuple[str | None, str | None]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stdpipe import cache, runs
-from stdpipe.data.clips import read_frames, view_pair
+from stdpipe.data.clips import read_frames, view_hr, view_pair
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import Clip, find_clips
 from stdpipe.data.views import View, baked_views, full_views
@@ -32,7 +32,7 @@ from stdpipe.models import checkpoints
 from stdpipe.models.base import Features, Network
 from stdpipe.models.checkpoints import load_network
 from stdpipe.suggest import nearest
-from stdpipe.targets import check_teacher, refuse_trunk, tail_of
+from stdpipe.targets import check_teacher, kept_parameters, refuse_trunk
 
 EXTRACTOR = 1  # raise it when the same teacher would yield other numbers
 READERS = 2  # threads that read and degrade; each group of clips is one task
@@ -95,7 +95,7 @@ class Prepared:
     amp: str
 
     def read(self, view: View) -> tuple[Tensor, int]:
-        """A view's LR clip (T, 3, h, w), and the crc32 of its source."""
+        """What the teacher sees of a view, as seen_frames has it, and the crc32 of its source."""
         frames = read_frames(self.clips[view.clip])
         if tuple(frames.hr.shape[-2:]) != self.size:
             raise ValueError(
@@ -103,12 +103,13 @@ class Prepared:
                 f"cache began with {self.size[1]} x {self.size[0]}; one cache holds clips of one "
                 "size, so extract the others from a data folder of their own to a second cache"
             )
-        lr = view_pair(frames.hr, view, str(self.manifest.made_by["degradation"]))[1]
-        return lr.pin_memory() if self.device.type == "cuda" else lr, frames.crc32
+        name = str(self.manifest.made_by["degradation"])
+        seen = seen_frames(self.teacher, frames.hr, view, name)
+        return seen.pin_memory() if self.device.type == "cuda" else seen, frames.crc32
 
-    def run(self, lr: Tensor) -> Features:
-        """The teacher on one LR clip: each (T, C, ., .)."""
-        return teacher_features(self.teacher, lr, self.device, self.amp)
+    def run(self, seen: Tensor) -> Features:
+        """The teacher on one clip as `read`: each (T, C, ., .)."""
+        return teacher_features(self.teacher, seen, self.device, self.amp)
 
 
 class Computed(NamedTuple):
@@ -116,7 +117,7 @@ class Computed(NamedTuple):
 
     view: View
     crc32: int
-    lr: Tensor
+    seen: Tensor
     features: Features
 
 
@@ -127,13 +128,13 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
     share = ready.views[index::count]
     groups = _unfinished(share, ready)
     _refuse_full_disk(job.cache, ready)
-    tail = tail_of(ready.teacher) if ready.manifest.stored == "trunk" else None
+    kept = kept_parameters(ready.teacher, ready.manifest)
     with _threads(READERS) as reading:
         computed = _compute(reading, ready, groups)
         manifest = ready.manifest
         if ready.committed is None:
             manifest, computed = _measured(ready, computed)
-        with cache.open_writer(job.cache, manifest, f"{index}-of-{count}", tail) as writer:
+        with cache.open_writer(job.cache, manifest, f"{index}-of-{count}", kept) as writer:
             _write_all(writer, computed, share, ready.batch)
             missing = writer.missing()
             if not missing:
@@ -157,7 +158,8 @@ def prepare(job: Extraction) -> Prepared:
     clips = {c.key: c for c in find_clips(job.data, "train", length=job.frames)}
     phase = degradation(job.degradation or "bd").phase
     teacher, facts = load_network(job.teacher, job.weights, phase)
-    check_teacher(teacher, facts)
+    targets = job.targets or (made.targets if made else ("f_sr", "attention"))
+    check_teacher(teacher, facts, targets)
     name = checkpoints.trained_for(facts, job.degradation)
     teacher.to(device).eval()
     first = read_frames(next(iter(clips.values()))).hr
@@ -178,10 +180,11 @@ def prepare(job: Extraction) -> Prepared:
         },
         entries=tuple(str(v) for v in views),
         frames=job.frames,
-        channels=_channels(teacher, device, encoding),
+        channels=_channels(teacher, device, cache.ENCODINGS[encoding].stored),
+        f_lr_channels=_channels(teacher, device, "f_lr") if "f_lr" in targets else 0,
         height=height,
         width=width,
-        targets=job.targets or (made.targets if made else ("f_sr", "attention")),
+        targets=targets,
         encoding=encoding,
         compression=job.compression or (made.compression if made else "none"),
         notes={
@@ -223,12 +226,13 @@ def _views(
     return views, (height, width), {"views": "full", "orientations": job.orientations}
 
 
-def _channels(teacher: Network, device: torch.device, encoding: str) -> int:
-    """Of f_sr or of the trunk, which a tiny frame tells."""
-    if cache.ENCODINGS[encoding].stored == "f_sr":
+def _channels(teacher: Network, device: torch.device, name: str) -> int:
+    """Of f_sr, of the trunk or of f_lr; a tiny frame tells the latter two."""
+    if name == "f_sr":
         return teacher.f_sr_channels
     features = teacher_features(teacher, torch.zeros(1, 3, 16, 16), device, "none")
-    return features.trunk.shape[1]
+    values: Tensor = getattr(features, name)
+    return values.shape[1]
 
 
 def _torchrun_part() -> tuple[int, int]:
@@ -269,10 +273,10 @@ def _compute(
 ) -> Iterator[Computed]:
     """The teacher on one group after the other, while the next are read."""
     for group, clips in _read_ahead(reading, ready, groups):
-        lrs = [lr.to(ready.device, non_blocking=True) for lr, _ in clips]
+        seen = [frames.to(ready.device, non_blocking=True) for frames, _ in clips]
         crc32s = [crc32 for _, crc32 in clips]
-        features = group_features(ready.teacher, lrs, ready.device, ready.amp)
-        computed = deque(map(Computed, group, crc32s, lrs, features))
+        features = group_features(ready.teacher, seen, ready.device, ready.amp)
+        computed = deque(map(Computed, group, crc32s, seen, features))
         del features  # held by `computed` alone, so that each ends when it is written
         while computed:
             yield computed.popleft()
@@ -305,13 +309,13 @@ def _measured(
     if first is not None:
         computed = itertools.chain([first], computed)
     else:  # an empty share may be the first to come
-        lr, crc32 = ready.read(ready.views[0])
-        first = Computed(ready.views[0], crc32, lr.to(ready.device), ready.run(lr))
-    with _naming(first.view):
-        error = encoding_error(ready.teacher, first.features, first.lr, ready.manifest.encoding)
-    error["measured_on"] = str(first.view)
-    notes = {**ready.manifest.notes, "error": error}
-    return dataclasses.replace(ready.manifest, notes=notes), computed
+        seen, crc32 = ready.read(ready.views[0])
+        first = Computed(ready.views[0], crc32, seen.to(ready.device), ready.run(seen))
+    made, (view, _, seen, features) = ready.manifest, first
+    with _naming(view):
+        error = encoding_error(ready.teacher, features, seen, made.encoding, made.targets)
+    error["measured_on"] = str(view)
+    return dataclasses.replace(made, notes={**made.notes, "error": error}), computed
 
 
 def _write_all(
@@ -381,20 +385,29 @@ def _progress(total: int, done: int) -> Iterator[Callable[[int], None]]:
         yield report
 
 
+def seen_frames(teacher: Network, hr: Tensor, view: View, degradation_name: str) -> Tensor:
+    """What the teacher is shown of a view: LR (T, 3, h, w), or HR (T, 3, H, W) if it is privileged;
+    float32 in [0, 1]."""
+    if teacher.sees_hr:
+        return view_hr(hr, view).float() / 255
+    return view_pair(hr, view, degradation_name)[1]
+
+
 @torch.inference_mode()
 def group_features(
-    teacher: Network, lrs: list[Tensor], device: torch.device, amp: str
+    teacher: Network, seen: list[Tensor], device: torch.device, amp: str
 ) -> list[Features]:
-    """All features of some LR clips (T, 3, h, w), those of one size at once: each (T, C, ., .)."""
+    """All features of some clips' frames (T, 3, ., .), as seen_frames has them, those of one size
+    at once: each (T, C, ., .)."""
     found: dict[int, Features] = {}
-    for shape in dict.fromkeys(lr.shape for lr in lrs):
-        alike = [i for i, lr in enumerate(lrs) if lr.shape == shape]
+    for shape in dict.fromkeys(clip.shape for clip in seen):
+        alike = [i for i, clip in enumerate(seen) if clip.shape == shape]
         with runs.autocast(device, amp):
-            batch = teacher.features_clip(torch.stack([lrs[i].to(device) for i in alike]))
+            batch = teacher.features_clip(torch.stack([seen[i].to(device) for i in alike]))
         found |= {i: Features(*(x[n] for x in batch)) for n, i in enumerate(alike)}
-    return [found[i] for i in range(len(lrs))]
+    return [found[i] for i in range(len(seen))]
 
 
-def teacher_features(teacher: Network, lr: Tensor, device: torch.device, amp: str) -> Features:
-    """All features of one clip's LR (T, 3, h, w): each (T, C, ., .)."""
-    return group_features(teacher, [lr], device, amp)[0]
+def teacher_features(teacher: Network, seen: Tensor, device: torch.device, amp: str) -> Features:
+    """All features of one clip's frames: each (T, C, ., .)."""
+    return group_features(teacher, [seen], device, amp)[0]

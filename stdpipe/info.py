@@ -5,7 +5,7 @@ from typing import Any
 
 from stdpipe import cache
 
-F_SR_CHANNELS = 64  # extraction refuses teachers with another number
+F_SR_CHANNELS = 64  # extraction refuses other numbers where f_sr is a target
 LABELS = {"teacher_sha256": "weights sha256", "lr_8bit": "LR in 8 bits"}
 
 Facts = dict[str, Any]
@@ -16,7 +16,7 @@ def describe(reader: cache.Reader) -> Facts:
 
     entries (of the whole job), committed, complete; array_shapes (of one entry);
     bytes, bytes_per_entry, bytes_by_array, times_smaller (than f_sr in float32; null where f_sr is
-    not stored); error (of the encoding, as targets.encoding_error tells it; null where it was not
+    not stored); error (of the encoding, as encoding.encoding_error tells it; null where it was not
     measured) and notes.
     """
     manifest = reader.manifest
@@ -48,7 +48,7 @@ def text(facts: Facts, made_by: Mapping[str, Any]) -> str:
 def _weight(reader: cache.Reader) -> Facts:
     arrays, total = reader.bytes_by_array(), reader.total_bytes()
     manifest, committed = reader.manifest, len(reader.entries)
-    features = sum(size for name, size in arrays.items() if name != "attention")
+    features = sum(size for name, size in arrays.items() if name.startswith(manifest.stored))
     channels = manifest.channels if manifest.stored == "f_sr" else F_SR_CHANNELS
     float32 = 4 * channels * manifest.frames * manifest.height * manifest.width * committed
     return {
@@ -88,10 +88,12 @@ def _error(error: Mapping[str, Any] | None) -> dict[str, str]:
     if error is None:
         return {"encoding error": "not measured"}
     psnr = "exact" if error["sr_psnr"] is None else f"{error['sr_psnr']:.1f} dB"
+    f_lr = error.get("f_lr_rmse")
     return {
         "encoding error": f"measured on {error['measured_on']}",
         "  f_sr": f"{error['f_sr_rmse']:.3%} (relative RMSE)",
         "  attention": f"{error['attention_rmse']:.3%} (relative RMSE)",
+        **({} if f_lr is None else {"  f_lr": f"{f_lr:.3%} (relative RMSE)"}),
         "  SR": f"{psnr} (PSNR against the unencoded)",
     }
 

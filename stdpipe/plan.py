@@ -41,9 +41,9 @@ def plan(job: Extraction) -> dict[str, Any]:
     clips: list[dict[str, Cost | None]] = []
     seconds = []
     for view in views:
-        lr = ready.read(view)[0].to(ready.device)
-        features, took = _timed(ready, lr, warm_up=not clips)
-        clips.append({name: _cost(name, ready, view, lr, features) for name in cache.ENCODINGS})
+        seen = ready.read(view)[0].to(ready.device)
+        features, took = _timed(ready, seen, warm_up=not clips)
+        clips.append({name: _cost(name, ready, view, seen, features) for name in cache.ENCODINGS})
         seconds.append(took)
     entries = len(ready.views)
     encodings = {}
@@ -75,13 +75,13 @@ def spread(views: list[View], count: int) -> list[View]:
     return [views[i * (len(views) - 1) // max(count - 1, 1)] for i in range(count)]
 
 
-def _timed(ready: Prepared, lr: Tensor, warm_up: bool) -> tuple[Features, float]:
+def _timed(ready: Prepared, seen: Tensor, warm_up: bool) -> tuple[Features, float]:
     """A clip's features, and seconds a clip, a whole batch of it at once."""
     if warm_up:
-        ready.run(lr)
+        ready.run(seen)
         _synchronise(ready)
     began = time.perf_counter()
-    features = group_features(ready.teacher, [lr] * ready.batch, ready.device, ready.amp)
+    features = group_features(ready.teacher, [seen] * ready.batch, ready.device, ready.amp)
     _synchronise(ready)
     return features[0], (time.perf_counter() - began) / ready.batch
 
@@ -92,7 +92,7 @@ def _synchronise(ready: Prepared) -> None:
 
 
 def _cost(
-    encoding: str, ready: Prepared, view: View, lr: Tensor, features: Features
+    encoding: str, ready: Prepared, view: View, seen: Tensor, features: Features
 ) -> Cost | None:
     """One clip in one encoding. None where another than the chosen one cannot hold it: the teacher
     has no trunk, or pads these frames, or its values overflow float16."""
@@ -102,7 +102,8 @@ def _cost(
         channels = getattr(features, stored).shape[1]
         manifest = dataclasses.replace(made, encoding=encoding, channels=channels)
         files = weigh(manifest, ready.teacher, view, features)
-        return Cost(files, encoding_error(ready.teacher, features, lr, encoding))
+        error = encoding_error(ready.teacher, features, seen, encoding, made.targets)
+        return Cost(files, error)
     except ValueError:
         if encoding == made.encoding:
             raise

@@ -1,12 +1,12 @@
 """Teacher targets behind the cache: how a worker reads a window of them, and how the training
-device turns what was read into f_sr. encoding.py is the side before the cache.
+device turns what was read into f_sr, f_lr and SR. encoding.py is the side before the cache.
 
 int8 crosses to the device as it is; a trunk crosses with the halo that the teacher's frozen tail
 needs, and becomes f_sr there, equal to the crop of the whole map.
 Axes: B batch, T frames of a clip, C channels, H W HR size, h w LR size.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,19 @@ from stdpipe.models.base import SCALE, Network
 Arrays = dict[str, NDArray[np.float32]]
 
 
-def check_teacher(teacher: Network, facts: dict[str, Any]) -> None:
-    """Raise ValueError for a network whose F^SR no student here could match."""
-    if teacher.f_sr_channels != 64 or teacher.scale != 4:
+def check_teacher(teacher: Network, facts: dict[str, Any], targets: Collection[str]) -> None:
+    """Raise ValueError for a network whose F^SR no student here could match, where one is to."""
+    enlarges = teacher.scale == SCALE or teacher.sees_hr
+    if not enlarges or (teacher.f_sr_channels != 64 and set(targets) != {"f_lr"}):
         raise ValueError(f"{facts['network']} has no 64-channel F^SR at 4 times the LR size")
+
+
+def kept_parameters(teacher: Network, manifest: cache.Manifest) -> Arrays | None:
+    """Of the teacher, what its cache keeps: the tail where the trunk is stored, and wherever f_sr
+    is served the last convolution, which makes SR of it. None where there is nothing to keep."""
+    tail = tail_of(teacher) if manifest.stored == "trunk" else {}
+    head = _parameters(teacher, teacher.head) if "f_sr" in manifest.targets else {}
+    return {**tail, **head} or None
 
 
 def tail_of(teacher: Network) -> Arrays:
@@ -33,11 +42,7 @@ def tail_of(teacher: Network) -> Arrays:
 
     Raises ValueError where the network has no trunk.
     """
-    tail = {
-        name: value.detach().float().cpu().numpy()
-        for name, value in teacher.state_dict().items()
-        if name.split(".")[0] in teacher.tail
-    }
+    tail = _parameters(teacher, teacher.tail)
     if not tail:
         raise ValueError(
             f"{type(teacher).__name__} has no trunk that a tail turns into f_sr: choose an "
@@ -64,6 +69,14 @@ def refuse_trunk(encoding: str, name: str, teacher: Network, height: int, width:
         )
 
 
+def _parameters(teacher: Network, parts: tuple[str, ...]) -> Arrays:
+    return {
+        name: value.detach().float().cpu().numpy()
+        for name, value in teacher.state_dict().items()
+        if name.split(".")[0] in parts
+    }
+
+
 class CachedTargets:
     """Reads a view's window from the cache, in the orientation in which the teacher saw it."""
 
@@ -74,7 +87,7 @@ class CachedTargets:
 
     def __call__(self, view: View, box: Box, crc32: int) -> dict[str, Tensor]:
         """An oriented window, in stored dtype: f_sr (T, C, H, W) or trunk (T, C, h, w) with its
-        halo, and/or attention (T, H, W); int8 with its scale (2, C)."""
+        halo, and/or attention (T, H, W), f_lr (T, C, h, w); int8 with its scale (2, C)."""
         key = str(view)
         made_from = self.reader.extra(key).get("source_crc32")
         if made_from != crc32:
@@ -85,7 +98,13 @@ class CachedTargets:
         found: dict[str, Tensor] = {}
         for name in self.names:
             stored = self.reader.manifest.stored if name == "f_sr" else name
-            found |= self._trunk(view, box) if stored == "trunk" else self._map(view, stored, box)
+            match stored:
+                case "trunk":
+                    found |= self._trunk(view, box)
+                case "f_lr":
+                    found |= self._map(view, stored, Box(*(side // SCALE for side in box)))
+                case _:
+                    found |= self._map(view, stored, box)
             if self.reader.manifest.arrays[stored].dtype == "int8":
                 found[stored + "_scale"] = torch.from_numpy(self.reader.scale(key, stored))
         return found
@@ -121,30 +140,42 @@ def _with_halo(start: int, length: int, halo: int, side: int) -> tuple[int, int]
 
 class Decoder:
     """On the training device: a batch as read -> the same with "f_sr" (B, T, 64, H, W) in place of
-    what it was stored as. Without gradient, in float32."""
+    what it was stored as, "f_lr" (B, T, C, h, w) if that was read, and the teacher's image "sr"
+    (B, T, 3, H, W) if asked for. Without gradient, in float32."""
 
-    def __init__(self, reader: cache.Reader, device: torch.device) -> None:
-        self.tail: Network | None = None
-        if reader.manifest.stored == "trunk":
-            self.tail = load_tail(str(reader.manifest.made_by["teacher"]), reader.tail(), device)
+    def __init__(self, reader: cache.Reader, device: torch.device, sr: bool = False) -> None:
+        self.sr = sr
+        self.from_trunk = reader.manifest.stored == "trunk"
+        self.teacher: Network | None = None
+        if sr or self.from_trunk:
+            name = str(reader.manifest.made_by["teacher"])
+            if sr:
+                _check_head(name)
+            self.teacher = load_tail(name, reader.tail(), device, self.from_trunk, sr)
 
     @property
     def halo(self) -> int:
         """LR pixels that a trunk window needs around it."""
-        return self.tail.halo if self.tail is not None else 0
+        return self.teacher.halo if self.teacher is not None and self.from_trunk else 0
 
     @torch.no_grad()
     def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        out = {k: v for k, v in batch.items() if not k.startswith(("f_sr", "trunk"))}
-        for name in ("f_sr", "trunk"):
+        out = {k: v for k, v in batch.items() if not k.startswith(("f_sr", "trunk", "f_lr"))}
+        for name in ("f_sr", "trunk", "f_lr"):
             if name in batch:
                 values = _dequantised(batch, name)
-                out["f_sr"] = values if name == "f_sr" else self._through_tail(values, batch)
+                if name == "trunk":
+                    name, values = "f_sr", self._through_tail(values, batch)
+                out[name] = values
+        if self.sr:
+            assert self.teacher is not None
+            sr = self.teacher.to_rgb(out["f_sr"].flatten(0, 1), out["lr"].flatten(0, 1))
+            out["sr"] = sr.unflatten(0, out["lr"].shape[:2])
         return out
 
     def _through_tail(self, trunk: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        assert self.tail is not None
-        f_sr = self.tail.upsample(trunk.flatten(0, 1)).unflatten(0, trunk.shape[:2])
+        assert self.teacher is not None
+        f_sr = self.teacher.upsample(trunk.flatten(0, 1)).unflatten(0, trunk.shape[:2])
         height, width = batch["hr"].shape[-2:]
         crops = [
             one[..., y : y + height, x : x + width]
@@ -161,14 +192,28 @@ def _dequantised(batch: Mapping[str, Tensor], name: str) -> Tensor:
     return values * step + middle
 
 
-def load_tail(network: str, tail: Arrays, device: torch.device) -> Network:
-    """A network with its tail's parameters alone: `upsample` runs, nothing else takes memory."""
+def _check_head(network: str) -> None:
+    """Raise ValueError where a crop of f_sr does not give a crop of the image, or where a class
+    that the cache names would have to be imported for it."""
+    if network.partition(":")[0] not in zoo.ZOO or not zoo.parse(network).cls.head:
+        raise ValueError(
+            f"the term `output` makes the teacher's image of crops of its f_sr, which the last "
+            f"layers of {network} do not allow: choose another scheme, or another teacher"
+        )
+
+
+def load_tail(
+    network: str, kept: Arrays, device: torch.device, tail: bool = True, head: bool = False
+) -> Network:
+    """A network with the parameters of its tail, its head or both alone: `upsample` and `to_rgb`
+    run, nothing else takes memory. kept: what its cache keeps, by name; it may be more."""
     with torch.device("meta"):
         net = zoo.parse_trusted(network, "the cache").build()
-    state = {name: torch.from_numpy(value).to(device) for name, value in tail.items()}
-    wanted = {k for k in net.state_dict() if k.split(".")[0] in net.tail}
-    if wanted != state.keys():
-        raise ValueError(f"the cache's tail does not fit {network}; extract again")
+    parts = (*net.tail * tail, *net.head * head)
+    wanted = {k for k in net.state_dict() if k.split(".")[0] in parts}
+    if not wanted <= kept.keys():
+        raise ValueError(f"what the cache keeps does not fit {network}; extract again")
+    state = {name: torch.from_numpy(kept[name]).to(device) for name in wanted}
     net.load_state_dict(state, strict=False, assign=True)
     return net.eval()
 
@@ -176,16 +221,24 @@ def load_tail(network: str, tail: Arrays, device: torch.device) -> Network:
 class LiveTeacher:
     """The teacher in the loop, for comparison and proof: it sees the crop the student sees."""
 
-    def __init__(self, teacher: Network, device: torch.device, amp: str) -> None:
+    def __init__(
+        self, teacher: Network, device: torch.device, amp: str, names: Collection[str] = ("f_sr",)
+    ) -> None:
         # requires_grad stays: torch picks its convolutions by it, and they round differently
         self.teacher = teacher.to(device).eval()
         self.amp = amp
+        self.names = names
 
     @torch.no_grad()
     def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Adds f_sr (B, T, 64, H, W) to the batch; clip by clip, as extraction runs it, since other
-        batch sizes round otherwise."""
-        lr = batch["lr"]
-        with runs.autocast(lr.device, self.amp):
-            f_sr = [self.teacher.features_clip(one[None]).f_sr for one in lr]
-        return {**batch, "f_sr": torch.cat(f_sr).float()}
+        """Adds f_sr (B, T, 64, H, W), or what of its Features is asked for, to the batch; clip by
+        clip, as extraction runs it, since other batch sizes round otherwise."""
+        seen = batch["hr" if self.teacher.sees_hr else "lr"]
+        with runs.autocast(seen.device, self.amp):
+            clips = [self._wanted(one) for one in seen]
+        made = zip(self.names, zip(*clips, strict=True), strict=True)
+        return {**batch, **{name: torch.cat(maps).float() for name, maps in made}}
+
+    def _wanted(self, clip: Tensor) -> list[Tensor]:
+        features = self.teacher.features_clip(clip[None])
+        return [getattr(features, name) for name in self.names]

@@ -5,7 +5,7 @@ Axes: B batch, T frames of a clip, H W HR size.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,15 @@ from stdpipe.data.clips import Stream, finish
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.views import NUM_ORIENTATIONS, View, full_views
-from stdpipe.distill.std import Weights, scheme_weights, std_loss
+from stdpipe.distill.schemes import needs
+from stdpipe.distill.terms import MEMORIES, Lesson, helpers, scheme_loss
 from stdpipe.distill.time import CollapseGuard
 from stdpipe.models import checkpoints, zoo
-from stdpipe.models.base import Features, Network
-from stdpipe.models.convlstm import ConvLSTM
+from stdpipe.models.base import SCALE, Network
 from stdpipe.targets import CachedTargets, Decoder, LiveTeacher, check_teacher
 
 LOG = logging.getLogger(__name__)
 
-TAUGHT = 64  # channels of F^SR in every network that can teach, and of the ConvLSTM
 Decode = Decoder | LiveTeacher
 
 
@@ -48,6 +47,8 @@ class StudentRun:
     """Where given, a cache made with other weights is refused."""
     live_teacher: str | None = None
     """Weights of a teacher to run in the loop instead of reading targets, for comparison."""
+    init: Path | None = None
+    """Weights to start from: the student's own, or those of a `pisr` around it."""
     frames: int = 7
     """T of a clip; longer sequences are cut."""
     device: str = "auto"
@@ -62,10 +63,12 @@ def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
     torch.manual_seed(options.seed)
     student = spec.build()
     _check_student(student, str(spec))
-    memory = ConvLSTM()  # built after the student, whose weights are then the same in every scheme
-    adapter = _adapter(student.f_sr_channels)
-    live = run.live_teacher
-    targets, decode = _targets(run, options, reader, str(name), device)
+    if run.init:
+        _start_from(student, run.init, str(name))
+    live, targets, decode = _targets(run, options, reader, str(name), device)
+    lr_channels = _lr_channels(student, str(spec), options, reader, live)
+    # built after the student, whose weights are then the same in every scheme
+    learners = helpers(options.terms, student.f_sr_channels, lr_channels)
     stream = _stream(run, options, reader, str(name), targets)
     stream.unfinished = device.type != "cpu"
     facts = {
@@ -75,14 +78,15 @@ def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
         "cache": run.cache,
         "cache_id": reader.manifest.cache_id if reader else None,
         "clips": runs.digest(v.clip for v in stream.views),
-        "live_teacher": checkpoints.file_sha256(Path(live)) if live else None,
+        "live_teacher": _sha256(run.live_teacher),
+        "init": str(run.init) if run.init else None,
+        "init_sha256": _sha256(run.init),
     }
     weights = run.out / "weights.pt"
     with runs.open_run(run.out, facts, options):
         last = _fit(
             student.to(device),
-            memory.to(device),
-            adapter.to(device),
+            {role: module.to(device) for role, module in learners.items()},
             stream,
             decode,
             lambda: checkpoints.save_network(weights, student, str(spec), str(name)),
@@ -101,7 +105,7 @@ def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
 
 def _open_cache(run: StudentRun, options: StudentTraining) -> cache.Reader | None:
     if run.cache is None:
-        if options.scheme != "none" and run.live_teacher is None:
+        if options.terms and run.live_teacher is None:
             raise ValueError(
                 f"scheme {options.scheme!r} learns from a teacher: give --cache, made by "
                 "extract-teacher, or choose --scheme none"
@@ -114,7 +118,7 @@ def _open_cache(run: StudentRun, options: StudentTraining) -> cache.Reader | Non
         expect["teacher_sha256"] = checkpoints.file_sha256(run.teacher_weights)
     reader = cache.open_reader(run.cache, expect)
     random = str(reader.manifest.made_by.get("teacher_sha256")).startswith("random:")
-    if random and options.scheme != "none":
+    if random and options.terms:
         LOG.warning("stdpipe: the teacher of %s has random weights: only good for tests", run.cache)
     return reader
 
@@ -126,19 +130,50 @@ def _check_student(student: Network, name: str) -> None:
         raise ValueError(f"{name} has no F^SR at 4 times the LR size")
 
 
-def _adapter(channels: int) -> nn.Module:
-    """What brings the student's F^SR to the teacher's channels for the distillation losses.
+def _start_from(student: Network, init: Path, degradation_name: str) -> None:
+    """Fill the student from its own weights, or from the part of a privileged teacher it is."""
+    state, header = checkpoints.read_checkpoint(init)
+    facts = {"weights": str(init), "degradation": header.get("degradation")}
+    checkpoints.trained_for(facts, degradation_name)
+    if str(header.get("network")).partition(":")[0] == "pisr":
+        state = {
+            k.removeprefix("student."): v for k, v in state.items() if k.startswith("student.")
+        }
+    checkpoints.load_state(student, state, str(init))
 
-    A 1x1 convolution, trained with the student and left behind: it lies in checkpoint.pt, to
-    resume, and not in weights.pt. Nothing at all where the channels agree.
-    """
-    return nn.Identity() if channels == TAUGHT else nn.Conv2d(channels, TAUGHT, 1)
+
+def _sha256(weights: str | Path | None) -> str | None:
+    return checkpoints.file_sha256(Path(weights)) if weights else None
 
 
-def _adapted(adapter: nn.Module, features: Features) -> Features:
-    """The features whose f_sr (B, T, C, H, W) the distillation losses see; sr stays."""
-    f_sr: Tensor = adapter(features.f_sr.flatten(0, 1)).unflatten(0, features.f_sr.shape[:2])
-    return features._replace(f_sr=f_sr)
+def _lr_channels(
+    student: Network,
+    name: str,
+    options: StudentTraining,
+    reader: cache.Reader | None,
+    live: Network | None,
+) -> tuple[int, int]:
+    """Channels of the student's f_lr and the teacher's; 0 where no term looks at them."""
+    if "f_lr" not in needs(options.terms):
+        return 0, 0
+    mine = _probe(student)
+    if not mine.requires_grad:
+        raise ValueError(
+            f"scheme {options.scheme!r} teaches F^LR, but {name} trains nothing before it (it is "
+            "the input itself there); choose a scheme on F^SR, such as std"
+        )
+    if live:
+        return mine.shape[1], _probe(live).shape[1]
+    assert reader is not None
+    return mine.shape[1], reader.manifest.f_lr_channels
+
+
+def _probe(net: Network) -> Tensor:
+    """f_lr of a small black window."""
+    side = 16 * SCALE if net.sees_hr else 16
+    device = next(net.parameters()).device
+    f_lr = net.eval().features(torch.zeros(1, net.num_frame, 3, side, side, device=device)).f_lr
+    return f_lr
 
 
 def _targets(
@@ -147,25 +182,36 @@ def _targets(
     reader: cache.Reader | None,
     degradation_name: str,
     device: torch.device,
-) -> tuple[CachedTargets | None, Decode | None]:
-    """What workers read, and what the device makes of it; nothing where the scheme needs none."""
+) -> tuple[Network | None, CachedTargets | None, Decode | None]:
+    """A teacher that runs in the loop; what workers read; what the device makes of it. Nothing
+    where the scheme needs none."""
     names = needed_targets(options)
     if not names:
-        return None, None
+        return None, None, None
+    wanted = needs(options.terms, options.attention)
     if run.live_teacher:
-        teacher, facts = checkpoints.load_network(None, run.live_teacher)
-        check_teacher(teacher, facts)
+        made = sorted({"f_sr" if name == "attention" else name for name in wanted})
+        with torch.random.fork_rng(devices=[]):  # what is drawn next is as with a cache
+            teacher, facts = checkpoints.load_network(None, run.live_teacher)
+        check_teacher(teacher, facts, made)
         checkpoints.trained_for(facts, degradation_name)
-        return None, LiveTeacher(teacher, device, options.amp)
+        return teacher, None, LiveTeacher(teacher, device, options.amp, made)
     assert reader is not None
+    _check_targets(run, options, reader.manifest.targets, names)
+    decode = Decoder(reader, device, sr="sr" in wanted)
+    return None, CachedTargets(reader, names, decode.halo), decode
+
+
+def _check_targets(
+    run: StudentRun, options: StudentTraining, held: tuple[str, ...], names: tuple[str, ...]
+) -> None:
     for name in names:
-        if name not in reader.manifest.targets:
+        if name not in held:
+            all_of_them = ",".join(n for n in cache.TARGETS if n in (*held, *names))
             raise ValueError(
                 f"scheme {options.scheme!r} needs {name}, which {run.cache} does not hold (it has "
-                f"{', '.join(reader.manifest.targets)}); extract again with --targets"
+                f"{', '.join(held)}); extract again with --targets {all_of_them}"
             )
-    decode = Decoder(reader, device)
-    return CachedTargets(reader, names, decode.halo), decode
 
 
 def _stream(
@@ -198,18 +244,14 @@ def _check_clip_list(run: StudentRun, here: Any, cached: set[str]) -> None:
 
 def needed_targets(options: StudentTraining) -> tuple[str, ...]:
     """What a scheme reads: sd attention maps alone (if sum2), td and std f_sr, none nothing."""
-    match options.scheme:
-        case "none":
-            return ()
-        case "sd" if options.attention == "sum2":
-            return ("attention",)
-    return ("f_sr",)
+    wanted = needs(options.terms, options.attention)
+    stored = {"f_sr" if name == "sr" else name for name in wanted}
+    return tuple(name for name in cache.TARGETS if name in stored)
 
 
 def _fit(
     student: Network,
-    memory: ConvLSTM,
-    adapter: nn.Module,
+    learners: dict[str, nn.Module],
     stream: Stream,
     decode: Decode | None,
     save_weights: Callable[[], None],
@@ -217,11 +259,12 @@ def _fit(
     options: StudentTraining,
     device: torch.device,
 ) -> dict[str, float]:
-    guard = CollapseGuard(memory, frozen=options.memory == "frozen")
-    trained = [p for part in (student, memory, adapter) for p in part.parameters()]
+    terms = options.terms
+    guards = _guards(learners, options)
+    parts = {"student": student, **learners}
+    trained = [p for part in parts.values() for p in part.parameters()]
     stepper = runs.Stepper(trained, options, device)
-    start = _resume(out, guard, student=student, memory=memory, adapter=adapter, stepper=stepper)
-    full = scheme_weights(options.scheme, options.lambda1, options.lambda2)
+    start = _resume(out, guards, {**parts, "stepper": stepper})
     metrics = runs.Metrics(out, start)
     batches = iter(runs.loader(stream, start, options.steps, options))
     bar = runs.progress("train-student", start, options.steps)
@@ -233,53 +276,67 @@ def _fit(
         warm = step >= options.warmup_steps
         if warm and decode:
             batch = decode(batch)
-        weights = full if warm else Weights(0, 0)
         with runs.autocast(device, options.amp):
-            features = student.features_clip(batch["lr"])
-            parts = std_loss(
-                _adapted(adapter, features) if any(weights) else features,
+            lesson = Lesson(
+                student.features_clip(batch["lr"]),
                 batch,
-                weights,
-                memory,
+                learners,
                 attention=options.attention,
                 attention_norm=options.attention_norm,
                 td_scale=options.td_scale,
             )
-        stepper.step(parts["loss"], step)
-        values = runs.to_floats(parts)
+            losses = scheme_loss(lesson, terms if warm else {})
+        stepper.step(losses["loss"], step)
+        values = runs.to_floats(losses)
         runs.stop_on_nan(out, step, values, batch)
-        guard.watch(values.get("td"))
+        for term, guard in guards.items():
+            guard.watch(values.get(term))
         metrics.add(values)
         bar.update()
         done = step + 1
         if done % options.log_every == 0 or done == options.steps:
-            bar.set_postfix(metrics.log(done, lr=stepper.lr, memory_norm=_norm(memory)))
+            norms = {f"{role}_norm": _norm(learners[role]) for role in _memories(learners).values()}
+            bar.set_postfix(metrics.log(done, lr=stepper.lr, **norms))
         if done % options.save_every == 0 or done == options.steps:
-            runs.save_checkpoint(
-                out,
-                done,
-                student=student,
-                memory=memory,
-                adapter=adapter,
-                stepper=stepper,
-                frozen=guard.frozen,
-            )
+            frozen = {_frozen(term): guard.frozen for term, guard in guards.items()}
+            runs.save_checkpoint(out, done, **parts, stepper=stepper, **frozen)
             save_weights()
     bar.close()
     return metrics.last
 
 
-def _resume(out: Path, guard: CollapseGuard, **parts: nn.Module | runs.Stepper) -> int:
+def _memories(learners: Mapping[str, nn.Module]) -> dict[str, str]:
+    """Term -> its ConvLSTM among the learners; td's is always there."""
+    return {term: role for term, role in MEMORIES.items() if role in learners}
+
+
+def _guards(
+    learners: Mapping[str, nn.Module], options: StudentTraining
+) -> dict[str, CollapseGuard]:
+    """Of each memory, by the term whose value it watches."""
+    frozen = options.memory == "frozen"
+    return {t: CollapseGuard(learners[role], frozen) for t, role in _memories(learners).items()}
+
+
+def _frozen(term: str) -> str:
+    """A guard's place in checkpoint.pt: "frozen" for td, "frozen_lr" for td-lr."""
+    return term.replace("td", "frozen").replace("-", "_")
+
+
+def _resume(
+    out: Path, guards: Mapping[str, CollapseGuard], parts: Mapping[str, nn.Module | runs.Stepper]
+) -> int:
     saved = runs.load_checkpoint(out)
     if saved is None:
         return 0
     for name, part in parts.items():
         part.load_state_dict(saved[name])
-    if saved["frozen"]:
-        guard.freeze()
+    for term, guard in guards.items():
+        if saved[_frozen(term)]:
+            guard.freeze()
     return int(saved["step"])
 
 
-def _norm(memory: ConvLSTM) -> float:
+def _norm(memory: nn.Module) -> float:
     """Of all the ConvLSTM's weights, to watch for collapse: L_TD falling by its doing alone."""
     return float(torch.stack([p.detach().norm() for p in memory.parameters()]).norm())

@@ -2,7 +2,7 @@
 
 setup -> train -> save. With tsa_steps, EDVR's second phase: start from a network without TSA
 (--init), train the fusion alone first, then everything. With train_only, some parts alone, such as
-the head that makes a published RBPN fit.
+the head that makes a published RBPN fit. PISR's teacher is shown HR, and imitates LR.
 """
 
 import logging
@@ -21,8 +21,10 @@ from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.views import full_views, generator
 from stdpipe.distill.charbonnier import charbonnier
+from stdpipe.distill.pisr import imitation_loss
 from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import Network, window_indices
+from stdpipe.models.pisr import PISR
 from stdpipe.suggest import nearest
 
 LOG = logging.getLogger(__name__)
@@ -99,7 +101,7 @@ def _check_network(net: Network, name: str, options: TeacherTraining) -> None:
     names = [k for k, p in net.named_parameters() if p.requires_grad]
     if not names:
         raise ValueError(f"{name} has nothing to train")
-    if net.scale != 4:
+    if net.scale != 4 and not net.sees_hr:
         raise ValueError(f"{name} does not enlarge by 4: its input has HR size already")
     if options.tsa_steps and not any(_within(k, (FUSION,)) for k in names):
         raise ValueError(
@@ -147,12 +149,12 @@ def _fit(
         with metrics.waiting():
             batch = {k: v.to(device, non_blocking=True) for k, v in next(batches).items()}
         batch = finish(batch, stream.degradation)
-        window, hr = _pick_frames(batch, net.num_frame, options.seed, step)
+        window, hr = _pick_frames(batch, net, options.seed, step)
         _train_alone(net, _alone(options, step))
         with runs.autocast(device, options.amp):
-            loss = charbonnier(net(window), hr)
-        stepper.step(loss, step)
-        values = runs.to_floats({"loss": loss})
+            parts = _losses(net, window, hr, options.imitation)
+        stepper.step(parts["loss"], step)
+        values = runs.to_floats(parts)
         runs.stop_on_nan(out, step, values, batch)
         metrics.add(values)
         bar.update()
@@ -176,14 +178,31 @@ def _resume(out: Path, net: nn.Module, stepper: runs.Stepper) -> int:
 
 
 def _pick_frames(
-    batch: dict[str, Tensor], num_frame: int, seed: int, step: int
-) -> tuple[Tensor, Tensor]:
-    """One random frame t of each clip: LR windows (B, 2k+1, 3, h, w) and HR (B, 3, H, W)."""
+    batch: dict[str, Tensor], net: Network, seed: int, step: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """One random frame t of each clip: its window, "lr" (B, 2k+1, 3, h, w) and, for a privileged
+    teacher, "hr" (B, 2k+1, 3, H, W); and t itself at HR (B, 3, H, W)."""
     size, num_frames = batch["lr"].shape[:2]
     t = generator(seed, "frame", step).integers(num_frames, size=size).tolist()
-    windows = torch.tensor(window_indices(num_frames, num_frame, t))
+    frames = torch.tensor(window_indices(num_frames, net.num_frame, t))
     each = torch.arange(size)
-    return batch["lr"][each[:, None], windows], batch["hr"][each, torch.tensor(t)]
+    names = ("lr", "hr") if net.sees_hr else ("lr",)
+    window = {name: batch[name][each[:, None], frames] for name in names}
+    return window, batch["hr"][each, torch.tensor(t)]
+
+
+def _losses(
+    net: Network, window: dict[str, Tensor], hr: Tensor, imitation: float
+) -> dict[str, Tensor]:
+    """L_rec; for PISR's teacher, the imitation of LR by its encoder too."""
+    if not isinstance(net, PISR):
+        return {"loss": charbonnier(net(window["hr" if net.sees_hr else "lr"]), hr)}
+    encoded = net.encode(window["hr"])
+    parts = {
+        "rec": charbonnier(net.student(encoded), hr),
+        "imitation": imitation_loss(encoded, window["lr"]),
+    }
+    return {"loss": parts["rec"] + imitation * parts["imitation"], **parts}
 
 
 def _alone(options: TeacherTraining, step: int) -> tuple[str, ...]:

@@ -39,6 +39,8 @@ def test_a_good_cache(tiny_cache: Path, stdpipe: Command) -> None:
         ("--views", "baked", "--patch", 32, "--baked", 1, "--encoding", "trunk-float16"),
         ("--targets", "attention", "--encoding", "int8"),
         ("--targets", "f_sr", "--amp", "bf16", "--encoding", "int8"),
+        ("--targets", "f_sr,attention,f_lr", "--encoding", "trunk-int8"),
+        ("--targets", "f_lr", "--encoding", "int8", "--teacher", "pisr:student=fastdvdnet-quarter"),
     ],
     ids=lambda more: "-".join(map(str, more)).replace("--", ""),
 )

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stdpipe import config
 from stdpipe.config import StudentTraining, TeacherTraining, Training, from_mapping, load
 
 CONFIGS = Path(str(files("stdpipe.configs")))
@@ -74,6 +73,7 @@ def test_later_wins(tmp_path: Path) -> None:
         ("schedule=cosin", "schedule 'cosin' is unknown; did you mean 'cosine'?"),
         ("attention=sum3", "attention 'sum3' is unknown; did you mean 'sum'?"),
         ("amp=fp61", "amp 'fp61' is unknown"),
+        ("scheme=sd=x", "the weight of sd should be a number of zero or more, got 'x'"),
         ("scheme=", "scheme should be str, got None"),
     ],
 )
@@ -116,6 +116,14 @@ def test_missing_file(tmp_path: Path) -> None:
         load(StudentTraining, tmp_path / "mine.yaml", [])
 
 
+def test_a_schemes_terms() -> None:
+    """lambda1 and lambda2 are weights where the scheme gives none."""
+    options = load(StudentTraining, None, ["scheme=std,output=0.5", "lambda2=7"])
+    assert options.terms == {"sd": 1.0, "td": 7.0, "output": 0.5}
+    assert load(StudentTraining, None, ["scheme=sd=2,td=3"]).terms == {"sd": 2.0, "td": 3.0}
+    assert StudentTraining(steps=100, scheme="sd=0").terms == {}
+
+
 def test_nobody_changes_options() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         StudentTraining().steps = 3  # type: ignore[misc]
@@ -123,4 +131,3 @@ def test_nobody_changes_options() -> None:
 
 def test_numbers_become_the_declared_type() -> None:
     assert type(from_mapping(StudentTraining, {"lambda2": 50}).lambda2) is float
-    assert config.SCHEMES == ("none", "sd", "td", "std")

@@ -50,7 +50,8 @@ def features(seed: int = 0, height: int = 24, width: int = 32) -> Features:
     rng = torch.Generator().manual_seed(seed)
     trunk = torch.randn(2, 8, height // 4, width // 4, generator=rng)
     f_sr = torch.randn(2, 64, height, width, generator=rng)
-    return Features(trunk, trunk, f_sr, torch.zeros(2, 3, height, width))
+    f_lr = torch.randn(2, 6, height // 4, width // 4, generator=rng)
+    return Features(f_lr, trunk, f_sr, torch.zeros(2, 3, height, width))
 
 
 def manifest(encoding: str, view: View, targets=cache.TARGETS) -> cache.Manifest:
@@ -60,6 +61,7 @@ def manifest(encoding: str, view: View, targets=cache.TARGETS) -> cache.Manifest
         entries=(str(view),),
         frames=2,
         channels=channels,
+        f_lr_channels=6 if "f_lr" in targets else 0,
         height=24,
         width=32,
         encoding=encoding,
@@ -99,11 +101,12 @@ def test_targets_choose(tmp_path):
     assert entry.nbytes == 2 * 24 * 32 * 2
 
 
+@pytest.mark.parametrize("of_f_lr", [False, True])
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_values_that_are_not_finite_are_refused(encoding, bad):
+def test_values_that_are_not_finite_are_refused(encoding, bad, of_f_lr):
     found, view = features(), View("a", 0)
-    stored = cache.ENCODINGS[encoding].stored
+    stored = "f_lr" if of_f_lr else cache.ENCODINGS[encoding].stored
     getattr(found, stored)[1, 3, 2, 1] = bad
     with pytest.raises(ValueError, match=f"^{stored}: holds values that are not finite"):
         encode(found, view, manifest(encoding, view)).arrays()
@@ -144,6 +147,11 @@ def test_what_an_encoding_loses():
         assert errors[name]["f_sr_rmse"] == pytest.approx(lost, rel=1e-4)
         assert 0 < errors["trunk-" + name]["f_sr_rmse"] < 0.01
         assert errors["trunk-" + name]["sr_psnr"] > 50
+    assert encoding_error(teacher, found, lr, "float32", ("f_lr",))["f_lr_rmse"] == 0.0
+    codes = cache.dequantise(*cache.quantise(found.f_lr.numpy()))
+    lost = relative_rmse(torch.from_numpy(codes), found.f_lr)
+    f_lr_rmse = encoding_error(teacher, found, lr, "trunk-int8", cache.TARGETS)["f_lr_rmse"]
+    assert f_lr_rmse == pytest.approx(lost, rel=1e-4)
     too_large = found._replace(f_sr=found.f_sr * 1e9)
     with pytest.raises(ValueError, match="f_sr: its largest value"):
         encoding_error(teacher, too_large, lr, "float16")

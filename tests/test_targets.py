@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,13 @@ from PIL import Image
 
 from stdpipe import cache
 from stdpipe.config import StudentTraining
+from stdpipe.data.clips import read_frames, view_pair
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.views import Box, View, orient
+from stdpipe.distill.output import BORDER
+from stdpipe.distill.terms import TERMS
 from stdpipe.extract import Extraction, extract_teacher, teacher_features
+from stdpipe.models.base import Features
 from stdpipe.models.checkpoints import load_network, save_network
 from stdpipe.targets import CachedTargets, Decoder, load_tail, tail_of
 from stdpipe.train import StudentRun, train_student
@@ -59,7 +64,7 @@ def caches(data, weights, tmp_path_factory):
     root = tmp_path_factory.mktemp("caches")
 
     def make(encoding: str, **options) -> Path:
-        path = root / f"{encoding}-{len(options)}.zarr"
+        path = root / f"{encoding}-{'-'.join(options)}.zarr"
         if not path.exists():
             job = Extraction(data, str(path), weights=str(weights), encoding=encoding, **options)
             extract_teacher(job)
@@ -68,23 +73,32 @@ def caches(data, weights, tmp_path_factory):
     return make
 
 
-def decoded(path: Path, view: View, box: Box) -> torch.Tensor:
-    """f_sr of one oriented window, through worker and device sides, (T, 64, H, W)."""
+def decoded(
+    path: Path, view: View, box: Box, name: str = "f_sr", lr: torch.Tensor | None = None
+) -> torch.Tensor:
+    """A target of one oriented window, through worker and device sides: f_sr (T, 64, H, W), f_lr
+    (T, C, h, w), or "sr" (T, 3, H, W), for which the window's LR is given."""
     reader = cache.open_reader(path)
-    decode = Decoder(reader, torch.device("cpu"))
+    decode = Decoder(reader, torch.device("cpu"), sr=name == "sr")
     crc32 = reader.extra(str(view))["source_crc32"]
-    one = CachedTargets(reader, ("f_sr",), decode.halo)(view, box, crc32)
-    batch = {k: v[None] for k, v in one.items()} | {"hr": torch.zeros(1, 7, 3, *box[2:])}
-    return decode(batch)["f_sr"][0]
+    stored = "f_sr" if name == "sr" else name
+    one = CachedTargets(reader, (stored,), decode.halo)(view, box, crc32)
+    one |= {"hr": torch.zeros(7, 3, *box[2:])} | ({} if lr is None else {"lr": lr})
+    return decode({k: v[None] for k, v in one.items()})[name][0]
+
+
+def whole_lr(data: Path, view: View) -> torch.Tensor:
+    clip = {c.key: c for c in find_clips(data, "train")}[view.clip]
+    return view_pair(read_frames(clip).hr, view, "bd")[1]
+
+
+def whole_features(weights: Path, data: Path, view: View) -> Features:
+    teacher, _ = load_network(None, str(weights))
+    return teacher_features(teacher.eval(), whole_lr(data, view), torch.device("cpu"), "none")
 
 
 def whole_f_sr(weights: Path, data: Path, view: View) -> torch.Tensor:
-    from stdpipe.data.clips import read_frames, view_pair
-
-    teacher, _ = load_network(None, str(weights))
-    clip = {c.key: c for c in find_clips(data, "train")}[view.clip]
-    _, lr = view_pair(read_frames(clip).hr, view, "bd")
-    return teacher_features(teacher.eval(), lr, torch.device("cpu"), "none").f_sr
+    return whole_features(weights, data, view).f_sr
 
 
 TOLERANCE = {  # largest error relative to the largest value
@@ -116,6 +130,62 @@ def test_a_decoded_crop_is_the_crop_of_the_whole(encoding, caches, weights, data
     assert error <= TOLERANCE[encoding]
 
 
+ALL = ("f_sr", "attention", "f_lr")
+
+
+@pytest.mark.parametrize("encoding", TOLERANCE)
+@settings(max_examples=6, deadline=None)
+@given(data_=st.data())
+def test_crops_of_f_lr_and_of_the_image(encoding, caches, weights, data, data_):
+    """f_lr is the crop of the whole; the image is inside its border, of which output_loss knows."""
+    path = caches(encoding, orientations=8, targets=ALL)
+    view = View.parse(data_.draw(st.sampled_from(cache.open_reader(path).manifest.entries)))
+    whole = whole_features(weights, data, view)
+    h, w = whole.f_lr.shape[-2:]
+    rows, columns = data_.draw(st.integers(3, h)), data_.draw(st.integers(3, w))
+    y, x = data_.draw(st.integers(0, h - rows)), data_.draw(st.integers(0, w - columns))
+    box = Box(4 * y, 4 * x, 4 * rows, 4 * columns)
+    f_lr = decoded(path, view, box, "f_lr") - whole.f_lr[..., y : y + rows, x : x + columns]
+    assert f_lr.abs().max() <= TOLERANCE[encoding] * whole.f_lr.abs().max()
+    lr = whole_lr(data, view)[..., y : y + rows, x : x + columns]
+    inside = (..., slice(BORDER, -BORDER), slice(BORDER, -BORDER))
+    crop = whole.sr[..., box.y : box.y + box.height, box.x : box.x + box.width]
+    image = decoded(path, view, box, "sr", lr)
+    tolerance = max(TOLERANCE[encoding], 1e-6) * whole.f_sr.abs().max()
+    assert (image[inside] - crop[inside]).abs().max() <= tolerance
+
+
+def test_a_head_alone_gives_the_image_and_holds_nothing_else(weights):
+    teacher, facts = load_network(None, str(weights))
+    kept = {k: v.numpy() for k, v in teacher.state_dict().items()}
+    head = load_tail(facts["network"], kept, torch.device("cpu"), tail=False, head=True)
+    f_sr, lr = torch.randn(2, 64, 20, 24), torch.rand(2, 3, 5, 6)
+    with torch.no_grad():
+        assert torch.equal(head.to_rgb(f_sr, lr), teacher.to_rgb(f_sr, lr))
+    loaded = {k for k, v in head.state_dict().items() if v.device.type != "meta"}
+    assert loaded == {"conv_last.weight", "conv_last.bias"}
+
+
+def test_a_cache_without_a_head_gets_one_when_extracted_again(data, weights, tmp_path):
+    """A cache of an earlier version: its f_sr stays, `output` says what to do."""
+    job = Extraction(data, str(tmp_path / "c"), weights=str(weights), encoding="int8")
+    extract_teacher(job)
+    shutil.rmtree(tmp_path / "c/tail")
+    assert cache.verify(tmp_path / "c").ok == 3
+    with pytest.raises(cache.CacheError, match="tail is missing"):
+        Decoder(cache.open_reader(tmp_path / "c"), torch.device("cpu"), sr=True)
+    Decoder(cache.open_reader(tmp_path / "c"), torch.device("cpu"))
+    extract_teacher(job)
+    Decoder(cache.open_reader(tmp_path / "c"), torch.device("cpu"), sr=True)
+
+
+def test_damage_to_a_head_is_found(data, weights, tmp_path):
+    extract_teacher(Extraction(data, str(tmp_path / "c"), weights=str(weights), encoding="int8"))
+    file = next((tmp_path / "c/tail/conv_last.weight").glob("c.*"))
+    file.write_bytes(bytes(len(file.read_bytes())))
+    assert [one.array for one in cache.verify(tmp_path / "c").broken] == ["tail"]
+
+
 def test_the_tail_alone_gives_f_sr_and_holds_nothing_else(weights):
     teacher, facts = load_network(None, str(weights))
     tail = load_tail(facts["network"], tail_of(teacher), torch.device("cpu"))
@@ -133,16 +203,19 @@ def test_flipping_a_cached_map_is_not_the_map_of_the_flipped_input(weights, data
     assert error > 0.01 * flipped.square().mean().sqrt()
 
 
-def losses(data: Path, out: Path, cache_path: Path, steps: int, live: Path | None = None):
+def losses(
+    data: Path, out: Path, cache_path: Path, steps: int, live: Path | None = None, scheme="std"
+):
     options = StudentTraining(
-        steps=steps, warmup_steps=1, patch=32, log_every=1, workers=0, save_every=1000
-    )
+        steps=steps, warmup_steps=1, patch=32, log_every=1, workers=0, save_every=1000,
+        scheme=scheme,
+    )  # fmt: skip
     run = StudentRun(
         data, "fastdvdnet-quarter", out, str(cache_path), live_teacher=live and str(live)
     )
     train_student(run, options)
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [{k: line.get(k) for k in ("loss", "rec", "sd", "td")} for line in lines]
+    return [{k: line.get(k) for k in ("loss", "rec", *TERMS)} for line in lines]
 
 
 @pytest.mark.parametrize(("encoding", "tolerance"), [("float32", 1e-6), ("trunk-float32", 1e-5)])
@@ -162,6 +235,17 @@ def test_training_from_a_baked_cache_is_training_with_the_live_teacher(
         for name in one:
             if one[name] is not None:
                 assert one[name] == pytest.approx(other[name], rel=tolerance)
+
+
+def test_every_term_from_a_baked_cache_is_the_live_teachers(caches, data, weights, tmp_path):
+    """The image's border included, since the teacher saw the crop alone. Some steps of all."""
+    path = caches("float32", views="baked", baked=2, patch=32, targets=ALL)
+    scheme = ",".join(TERMS)
+    cached = losses(data, tmp_path / "cached", path, 4, scheme=scheme)
+    live = losses(data, tmp_path / "live", path, 4, live=weights, scheme=scheme)
+    assert all(value is not None for value in cached[-1].values())
+    for one, other in zip(cached[1:], live[1:], strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
 
 
 def test_two_parts_make_the_cache_of_one(data, weights, tmp_path):

@@ -24,6 +24,12 @@ def td_loss(cell_teacher: Tensor, cell_student: Tensor) -> Tensor:
     return F.mse_loss(cell_student.float(), cell_teacher.float())
 
 
+def cell_variance(cell: Tensor) -> Tensor:
+    """How much a cell (B, C, H, W) remembers: over pixels, channel by channel, since constant
+    channels that differ are no memory either."""
+    return cell.float().var(dim=(0, 2, 3)).mean()
+
+
 class CollapseGuard:
     """Freezes the ConvLSTM for good once L_TD falls below 1e-8 (end of Section 3.2)."""
 

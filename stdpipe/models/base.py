@@ -30,8 +30,10 @@ class Network(nn.Module):
     Attributes: `num_frame` (2k+1 LR frames a window), `multiple` (LR sizes are padded to it),
     `scale` (SR size / LR size; 1 only where the input is HR already), `f_sr_channels` (64 in all
     that can teach, since the ConvLSTM is shared; other students are taught through a 1x1 adapter),
-    `tail` (names of the submodules that `upsample` runs; none where there is no trunk to cache) and
-    `halo` (LR pixels around a window of the trunk that its f_sr depends on).
+    `tail` (names of the submodules that `upsample` runs; none where there is no trunk to cache),
+    `halo` (LR pixels around a window of the trunk that its f_sr depends on), `head` (names of the
+    submodules that `to_rgb` runs; none where its image depends on more than an LR pixel around) and
+    `sees_hr` (a privileged teacher: it is shown HR where others are shown LR, and `scale` is 1).
     """
 
     num_frame: int = 1
@@ -40,6 +42,8 @@ class Network(nn.Module):
     f_sr_channels: int = 64
     tail: tuple[str, ...] = ()
     halo: int = 0
+    head: tuple[str, ...] = ()
+    sees_hr: bool = False
 
     def fuse(self, window: Tensor) -> Tensor:
         """(B, 2k+1, 3, h, w) -> f_lr (B, C, h, w)."""

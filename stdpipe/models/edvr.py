@@ -179,6 +179,8 @@ class EDVR(Network):
     sit (stdpipe.data.degrade); 1.5, the plain bilinear base, is what published checkpoints have.
     """
 
+    head = ("conv_last",)
+
     def __init__(
         self,
         num_feat: int = 64,

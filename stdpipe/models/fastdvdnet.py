@@ -84,6 +84,7 @@ class FastDVDnet(Network):
 
     num_frame = 7
     multiple = 4
+    head = ("conv_last",)
 
     def __init__(self, num_feat: int = 64, norm: str = "none", phase: float = 1.5) -> None:
         super().__init__()

@@ -129,6 +129,8 @@ class RBPN(Network):
     with no upsampled frame beneath, so no phase is asked for.
     """
 
+    head = ("output",)
+
     def __init__(
         self,
         num_frame: int = 7,

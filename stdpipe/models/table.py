@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from stdpipe.models import zoo
-from stdpipe.models.base import Network, count_parameters
+from stdpipe.models.base import SCALE, Network, count_parameters
 from stdpipe.models.d3dnet import DeformConv3d
 from stdpipe.models.deform import DeformConvPack
 
@@ -64,12 +64,14 @@ PUBLISHED = {
     ),
     "toflow": Published("TOFlow, IJCV 2019; XPixelGroup/BasicSR", 1_405_899, 0.8145, 0.81),
     "duf": Published("VSR-DUF, CVPR 2018; XPixelGroup/BasicSR", 5_821_952, 0.6172, 0.62),
+    "pisr": Published("PISR, ECCV 2020; cvlab-yonsei/PISR; around fastdvdnet"),
 }
 
 
 def count_macs(net: Network, height: int = HEIGHT, width: int = WIDTH) -> Macs:
     """Of one window of a network on the meta device; nothing is computed."""
-    window = torch.empty(1, net.num_frame, 3, height, width, device="meta")
+    seen = SCALE if net.sees_hr else 1
+    window = torch.empty(1, net.num_frame, 3, seen * height, seen * width, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(window)
     counts = counter.get_flop_counts()

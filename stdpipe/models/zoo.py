@@ -19,6 +19,7 @@ from stdpipe.models.d3dnet import D3DNet
 from stdpipe.models.duf import DUF
 from stdpipe.models.edvr import EDVR
 from stdpipe.models.fastdvdnet import FastDVDnet
+from stdpipe.models.pisr import PISR
 from stdpipe.models.rbpn import RBPN
 from stdpipe.models.sofvsr import SOFVSR
 from stdpipe.models.toflow import TOFlow
@@ -45,6 +46,7 @@ ZOO: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "rbpn": (RBPN, {}),
     "toflow": (TOFlow, {}),
     "duf": (DUF, {}),
+    "pisr": (PISR, {}),
 }
 
 

@@ -93,6 +93,22 @@ def test_info_of_attention_alone(
     assert "smaller" not in stdpipe("cache", "info", place).stdout
 
 
+def test_info_of_f_lr_beside_a_trunk(
+    tiny: Path, tmp_path: Path, extract: Command, stdpipe: Command
+) -> None:
+    """f_lr has its own weight and error, and counts for nothing where f_sr is weighed."""
+    place = tmp_path / "f_lr.zarr"
+    stdpipe(*extract(tiny, place, "--encoding", "trunk-int8", "--targets", "f_sr,attention,f_lr"))
+    facts = json.loads(stdpipe("cache", "info", place, "--json").stdout)
+    assert facts["array_shapes"]["f_lr"] == [7, 8, 8, 12]
+    assert facts["f_lr_channels"] == 8
+    assert 460 < facts["times_smaller"] < 512
+    assert 0 < facts["error"]["f_lr_rmse"] < 0.05
+    assert f"f_lr: {facts['error']['f_lr_rmse']:.3%}" in " ".join(
+        stdpipe("cache", "info", place).stdout.split()
+    )
+
+
 def test_info_of_an_unfinished_cache(copy: Path, stdpipe: Command) -> None:
     (copy / "complete.json").unlink()
     facts = json.loads(stdpipe("cache", "info", copy, "--json").stdout)

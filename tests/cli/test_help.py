@@ -116,6 +116,7 @@ def test_no_new_options() -> None:
     assert found["train-student"] == always | config | {
         "--student", "--cache", "--scheme", "--degradation", "--teacher-weights",
         "--live-teacher",
+        "--init",  # PISR's student begins as its teacher's second half
     }  # fmt: skip
     assert found["train-teacher"] == always | config | {
         "--teacher", "--degradation", "--exclude", "--init",

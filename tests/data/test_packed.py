@@ -131,6 +131,10 @@ def test_real_frames_of_three_sizes(vid4: Path, tmp_path: Path) -> None:
 # many readers
 
 
+def checksums(file: Path) -> list[int]:
+    return [read_with_crc32(clip)[1] for clip in find_clips(file, "train")]
+
+
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_other_processes_read_too(packed: Path, method: str) -> None:

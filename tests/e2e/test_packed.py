@@ -43,7 +43,8 @@ def test_extract(
     made, expected = (cache.load_manifest(c) for c in (tmp_path / "c", tiny_cache))
     assert made.cache_id == expected.cache_id
     contents = [files_of(c) for c in (tmp_path / "c", tiny_cache)]
-    assert [files.pop("manifest.json") for files in contents]
+    for path in ("manifest.json", "journal/manifest.json"):
+        assert all(files.pop(path) for files in contents)
     assert contents[0] == contents[1]
 
 

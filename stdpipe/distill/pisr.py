@@ -1,0 +1,47 @@
+"""PISR, privileged information: a teacher that encodes HR tells the student what LR lacks.
+
+Lee, Lee, Kim, Ham, "Learning with Privileged Information for Efficient Image Super-Resolution",
+ECCV 2020; cvlab-yonsei/PISR. The teacher is stdpipe.models.pisr, its f_lr the cached target. Two
+adapters predict that from the student's f_lr, as the location and the scale of a Laplace
+distribution for every channel and pixel: where the teacher cannot be followed, a large scale makes
+it count less. The adapters are trained with the student and left behind.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+WEIGHT = 1e-6  # beside an L1 over 0..1 (its configs/fsrcnn/step2.yml)
+SCALE, EPSILON = 0.1, 1e-8  # its code: b = 0.1 softplus(.) + 1e-8
+
+
+class Adapters(nn.Module):
+    """From the student's f_lr to location and scale of the teacher's."""
+
+    def __init__(self, student: int, teacher: int) -> None:
+        super().__init__()
+        self.mean = _adapter(student, teacher)
+        self.scale = _adapter(student, teacher)
+
+    def forward(self, f_lr: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C_S, h, w) -> mu and b, each (N, C_T, h, w) in float32; b is above zero."""
+        mean: Tensor = self.mean(f_lr).float()
+        return mean, SCALE * F.softplus(self.scale(f_lr).float()) + EPSILON
+
+
+def _adapter(channels_in: int, channels_out: int) -> nn.Sequential:
+    hidden = nn.Conv2d(channels_in, channels_in, 1)
+    return nn.Sequential(hidden, nn.PReLU(), nn.Conv2d(channels_in, channels_out, 1))
+
+
+def laplace_loss(mean: Tensor, scale: Tensor, teacher: Tensor) -> Tensor:
+    """Mean negative log-likelihood of the teacher's f_lr: log 2b + |F_T - mu| / b, equal shapes.
+
+    It may be negative: where mu is the teacher's f_lr, log 2b is left.
+    """
+    return ((2 * scale).log() + (teacher.float() - mean).abs() / scale).mean()
+
+
+def imitation_loss(encoded: Tensor, lr: Tensor) -> Tensor:
+    """Keeps what the teacher's encoder makes of HR near LR, so that it carries no more than a
+    student could use: mean absolute distance of (..., 3, h, w)."""
+    return F.l1_loss(encoded.float(), lr)

@@ -1,0 +1,70 @@
+"""PISR's privileged teacher: an encoder that makes LR of HR, and a student's network after it.
+
+Lee, Lee, Kim, Ham, "Learning with Privileged Information for Efficient Image Super-Resolution",
+ECCV 2020; cvlab-yonsei/PISR. Published for single images (FSRCNN); here the encoder is its own
+(models/encoder.py: 5x5, 5x5 by stride, 3x3, 3x3, PReLU between, 56 and 12 channels), runs on every
+frame, and any network of the zoo follows. It is shown HR, so it teaches and cannot be used itself.
+Axes: B batch, T frames, h w LR size, H W HR size.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from stdpipe.models.base import SCALE, Network
+
+WIDE, NARROW = 56, 12
+
+
+class PISR(Network):
+    """student: a network of the zoo, as on the command line with ";" for ",": its parameters,
+    `student.*`, are what `train-student --init` begins with. phase: the student's.
+    """
+
+    scale = 1  # its input has HR size
+    sees_hr = True
+
+    def __init__(self, student: str = "fastdvdnet", phase: float = 1.5) -> None:
+        super().__init__()
+        from stdpipe.models import zoo  # which knows this class by name
+
+        text = student.replace(";", ",")
+        spec = zoo.parse_trusted(text, f"pisr's student={student}")
+        if spec.cls is PISR:
+            raise ValueError(f"pisr's student={student} would see HR itself; choose another")
+        self.student = spec.with_phase(phase).build()
+        self.num_frame = self.student.num_frame
+        self.multiple = SCALE * self.student.multiple
+        self.f_sr_channels = self.student.f_sr_channels
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, WIDE, 5, padding=2),
+            nn.PReLU(),
+            nn.Conv2d(WIDE, WIDE, 5, SCALE, padding=2),
+            nn.PReLU(),
+            nn.Conv2d(WIDE, NARROW, 3, padding=1),
+            nn.PReLU(),
+            nn.Conv2d(NARROW, 3, 3, padding=1),
+        )
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """What stands in for LR: (..., 3, H, W) -> (..., 3, h, w); H and W multiples of 4."""
+        out: Tensor = self.encoder(frames.flatten(0, -4)).unflatten(0, frames.shape[:-3])
+        return out
+
+    def fuse(self, window: Tensor) -> Tensor:
+        """(B, 2k+1, 3, H, W) -> the student's f_lr."""
+        return self.student.fuse(self.encode(window))
+
+    def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
+        """Each frame is encoded once."""
+        return self.student.fuse_clip(self.encode(clip), centres)
+
+    def reconstruct(self, f_lr: Tensor) -> Tensor:
+        return self.student.reconstruct(f_lr)
+
+    def upsample(self, trunk: Tensor) -> Tensor:
+        return self.student.upsample(trunk)
+
+    def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
+        """The base is made of the encoded centre (B, 3, H, W): HR itself stays unseen there."""
+        return self.student.to_rgb(f_sr, self.encode(centre))
