@@ -67,7 +67,7 @@ def main() -> None:
         "warmup_steps": arguments.warmup,
         "batch": 2,
         "patch": arguments.patch,
-        "lr": 1e-3,
+        "lr": 5e-4,
         "schedule": "cosine",
         "seed": 0,
     }
