@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -318,7 +319,7 @@ def test_temporal_and_cost(tmp_path: Path, folders: Path, stdpipe: Command) -> N
     assert float(second["tof"]) > 0
     table = (tmp_path / "out" / "table.md").read_text()
     assert "| clip | PSNR Y (dB) | SSIM Y | PSNR RGB (dB) | SSIM RGB | warp error |" in table
-    assert "0 parameters, 0.22 GMAC a frame" in table
+    assert re.search(r"\n.*\b0 parameters, [\d.]+ GMAC a frame", table)
 
 
 def test_temporal_metrics_of_single_frames(tiny: Path, refused: Command) -> None:
