@@ -21,15 +21,16 @@ from stdpipe.data.degrade import degradation, pad_to_scale
 from stdpipe.data.layouts import MOTION_LISTS, Clip, vimeo_lists
 from stdpipe.distill.attention import attention_map
 from stdpipe.evaluation import protocols, results
-from stdpipe.evaluation.cost import cost
+from stdpipe.evaluation.cost import running_cost
 from stdpipe.evaluation.footage import Piece, Video, ahead, num_frames, open_footage, pieces
 from stdpipe.evaluation.metrics import QUALITY
 from stdpipe.evaluation.pictures import save_comparison
 from stdpipe.evaluation.protocols import Protocol, rounded, score_frames, scored_frames
 from stdpipe.evaluation.results import FrameLog, Row
 from stdpipe.evaluation.temporal import TEMPORAL, Temporal, flow_name
-from stdpipe.models.base import Features, Network
+from stdpipe.models.base import Features, Network, count_parameters
 from stdpipe.models.checkpoints import load_network, trained_for
+from stdpipe.models.macs import count_macs
 from stdpipe.suggest import nearest
 
 KINDS = ("quality", "temporal", "cost")
@@ -370,4 +371,11 @@ def _cost(setup: Setup, net: Network) -> dict[str, Any]:
         with runs.autocast(setup.device, setup.job.amp):
             net(window)
 
-    return {**cost(net, net.num_frame, setup.device, run), "amp": setup.job.amp}
+    macs = count_macs(net)
+    return {
+        "parameters": count_parameters(net),
+        "macs": macs.total,
+        "sampling_macs": macs.sampling,
+        **running_cost(net, net.num_frame, setup.device, run),
+        "amp": setup.job.amp,
+    }

@@ -1,7 +1,6 @@
 """Frames in and out, one at a time: a video file, or a folder of images. uint8 RGB, (H, W, 3).
 
-Video goes through the ffmpeg that imageio-ffmpeg brings. What is written gets its name when it is
-whole; until then it lies beside it as `*.partial`.
+What is written gets its name when it is whole; until then it lies beside it as `*.partial`.
 """
 
 import re
@@ -9,21 +8,19 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import IO
 
 import imageio.v3 as iio
-import imageio_ffmpeg
 import numpy as np
-from numpy.typing import NDArray
 
 from stdpipe.data.layouts import Clip, find_clips, read_clip
+from stdpipe.data.video import Frame, decoded, ffmpeg
 from stdpipe.suggest import nearest
 
-Frame = NDArray[np.uint8]
 Write = Callable[[Frame], None]
 VIDEOS = (".mp4", ".mkv", ".mov")
 
@@ -55,8 +52,8 @@ def read(path: Path) -> Iterator[Footage]:
         return
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: give a video file or a folder of frames")
-    with _decoder(path) as stream:
-        yield _video(path, stream)
+    with closing(decoded(path)) as frames:
+        yield _video(path, frames)
 
 
 def is_video(out: Path) -> bool:
@@ -96,50 +93,23 @@ def _same_size(path: Path, first: Frame, others: Iterator[Frame]) -> Iterator[Fr
         yield frame
 
 
-@contextmanager
-def _decoder(path: Path) -> Iterator[IO[bytes]]:
-    """ffmpeg's output: frame after frame, RGB, at a constant rate."""
-    command = [_ffmpeg(), "-v", "error", "-i", f"file:{path}", "-map", "0:v:0", "-f", "rawvideo"]
-    with subprocess.Popen(
-        [*command, "-pix_fmt", "rgb24", "-"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for us to answer
-    ) as ffmpeg:
-        assert ffmpeg.stdout is not None
-        try:
-            yield ffmpeg.stdout
-        finally:
-            ffmpeg.kill()
-
-
-def _video(path: Path, stream: IO[bytes]) -> Footage:
+def _video(path: Path, frames: Iterator[Frame]) -> Footage:
     """Size and rate from the header of YUV4MPEG, in which ffmpeg states what it will decode to."""
     command = ["-i", f"file:{path}", "-map", "0:v:0", "-frames:v", "1", "-pix_fmt", "yuv420p"]
     probe = subprocess.run(
-        [_ffmpeg(), "-nostdin", *command, "-f", "yuv4mpegpipe", "-"], capture_output=True
+        [ffmpeg(), "-nostdin", *command, "-f", "yuv4mpegpipe", "-"], capture_output=True
     )
     header = re.match(rb"YUV4MPEG2 W(\d+) H(\d+) F(\d+):(\d+) ", probe.stdout)
     if not header:
         raise ValueError(f"{path} is no video that ffmpeg can read")
     width, height, over, under = map(int, header.groups())
     rate = Fraction(over, under)
-    frames = _decoded(path, stream, height, width)
     length = re.search(rb"Duration: (\d+):(\d+):([\d.]+)", probe.stderr)
     if not length:
         return Footage(frames, height, width, rate=rate)
     hours, minutes, seconds = (float(part) for part in length.groups())
     count = round((3600 * hours + 60 * minutes + seconds) * rate)
     return Footage(frames, height, width, count, rate)
-
-
-def _decoded(path: Path, stream: IO[bytes], height: int, width: int) -> Iterator[Frame]:
-    size = height * width * 3
-    while data := stream.read(size):
-        if len(data) < size:
-            raise ValueError(f"{path} ends in the middle of a frame (truncated download?)")
-        yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
 
 
 def exact_rate(shown: float) -> Fraction:
@@ -190,15 +160,15 @@ def write_video(
     aside = out.with_name(f"{out.stem}.partial{out.suffix}")
     aside.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile() as log:
-        ffmpeg = subprocess.Popen(
+        encoder = subprocess.Popen(
             _encoder(aside, height, width, rate, crf, sound),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=log,
             start_new_session=True,  # Ctrl-C is for us to answer
         )
-        assert ffmpeg.stdin is not None
-        pipe = ffmpeg.stdin
+        assert encoder.stdin is not None
+        pipe = encoder.stdin
 
         def write(frame: Frame) -> None:
             try:
@@ -210,26 +180,22 @@ def write_video(
             yield write
             with suppress(BrokenPipeError):  # its exit code says more
                 pipe.close()
-            if ffmpeg.wait():
+            if encoder.wait():
                 raise _failure(out, log, sound)
             aside.replace(out)
         finally:
-            ffmpeg.kill()
-            ffmpeg.wait()
+            encoder.kill()
+            encoder.wait()
             with suppress(BrokenPipeError):
                 pipe.close()
             aside.unlink(missing_ok=True)
-
-
-def _ffmpeg() -> str:
-    return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
 def _encoder(
     aside: Path, height: int, width: int, rate: Fraction, crf: int, sound: Path | None
 ) -> list[str]:
     command = [
-        _ffmpeg(),
+        ffmpeg(),
         "-y",
         "-v",
         "error",

@@ -22,7 +22,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stdpipe import footage, runs
-from stdpipe.footage import Footage, Frame
+from stdpipe.data.video import Frame
+from stdpipe.footage import Footage
 from stdpipe.models.base import Network
 from stdpipe.models.checkpoints import load_network
 from stdpipe.models.reach import reach

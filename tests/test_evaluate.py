@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -313,13 +312,13 @@ def test_temporal_and_cost(tmp_path: Path, folders: Path, stdpipe: Command) -> N
     assert set(TEMPORAL) <= set(found["average"])
     assert found["average"]["tof"] > 0
     assert found["cost"]["parameters"] == 0
-    assert found["cost"]["macs"] > 0
+    assert found["cost"]["macs"] == 0  # it interpolates
     first, second = rows_of(tmp_path / "out" / "frames.csv")[:2]
     assert first["tof"] == ""
     assert float(second["tof"]) > 0
     table = (tmp_path / "out" / "table.md").read_text()
     assert "| clip | PSNR Y (dB) | SSIM Y | PSNR RGB (dB) | SSIM RGB | warp error |" in table
-    assert re.search(r"\n.*\b0 parameters, [\d.]+ GMAC a frame", table)
+    assert "0 parameters, 0.00 GMAC a frame" in table
 
 
 def test_temporal_metrics_of_single_frames(tiny: Path, refused: Command) -> None:

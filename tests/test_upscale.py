@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stdpipe import footage, upscale
+from stdpipe.data import video
 from stdpipe.evaluation.metrics import luma, psnr
 from stdpipe.models.base import Network, window_indices
 from stdpipe.models.bicubic import Bicubic
@@ -103,7 +104,7 @@ def test_a_video(tmp_path: Path, stdpipe: Command) -> None:
     silent = save_video(tmp_path / "silent.mp4", frames, rate)
     source = tmp_path / "lr.mp4"
     add = ["-f", "lavfi", "-i", "sine=duration=0.7", "-c:v", "copy", "-c:a", "aac"]
-    ffmpeg = [footage._ffmpeg(), "-v", "error", "-i", silent, *add, source]
+    ffmpeg = [video.ffmpeg(), "-v", "error", "-i", silent, *add, source]
     subprocess.run(list(map(str, ffmpeg)), check=True)
     out = tmp_path / "sr.mp4"
     result = json.loads(stdpipe("upscale", source, out, *BICUBIC, "--json").stdout)
@@ -117,7 +118,7 @@ def test_a_video(tmp_path: Path, stdpipe: Command) -> None:
     assert back.shape == expected.shape == (21, 184, 248, 3)
     y = [luma(torch.from_numpy(frames).permute(0, 3, 1, 2) / 255) for frames in (back, expected)]
     assert psnr(*y).min() > 38
-    said = subprocess.run([footage._ffmpeg(), "-i", out], capture_output=True, check=False).stderr
+    said = subprocess.run([video.ffmpeg(), "-i", out], capture_output=True, check=False).stderr
     assert b"Audio: aac" in said
     assert b"h264" in said
 

@@ -1,10 +1,9 @@
-"""What a network costs: parameters, multiply-accumulates, time and memory of one output frame.
+"""What a network costs to run: time and memory of one output frame.
 
 All at one size, LR 180 x 120 (HR 720 x 480), as the paper counts, so that costs compare whatever
 the data.
 """
 
-import math
 import statistics
 import time
 import weakref
@@ -15,59 +14,35 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 Run = Callable[[Tensor], object]
 
 HEIGHT, WIDTH = 120, 180  # LR
 WARM_UP, REPEATS = 1, 5
-BILINEAR_MACS = 4  # a sampled value is a weighted sum of four neighbours
 
 TEXT = (
     f"one window, LR {WIDTH}x{HEIGHT}, precision by amp; macs: multiply-accumulates of "
-    "convolutions and matrix products (torch's FlopCounterMode, half its FLOPs), deformable ones' "
-    "included, and 4 for each value that grid_sample takes, also given apart as sampling_macs; "
+    "convolutions and of matrix products in submodules, deformable ones' included; sampling_macs, "
+    "beside them: 4 for each value that grid_sample takes; "
     f"seconds_per_frame: median of {REPEATS} after {WARM_UP} for warming up, the device "
     "synchronised; peak_memory_bytes: weights, input and all that is alive at once: on CUDA by its "
     "allocator, on a CPU the sum of live tensors, without a kernel's own scratch"
 )
 
 
-def cost(net: nn.Module, num_frame: int, device: torch.device, run: Run) -> dict[str, Any]:
-    """Parameters, MACs, seconds and bytes as TEXT defines them.
+def running_cost(net: nn.Module, num_frame: int, device: torch.device, run: Run) -> dict[str, Any]:
+    """Seconds and bytes as TEXT defines them.
 
     `net`, on `device`, takes windows (1, num_frame, 3, h, w); `run` calls it as it is to be timed.
     """
     window = torch.rand(1, num_frame, 3, HEIGHT, WIDTH, device=device)
-    macs, sampling = count_macs(net, num_frame)
     return {
-        "parameters": sum(parameter.numel() for parameter in net.parameters()),
-        "macs": macs,
-        "sampling_macs": sampling,
         "seconds_per_frame": _seconds(run, window),
         "peak_memory_bytes": _peak_memory(net, run, window),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "text": TEXT,
     }
-
-
-@torch.no_grad()
-def count_macs(net: nn.Module, num_frame: int) -> tuple[int, int]:
-    """MACs of one window at LR 180 x 120, and the sampling's share of them; nothing is computed."""
-    parts = {**dict(net.named_parameters()), **dict(net.named_buffers())}
-    meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in parts.items()}
-    window = torch.empty(1, num_frame, 3, HEIGHT, WIDTH, device="meta")
-    sampler = torch.ops.aten.grid_sampler_2d
-    with FlopCounterMode(display=False, custom_mapping={sampler: _sampling_flops}) as counter:
-        torch.func.functional_call(net, meta, (window,))
-    sampling = counter.get_flop_counts()["Global"].get(sampler, 0)
-    return int(counter.get_total_flops()) // 2, int(sampling) // 2
-
-
-def _sampling_flops(*_args: Any, out_shape: Any, **_kwargs: Any) -> int:
-    flops: int = 2 * BILINEAR_MACS * math.prod(out_shape)
-    return flops
 
 
 @torch.inference_mode()

@@ -8,20 +8,19 @@ Axes: n frames, H W HR size, h w LR size.
 import dataclasses
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
-from subprocess import PIPE, Popen
-from tempfile import TemporaryFile
-from typing import IO, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from imageio_ffmpeg import get_ffmpeg_exe
 from numpy.typing import NDArray
 from torch import Tensor
 
 from stdpipe.data.degrade import degrade, pad_to_scale
 from stdpipe.data.layouts import Clip, find_clips, read_clip
+from stdpipe.data.video import AS_CODED, decoded
 
 Item = TypeVar("Item")
 
@@ -59,7 +58,7 @@ def open_footage(data: Path) -> list[Clip | Video]:
     """The video that `data` is, or the clips to test in it; errors are find_clips's."""
     if data.suffix.lower() in VIDEO_SUFFIXES and data.is_file():
         # counted by decoding: a header's number may be missing or wrong
-        return [Video(data.stem, data, sum(1 for _ in _decoded(data)))]
+        return [Video(data.stem, data, sum(1 for _ in decoded(data, AS_CODED)))]
     return list(find_clips(data, "test"))
 
 
@@ -134,42 +133,13 @@ def _frames(clip: Clip | Video, start: int, stop: int) -> Iterator[NDArray[np.ui
 def _video_frames(video: Video, start: int, stop: int) -> Iterator[NDArray[np.uint8]]:
     held: list[NDArray[np.uint8]] = []
     number = -1
-    for number, frame in enumerate(_decoded(video.path)):
-        if number >= start:
-            held.append(frame)
-        if len(held) == BLOCK or number == stop - 1:
-            yield np.stack(held)
-            held = []
-        if number == stop - 1:
-            return
+    with closing(decoded(video.path, AS_CODED)) as frames:
+        for number, frame in enumerate(frames):
+            if number >= start:
+                held.append(frame)
+            if len(held) == BLOCK or number == stop - 1:
+                yield np.stack(held)
+                held = []
+            if number == stop - 1:
+                return
     raise ValueError(f"{video.path} has {number + 1} frames now, but had {video.num_frames}")
-
-
-def _decoded(path: Path) -> Iterator[NDArray[np.uint8]]:
-    """The frames of a video as they were coded, none repeated or dropped: (H, W, 3) RGB.
-
-    ffmpeg is run here, not through imageio, which leaves its pipes open where a reader stops early.
-    Raises ValueError for what is no video, or a damaged one.
-    """
-    options = ["-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "ppm", "pipe:1"]
-    command = [get_ffmpeg_exe(), "-v", "error", "-nostdin", "-i", str(path), *options]
-    with TemporaryFile() as told, Popen(command, stdout=PIPE, stderr=told) as ffmpeg:
-        assert ffmpeg.stdout
-        try:
-            while frame := _next_ppm(ffmpeg.stdout):
-                yield np.frombuffer(frame[0], np.uint8).reshape(frame[1], frame[2], 3)
-            if ffmpeg.wait():
-                told.seek(0)
-                reason = told.read().decode(errors="replace").strip().splitlines()[-1:]
-                raise ValueError(f"{path} cannot be read as a video ({' '.join(reason)})")
-        finally:
-            ffmpeg.kill()
-
-
-def _next_ppm(stream: IO[bytes]) -> tuple[bytes, int, int] | None:
-    """Pixels, height and width of the next binary PPM image; None at the end."""
-    if not stream.readline():
-        return None
-    width, height = map(int, stream.readline().split())
-    stream.readline()  # the largest value, 255
-    return stream.read(3 * height * width), height, width

@@ -222,7 +222,7 @@ def _cost_lines(cost: Mapping[str, Any]) -> list[str]:
     memory = cost["peak_memory_bytes"] / 2**20
     figures = (
         f"{cost['parameters']:,} parameters, {cost['macs'] / 1e9:.2f} GMAC a frame "
-        f"({cost['sampling_macs'] / 1e9:.2f} of them sampling), "
+        f"({cost['sampling_macs'] / 1e9:.2f} beside for sampling), "
         f"{cost['seconds_per_frame'] * 1e3:.1f} ms a frame and {memory:.0f} MiB on "
         f"{cost['device']} ({cost['threads']} threads, amp {cost['amp']})"
     )

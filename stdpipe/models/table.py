@@ -1,32 +1,15 @@
 """What every named network is and costs (`stdpipe models`): counted here, published counts beside.
 
-A MAC is one multiply-accumulate of a convolution, or of the matrix product behind the samples of a
-deformable one. Interpolation and whatever goes pixel by pixel is left out, as the field does.
-Counters that know convolutions only miss the deformable part, so it is given apart, too.
+Counted as macs.py says; its deformable part is given apart, too.
 """
 
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from stdpipe.models import zoo
-from stdpipe.models.base import SCALE, Network, count_parameters
-from stdpipe.models.d3dnet import DeformConv3d
-from stdpipe.models.deform import DeformConvPack
-
-HEIGHT, WIDTH = 120, 180  # LR size at which the paper counts
-
-
-class Macs(NamedTuple):
-    """Multiply-accumulates of one window."""
-
-    convolutions: int
-    deformable: int
-
-    @property
-    def total(self) -> int:
-        return self.convolutions + self.deformable
+from stdpipe.models.base import count_parameters
+from stdpipe.models.macs import HEIGHT, WIDTH, count_macs
 
 
 class Published(NamedTuple):
@@ -66,27 +49,6 @@ PUBLISHED = {
     "duf": Published("VSR-DUF, CVPR 2018; XPixelGroup/BasicSR", 5_821_952, 0.6172, 0.62),
     "pisr": Published("PISR, ECCV 2020; cvlab-yonsei/PISR; around fastdvdnet"),
 }
-
-
-def count_macs(net: Network, height: int = HEIGHT, width: int = WIDTH) -> Macs:
-    """Of one window of a network on the meta device; nothing is computed."""
-    seen = SCALE if net.sees_hr else 1
-    window = torch.empty(1, net.num_frame, 3, seen * height, seen * width, device="meta")
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net(window)
-    counts = counter.get_flop_counts()
-    convolutions = _flops(counts["Global"], "convolution")
-    root = type(net).__name__
-    deformable = sum(
-        _flops(counts[f"{root}.{name}"], "mm")
-        for name, module in net.named_modules()
-        if isinstance(module, DeformConvPack | DeformConv3d)
-    )
-    return Macs(convolutions // 2, deformable // 2)
-
-
-def _flops(counts: dict[Any, int], operation: str) -> int:
-    return sum(count for op, count in counts.items() if operation in str(op))
 
 
 def describe(name: str) -> dict[str, Any]:

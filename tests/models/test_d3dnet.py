@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from stdpipe.models.base import count_parameters
 from stdpipe.models.d3dnet import D3DNet, DeformConv3d
 from stdpipe.models.luma import luma
-from stdpipe.models.table import count_macs
+from stdpipe.models.macs import count_macs
 
 State = dict[str, Tensor]
 Scramble = Callable[[nn.Module], nn.Module]

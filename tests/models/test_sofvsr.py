@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from stdpipe.models.base import count_parameters
 from stdpipe.models.luma import luma
+from stdpipe.models.macs import count_macs
 from stdpipe.models.sofvsr import SOFVSR
-from stdpipe.models.table import count_macs
 
 State = dict[str, Tensor]
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from stdpipe.models import zoo
-from stdpipe.models.table import PUBLISHED, count_macs, describe
+from stdpipe.models.macs import count_macs
+from stdpipe.models.table import PUBLISHED, describe
 from stdpipe.models.zoo import ZOO
 
 Command = Callable[..., Any]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from stdpipe.models.base import count_parameters
 from stdpipe.models.luma import luma
-from stdpipe.models.table import count_macs
+from stdpipe.models.macs import count_macs
 from stdpipe.models.vespcn import VESPCN
 
 State = dict[str, Tensor]

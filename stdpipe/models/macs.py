@@ -1,0 +1,68 @@
+"""Multiply-accumulates of a network, counted on the meta device: nothing is computed.
+
+One rule for `stdpipe models` and `evaluate --metrics cost`: convolutions, and the matrix products
+inside submodules (behind the samples of a deformable convolution, linear layers, attention).
+Interpolation, warping and whatever goes pixel by pixel is left out, as the field does; what
+grid_sample itself would take, four for each value, is given beside.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from stdpipe.models.base import SCALE, Network
+from stdpipe.models.d3dnet import DeformConv3d
+from stdpipe.models.deform import DeformConvPack
+
+HEIGHT, WIDTH = 120, 180  # LR size at which the paper counts
+BILINEAR = 4  # a sampled value is a weighted sum of four neighbours
+
+
+class Macs(NamedTuple):
+    """Of one window."""
+
+    convolutions: int
+    """And the products of other layers."""
+    deformable: int
+    """Products behind the samples: counters that know convolutions only miss them."""
+    sampling: int
+    """Of grid_sample; not in the total."""
+
+    @property
+    def total(self) -> int:
+        return self.convolutions + self.deformable
+
+
+@torch.no_grad()
+def count_macs(net: Network, height: int = HEIGHT, width: int = WIDTH) -> Macs:
+    """Of one window of LR size (height, width); the network may lie on any device, and stays."""
+    parts = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in parts.items()}
+    seen = SCALE if net.sees_hr else 1
+    window = torch.empty(1, net.num_frame, 3, seen * height, seen * width, device="meta")
+    sampler = torch.ops.aten.grid_sampler_2d
+    with FlopCounterMode(display=False, custom_mapping={sampler: _sampling_flops}) as counter:
+        torch.func.functional_call(net, meta, (window,))
+    counts, root = counter.get_flop_counts(), type(net).__name__
+    products = sum(
+        _flops(counts.get(f"{root}.{name}", {}), "mm") for name, _ in net.named_children()
+    )
+    deformable = sum(
+        _flops(counts.get(f"{root}.{name}", {}), "mm")
+        for name, module in net.named_modules()
+        if isinstance(module, DeformConvPack | DeformConv3d)
+    )
+    convolutions = _flops(counts["Global"], "convolution") + products - deformable
+    sampling = _flops(counts["Global"], "grid_sampler")
+    return Macs(convolutions // 2, deformable // 2, sampling // 2)
+
+
+def _flops(counts: dict[Any, int], operation: str) -> int:
+    return sum(count for op, count in counts.items() if operation in str(op))
+
+
+def _sampling_flops(*_args: Any, out_shape: Any, **_kwargs: Any) -> int:
+    flops: int = 2 * BILINEAR * math.prod(out_shape)
+    return flops
