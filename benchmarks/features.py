@@ -19,10 +19,10 @@ from stdpipe import cache
 from stdpipe.data.clips import read_frames, view_pair
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.views import View
-from stdpipe.extract import teacher_features
 from stdpipe.models.base import Network
 from stdpipe.models.checkpoints import load_network
 from stdpipe.targets import tail_of
+from stdpipe.teaching import teacher_features
 
 Maps = NDArray[np.float32]
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))

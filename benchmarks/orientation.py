@@ -20,8 +20,8 @@ from stdpipe.data.layouts import find_clips
 from stdpipe.data.views import NUM_ORIENTATIONS, View, orient
 from stdpipe.distill.attention import attention_map
 from stdpipe.encoding import encoding_error, relative_rmse
-from stdpipe.extract import teacher_features
 from stdpipe.models.checkpoints import load_network
+from stdpipe.teaching import teacher_features
 
 
 def main() -> None:

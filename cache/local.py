@@ -4,7 +4,6 @@ import errno
 import fcntl
 import os
 import shutil
-import stat
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -106,9 +105,6 @@ class LocalPlace:
         names = ((folder, name) for folder in folders for name in self.names(folder))
         return ["/".join(filter(None, both)) for both in names if both[1].endswith(PARTIAL_SUFFIX)]
 
-    def total_bytes(self) -> int:
-        return sum(map(_size, self.root.rglob("*")))
-
     def free_bytes(self) -> int | None:
         root = self.root.absolute()
         return shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free
@@ -188,15 +184,6 @@ def fsync(path: Path) -> None:
 def is_full(error: OSError) -> bool:
     """Whether a full disk or quota is behind an error."""
     return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file; none where it is a folder, or gone since it was listed."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return 0
-    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def _create_file(path: Path) -> int:

@@ -137,10 +137,6 @@ class ObjectPlace:
     def leftovers(self, folders: Iterable[str]) -> list[str]:
         return []
 
-    def total_bytes(self) -> int:
-        with self._plain_errors("list", ""):
-            return sum(e["size"] for batch in _obstore().list(self.store) for e in batch)
-
     def free_bytes(self) -> int | None:
         return None
 

@@ -84,9 +84,6 @@ class Place(Protocol):
     def leftovers(self, folders: Iterable[str]) -> list[str]:
         """Temporary files in these folders: of writers that were killed, or are at work."""
 
-    def total_bytes(self) -> int:
-        """Of all files."""
-
     def free_bytes(self) -> int | None:
         """Left on the disk; None for an object store."""
 

@@ -21,6 +21,8 @@ from stdpipe.cache.shards import ZSTD_LEVEL, decode_plain
 
 Tail = Mapping[str, NDArray[np.float32]] | None
 
+_REMEDY = "run 'stdpipe cache repair', then extract-teacher again"
+
 
 def store_files(manifest: Manifest, tail: Tail) -> dict[str, bytes]:
     """Path -> content of every file that is there before the first entry, manifests apart."""
@@ -52,9 +54,6 @@ def damaged_metadata(place: Place, manifest: Manifest, tail: Tail) -> list[str]:
     files = store_files(manifest, tail).items()
     wanted = {path: json.loads(data) for path, data in files if path.endswith(layout.ZARR_METADATA)}
     return [path for path, content in wanted.items() if not _says(place, path, content)]
-
-
-_REMEDY = "run 'stdpipe cache repair', then extract-teacher again"
 
 
 def _is_parameter(name: str) -> bool:

@@ -17,11 +17,11 @@ from stdpipe.data.layouts import Clip, find_clips
 from stdpipe.data.views import Box, View, generator
 from stdpipe.distill.attention import attention_map
 from stdpipe.encoding import relative_rmse
-from stdpipe.extract import seen_frames, teacher_features
 from stdpipe.models import zoo
 from stdpipe.models.base import Network
 from stdpipe.models.checkpoints import file_sha256, load_network
 from stdpipe.targets import CachedTargets, Decoder
+from stdpipe.teaching import seen_frames, teacher_features
 
 HALF_STEP = {"float32": 0.0, "float16": 2.0**-11}  # of a stored attention map, relative
 MARGIN = 3.0  # clips differ: times the encoding's error on the one that the manifest names

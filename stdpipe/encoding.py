@@ -36,6 +36,12 @@ def quantise(values: Tensor) -> tuple[Tensor, Tensor]:
     return codes.to(torch.int8), torch.stack((step, middle))
 
 
+def dequantise(codes: Tensor, scale: Tensor) -> Tensor:
+    """Undo `quantise`: codes (..., T, C, H, W) and scale (..., 2, C) -> float32."""
+    step, middle = scale[..., :, None, :, None, None].unbind(-5)
+    return codes.float() * step + middle
+
+
 @torch.inference_mode()
 def encode(features: Features, view: View, manifest: cache.Manifest) -> "Entry":
     """One clip's features, T frames, as the manifest's arrays, on their way to the host.
@@ -101,11 +107,6 @@ class Entry:
     """Largest magnitude of what each array was made from."""
     copied: torch.cuda.Event | None
 
-    @property
-    def nbytes(self) -> int:
-        """Before compression."""
-        return sum(values.nbytes for values in self.tensors.values())
-
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What Writer.write takes; waits for the copies.
 
@@ -151,10 +152,7 @@ def encoding_error(
 def _there_and_back(name: str, values: Tensor, dtype: str) -> Tensor:
     _refuse(name, _magnitude(values), dtype)
     if dtype == "int8":
-        codes, scale = quantise(values)
-        step, middle = scale[:, :, None, None]
-        values = codes.float() * step + middle
-        return values
+        return dequantise(*quantise(values))
     half = values.to(getattr(torch, dtype))
     return half.float()
 

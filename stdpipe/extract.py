@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stdpipe import cache, runs
-from stdpipe.data.clips import read_frames, view_hr, view_pair
+from stdpipe.data.clips import read_frames
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import Clip, find_clips
 from stdpipe.data.views import View, baked_views, full_views
@@ -33,6 +33,7 @@ from stdpipe.models.base import Features, Network
 from stdpipe.models.checkpoints import load_network
 from stdpipe.suggest import nearest
 from stdpipe.targets import check_teacher, kept_parameters, refuse_trunk
+from stdpipe.teaching import group_features, seen_frames, teacher_features
 
 EXTRACTOR = 1  # raise it when the same teacher would yield other numbers
 READERS = 2  # threads that read and degrade; each group of clips is one task
@@ -147,7 +148,7 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
         "missing": len(missing),
         "encoding": manifest.encoding,
         "error": writer.manifest.notes.get("error"),
-        "bytes": cache.open_place(job.cache).total_bytes(),
+        "bytes": cache.open_reader(job.cache, allow_incomplete=True).total_bytes(),
     }
 
 
@@ -344,13 +345,12 @@ def _write_all(
 def _write(
     writer: cache.Writer, view: View, crc32: int, entry: Entry, before: Future[int] | None
 ) -> int:
-    """Commit one clip; its bytes before compression."""
+    """Commit one clip; the bytes stored."""
     if before is not None:
         before.result()  # of an earlier failure; else the order of the journal would depend on it
     with _naming(view):
         arrays = entry.arrays()
-    writer.write(str(view), arrays, {"source_crc32": crc32})
-    return entry.nbytes
+    return writer.write(str(view), arrays, {"source_crc32": crc32})
 
 
 @contextmanager
@@ -364,7 +364,7 @@ def _naming(view: View) -> Iterator[None]:
 
 @contextmanager
 def _progress(total: int, done: int) -> Iterator[Callable[[int], None]]:
-    """A bar of clips/s, MB/s (before compression) and time left, told the bytes of each clip."""
+    """A bar of clips/s, MB/s and time left, told the bytes of each clip."""
     began, written = time.perf_counter(), 0
     with tqdm(
         total=total,
@@ -383,31 +383,3 @@ def _progress(total: int, done: int) -> Iterator[Callable[[int], None]]:
             bar.update()
 
         yield report
-
-
-def seen_frames(teacher: Network, hr: Tensor, view: View, degradation_name: str) -> Tensor:
-    """What the teacher is shown of a view: LR (T, 3, h, w), or HR (T, 3, H, W) if it is privileged;
-    float32 in [0, 1]."""
-    if teacher.sees_hr:
-        return view_hr(hr, view).float() / 255
-    return view_pair(hr, view, degradation_name)[1]
-
-
-@torch.inference_mode()
-def group_features(
-    teacher: Network, seen: list[Tensor], device: torch.device, amp: str
-) -> list[Features]:
-    """All features of some clips' frames (T, 3, ., .), as seen_frames has them, those of one size
-    at once: each (T, C, ., .)."""
-    found: dict[int, Features] = {}
-    for shape in dict.fromkeys(clip.shape for clip in seen):
-        alike = [i for i, clip in enumerate(seen) if clip.shape == shape]
-        with runs.autocast(device, amp):
-            batch = teacher.features_clip(torch.stack([seen[i].to(device) for i in alike]))
-        found |= {i: Features(*(x[n] for x in batch)) for n, i in enumerate(alike)}
-    return [found[i] for i in range(len(seen))]
-
-
-def teacher_features(teacher: Network, seen: Tensor, device: torch.device, amp: str) -> Features:
-    """All features of one clip's frames: each (T, C, ., .)."""
-    return group_features(teacher, [seen], device, amp)[0]

@@ -15,9 +15,10 @@ from stdpipe import cache
 from stdpipe.data.views import View
 from stdpipe.disk import weigh
 from stdpipe.encoding import encoding_error
-from stdpipe.extract import Extraction, Prepared, group_features, prepare
+from stdpipe.extract import Extraction, Prepared, prepare
 from stdpipe.models.base import Features
 from stdpipe.targets import refuse_trunk
+from stdpipe.teaching import group_features
 
 MEASURED = 3  # clips
 

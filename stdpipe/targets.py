@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stdpipe import cache, runs
 from stdpipe.data.views import Box, View, orient, oriented_size, upright_box
+from stdpipe.encoding import dequantise
 from stdpipe.models import zoo
 from stdpipe.models.base import SCALE, Network
 
@@ -185,11 +186,8 @@ class Decoder:
 
 
 def _dequantised(batch: Mapping[str, Tensor], name: str) -> Tensor:
-    values = batch[name].float()
-    if name + "_scale" not in batch:
-        return values
-    step, middle = batch[name + "_scale"][:, :, None, :, None, None].unbind(1)
-    return values * step + middle
+    scale = batch.get(name + "_scale")
+    return batch[name].float() if scale is None else dequantise(batch[name], scale)
 
 
 def _check_head(network: str) -> None:

@@ -266,9 +266,10 @@ def test_clips_do_not_pile_up_behind_a_slow_disk(
     def slow(self: cache.Writer, *rest: Any) -> Any:
         nonlocal waiting
         time.sleep(0.2)
-        write(self, *rest)
+        size = write(self, *rest)
         with lock:
             waiting -= 1
+        return size
 
     monkeypatch.setattr(extract, "encode", encode)
     monkeypatch.setattr(cache.Writer, "write", slow)

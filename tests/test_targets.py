@@ -19,10 +19,11 @@ from stdpipe.data.layouts import find_clips
 from stdpipe.data.views import Box, View, orient
 from stdpipe.distill.output import BORDER
 from stdpipe.distill.terms import TERMS
-from stdpipe.extract import Extraction, extract_teacher, teacher_features
+from stdpipe.extract import Extraction, extract_teacher
 from stdpipe.models.base import Features
 from stdpipe.models.checkpoints import load_network, save_network
 from stdpipe.targets import CachedTargets, Decoder, load_tail, tail_of
+from stdpipe.teaching import teacher_features
 from stdpipe.train import StudentRun, train_student
 
 TINY = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
