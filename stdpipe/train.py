@@ -243,7 +243,7 @@ def _check_clip_list(run: StudentRun, here: Any, cached: set[str]) -> None:
 
 
 def needed_targets(options: StudentTraining) -> tuple[str, ...]:
-    """What the scheme's terms read of the cache, in the order of cache.TARGETS; "sr" is made of f_sr."""
+    """What the scheme's terms read of the cache; "sr" is made of f_sr."""
     wanted = needs(options.terms, options.attention)
     stored = {"f_sr" if name == "sr" else name for name in wanted}
     return tuple(name for name in cache.TARGETS if name in stored)
