@@ -240,7 +240,7 @@ class ObjectPlace:
         except errors.BaseError as error:
             if " 404 " in _first_line(error):  # what a list answers where there is no bucket
                 raise FileNotFoundError(f"{self.url}/{path} is not there") from error
-            raise OSError(f"cannot {verb} {self.url}/{path}: {_first_line(error)}") from error
+            raise OSError(f"cannot {verb} {self.url}/{path}: {_reason(error)}") from error
 
 
 class Lease:
@@ -328,6 +328,15 @@ def _connect(url: str) -> Any:
         return from_url(url, retry_config={"retry_timeout": timedelta(seconds=RETRY_SECONDS)})
     except (BaseError, ValueError) as error:
         raise CacheError(f"cache {url!r}: {_first_line(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Without keys, obstore asks the cloud's own machines for some, at an address of theirs."""
+    if "169.254.169.254" in _first_line(error):
+        return (
+            "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or your store's own"
+        )
+    return _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

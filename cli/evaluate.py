@@ -47,7 +47,11 @@ def known_networks(context: Any, parameter: Any, values: tuple[str, ...]) -> tup
     help="vid4 (every frame, no crop, 8 bits), vid4-float, vid4-duf, vimeo (centre frame), reds4. "
     "[default: vimeo for septuplets, reds4 for REDS4, else vid4]",
 )
-@click.option("--crop", type=int, help="Pixels left out at each border. [default: the protocol's]")
+@click.option(
+    "--crop",
+    type=click.IntRange(0),
+    help="Pixels left out at each border. [default: the protocol's]",
+)
 @click.option(
     "--metrics",
     default="quality",

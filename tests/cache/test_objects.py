@@ -507,3 +507,10 @@ def test_a_killed_writer_of_two_is_resumed(s3, tmp_path, make_manifest, build, a
         k: v for k, v in whole.items() if not k.endswith(".jsonl")
     }
     assert verify(s3).ok == 16
+
+
+def test_no_credentials_are_told_without_an_address() -> None:
+    """What obstore says names a machine of the cloud, which is no help."""
+    said = "Error performing PUT http://169.254.169.254/latest/api/token in 2ms"
+    assert objects._reason(ValueError(said)).startswith("no credentials; set AWS_ACCESS_KEY_ID")
+    assert objects._reason(ValueError("503 Slow Down")) == "503 Slow Down"
