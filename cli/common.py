@@ -51,6 +51,15 @@ degradation_option = click.option(
     callback=known_degradation,
     help="bi, bd or bd-centred: how LR is made from HR. [default: what cache or weights say; bd]",
 )
+weights_option = click.option(
+    "--weights", metavar="FILE", help="Checkpoint, or random:SEED for a test."
+)
+model_option = click.option(
+    "--model",
+    metavar="NAME",
+    callback=known_network,
+    help="E.g. fastdvdnet; weights by stdpipe say it themselves.",
+)
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda.")
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else."

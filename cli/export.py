@@ -5,17 +5,20 @@ from typing import Any
 
 import click
 
-from stdpipe.cli.common import Interrupted, json_option, known_network, plain_errors, report, usage
+from stdpipe.cli.common import (
+    Interrupted,
+    json_option,
+    model_option,
+    plain_errors,
+    report,
+    usage,
+    weights_option,
+)
 
 
 @click.command()
-@click.option(
-    "--model",
-    metavar="NAME",
-    callback=known_network,
-    help="E.g. fastdvdnet; weights by stdpipe say it themselves.",
-)
-@click.option("--weights", metavar="FILE", help="Checkpoint, or random:SEED for a test.")
+@model_option
+@weights_option
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="A .onnx or a .pt2 file."
 )

@@ -14,6 +14,7 @@ from stdpipe.cli.common import (
     known_network,
     plain_errors,
     report,
+    weights_option,
 )
 from stdpipe.suggest import nearest
 
@@ -61,7 +62,7 @@ def _print_plan(job: Any, as_json: bool) -> None:
     callback=known_network,
     help="edvr-l, edvr-m, edvr:num_feat=32, rbpn, module:Class.",
 )
-@click.option("--weights", metavar="FILE", help="Checkpoint, or random:SEED for a test.")
+@weights_option
 @click.option("--cache", metavar="PATH", help="The Zarr store to fill or resume.")
 @degradation_option
 @click.option(

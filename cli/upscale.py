@@ -10,22 +10,18 @@ from stdpipe.cli.common import (
     amp_option,
     device_option,
     json_option,
-    known_network,
+    model_option,
     plain_errors,
     report,
+    weights_option,
 )
 
 
 @click.command()
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.argument("out", metavar="OUTPUT", type=click.Path(path_type=Path))
-@click.option(
-    "--model",
-    metavar="NAME",
-    callback=known_network,
-    help="E.g. bicubic; weights by stdpipe say it themselves.",
-)
-@click.option("--weights", metavar="FILE", help="Checkpoint, or random:SEED for a test.")
+@model_option
+@weights_option
 @click.option(
     "--tile",
     metavar="SIDE",

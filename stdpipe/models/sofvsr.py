@@ -139,9 +139,8 @@ class SOFVSR(Network):
         for module in self.modules():
             if isinstance(module, ShuffleBlock):  # no activation comes before these
                 nn.init.kaiming_normal_(module.pointwise2.weight, nonlinearity="linear")
-        shrink(
-            self.up.conv2, 0.2
-        )  # large features: Adam's first steps would leave the base too far
+        # features begin small: Adam's first steps would leave the base too far
+        shrink(self.up.conv2, 0.2)
         for last in (self.conv_last, self.flow.to_flow, self.flow.hr_to_flow):
             shrink(last)
 
