@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from stdpipe import cache, runs
+from stdpipe import cache, placement, runs
 from stdpipe.data.clips import read_frames, view_hr
 from stdpipe.data.layouts import Clip, find_clips
 from stdpipe.data.views import Box, View, generator
@@ -53,7 +53,8 @@ def check(
     made, where = reader.manifest, runs.pick_device(device)
     found = _clips(made, data)
     network = str(zoo.parse_trusted(str(made.made_by["teacher"]), url))
-    teacher = load_network(network, teacher_weights)[0].to(where).eval()
+    teacher = load_network(network, teacher_weights)[0]
+    teacher = placement.settle(teacher, where, str(made.made_by["amp"]))
     allowed = tolerance(made)
     rows = []
     for key in tqdm(keys, unit="clip", desc="cache check", disable=None):

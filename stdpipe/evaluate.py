@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from stdpipe import runs
+from stdpipe import placement, runs
 from stdpipe.data.degrade import degradation, pad_to_scale
 from stdpipe.data.layouts import MOTION_LISTS, Clip, vimeo_lists
 from stdpipe.distill.attention import attention_map
@@ -132,6 +132,7 @@ def evaluate(job: Evaluation) -> dict[str, Any]:
 
 def _set_up(job: Evaluation) -> Setup:
     device = runs.pick_device(job.device)
+    placement.keep_memory(device)
     entrants, teacher = _networks(job, device)
     clips, rules, chosen = _footage(job)
     setup = Setup(job, device, entrants, teacher, _degradation(job, entrants), clips, rules, chosen)
@@ -156,12 +157,12 @@ def _networks(job: Evaluation, device: torch.device) -> tuple[list[Entrant], Net
         name = facts["network"] + (f" @ {facts['weights']}" if facts["weights"] else "")
         if name in {entrant.name for entrant in entrants}:
             raise ValueError(f"network {name} is named twice: leave one out")
-        entrants.append(Entrant(name, net.to(device).eval(), facts))
+        entrants.append(Entrant(name, placement.settle(net, device, job.amp), facts))
     if job.teacher is None and job.teacher_weights is None:
         return entrants, None
     teacher = load_network(job.teacher, job.teacher_weights, phase)[0]
     _refuse_privileged(teacher)
-    return entrants, teacher.to(device).eval()
+    return entrants, placement.settle(teacher, device, job.amp)
 
 
 def _refuse_privileged(net: Network) -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from stdpipe import cache, runs
+from stdpipe import cache, placement, runs
 from stdpipe.data.clips import read_frames
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import Clip, find_clips
@@ -155,6 +155,7 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
 def prepare(job: Extraction) -> Prepared:
     """Find the clips, load the teacher, list the views, say what the cache is or will be."""
     device = runs.pick_device(job.device)
+    placement.keep_memory(device)
     made, committed = _found(job.cache)
     clips = {c.key: c for c in find_clips(job.data, "train", length=job.frames)}
     phase = degradation(job.degradation or "bd").phase
@@ -162,7 +163,7 @@ def prepare(job: Extraction) -> Prepared:
     targets = job.targets or (made.targets if made else ("f_sr", "attention"))
     check_teacher(teacher, facts, targets)
     name = checkpoints.trained_for(facts, job.degradation)
-    teacher.to(device).eval()
+    teacher = placement.settle(teacher, device, job.amp)
     first = read_frames(next(iter(clips.values()))).hr
     views, (height, width), viewed = _views(job, list(clips), first)
     encoding = job.encoding or (made.encoding if made else "float16")

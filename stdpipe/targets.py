@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stdpipe import cache, runs
+from stdpipe import cache, placement, runs
 from stdpipe.data.views import Box, View, orient, oriented_size, upright_box
 from stdpipe.encoding import dequantise
 from stdpipe.models import zoo
@@ -72,7 +72,7 @@ def refuse_trunk(encoding: str, name: str, teacher: Network, height: int, width:
 
 def _parameters(teacher: Network, parts: tuple[str, ...]) -> Arrays:
     return {
-        name: value.detach().float().cpu().numpy()
+        name: value.detach().float().cpu().contiguous().numpy()
         for name, value in teacher.state_dict().items()
         if name.split(".")[0] in parts
     }
@@ -213,6 +213,8 @@ def load_tail(
         raise ValueError(f"what the cache keeps does not fit {network}; extract again")
     state = {name: torch.from_numpy(kept[name]).to(device) for name in wanted}
     net.load_state_dict(state, strict=False, assign=True)
+    for part in parts:
+        placement.settle(net.get_submodule(part), device)
     return net.eval()
 
 
@@ -223,7 +225,7 @@ class LiveTeacher:
         self, teacher: Network, device: torch.device, amp: str, names: Collection[str] = ("f_sr",)
     ) -> None:
         # requires_grad stays: torch picks its convolutions by it, and they round differently
-        self.teacher = teacher.to(device).eval()
+        self.teacher = placement.settle(teacher, device, amp)
         self.amp = amp
         self.names = names
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stdpipe import cache, runs
+from stdpipe import cache, placement, runs
 from stdpipe.config import StudentTraining
 from stdpipe.data.clips import Stream, finish
 from stdpipe.data.degrade import degradation
@@ -57,6 +57,7 @@ class StudentRun:
 def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
     """Train, or resume; returns what was done. Weights end up in OUT/weights.pt."""
     device = runs.pick_device(run.device)
+    placement.keep_memory(device)
     reader = _open_cache(run, options)
     name = run.degradation or (reader.manifest.made_by.get("degradation") if reader else "bd")
     spec = zoo.parse(run.student).with_phase(degradation(str(name)).phase)

@@ -22,6 +22,7 @@ from stdpipe.distill.terms import TERMS
 from stdpipe.extract import Extraction, extract_teacher
 from stdpipe.models.base import Features
 from stdpipe.models.checkpoints import load_network, save_network
+from stdpipe.placement import settle
 from stdpipe.targets import CachedTargets, Decoder, load_tail, tail_of
 from stdpipe.teaching import teacher_features
 from stdpipe.train import StudentRun, train_student
@@ -94,8 +95,9 @@ def whole_lr(data: Path, view: View) -> torch.Tensor:
 
 
 def whole_features(weights: Path, data: Path, view: View) -> Features:
-    teacher, _ = load_network(None, str(weights))
-    return teacher_features(teacher.eval(), whole_lr(data, view), torch.device("cpu"), "none")
+    cpu = torch.device("cpu")
+    teacher = settle(load_network(None, str(weights))[0], cpu)
+    return teacher_features(teacher, whole_lr(data, view), cpu, "none")
 
 
 def whole_f_sr(weights: Path, data: Path, view: View) -> torch.Tensor:

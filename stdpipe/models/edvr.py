@@ -109,17 +109,19 @@ class TSAFusion(nn.Module):
         self.spatial_attn_add1 = nn.Conv2d(channels, channels, 1)
         self.spatial_attn_add2 = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, aligned: Tensor) -> Tensor:
-        """(B, 2k+1, C, h, w) -> (B, C, h, w)."""
-        weighted = self._temporal(aligned).flatten(1, 2)
+    def forward(self, aligned: Tensor, order: Sequence[int]) -> Tensor:
+        """aligned (B, N, C, h, w), the window's distinct frames; order: which of them is at each of
+        its 2k+1 places -> (B, C, h, w)."""
+        weighted = self._temporal(aligned, order[len(order) // 2])
+        weighted = _rearranged(weighted, order).flatten(1, 2)
         feat = leaky(self.feat_fusion(weighted))
         attention, add = self._spatial(weighted)
         return feat * attention * 2 + add  # * 2: near 1 when untrained
 
-    def _temporal(self, aligned: Tensor) -> Tensor:
+    def _temporal(self, aligned: Tensor, centre_at: int) -> Tensor:
         """Weigh each frame by its likeness to the centre, pixel by pixel."""
         batch, frames = aligned.shape[:2]
-        centre = self.temporal_attn1(aligned[:, frames // 2])
+        centre = self.temporal_attn1(aligned[:, centre_at])
         embedding = self.temporal_attn2(aligned.flatten(0, 1)).unflatten(0, (batch, frames))
         likeness = torch.sigmoid((embedding * centre[:, None]).sum(2, keepdim=True))
         return aligned * likeness
@@ -135,6 +137,13 @@ class TSAFusion(nn.Module):
         attn = self.spatial_attn5(attn)
         add = self.spatial_attn_add2(leaky(self.spatial_attn_add1(attn)))
         return torch.sigmoid(attn), add
+
+
+def _rearranged(frames: Tensor, order: Sequence[int]) -> Tensor:
+    """(B, N, ...) -> frames[:, order], without a copy where they lie so already."""
+    if list(order) == list(range(frames.shape[1])):
+        return frames
+    return frames[:, torch.tensor(order, device=frames.device)]
 
 
 def _pool(x: Tensor) -> Tensor:
@@ -247,14 +256,13 @@ class EDVR(Network):
         as_reference.append(cascade.unflatten(0, (batch, len(centres))))
         fused = []
         for n, window in enumerate(windows):
-            frames = sorted(set(window))
+            first, last = window[0], window[-1]
             aligned = self._align(
-                [x[:, frames] for x in pyramid],
-                [x[:, frames] for x in as_neighbour],
+                [x[:, first : last + 1] for x in pyramid],
+                [x[:, first : last + 1] for x in as_neighbour],
                 [x[:, n : n + 1] for x in as_reference],
             )
-            aligned = aligned[:, [frames.index(frame) for frame in window]]
-            fused.append(self._fuse_aligned(aligned))
+            fused.append(self._fuse_aligned(aligned, [frame - first for frame in window]))
         return torch.stack(fused, 1)
 
     def _pyramid(self, frames: Tensor) -> Pyramid:
@@ -287,10 +295,13 @@ class EDVR(Network):
         out: Tensor = aligned.unflatten(0, lead)
         return out
 
-    def _fuse_aligned(self, aligned: Tensor) -> Tensor:
-        """(B, 2k+1, C, h, w) -> f_lr (B, C, h, w); without TSA a 1x1 convolution."""
-        with_tsa = isinstance(self.fusion, TSAFusion)
-        out: Tensor = self.fusion(aligned if with_tsa else aligned.flatten(1, 2))
+    def _fuse_aligned(self, aligned: Tensor, order: Sequence[int]) -> Tensor:
+        """Distinct frames (B, N, C, h, w) and their places, as TSAFusion has them -> f_lr
+        (B, C, h, w); without TSA a 1x1 convolution."""
+        if isinstance(self.fusion, TSAFusion):
+            out: Tensor = self.fusion(aligned, order)
+        else:
+            out = self.fusion(_rearranged(aligned, order).flatten(1, 2))
         return out
 
     def reconstruct(self, f_lr: Tensor) -> Tensor:

@@ -1,0 +1,34 @@
+"""Where and how networks run: their layout on a device, and the memory that a CPU run keeps."""
+
+import ctypes
+import sys
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+Net = TypeVar("Net", bound=nn.Module)
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's mallopt
+KEPT = 2**31 - 1  # bytes; the largest it takes
+
+
+def settle(net: Net, device: torch.device, amp: str = "none") -> Net:
+    """The network on its device, ready for inference, its convolutions channels last where they are
+    faster so: on a CPU by half, on a GPU in mixed precision alone.
+
+    Both layouts round differently in the last bits, so whatever must agree is settled alike.
+    """
+    if device.type == "cpu" or amp != "none":
+        return net.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
+    return net.to(device).eval()
+
+
+def keep_memory(device: torch.device) -> None:
+    """On a CPU, have glibc keep freed memory for the next layer. It gives large blocks back at
+    once, and a third of a network's time is then the kernel's, clearing them again."""
+    if device.type == "cpu" and sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):  # glibc; musl has none
+            libc.mallopt(M_MMAP_THRESHOLD, KEPT)
+            libc.mallopt(M_TRIM_THRESHOLD, KEPT)
