@@ -6,6 +6,7 @@ from stdpipe.cli.cache import cache
 from stdpipe.cli.common import OneLineGroup
 from stdpipe.cli.demo import demo
 from stdpipe.cli.evaluate import evaluate
+from stdpipe.cli.experiment import experiment
 from stdpipe.cli.export import export
 from stdpipe.cli.extract_teacher import extract_teacher
 from stdpipe.cli.models import models
@@ -31,6 +32,7 @@ COMMANDS = (
     extract_teacher,
     train_student,
     evaluate,
+    experiment,
     upscale,
     export,
     train_teacher,

@@ -142,7 +142,7 @@ Options = TypeVar("Options", bound=Training)
 
 def load(cls: type[Options], file: Path | None, assignments: Sequence[str]) -> Options:
     """Defaults, then a YAML file, then key=value pairs; ValueError in one line."""
-    given = _read_yaml(file) if file else {}
+    given = read_yaml(file) if file else {}
     for item in assignments:
         key, equals, value = item.partition("=")
         if not equals:
@@ -162,7 +162,7 @@ def from_mapping(cls: type[Options], given: Mapping[str, Any]) -> Options:
     return cls(**{k: fields[k].type(v) for k, v in given.items()})  # type: ignore[operator]
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
     try:
         content = _parse(file.read_text(), str(file))
     except FileNotFoundError:

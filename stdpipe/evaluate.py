@@ -134,7 +134,7 @@ def _set_up(job: Evaluation) -> Setup:
     device = runs.pick_device(job.device)
     placement.keep_memory(device)
     entrants, teacher = _networks(job, device)
-    clips, rules, chosen = _footage(job)
+    clips, rules, chosen = scored_footage(job)
     setup = Setup(job, device, entrants, teacher, _degradation(job, entrants), clips, rules, chosen)
     longest = max(len(setup.scored(clip)) for clip in clips)
     if "temporal" in job.metrics and longest < 2:
@@ -179,7 +179,7 @@ def split_name(text: str) -> tuple[str | None, str | None]:
     return name or None, file or None
 
 
-def _footage(job: Evaluation) -> tuple[list[Clip | Video], Protocol, str]:
+def scored_footage(job: Evaluation) -> tuple[list[Clip | Video], Protocol, str]:
     """The clips that count, the rules, and why these."""
     clips = open_footage(job.data)
     name, chosen = job.protocol, "asked for"

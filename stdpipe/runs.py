@@ -103,12 +103,12 @@ def loader(stream: Dataset[Any], start: int, stop: int, options: Training) -> Da
         num_workers=options.workers,
         # fork is a hazard once zarr's threads or CUDA have started in this process
         multiprocessing_context="forkserver" if options.workers else None,
-        worker_init_fn=_end_with_training,
+        worker_init_fn=end_with_parent,
         pin_memory=torch.cuda.is_available(),
     )
 
 
-def _end_with_training(_worker: int) -> None:
+def end_with_parent(_worker: int = 0) -> None:
     """Let a worker end when the training process is killed.
 
     torch watches a worker's parent, which here is the fork server; that one lives as long as its

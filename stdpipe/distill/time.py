@@ -1,6 +1,5 @@
 """Time distillation through shared temporal memory cells (paper, Section 3.2, Eqs. 6 and 7)."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,10 +10,9 @@ def memory_cells(memory: nn.Module, teacher: Tensor, student: Tensor) -> tuple[T
     """C_T^SR and C_S^SR of two f_sr sequences (B, T, C, H, W), in one batch: (B, C, H, W) each.
 
     The teacher's f_sr gets no gradient; the ConvLSTM gets one from both sides, as Eq. 7 has it.
-    Always in float32: L_TD falls to 1e-7 of cells near 1, which half precision cannot tell.
+    Cells are float32 whatever f_sr is.
     """
-    with torch.autocast(student.device.type, enabled=False):
-        cells: Tensor = memory(torch.cat((teacher.detach().float(), student.float())))
+    cells: Tensor = memory(teacher.detach(), student)
     cell_teacher, cell_student = cells.chunk(2)
     return cell_teacher, cell_student
 

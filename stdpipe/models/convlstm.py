@@ -1,37 +1,37 @@
 """ConvLSTM: reads F^SR of a window frame by frame; its last cell state is the paper's C^SR.
 
 Paper Eq. 6 with the gates of Shi et al. 2015 (input, forget, output, candidate), 3x3, no peepholes,
-zero initial state. Teacher and student share its weights.
+zero initial state. Teacher and student share its weights. The arithmetic is in lastcell.py.
 """
 
 import torch
 from torch import Tensor, nn
 
+from stdpipe.models.lastcell import last_cell
+
 
 class ConvLSTM(nn.Module):
-    """Input half and hidden half of all four gates, each one convolution."""
+    """Input half and hidden half of all four gates (i, f, o, g), each one convolution.
+
+    `recompute`: the backward pass computes the gates again instead of keeping them.
+    """
 
     def __init__(self, channels: int = 64, hidden: int = 64) -> None:
         super().__init__()
         self.input_gates = nn.Conv2d(channels, 4 * hidden, 3, padding=1)
         self.hidden_gates = nn.Conv2d(hidden, 4 * hidden, 3, padding=1, bias=False)
+        self.recompute = False
 
-    def forward(self, f_sr: Tensor) -> Tensor:
-        """f_sr in temporal order (B, T, C, H, W) -> C^SR (B, hidden, H, W).
+    def forward(self, *f_sr: Tensor) -> Tensor:
+        """f_sr in temporal order, one or more (B, T, C, H, W) -> C^SR (sum of B, hidden, H, W), in
+        the weights' precision; all go through in one batch.
 
-        The input half of all frames is one convolution; the first step has no hidden half, since
-        its state is zero.
+        Under autocast the convolutions alone run in its precision; gates and cells do not.
         """
-        gates = self.input_gates(f_sr.flatten(0, 1)).unflatten(0, f_sr.shape[:2])
-        cell, hidden = self._step(gates[:, 0], None)
-        for t in range(1, f_sr.shape[1]):
-            cell, hidden = self._step(gates[:, t] + self.hidden_gates(hidden), cell)
-        return cell
-
-    @staticmethod
-    def _step(gates: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor]:
-        i, f, o, g = gates.chunk(4, dim=1)
-        new = torch.sigmoid(i) * torch.tanh(g)
-        if cell is not None:
-            new = new + torch.sigmoid(f) * cell
-        return new, torch.sigmoid(o) * torch.tanh(new)
+        bias = self.input_gates.bias
+        assert bias is not None
+        weights = (self.input_gates.weight, bias, self.hidden_gates.weight)
+        if any(w.requires_grad for w in weights):
+            return last_cell(f_sr, *weights, self.recompute)
+        # nothing is learnt here: a sequence that takes no gradient leaves nothing for backward
+        return torch.cat([last_cell((one,), *weights, self.recompute) for one in f_sr])

@@ -18,6 +18,7 @@ ORDER = [
     "extract-teacher",
     "train-student",
     "evaluate",
+    "experiment",
     "upscale",
     "export",
     "train-teacher",
@@ -124,6 +125,9 @@ def test_no_new_options() -> None:
     assert found["evaluate"] == always | {
         "--model", "--weights", "--degradation", "--protocol", "--out", "--teacher",
         "--teacher-weights", "--pictures", "--amp", "--crop", "--metrics",
+    }  # fmt: skip
+    assert found["experiment"] == always | {
+        "file", "--out", "--profile", "--test", "--teacher", "--plan", "--jobs",
     }  # fmt: skip
     assert found["upscale"] == {
         "source", "out", "--model", "--weights", "--tile", "--fps", "--crf", "--overwrite",

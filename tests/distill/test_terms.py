@@ -231,8 +231,8 @@ class Scaled(torch.nn.Module):
         self.inner = inner.requires_grad_(False)
         self.scale = torch.nn.Parameter(torch.tensor(0.7))
 
-    def forward(self, f_sr: Tensor) -> Tensor:
-        scaled: Tensor = self.scale * self.inner(f_sr)
+    def forward(self, *f_sr: Tensor) -> Tensor:
+        scaled: Tensor = self.scale * self.inner(*f_sr)
         return scaled
 
 

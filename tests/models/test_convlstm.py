@@ -1,9 +1,15 @@
 """The ConvLSTM against the textbook's form: one cell at a time, on cat(input, hidden)."""
 
+from collections.abc import Sequence
+
+import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
+from stdpipe.models import lastcell
 from stdpipe.models.base import count_parameters
 from stdpipe.models.convlstm import ConvLSTM
 
@@ -26,21 +32,102 @@ def plain(net: ConvLSTM, f_sr: Tensor) -> Tensor:
     return cell
 
 
-def test_equals_the_plain_form() -> None:
-    """Values, gradients of the input and of all weights; gates in the order input, forget, output,
-    candidate.
+@given(
+    frames=st.integers(1, 4),
+    batches=st.lists(st.integers(1, 2), min_size=1, max_size=3),
+    recompute=st.booleans(),
+    band=st.sampled_from([1, 20, 2048]),
+)
+@settings(max_examples=25, deadline=None)
+def test_equals_the_plain_form(frames: int, batches: list[int], recompute: bool, band: int) -> None:
+    """Values, gradients of the input and of all weights, for any number of sequences; gates in the
+    order input, forget, output, candidate.
     """
+    torch.manual_seed(frames)
     net = ConvLSTM(3, 5)
-    ours = torch.randn(2, 4, 3, 6, 7, generator=torch.Generator().manual_seed(0)) * 2
-    theirs = ours.clone().requires_grad_()
-    ours.requires_grad_()
-    cell, expected = net(ours), plain(net, theirs)
-    torch.testing.assert_close(cell, expected, rtol=1e-5, atol=1e-5)
-    parameters = list(net.parameters())
-    mine = torch.autograd.grad(cell.square().sum(), [ours, *parameters])
-    others = torch.autograd.grad(expected.square().sum(), [theirs, *parameters])
+    net.recompute = recompute
+    clips = [(torch.randn(b, frames, 3, 6, 7) * 2).requires_grad_() for b in batches]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lastcell, "BAND", band)
+        mine = differentiate(net(*clips), [*clips, *net.parameters()])
+    others = differentiate(plain(net, torch.cat(clips)), [*clips, *net.parameters()])
     for a, b in zip(mine, others, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * max(1.0, float(b.abs().max())))
+
+
+def differentiate(cell: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
+    """The cell, then what its sum of squares gives each leaf."""
+    found = torch.autograd.grad(cell.square().sum(), leaves, materialize_grads=True)
+    return [cell.detach(), *found]
+
+
+def test_equals_the_plain_form_in_double_precision() -> None:
+    """To the last digits: what float32 leaves open is rounding alone."""
+    net = ConvLSTM(3, 5).double()
+    clip = torch.randn(2, 4, 3, 6, 7, dtype=torch.float64).requires_grad_()
+    leaves = [clip, *net.parameters()]
+    for a, b in zip(
+        differentiate(net(clip), leaves), differentiate(plain(net, clip), leaves), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("learns", [False, True])
+def test_only_what_asks_gets_a_gradient(recompute: bool, learns: bool) -> None:
+    """The teacher's sequence does not; nor do the weights once they are frozen, and the student's
+    gradient is the same then."""
+    net = ConvLSTM(2, 3).requires_grad_(learns)
+    net.recompute = recompute
+    teacher, student = torch.randn(2, 1, 3, 2, 4, 4).unbind()
+    net(teacher, student.requires_grad_()).diff(dim=0).square().sum().backward()
+    assert teacher.grad is None
+    assert all((p.grad is None) != learns for p in net.parameters())
+    expected = plain(net, torch.cat((teacher, student))).diff(dim=0).square().sum()
+    (gradient,) = torch.autograd.grad(expected, student)
+    torch.testing.assert_close(student.grad, gradient)
+
+
+def test_without_gradients_nothing_is_kept() -> None:
+    net = ConvLSTM(2, 3)
+    with torch.no_grad():
+        cell = net(torch.randn(1, 3, 2, 4, 4))
+    assert cell.grad_fn is None
+
+
+def test_any_memory_layout() -> None:
+    net = ConvLSTM(2, 3)
+    f_sr = torch.randn(2, 3, 2, 4, 4)
+    turned = f_sr.movedim(2, -1).contiguous().movedim(-1, 2)
+    assert torch.equal(net(f_sr), net(turned))
+
+
+def test_a_second_backward_is_refused() -> None:
+    """What the first needed has become gradients: torch's own error, not wrong numbers."""
+    cell = ConvLSTM(2, 3)(torch.randn(1, 3, 2, 4, 4)).sum()
+    cell.backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        cell.backward()
+    cell = ConvLSTM(2, 3)(torch.randn(1, 3, 2, 4, 4)).sum()
+    cell.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="runs once"):
+        cell.backward()
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_mixed_precision(dtype: torch.dtype, recompute: bool) -> None:
+    """Cells and gradients are float32 and near the exact ones: the convolutions alone round."""
+    net = ConvLSTM(8, 8)
+    net.recompute = recompute
+    f_sr = torch.randn(2, 4, 8, 6, 6).requires_grad_()
+    leaves = [f_sr, *net.parameters()]
+    exact = differentiate(net(f_sr), leaves)
+    with torch.autocast("cpu", dtype):
+        cell = net(f_sr)
+    for a, b in zip(differentiate(cell, leaves), exact, strict=True):
+        assert a.dtype == torch.float32
+        assert (a - b).norm() < 0.01 * b.norm()
 
 
 def test_one_frame_uses_no_state() -> None:

@@ -1,0 +1,71 @@
+"""stdpipe experiment."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stdpipe.cli.common import Failure, device_option, json_option, plain_errors, report, usage
+
+
+def _pairs(_context: Any, parameter: Any, values: tuple[str, ...]) -> dict[str, str]:
+    """NAME=VALUE, several times."""
+    for value in values:
+        if not all(value.partition("=")):
+            raise click.BadParameter(f"{value!r} should read {parameter.metavar}")
+    return {name: file for name, _, file in (value.partition("=") for value in values)}
+
+
+@click.command()
+@click.argument("file", metavar="FILE.yaml")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for all of it.")
+@click.option("--profile", metavar="NAME", help="One of the file's, e.g. small.")
+@click.option("--data", type=click.Path(path_type=Path), help="In place of the file's data.")
+@click.option(
+    "--test",
+    "tests",
+    metavar="NAME=DIR",
+    multiple=True,
+    callback=_pairs,
+    help="Where a test set of the file lies.",
+)
+@click.option(
+    "--teacher",
+    "teachers",
+    metavar="NAME=FILE",
+    multiple=True,
+    callback=_pairs,
+    help="Weights of a teacher of the file.",
+)
+@click.option("--plan", "plan_only", is_flag=True, help="Print plan and cost, and run nothing.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Trainings side by side, each with its share of the threads.",
+)
+@device_option
+@json_option
+@plain_errors
+def experiment(
+    file: str, profile: str | None, plan_only: bool, as_json: bool, **where: Any
+) -> None:  # fmt: skip
+    """A grid of students, schemes and seeds from one cache, measured and summed up. FILE.yaml may
+    be table1 to table6, the paper's. The same command goes on, and runs what is missing only.
+
+    \b
+    Example:
+      stdpipe experiment table2 --profile debug --data DATA --test vid4=DATA --out table2
+    """
+    from stdpipe.experiment import Job, run_experiment
+    from stdpipe.grid import schema, table
+
+    made = usage(lambda: schema.load(schema.packaged(file), profile))
+    where["tests"] = {name: Path(folder) for name, folder in where["tests"].items()}
+    result = run_experiment(Job(made, **where), lambda line: click.echo(line, err=True), plan_only)
+    report(result, as_json, table.plan(result) if plan_only else table.summary(made, result))
+    if result.get("failed"):
+        raise Failure(
+            f"{len(result['failed'])} trainings failed, {next(iter(result['failed']))} first"
+        )

@@ -1,0 +1,162 @@
+"""A table from one cache: a grid of students, schemes and seeds, trained, measured, summed up.
+
+setup -> plan -> extract -> train -> evaluate -> summarise. The same command goes on where it was
+stopped and runs what is missing only.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stdpipe import runs
+from stdpipe.evaluate import Evaluation, evaluate
+from stdpipe.evaluation.results import write_aside
+from stdpipe.extract import extract_teacher
+from stdpipe.grid import table, trial
+from stdpipe.grid.setup import Job, Run, Setup, entrants, extraction, results, set_up
+from stdpipe.grid.summary import summary
+from stdpipe.train import train_student
+from stdpipe.train_teacher import TeacherRun, train_teacher
+
+Say = Callable[[str], None]
+
+
+def run_experiment(job: Job, say: Say, plan_only: bool = False) -> dict[str, Any]:
+    """Run all of it, or what is missing; returns the plan, or the summary with `failed` runs.
+
+    Raises ValueError or OSError in one line for what cannot be begun, and for an extraction or an
+    evaluation that fails; a training that fails is told, and the others go on.
+    """
+    setup = set_up(job)
+    plan = trial.plan(setup, entrants(setup, planned=True))
+    if plan_only:
+        return plan
+    say(table.plan(plan))
+    _extract(setup, say)
+    failed = _train(setup, say)
+    _evaluate(setup, say)
+    return _summarise(setup, failed, say)
+
+
+def _extract(setup: Setup, say: Say) -> None:
+    """Teachers that must be trained first, then a cache of each."""
+    for label, teacher in setup.teachers.items():
+        weights = Path(setup.weights(label))
+        if label not in setup.job.teachers and not teacher.weights:
+            assert teacher.training
+            assert teacher.network
+            init = Path(teacher.init) if teacher.init else None
+            made = setup.experiment.degradation
+            run = TeacherRun(setup.data, teacher.network, weights.parent, made, init=init)
+            say(f"teacher {label}: {teacher.training.steps} steps, in {weights.parent}")
+            train_teacher(dataclasses.replace(run, device=setup.job.device), teacher.training)
+        found = extract_teacher(extraction(setup, label))
+        say(f"cache {found['cache']}: {found['entries']} clips, {found['bytes'] / 1e9:.2f} GB")
+
+
+def _train(setup: Setup, say: Say) -> dict[str, str]:
+    """What is missing of the grid; those that failed, and why."""
+    todo = [run for run in setup.runs if not run.done]
+    failed = {}
+    for number, (run, future) in enumerate(_trained(todo, setup.job), start=1):
+        try:
+            future.result()
+            say(f"{number} of {len(todo)}: {run.label}, seed {run.seed}: {run.weights}")
+        except BrokenProcessPool:
+            failed[str(run.job.out)] = "its process, or one beside it, was killed"
+        except (ValueError, OSError, RuntimeError) as error:
+            failed[str(run.job.out)] = " ".join(str(error).split())
+    for where, why in failed.items():
+        say(f"FAILED {where}: {why}")
+    return failed
+
+
+def _trained(todo: list[Run], job: Job) -> Iterator[tuple[Run, "Future[None]"]]:
+    """Each run as it ends: one after the other here, or several in processes of their own."""
+    if job.jobs == 1:
+        for run in todo:
+            future: Future[None] = Future()
+            try:
+                future.set_result(train_one(run))
+            except Exception as error:
+                future.set_exception(error)
+            yield run, future
+        return
+    threads = max(torch.get_num_threads() // job.jobs, 1)
+    log = str(job.out / "trainings.log")
+    context = get_context("spawn")
+    with ProcessPoolExecutor(job.jobs, context, _begin_process, (threads, log)) as pool:
+        futures = {pool.submit(train_one, run): run for run in todo}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _begin_process(threads: int, log: str) -> None:
+    """Its share of threads; its words to a file; it ends with the process that began it."""
+    torch.set_num_threads(threads)
+    sys.stderr = Path(log).open("a")  # noqa: SIM115 (for as long as the process lives)
+    os.dup2(sys.stderr.fileno(), 2)
+    runs.end_with_parent()
+
+
+def train_one(run: Run) -> None:
+    """Train, or go on, and mark the run as done."""
+    train_student(run.job, run.options)
+    write_aside(run.mark, json.dumps(run.definition, indent=2) + "\n")
+
+
+def _evaluate(setup: Setup, say: Say) -> None:
+    """Every network that has no result yet, in one pass over each test set."""
+    for test in setup.experiment.tests:
+        found = results(setup, test.name)
+        missing = [e for e in entrants(setup) if e.key not in found]
+        if not missing:
+            continue
+        say(f"{len(missing)} networks on {test.name}: {setup.tests[test.name]}")
+        name = hashlib.sha256("".join(e.key for e in missing).encode()).hexdigest()[:12]
+        first, *others = (entrant.model for entrant in missing)
+        evaluate(
+            Evaluation(
+                setup.tests[test.name],
+                first,
+                others=tuple(others),
+                degradation=setup.experiment.degradation,
+                protocol=test.protocol,
+                out=setup.job.out / "results" / test.name / name,
+                device=setup.job.device,
+                amp=setup.experiment.evaluation_amp,
+            )
+        )
+
+
+def _summarise(setup: Setup, failed: Mapping[str, str], say: Say) -> dict[str, Any]:
+    """summary.json and summary.md."""
+    measured = {test: results(setup, test) for test in setup.tests}
+    found: list[tuple[str, int | None, dict[str, Any]]] = [
+        (entrant.label, entrant.seed, {test: measured[test][entrant.key] for test in measured})
+        for entrant in entrants(setup)
+    ]
+    result = {
+        **summary(setup.experiment, found),
+        "data": str(setup.data),
+        "tests": {name: str(folder) for name, folder in setup.tests.items()},
+        "failed": dict(failed),
+    }
+    write_aside(setup.job.out / "summary.json", json.dumps(result, indent=2) + "\n")
+    write_aside(setup.job.out / "summary.md", table.summary(setup.experiment, result) + "\n")
+    say(f"summary in {setup.job.out / 'summary.md'}")
+    return result

@@ -1,0 +1,213 @@
+"""What an experiment's names stand for: folders, teachers' files, every run of the grid."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stdpipe.config import StudentTraining
+from stdpipe.data.layouts import find_clips
+from stdpipe.evaluate import split_name
+from stdpipe.evaluation.footage import open_footage
+from stdpipe.extract import Extraction
+from stdpipe.grid.schema import EMBEDDED, OWN, Experiment, Teacher
+from stdpipe.models import zoo
+from stdpipe.models.checkpoints import file_sha256, load_network
+from stdpipe.train import StudentRun
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run, on what, to where."""
+
+    experiment: Experiment
+    out: Path
+    data: Path | None = None
+    """In place of the file's."""
+    tests: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    """Test set -> folder, in place of the file's."""
+    teachers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Teacher -> weights, in place of the file's."""
+    jobs: int = 1
+    """Trainings side by side, each in a process with its share of the threads."""
+    device: str = "auto"
+
+
+class Run(NamedTuple):
+    """One training of the grid."""
+
+    student: str
+    scheme: str
+    seed: int
+    job: StudentRun
+    options: StudentTraining
+
+    @property
+    def label(self) -> str:
+        return f"{self.student}/{self.scheme}"
+
+    @property
+    def weights(self) -> Path:
+        return self.job.out / "weights.pt"
+
+    @property
+    def mark(self) -> Path:
+        """Written when the training has ended, with what it was."""
+        return self.job.out / "trained.json"
+
+    @property
+    def done(self) -> bool:
+        return self.mark.exists() and json.loads(self.mark.read_text()) == self.definition
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        return {"student": self.student, **dataclasses.asdict(self.options)}
+
+
+class Entrant(NamedTuple):
+    """A network to measure: one of the grid, with its seed, or a rival."""
+
+    label: str
+    seed: int | None
+    model: str
+    """NAME, NAME@FILE or @FILE."""
+    kind: str
+    """Its name with all options."""
+    key: str
+    """By which its results are found: the weights' sha256, or the name of one that has none."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a job's names stand for."""
+
+    job: Job
+    data: Path
+    tests: dict[str, Path]
+    teachers: dict[str, Teacher]
+    runs: list[Run]
+
+    @property
+    def experiment(self) -> Experiment:
+        return self.job.experiment
+
+    def weights(self, teacher: str) -> str:
+        """The teacher's file, whether or not it is there yet."""
+        given = self.job.teachers.get(teacher, self.teachers[teacher].weights)
+        if given == EMBEDDED:
+            return str(files("stdpipe.assets") / "teacher.pt")
+        return given or str(self.job.out / "teachers" / teacher / "weights.pt")
+
+    def cache(self, teacher: str) -> str:
+        """The first teacher's is just cache.zarr."""
+        first = teacher == next(iter(self.teachers))
+        return str(self.job.out / ("cache.zarr" if first else f"cache-{teacher}.zarr"))
+
+
+def set_up(job: Job) -> Setup:
+    """Resolve names; whatever is missing is told now."""
+    made = job.experiment
+    given = job.data or made.data
+    if given is None:
+        raise ValueError(f"experiment {made.name} names no data: give --data")
+    data = Path(given)
+    used = [t for t in made.teachers if t.label in {s.teacher for s in made.schemes}]
+    for label in job.teachers:
+        if label not in {teacher.label for teacher in used}:
+            raise ValueError(f"--teacher {label}: the experiment has no teacher of that name")
+    setup = Setup(job, data, _tests(job, data), {t.label: t for t in used}, [])
+    for teacher in used:
+        _check_teacher(setup, teacher)
+    find_clips(data, "train")
+    for folder in setup.tests.values():
+        open_footage(folder)
+    for student in made.students:
+        for scheme in made.schemes:
+            for seed in made.seeds:
+                out = job.out / "runs" / student / scheme.label / str(seed)
+                run = StudentRun(data, student, out, setup.cache(scheme.teacher))
+                run = dataclasses.replace(run, degradation=made.degradation, device=job.device)
+                options = made.options(student, scheme, seed)
+                setup.runs.append(Run(student, scheme.label, seed, run, options))
+    # by seeds, so that what is finished early can be compared
+    setup.runs.sort(key=lambda run: made.seeds.index(run.seed))
+    return setup
+
+
+def _tests(job: Job, data: Path) -> dict[str, Path]:
+    made = job.experiment
+    found = {}
+    for test in made.tests:
+        given = job.tests.get(test.name, test.data)
+        if given is None:
+            raise ValueError(f"test set {test.name} has no data: give --test {test.name}=DIR")
+        found[test.name] = data if given == OWN else Path(given)
+    for name in job.tests:
+        if name not in found:
+            raise ValueError(f"--test {name}: the experiment has no such test set")
+    return found
+
+
+def _check_teacher(setup: Setup, teacher: Teacher) -> None:
+    weights = setup.weights(teacher.label)
+    if teacher.training is None and not (weights.startswith("random:") or Path(weights).exists()):
+        named = teacher.weights or setup.job.teachers.get(teacher.label)
+        what = f"no file {weights}" if named else "no weights"
+        raise ValueError(f"teacher {teacher.label}: {what}; give --teacher {teacher.label}=FILE")
+
+
+def extraction(setup: Setup, teacher: str) -> Extraction:
+    """How that teacher's cache is made."""
+    made = setup.experiment
+    return Extraction(
+        setup.data,
+        setup.cache(teacher),
+        teacher=setup.teachers[teacher].network,
+        weights=setup.weights(teacher),
+        degradation=made.degradation,
+        encoding=made.encoding,
+        targets=made.targets(teacher),
+        orientations=made.orientations,
+        device=setup.job.device,
+    )
+
+
+def entrants(setup: Setup, planned: bool = False) -> list[Entrant]:
+    """Rivals, then every run that has ended, and, if `planned`, those that have not (no key)."""
+    found = []
+    for rival in setup.experiment.rivals:
+        name, file = split_name(rival)
+        if rival in setup.teachers:
+            name, file = setup.teachers[rival].network, setup.weights(rival)
+        if file is None:
+            kind = key = str(zoo.parse(name or ""))
+        elif not Path(file).exists() and planned:
+            kind, key = str(zoo.parse(name or "")), ""
+        else:
+            kind, key = load_network(name, file)[1]["network"], file_sha256(Path(file))
+        found.append(Entrant(rival, None, f"{name or ''}@{file}" if file else rival, kind, key))
+    for run in setup.runs:
+        if run.done or planned:
+            key = file_sha256(run.weights) if run.done else ""
+            found.append(Entrant(run.label, run.seed, f"@{run.weights}", run.student, key))
+    return found
+
+
+def results(setup: Setup, test: str) -> dict[str, dict[str, Any]]:
+    """A network's key -> its part of a result, with the protocol, of all passes so far."""
+    found = {}
+    rules = {t.name: t.protocol for t in setup.experiment.tests}[test]
+    for file in sorted((setup.job.out / "results" / test).glob("*/result.json")):
+        result = json.loads(file.read_text())
+        same = (
+            result["data"] == str(setup.tests[test])
+            and result["degradation"]["name"] == setup.experiment.degradation
+            and rules in (None, result["protocol"]["name"])
+        )
+        for network in result.get("networks", [result]) if same else []:
+            key = network["weights_sha256"] or network["model"]
+            found[key] = {**network, "protocol": result["protocol"]}
+    return found

@@ -1,0 +1,126 @@
+"""An experiment for people: its plan, and its figures in the paper's layout."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from stdpipe.grid.schema import Experiment
+
+
+def plan(found: Mapping[str, Any]) -> str:
+    """What will run, and what it will cost."""
+    lines = [
+        f"experiment {found['name']} in {found['out']}",
+        f"{found['missing_runs']} of {found['runs']} trainings to run: {found['steps']:,} steps, "
+        f"{found['clips']:,} clips in all; {found['jobs']} at a time, {found['threads']} threads",
+    ]
+    for one in found["caches"]:
+        free = one["free_bytes"]
+        told = f", {free / 1e9:.0f} GB free" if free is not None else ""
+        lines.append(
+            f"cache {one['cache']}: {one['missing']} of {one['entries']} clips to extract, "
+            f"{one['seconds_per_clip']:.2f} s each; {one['bytes'] / 1e9:.3g} GB in all{told}"
+        )
+    for label, kind in found["kinds"].items():
+        lines.append(
+            f"{label}: {kind['step']:.3g} s a step, {kind['warmup']:.3g} s a step of warm-up"
+        )
+    for name, test in found["tests"].items():
+        lines.append(
+            f"test {name} ({test['data']}, protocol {test['protocol']}): {test['networks']} "
+            f"networks on {test['frames']:,} frames of {test['clips']} clips, "
+            f"{_time(test['seconds'])}"
+        )
+    hours = found["hours"]
+    parts = ", ".join(f"{name} {_time(hours[name] * 3600)}" for name in hours if name != "total")
+    lines.append(f"about {_time(hours['total'] * 3600)} by a trial on one clip: {parts}")
+    return "\n".join(lines)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def summary(experiment: Experiment, found: Mapping[str, Any]) -> str:
+    """summary.md: each test set's table, then the paper's own beside ours."""
+    lines = [f"# {found['name']}", "", found["about"], ""]
+    lines += [f"FAILED: {where}: {why}" for where, why in found["failed"].items()]
+    seeds = ", ".join(map(str, found["seeds"]))
+    lines += [
+        f"Degradation {found['degradation']}; seeds {seeds}. Mean over seeds ± standard deviation "
+        f"over seeds. Difference: from {found['baseline']} of the same student, paired seed by "
+        "seed; in brackets the 95 % interval of Student's t over n seeds (none for one seed), "
+        "which takes the differences for a sample of a normal distribution.",
+    ]
+    for test, rules in found["protocols"].items():
+        lines += ["", f"## {test}", "", f"{found['tests'][test]}; protocol {rules['name']}: "]
+        lines[-1] += rules["text"]
+        lines += ["", *_test_table(found, test)]
+    return "\n".join([*lines, *_paper(experiment, found)])
+
+
+def _test_table(found: Mapping[str, Any], test: str) -> list[str]:
+    rows = []
+    for label, by_test in found["rows"].items():
+        average = by_test.get(test, {}).get("average", {})
+        if "psnr_y" in average:
+            change = found["differences"].get(label, {}).get(test, {})
+            psnr, ssim = average["psnr_y"], average["ssim_y"]
+            rows.append(
+                [
+                    label,
+                    str(psnr["n"]),
+                    _spread(psnr, ".3f"),
+                    _difference(change.get("psnr_y"), "+.3f"),
+                    _spread(ssim, ".4f"),
+                    _difference(change.get("ssim_y"), "+.4f"),
+                ]
+            )
+    head = ["network", "n", "PSNR Y (dB)", "difference", "SSIM Y", "difference"]
+    return _markdown(head, rows)
+
+
+def _spread(one: Mapping[str, Any], form: str) -> str:
+    spread = f" ± {one['sd']:{form}}" if one["sd"] is not None else ""
+    return f"{one['mean']:{form}}{spread}"
+
+
+def _difference(one: Mapping[str, Any] | None, form: str) -> str:
+    if not one or "mean" not in one:
+        return ""
+    if one["interval"] is None:
+        return f"{one['mean']:{form}}"
+    low, high = one["interval"]
+    return f"{one['mean']:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def _paper(experiment: Experiment, found: Mapping[str, Any]) -> list[str]:
+    """Its layout: a row each, published / ours in each column (PSNR Y)."""
+    paper = experiment.paper
+    if not paper.rows:
+        return []
+    rows = []
+    for row in paper.rows:
+        cells = []
+        for column, figure in zip(paper.columns, row.figures, strict=True):
+            ours = _ours(found, row.ours, column)
+            cells.append(f"{'-' if figure is None else f'{figure:.2f}'} / {ours}")
+        rows.append([row.label, row.ours or "", *cells])
+    head = ["row", "ours", *paper.columns]
+    told = [f"- {reason}" for reason in paper.differs]
+    return [
+        "", f"## {paper.source}: published / ours, PSNR Y (dB)", "", *_markdown(head, rows, 2), "",
+        "What differs:", "", *told,
+    ]  # fmt: skip
+
+
+def _ours(found: Mapping[str, Any], label: str | None, column: str) -> str:
+    test, _, name = column.partition("/")
+    figures = found["rows"].get(label, {}).get(test, {}).get(name, {})
+    return f"{figures['psnr_y']['mean']:.2f}" if "psnr_y" in figures else "-"
+
+
+def _markdown(head: list[str], rows: list[list[str]], left: int = 1) -> list[str]:
+    marks = ["---"] * left + ["---:"] * (len(head) - left)
+    return [f"| {' | '.join(cells)} |" for cells in (head, marks, *rows)]

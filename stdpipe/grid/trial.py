@@ -1,0 +1,179 @@
+"""What an experiment will cost: runs, steps, bytes and hours, from a trial on one clip.
+
+The trial extracts one clip with each teacher, trains a few steps of each kind of training that is
+missing, and evaluates one network of each kind, all by the same code as the experiment itself.
+"""
+
+import dataclasses
+import json
+import logging
+import math
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import torch
+
+from stdpipe import cache
+from stdpipe.data.layouts import Clip, find_clips, read_clip
+from stdpipe.data.video import AS_CODED, decoded
+from stdpipe.evaluate import Evaluation, evaluate, scored_footage
+from stdpipe.evaluation import protocols
+from stdpipe.evaluation.footage import Video, num_frames
+from stdpipe.extract import extract_teacher
+from stdpipe.grid.setup import Entrant, Job, Run, Setup, extraction, results
+from stdpipe.models import zoo
+from stdpipe.models.bicubic import Bicubic
+from stdpipe.train import train_student
+
+
+def plan(setup: Setup, entrants: list[Entrant]) -> dict[str, Any]:
+    """Bytes, runs, steps and hours of what is missing; `entrants`: all there will be to measure."""
+    todo = [run for run in setup.runs if not run.done]
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        clip = _one_clip(setup.data, Path(folder) / "data")
+        small = dataclasses.replace(setup, data=clip, job=_job(setup, Path(folder)))
+        caches = [_cache(setup, small, label) for label in setup.teachers]
+        kinds = _kinds(small, todo)
+        tests = _tests(setup, small, entrants)
+    train = math.fsum(_run_seconds(run, kinds[run.label]) for run in todo) / setup.job.jobs
+    hours = {
+        "extract": math.fsum(c["seconds_per_clip"] * c["missing"] for c in caches) / 3600,
+        "train": train / 3600,
+        "evaluate": math.fsum(test["seconds"] for test in tests.values()) / 3600,
+    }
+    return {
+        "name": setup.experiment.name,
+        "out": str(setup.job.out),
+        "caches": caches,
+        "runs": len(setup.runs),
+        "missing_runs": len(todo),
+        "steps": sum(run.options.steps for run in todo),
+        "clips": sum(run.options.steps * run.options.batch for run in todo),
+        "kinds": kinds,
+        "tests": tests,
+        "jobs": setup.job.jobs,
+        "threads": torch.get_num_threads(),
+        "hours": {**hours, "total": math.fsum(hours.values())},
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without warnings of random weights and progress of seconds."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _job(setup: Setup, folder: Path) -> Job:
+    """Into the trial's folder; with random weights of a teacher that is yet to be trained."""
+    weights = {label: setup.weights(label) for label in setup.teachers}
+    for label, file in weights.items():
+        if not file.startswith("random:") and not Path(file).exists():
+            weights[label] = "random:0"
+    return dataclasses.replace(setup.job, out=folder, teachers=weights)
+
+
+def _one_clip(data: Path, folder: Path) -> Path:
+    """The first training clip, as a folder of frames."""
+    clip = find_clips(data, "train", length=7)[0]
+    (folder / "clip").mkdir(parents=True)
+    for number, frame in enumerate(read_clip(clip)):
+        iio.imwrite(folder / "clip" / f"{number}.png", frame)
+    return folder
+
+
+def _cache(setup: Setup, small: Setup, label: str) -> dict[str, Any]:
+    """What that teacher's cache is and costs; the trial's own is made."""
+    began = time.perf_counter()
+    found = extract_teacher(extraction(small, label))
+    seconds = time.perf_counter() - began
+    entries = len(find_clips(setup.data, "train", length=7)) * setup.experiment.orientations
+    url, done = setup.cache(label), 0
+    if cache.manifest_exists(cache.open_place(url)):
+        done = len(cache.open_reader(url, allow_incomplete=True).entries)
+    return {
+        "teacher": label,
+        "cache": url,
+        "entries": entries,
+        "missing": entries - done,
+        "seconds_per_clip": seconds / found["entries"],
+        "bytes": found["bytes"] // found["entries"] * entries,
+        "free_bytes": cache.open_place(url).free_bytes(),
+    }
+
+
+def _kinds(small: Setup, todo: list[Run]) -> dict[str, dict[str, float]]:
+    """STUDENT/SCHEME -> seconds a step in warm-up, and after it."""
+    found: dict[str, dict[str, float]] = {}
+    for run in todo:
+        if run.label in found:
+            continue
+        scheme = {s.label: s for s in small.experiment.schemes}[run.scheme]
+        out, url = small.job.out / "runs" / run.label, small.cache(scheme.teacher)
+        job = dataclasses.replace(run.job, data=small.data, out=out, cache=url)
+        # the first step of either kind sets things up
+        changes = {"steps": 4, "warmup_steps": 2, "log_every": 1, "save_every": 4, "workers": 0}
+        train_student(job, dataclasses.replace(run.options, **changes))  # type: ignore[arg-type]
+        lines = (out / "metrics.jsonl").read_text().splitlines()
+        seconds = [1 / json.loads(line)["steps_per_s"] for line in lines]
+        found[run.label] = {"warmup": seconds[1], "step": seconds[3]}
+    return found
+
+
+def _run_seconds(run: Run, kind: dict[str, float]) -> float:
+    warm = min(run.options.warmup_steps, run.options.steps)
+    return warm * kind["warmup"] + (run.options.steps - warm) * kind["step"]
+
+
+def _tests(setup: Setup, small: Setup, entrants: list[Entrant]) -> dict[str, dict[str, Any]]:
+    """Test set -> what is measured there, and seconds in all: each network's time for the pixels of
+    the trial's clip, for as many pixels as there are if all frames had the first one's size."""
+    found: dict[str, dict[str, Any]] = {}
+    speeds: dict[str, float] = {}
+    for test in setup.experiment.tests:
+        folder = setup.tests[test.name]
+        job = Evaluation(folder, protocol=test.protocol)
+        clips, rules, _ = scored_footage(job)
+        frames = sum(len(protocols.scored_frames(num_frames(clip), rules)) for clip in clips)
+        todo = [e for e in entrants if e.key not in results(setup, test.name)]
+        for entrant in todo:
+            if entrant.kind not in speeds:
+                speeds[entrant.kind] = _speed(small, entrant.kind)
+        found[test.name] = {
+            "data": str(folder),
+            "protocol": rules.name,
+            "clips": len(clips),
+            "frames": frames,
+            "networks": len(todo),
+            "seconds": frames * _area(clips[0]) * math.fsum(speeds[e.kind] for e in todo),
+        }
+    return found
+
+
+def _speed(small: Setup, model: str) -> float:
+    """Seconds a pixel, of weights that do not matter here."""
+    clip = find_clips(small.data, "test")[0]
+    began = time.perf_counter()
+    random = "random:0" if zoo.parse(model).cls is not Bicubic else None
+    amp = small.experiment.evaluation_amp
+    degradation = small.experiment.degradation
+    evaluate(Evaluation(small.data, model, random, degradation=degradation, amp=amp))
+    return (time.perf_counter() - began) / len(clip.frames) / _area(clip)
+
+
+def _area(clip: Clip | Video) -> int:
+    """Pixels of its first frame."""
+    if isinstance(clip, Video):
+        with closing(decoded(clip.path, AS_CODED)) as frames:
+            height, width = next(iter(frames)).shape[:2]
+    else:
+        height, width = read_clip(dataclasses.replace(clip, frames=clip.frames[:1])).shape[1:3]
+    return int(height * width)
