@@ -19,9 +19,12 @@ def settle(net: Net, device: torch.device, amp: str = "none") -> Net:
 
     Both layouts round differently in the last bits, so whatever must agree is settled alike.
     """
+    net = net.to(device).eval()
     if device.type == "cpu" or amp != "none":
-        return net.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload,no-any-return]
-    return net.to(device).eval()
+        for weight in net.parameters():
+            if weight.ndim == 4:  # not those of 3-D convolutions, which .to() would refuse
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    return net
 
 
 def keep_memory(device: torch.device) -> None:

@@ -178,11 +178,11 @@ class Decoder:
         assert self.teacher is not None
         f_sr = self.teacher.upsample(trunk.flatten(0, 1)).unflatten(0, trunk.shape[:2])
         height, width = batch["hr"].shape[-2:]
-        crops = [
-            one[..., y : y + height, x : x + width]
-            for one, (y, x) in zip(f_sr, batch["trunk_at"].tolist(), strict=True)
-        ]
-        return torch.stack(crops)
+        # laid out as f_sr is when it is read, so that sums over it round alike
+        crops = f_sr.new_empty(*f_sr.shape[:3], height, width)
+        for n, (y, x) in enumerate(batch["trunk_at"].tolist()):
+            crops[n] = f_sr[n, ..., y : y + height, x : x + width]
+        return crops
 
 
 def _dequantised(batch: Mapping[str, Tensor], name: str) -> Tensor:

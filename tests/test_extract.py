@@ -15,6 +15,7 @@ from stdpipe.data.clips import read_frames, view_pair
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.views import Box, View, orient, upright_box
 from stdpipe.models.checkpoints import load_network
+from stdpipe.placement import settle
 
 Command = Callable[..., Any]
 
@@ -30,7 +31,7 @@ def live(data: Path, view: View, degradation: str = "bd") -> torch.Tensor:
     )
     _, lr = view_pair(read_frames(clip).hr, view, degradation)
     with torch.inference_mode():
-        return net.eval().features_clip(lr[None]).f_sr[0]
+        return settle(net, torch.device("cpu")).features_clip(lr[None]).f_sr[0]
 
 
 def oriented(stored: np.ndarray[Any, Any], view: View) -> torch.Tensor:

@@ -16,6 +16,7 @@ from stdpipe.data.layouts import find_clips
 from stdpipe.data.views import View, orient
 from stdpipe.models.base import Network
 from stdpipe.models.checkpoints import load_network
+from stdpipe.placement import settle
 
 Command = Callable[..., Any]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_teacher.py"
@@ -37,13 +38,14 @@ def beside_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def lies_in(store: Path, teacher: Network, data: Path) -> bool:
     """Whether each cached F^SR is what this teacher computes from the clip, bit for bit."""
+    teacher = settle(teacher, torch.device("cpu"))
     reader = cache.open_reader(store)
     clips = {clip.key: clip for clip in find_clips(data, "train")}
     same = []
     for view in map(View.parse, reader.entries):
         lr = view_pair(read_frames(clips[view.clip]).hr, view, "bd")[1]
         with torch.inference_mode():
-            f_sr = teacher.eval().features_clip(lr[None]).f_sr[0]
+            f_sr = teacher.features_clip(lr[None]).f_sr[0]
         stored = torch.from_numpy(reader.read(str(view), "f_sr"))
         same.append(torch.equal(orient(stored, view.orientation), f_sr))
     return bool(same) and all(same)
