@@ -332,13 +332,14 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak")
 @pytest.mark.usefixtures("steady")
-def test_memory_does_not_grow_from_30_frames_to_60(tmp_path: Path, spawn: Command) -> None:
-    """Held, 30 frames more of 640 x 480 would be 27 MB as pixels, 110 MB as they are computed."""
+def test_memory_does_not_grow_from_20_frames_to_100(tmp_path: Path, spawn: Command) -> None:
+    """Held, 80 frames more of 640 x 480 would be 74 MB as pixels, 295 MB as they are computed; the
+    peak of one and the same command varies by 15 MB on a busy machine."""
     peaks = []
-    for count in (30, 60):
+    for count in (20, 100):
         source = save_video(tmp_path / f"{count}.mp4", moving(count, 120, 160))
         peaks.append(peak(spawn, source, tmp_path / f"sr{count}.mp4"))
-    assert peaks[1] - peaks[0] < 14
+    assert peaks[1] - peaks[0] < 37
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ class Published(NamedTuple):
     tmac: float | None = None  # from the published layers, one window at 180 x 120
     paper_tmac: float | None = None  # as the STD paper's tables have it
     form: str = ""  # what is other in the published form, whose counts these are
+    note: str = ""  # why the counts here differ from those, or from the paper's
 
 
 EDVR = "EDVR, CVPRW 2019; XPixelGroup/BasicSR"
@@ -31,19 +32,71 @@ PUBLISHED = {
     "bicubic": Published("MATLAB's imresize(x, 4)"),
     "edvr": Published(EDVR, 3_300_131, 0.183),
     "edvr-m": Published(EDVR, 3_316_515, 0.237),
-    "edvr-l": Published(EDVR, 20_699_363, 0.985, 0.93),
-    "fastdvdnet": Published(FASTDVDNET, 2_479_096, 0.014, 0.06, form="5 frames, denoising"),
+    "edvr-l": Published(
+        EDVR,
+        20_699_363,
+        0.985,
+        0.93,
+        note="the paper's 0.93 is the published form without its deformable products, 0.052",
+    ),
+    "fastdvdnet": Published(
+        FASTDVDNET,
+        2_479_096,
+        0.014,
+        0.06,
+        form="5 frames, denoising",
+        note="the paper's form is in a supplement that is not public; ours has a third stage and "
+        "EDVR's head, at the cost of its table",
+    ),
     "fastdvdnet-half": Published(FASTDVDNET),
     "fastdvdnet-quarter": Published(FASTDVDNET),
-    "vdsr": Published("VDSR, CVPR 2016; LoSealL/VideoSuperResolution", 668_227, 0.2305, 0.22),
-    "vsrnet": Published(VSRNET, 272_577, 0.098, form="5 frames, Y"),
-    "vsrnet-deep": Published(f"{VSRNET}; deepened to the STD paper's cost", paper_tmac=0.23),
+    "vdsr": Published(
+        "VDSR, CVPR 2016; LoSealL/VideoSuperResolution",
+        668_227,
+        0.2305,
+        0.22,
+        note="on Y 665,921 parameters and 0.2297, which the paper may have cut off to 0.22",
+    ),
+    "vsrnet": Published(
+        VSRNET,
+        272_577,
+        0.098,
+        form="5 frames, Y",
+        note="7 frames of RGB; as published, vsrnet:num_frame=5,channels=1, the published counts",
+    ),
+    "vsrnet-deep": Published(
+        f"{VSRNET}; deepened to the STD paper's cost",
+        paper_tmac=0.23,
+        note="a guess: the published layers take 0.137 for the paper's 7 frames, and end in 32 "
+        "channels",
+    ),
     "vespcn": Published(VESPCN, 878_787, 0.0187),
-    "vespcn-deep": Published(f"{VESPCN}; deepened to the STD paper's cost", paper_tmac=0.26),
-    "sofvsr": Published(SOFVSR, 1_047_617, 0.045, form="Y"),
-    "d3dnet": Published("D3Dnet, IEEE SPL 2020; XinyiYing/D3Dnet", 2_579_941, 0.320, form="Y"),
+    "vespcn-deep": Published(
+        f"{VESPCN}; deepened to the STD paper's cost",
+        paper_tmac=0.26,
+        note="a guess: the published layers take a fourteenth of the paper's 0.26",
+    ),
+    "sofvsr": Published(
+        SOFVSR,
+        1_047_617,
+        0.045,
+        form="Y",
+        note="RGB; as published, sofvsr:channels=1, the published counts",
+    ),
+    "d3dnet": Published(
+        "D3Dnet, IEEE SPL 2020; XinyiYing/D3Dnet",
+        2_579_941,
+        0.320,
+        form="Y",
+        note="RGB; as published, d3dnet:channels=1, the published counts",
+    ),
     "rbpn": Published(
-        "RBPN, CVPR 2019; alterzero/RBPN-PyTorch", 12_771_943, 3.18, form="384 channels before RGB"
+        "RBPN, CVPR 2019; alterzero/RBPN-PyTorch",
+        12_771_943,
+        3.18,
+        form="384 channels before RGB",
+        note="a head of 384 -> 64 -> 3 (+0.07); the last back-projection, which reaches no output, "
+        "is left out (-0.15)",
     ),
     "toflow": Published("TOFlow, IJCV 2019; XPixelGroup/BasicSR", 1_405_899, 0.8145, 0.81),
     "duf": Published("VSR-DUF, CVPR 2018; XPixelGroup/BasicSR", 5_821_952, 0.6172, 0.62),
@@ -69,6 +122,7 @@ def describe(name: str) -> dict[str, Any]:
             "parameters": published.parameters,
             "tmac": published.tmac,
             "form": published.form,
+            "note": published.note,
             "std_paper_tmac": published.paper_tmac,
         },
     }
@@ -86,7 +140,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         "convolutions,\nand the matrix products behind deformable sampling. EDVR takes less than "
         "published: the reference's\nhalf of each first offset convolution runs once."
     )
-    return head + "\n".join(_line(row) for row in rows) + "\n" + note
+    notes = [f"- {row['name']}: {row['published']['note']}" for row in rows]
+    notes = [line for line in notes if not line.endswith(": ")]
+    return "\n".join([head + "\n".join(_line(row) for row in rows), note, "", *notes])
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -69,3 +69,16 @@ def test_text_is_a_markdown_table(stdpipe: Command, rows: dict[str, dict[str, An
     assert {line.count("|") for line in lines} == {11}
     vdsr = next(line for line in lines if line.startswith("| vdsr |"))
     assert vdsr.startswith("| vdsr | 1 | 668,227 | 0.231 |  | 64 | 668,227 | 0.231 | 0.22 | VDSR")
+
+
+def test_what_differs_is_explained(stdpipe: Command, rows: dict[str, dict[str, Any]]) -> None:
+    """Counts unlike the published or the paper's have a note; EDVR's own is under the table."""
+    text = stdpipe("models").stdout
+    for name, row in rows.items():
+        published = row["published"]
+        same = published["parameters"] in (None, row["parameters"]) and (
+            published["std_paper_tmac"] in (None, round(row["tmac"], 2))
+        )
+        assert same or published["note"], name
+        if published["note"]:
+            assert f"- {name}: {published['note']}" in text.splitlines()
