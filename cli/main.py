@@ -10,6 +10,7 @@ from stdpipe.cli.export import export
 from stdpipe.cli.extract_teacher import extract_teacher
 from stdpipe.cli.models import models
 from stdpipe.cli.pack_clips import pack_clips
+from stdpipe.cli.runs import runs
 from stdpipe.cli.train_student import train_student
 from stdpipe.cli.train_teacher import train_teacher
 from stdpipe.cli.upscale import upscale
@@ -36,6 +37,7 @@ COMMANDS = (
     train_teacher,
     pack_clips,
     cache,
+    runs,
     models,
     demo,
 )
