@@ -43,3 +43,6 @@ COMMANDS = (
 )
 for command in COMMANDS:
     main.add_command(command)
+
+if __name__ == "__main__":  # torchrun -m stdpipe.cli.main
+    main(prog_name="stdpipe")

@@ -42,7 +42,8 @@ def torchrun(tmp_path_factory: pytest.TempPathFactory) -> Torchrun:
     ) -> "subprocess.CompletedProcess[str]":
         script.write_text(before + MAIN)
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command = [*launcher, "--nproc-per-node", str(processes), script, *arguments]
+        program = [script] if before else ["-m", "stdpipe.cli.main"]
+        command = [*launcher, "--nproc-per-node", processes, *program, *arguments]
         return subprocess.run(
             [str(word) for word in command],
             capture_output=True,
@@ -95,6 +96,22 @@ def test_two_processes_learn_what_one_does(
     stdpipe(*train(tmp_path / "one", tiny, *more, **settings))
     assert len(lines(tmp_path / "two")) == 10
     assert_close(tmp_path / "two", tmp_path / "one")
+
+
+def test_a_memory_that_collapses_is_frozen_on_all_ranks(
+    tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command,
+    torchrun: Torchrun, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The guard, made to bite at the first step, leaves gradients that DDP must do without."""
+    more = ("--cache", tiny_cache, "--scheme", "td")
+    settings = {"steps": 4, "warmup_steps": 0, "patch": 16}
+    bite = "import stdpipe.distill.time\nstdpipe.distill.time.COLLAPSE = 1e9\n"
+    ran = torchrun(2, train(tmp_path / "two", tiny, *more, **settings), bite)
+    assert ran.returncode == 0, ran.stderr
+    monkeypatch.setattr("stdpipe.distill.time.COLLAPSE", 1e9)
+    stdpipe(*train(tmp_path / "one", tiny, *more, **settings))
+    assert_close(tmp_path / "two", tmp_path / "one")
+    assert len({line["memory_norm"] for line in lines(tmp_path / "two")}) == 1
 
 
 def test_a_killed_rank_and_other_numbers_of_processes(
