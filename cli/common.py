@@ -17,6 +17,8 @@ from stdpipe.suggest import nearest
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 OUT_OF_MEMORY = ("out of memory", "not enough memory")  # as torch says it on CUDA and on CPU
+# as gloo and NCCL say that another rank has died
+PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "NCCL communicator was abort")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CONFIGS = ("paper", "edvr", "demo")  # what lies in stdpipe.configs
 
@@ -156,7 +158,8 @@ def _unhidden(error: Exception) -> Exception:
 
 def _is_known(error: Exception) -> bool:
     if isinstance(error, RuntimeError):
-        return any(mark in str(error) for mark in (*OUT_OF_MEMORY, "DataLoader worker"))
+        known = (*OUT_OF_MEMORY, *PEER_GONE, "DataLoader worker")
+        return any(mark in str(error) for mark in known)
     return True
 
 
@@ -167,6 +170,8 @@ def _one_line(error: Exception) -> str:
         text = text.splitlines()[-1].partition(": ")[2]
     if isinstance(error, RuntimeError) and any(mark in text for mark in OUT_OF_MEMORY):
         return f"{text.splitlines()[0]} Lower batch or patch, or choose --amp bf16."
+    if isinstance(error, RuntimeError) and any(mark in text for mark in PEER_GONE):
+        return "another process of this run has ended; the same command goes on from a checkpoint"
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         text += "; make space and run the same command again"
     return " ".join(text.split())
@@ -203,6 +208,12 @@ def progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(done - bar.n)
 
         yield show
+
+
+def report_once(result: dict[str, Any], as_json: bool, text: str) -> None:
+    """The end of a command that torchrun's processes do together: the first of them tells it."""
+    if os.environ.get("RANK", "0") == "0":
+        report(result, as_json, text)
 
 
 def report(result: dict[str, Any], as_json: bool, text: str) -> None:

@@ -11,6 +11,7 @@ from stdpipe.cli.export import export
 from stdpipe.cli.extract_teacher import extract_teacher
 from stdpipe.cli.models import models
 from stdpipe.cli.pack_clips import pack_clips
+from stdpipe.cli.runs import runs
 from stdpipe.cli.train_student import train_student
 from stdpipe.cli.train_teacher import train_teacher
 from stdpipe.cli.upscale import upscale
@@ -38,8 +39,12 @@ COMMANDS = (
     train_teacher,
     pack_clips,
     cache,
+    runs,
     models,
     demo,
 )
 for command in COMMANDS:
     main.add_command(command)
+
+if __name__ == "__main__":  # torchrun -m stdpipe.cli.main
+    main(prog_name="stdpipe")

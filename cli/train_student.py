@@ -14,7 +14,7 @@ from stdpipe.cli.common import (
     json_option,
     known_network,
     plain_errors,
-    report,
+    report_once,
     usage,
 )
 
@@ -23,10 +23,15 @@ from stdpipe.cli.common import (
 @data_option
 @click.option(
     "--student",
-    required=True,
+    default="",
     metavar="NAME",
-    callback=known_network,
+    callback=lambda *asked: known_network(*asked) if asked[-1] else "",
     help="E.g. fastdvdnet-quarter.",
+)
+@click.option(
+    "--students",
+    type=click.Path(path_type=Path),
+    help="YAML: several students that train at once from one stream, OUT/NAME each (see README).",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The RUN folder.")
 @click.option("--cache", metavar="PATH", help="Made by extract-teacher; scheme none needs none.")
@@ -60,8 +65,9 @@ def train_student(
     config: str | None,
     assignments: tuple[str, ...],
     scheme: str | None,
+    students: Path | None,
     as_json: bool,
-    **run: Any,
+    **asked: Any,
 ) -> None:
     """Train a student from cached targets; the teacher never runs. The same command resumes.
 
@@ -71,10 +77,19 @@ def train_student(
         --out runs/std --set steps=2 --set warmup_steps=1 --set patch=32
     """
     from stdpipe import config as configuration
-    from stdpipe.train import StudentRun, train_student
+    from stdpipe.students import read_students
+    from stdpipe.train import StudentRun, train_students
 
     file = config_file(config)
     given = [*assignments, *([f"scheme={scheme}"] if scheme else [])]
-    options = usage(lambda: configuration.load(configuration.StudentTraining, file, given))
-    result = train_student(StudentRun(**run), options)
-    report(result, as_json, f"{result['network']}: weights in {result['weights']}")
+    run = StudentRun(**asked)
+    if students:
+        jobs = usage(lambda: read_students(students, run, file, given))
+    else:
+        if not run.student:
+            raise click.UsageError("Missing option '--student'")
+        options = usage(lambda: configuration.load(configuration.StudentTraining, file, given))
+        jobs = [(run, options)]
+    results = train_students(jobs)
+    text = "\n".join(f"{made['network']}: weights in {made['weights']}" for made in results)
+    report_once({"students": results} if students else results[0], as_json, text)

@@ -14,7 +14,7 @@ from stdpipe.cli.common import (
     known_degradation,
     known_network,
     plain_errors,
-    report,
+    report_once,
     usage,
 )
 
@@ -63,4 +63,4 @@ def train_teacher(
     file = config_file(config)
     options = usage(lambda: configuration.load(configuration.TeacherTraining, file, assignments))
     result = train_teacher(TeacherRun(**run), options)
-    report(result, as_json, f"{result['network']}: weights in {result['weights']}")
+    report_once(result, as_json, f"{result['network']}: weights in {result['weights']}")

@@ -26,7 +26,9 @@ class Training:
     steps: int = 800_000
     """Optimiser steps in all, warm-up included."""
     batch: int = 2
-    """Clips a step."""
+    """Clips a step, in all processes together."""
+    accumulate: int = 1
+    """Passes over a batch / accumulate of them each that make one step: less memory, same step."""
     patch: int = 256
     """Side of the square HR crop, in pixels; a multiple of 16."""
     lr: float = 1e-4
@@ -38,7 +40,9 @@ class Training:
     max_grad_norm: float = 0.0
     """Gradients are scaled down to this norm; 0 leaves them alone."""
     seed: int = 0
-    """Of initial weights, order, crops and (in extract-teacher) orientations."""
+    """Of initial weights, and of order and crops unless data_seed says otherwise."""
+    data_seed: int = -1
+    """Of order, crops and (without a cache) orientations; -1 takes seed."""
     amp: str = "none"
     """Mixed precision: "none", "bf16" or "fp16" (with loss scaling)."""
     workers: int = 1
@@ -49,14 +53,23 @@ class Training:
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
-        _positive(
-            self, "steps", "batch", "patch", "lr", "lr_halve_every", "log_every", "save_every"
-        )
+        _positive(self, "steps", "batch", "accumulate", "patch", "lr", "lr_halve_every")
+        _positive(self, "log_every", "save_every")
         _not_negative(self, "max_grad_norm", "workers")
         _one_of("schedule", self.schedule, ("halve", "cosine"))
         _one_of("amp", self.amp, ("none", "bf16", "fp16"))
         if self.patch % 16:
             raise ValueError(f"patch must be a multiple of 16 HR pixels, got {self.patch}")
+        if self.batch % self.accumulate:
+            raise ValueError(
+                f"accumulate ({self.accumulate}) does not divide batch ({self.batch}); a step's "
+                "clips are shared out equally"
+            )
+
+    @property
+    def stream_seed(self) -> int:
+        """Of the clips' order and crops."""
+        return self.seed if self.data_seed == -1 else self.data_seed
 
 
 @dataclass(frozen=True)
@@ -101,6 +114,8 @@ class TeacherTraining(Training):
 class StudentTraining(Training):
     """train-student: L = L_rec + lambda1 L_SD + lambda2 L_TD (paper, Eq. 9), or other terms."""
 
+    evaluate_every: int = 0
+    """Steps between evaluations on the data's test clips, in OUT/evaluations; 0 leaves them out."""
     scheme: str = "std"
     """A name of distill.schemes.SCHEMES, or several by comma, with weights: "std,output=0.5"."""
     warmup_steps: int = 20_000
@@ -125,11 +140,16 @@ class StudentTraining(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _not_negative(self, "warmup_steps", "lambda1", "lambda2")
+        _not_negative(self, "warmup_steps", "lambda1", "lambda2", "evaluate_every")
         _one_of("attention", self.attention, ATTENTIONS)
         _one_of("attention_norm", self.attention_norm, ("none", "l2"))
         _one_of("memory", self.memory, ("trained", "frozen"))
         _one_of("td_scale", self.td_scale, ("none", "variance"))
+        if self.td_scale == "variance" and self.accumulate > 1:
+            raise ValueError(
+                f"td_scale variance looks at all clips of a step at once, accumulate "
+                f"({self.accumulate}) at a part of them: set one of them back"
+            )
         if self.terms and self.warmup_steps >= self.steps:
             raise ValueError(
                 f"warmup_steps ({self.warmup_steps}) leaves nothing of steps ({self.steps}) to "
@@ -140,15 +160,20 @@ class StudentTraining(Training):
 Options = TypeVar("Options", bound=Training)
 
 
-def load(cls: type[Options], file: Path | None, assignments: Sequence[str]) -> Options:
-    """Defaults, then a YAML file, then key=value pairs; ValueError in one line."""
+def load(
+    cls: type[Options],
+    file: Path | None,
+    assignments: Sequence[str],
+    own: Mapping[str, Any] | None = None,
+) -> Options:
+    """Defaults, then a YAML file, then key=value pairs, then `own`; ValueError in one line."""
     given = read_yaml(file) if file else {}
     for item in assignments:
         key, equals, value = item.partition("=")
         if not equals:
             raise ValueError(f"--set {item!r} should read key=value")
         given[key] = _parse(value, f"--set {item!r}")
-    return from_mapping(cls, given)
+    return from_mapping(cls, {**given, **(own or {})})
 
 
 def from_mapping(cls: type[Options], given: Mapping[str, Any]) -> Options:
@@ -163,6 +188,7 @@ def from_mapping(cls: type[Options], given: Mapping[str, Any]) -> Options:
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
+    """A file of key: value lines; ValueError or FileNotFoundError in one line."""
     try:
         content = _parse(file.read_text(), str(file))
     except FileNotFoundError:

@@ -5,30 +5,35 @@ Axes: B batch, T frames of a clip, H W HR size.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from stdpipe import cache, placement, runs
+from stdpipe import cache, placement, ranks, runs, watch
 from stdpipe.config import StudentTraining
 from stdpipe.data.clips import Stream, finish
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.views import NUM_ORIENTATIONS, View, full_views
 from stdpipe.distill.schemes import needs
-from stdpipe.distill.terms import MEMORIES, Lesson, helpers, scheme_loss
-from stdpipe.distill.time import CollapseGuard
+from stdpipe.distill.terms import helpers
+from stdpipe.evaluate import Evaluation, evaluate
 from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import SCALE, Network
+from stdpipe.pupil import Pupil
 from stdpipe.targets import CachedTargets, Decoder, LiveTeacher, check_teacher
 
 LOG = logging.getLogger(__name__)
 
 Decode = Decoder | LiveTeacher
+
+# what the stream is made of, and how it is walked through
+SHARED = ("patch", "batch", "accumulate", "stream_seed", "workers", "amp")
 
 
 @dataclass(frozen=True)
@@ -56,59 +61,116 @@ class StudentRun:
 
 def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
     """Train, or resume; returns what was done. Weights end up in OUT/weights.pt."""
+    return train_students([(run, options)])[0]
+
+
+def train_students(jobs: Sequence[tuple[StudentRun, StudentTraining]]) -> list[dict[str, Any]]:
+    """Several at once from one stream, each as if it were trained alone.
+
+    Runs may differ in student, init and out, options in all but what the stream is made of
+    (SHARED). Raises ValueError where they differ elsewhere, and, when the others are done, where a
+    student's loss was not finite.
+    """
+    run, options = jobs[0]
+    _check_together(jobs)
     device = runs.pick_device(run.device)
     placement.keep_memory(device)
-    reader = _open_cache(run, options)
-    name = run.degradation or (reader.manifest.made_by.get("degradation") if reader else "bd")
-    spec = zoo.parse(run.student).with_phase(degradation(str(name)).phase)
+    with ranks.group(device), ExitStack() as opened:
+        reader = _open_cache(run, [o for _, o in jobs])
+        name = run.degradation or (reader.manifest.made_by.get("degradation") if reader else "bd")
+        live, targets, decode = _targets(run, [o for _, o in jobs], reader, str(name), device)
+        stream = _stream(run, options, reader, str(name), targets)
+        stream.targets_from = _first_taught(jobs) * options.batch
+        stream.unfinished = device.type != "cpu"
+        if any(o.evaluate_every for _, o in jobs):
+            find_clips(run.data, "test")  # told now rather than after hours, where there are none
+        facts = {
+            "data": str(run.data),
+            "degradation": name,
+            "cache": run.cache,
+            "cache_id": reader.manifest.cache_id if reader else None,
+            "clips": runs.digest(v.clip for v in stream.views),
+            "live_teacher": _sha256(run.live_teacher),
+        }
+        pupils = [_pupil(*job, facts, reader, live, device, opened) for job in jobs]
+        _fit(pupils, stream, decode, _first_taught(jobs), device)
+    return [
+        {
+            "weights": str(run.out / "weights.pt"),
+            "network": str(_spec(run, str(name))),
+            "scheme": options.scheme,
+            "steps": options.steps,
+            **pupil.metrics.last,
+        }
+        for (run, options), pupil in zip(jobs, pupils, strict=True)
+    ]
+
+
+def _check_together(jobs: Sequence[tuple[StudentRun, StudentTraining]]) -> None:
+    _, first = jobs[0]
+    for run, options in jobs:
+        for key in SHARED:
+            mine, other = getattr(options, key), getattr(first, key)
+            if mine != other:
+                key = "data_seed" if key == "stream_seed" else key
+                raise ValueError(
+                    f"students that train together share {key}: {mine} for {run.out.name}, "
+                    f"{other} for {jobs[0][0].out.name}; set it once for all"
+                )
+    if len({run.out.resolve() for run, _ in jobs}) < len(jobs):
+        raise ValueError("students that train together need a folder each")
+
+
+def _first_taught(jobs: Sequence[tuple[StudentRun, StudentTraining]]) -> int:
+    """The first step at which a student looks at the teacher."""
+    return min((o.warmup_steps for _, o in jobs if o.terms), default=0)
+
+
+def _spec(run: StudentRun, degradation_name: str) -> zoo.Spec:
+    return zoo.parse(run.student).with_phase(degradation(degradation_name).phase)
+
+
+def _pupil(
+    run: StudentRun,
+    options: StudentTraining,
+    facts: Mapping[str, Any],
+    reader: cache.Reader | None,
+    live: Network | None,
+    device: torch.device,
+    opened: ExitStack,
+) -> Pupil:
+    """A student with its helpers; `opened` keeps its folder for the time of training."""
+    name, weights = str(facts["degradation"]), run.out / "weights.pt"
+    spec = _spec(run, name)
     torch.manual_seed(options.seed)
     student = spec.build()
-    _check_student(student, str(spec))
+    _check_student(student, str(spec), options)
     if run.init:
-        _start_from(student, run.init, str(name))
-    live, targets, decode = _targets(run, options, reader, str(name), device)
+        _start_from(student, run.init, name)
     lr_channels = _lr_channels(student, str(spec), options, reader, live)
     # built after the student, whose weights are then the same in every scheme
     learners = helpers(options.terms, student.f_sr_channels, lr_channels)
-    stream = _stream(run, options, reader, str(name), targets)
-    stream.unfinished = device.type != "cpu"
-    facts = {
-        "network": str(spec),
-        "data": str(run.data),
-        "degradation": name,
-        "cache": run.cache,
-        "cache_id": reader.manifest.cache_id if reader else None,
-        "clips": runs.digest(v.clip for v in stream.views),
-        "live_teacher": _sha256(run.live_teacher),
-        "init": str(run.init) if run.init else None,
-        "init_sha256": _sha256(run.init),
-    }
-    weights = run.out / "weights.pt"
-    with runs.open_run(run.out, facts, options):
-        last = _fit(
-            student.to(device),
-            {role: module.to(device) for role, module in learners.items()},
-            stream,
-            decode,
-            lambda: checkpoints.save_network(weights, student, str(spec), str(name)),
-            run.out,
-            options,
-            device,
-        )
-    return {
-        "weights": str(weights),
-        "network": str(spec),
-        "scheme": options.scheme,
-        "steps": options.steps,
-        **last,
-    }
+    init = {"init": str(run.init) if run.init else None, "init_sha256": _sha256(run.init)}
+    opened.enter_context(runs.open_run(run.out, {"network": str(spec), **facts, **init}, options))
+    return Pupil(
+        run.out,
+        student.to(device),
+        {role: module.to(device) for role, module in learners.items()},
+        options,
+        device,
+        lambda: checkpoints.save_network(weights, student, str(spec), name),
+        lambda out: evaluate(
+            Evaluation(run.data, weights=str(weights), out=out, device=run.device, amp=options.amp)
+        ),
+    )
 
 
-def _open_cache(run: StudentRun, options: StudentTraining) -> cache.Reader | None:
+def _open_cache(run: StudentRun, every: Sequence[StudentTraining]) -> cache.Reader | None:
+    taught = [options.scheme for options in every if options.terms]
     if run.cache is None:
-        if options.terms and run.live_teacher is None:
+        if taught and run.live_teacher is None:
             raise ValueError(
-                f"scheme {options.scheme!r} learns from a teacher: give --cache, made by "
+                f"scheme {taught[0]!r} learns from a teacher: give --cache, made by "
                 "extract-teacher, or choose --scheme none"
             )
         return None
@@ -119,16 +181,17 @@ def _open_cache(run: StudentRun, options: StudentTraining) -> cache.Reader | Non
         expect["teacher_sha256"] = checkpoints.file_sha256(run.teacher_weights)
     reader = cache.open_reader(run.cache, expect)
     random = str(reader.manifest.made_by.get("teacher_sha256")).startswith("random:")
-    if random and options.terms:
+    if random and taught and ranks.first():
         LOG.warning("stdpipe: the teacher of %s has random weights: only good for tests", run.cache)
     return reader
 
 
-def _check_student(student: Network, name: str) -> None:
+def _check_student(student: Network, name: str, options: StudentTraining) -> None:
     if not any(p.requires_grad for p in student.parameters()):
         raise ValueError(f"{name} has nothing to train")
     if student.scale != 4:
         raise ValueError(f"{name} has no F^SR at 4 times the LR size")
+    runs.check_slices(student, name, options)
 
 
 def _start_from(student: Network, init: Path, degradation_name: str) -> None:
@@ -179,26 +242,28 @@ def _probe(net: Network) -> Tensor:
 
 def _targets(
     run: StudentRun,
-    options: StudentTraining,
+    every: Sequence[StudentTraining],
     reader: cache.Reader | None,
     degradation_name: str,
     device: torch.device,
 ) -> tuple[Network | None, CachedTargets | None, Decode | None]:
     """A teacher that runs in the loop; what workers read; what the device makes of it. Nothing
-    where the scheme needs none."""
-    names = needed_targets(options)
+    where no scheme needs any."""
+    read = {name for options in every for name in needed_targets(options)}
+    names = tuple(name for name in cache.TARGETS if name in read)
     if not names:
         return None, None, None
-    wanted = needs(options.terms, options.attention)
+    wanted = set().union(*(needs(options.terms, options.attention) for options in every))
     if run.live_teacher:
         made = sorted({"f_sr" if name == "attention" else name for name in wanted})
         with torch.random.fork_rng(devices=[]):  # what is drawn next is as with a cache
             teacher, facts = checkpoints.load_network(None, run.live_teacher)
         check_teacher(teacher, facts, made)
         checkpoints.trained_for(facts, degradation_name)
-        return teacher, None, LiveTeacher(teacher, device, options.amp, made)
+        return teacher, None, LiveTeacher(teacher, device, every[0].amp, made)
     assert reader is not None
-    _check_targets(run, options, reader.manifest.targets, names)
+    for options in every:
+        _check_targets(run, options, reader.manifest.targets, needed_targets(options))
     decode = Decoder(reader, device, sr="sr" in wanted)
     return None, CachedTargets(reader, names, decode.halo), decode
 
@@ -224,12 +289,11 @@ def _stream(
 ) -> Stream:
     clips = {c.key: c for c in find_clips(run.data, "train", length=run.frames)}
     if reader is None:
-        views = full_views(list(clips), options.seed, NUM_ORIENTATIONS)
+        views = full_views(list(clips), options.stream_seed, NUM_ORIENTATIONS)
     else:
         views = [View.parse(entry) for entry in reader.manifest.entries]
         _check_clip_list(run, clips.keys(), {v.clip for v in views})
-    first = options.warmup_steps * options.batch
-    return Stream(clips, views, degradation_name, options.patch, options.seed, targets, first)
+    return Stream(clips, views, degradation_name, options.patch, options.stream_seed, targets)
 
 
 def _check_clip_list(run: StudentRun, here: Any, cached: set[str]) -> None:
@@ -251,93 +315,43 @@ def needed_targets(options: StudentTraining) -> tuple[str, ...]:
 
 
 def _fit(
-    student: Network,
-    learners: dict[str, nn.Module],
+    pupils: Sequence[Pupil],
     stream: Stream,
     decode: Decode | None,
-    save_weights: Callable[[], None],
-    out: Path,
-    options: StudentTraining,
+    first_taught: int,
     device: torch.device,
-) -> dict[str, float]:
-    terms = options.terms
-    guards = _guards(learners, options)
-    parts = {"student": student, **learners}
-    trained = [p for part in parts.values() for p in part.parameters()]
-    stepper = runs.Stepper(trained, options, device)
-    start = _resume(out, guards, {**parts, "stepper": stepper})
-    metrics = runs.Metrics(out, start)
-    batches = iter(runs.loader(stream, start, options.steps, options))
-    bar = runs.progress("train-student", start, options.steps)
-    student.train()
-    for step in range(start, options.steps):
-        with metrics.waiting():
-            batch = {k: v.to(device, non_blocking=True) for k, v in next(batches).items()}
-        batch = finish(batch, stream.degradation)
-        warm = step >= options.warmup_steps
-        if warm and decode:
-            batch = decode(batch)
-        with runs.autocast(device, options.amp):
-            lesson = Lesson(
-                student.features_clip(batch["lr"]),
-                batch,
-                learners,
-                attention=options.attention,
-                attention_norm=options.attention_norm,
-                td_scale=options.td_scale,
-            )
-            losses = scheme_loss(lesson, terms if warm else {})
-        stepper.step(losses["loss"], step)
-        values = runs.to_floats(losses)
-        runs.stop_on_nan(out, step, values, batch)
-        for term, guard in guards.items():
-            guard.watch(values.get(term))
-        metrics.add(values)
+) -> None:
+    shared = pupils[0].options
+    start, stop = min(p.done for p in pupils), max(p.options.steps for p in pupils)
+    batches = iter(runs.loader(stream, start, stop, shared))
+    bar = watch.progress("train-student", start, stop)
+    clock = watch.Clock()
+    for step in range(start, stop):
+        learning = [pupil for pupil in pupils if pupil.learns(step)]
+        inputs = []
+        for slices_left in reversed(range(shared.accumulate)):
+            with clock.waiting():
+                batch = {k: v.to(device, non_blocking=True) for k, v in next(batches).items()}
+            batch = finish(batch, stream.degradation)
+            inputs.append(batch)
+            if decode and step >= first_taught:
+                batch = decode(batch)
+            for pupil in learning:
+                pupil.learn(batch, step, more_to_come=slices_left > 0)
+        waited = clock.lap()
+        for pupil in learning:
+            try:
+                pupil.update(step, inputs, waited)
+            except runs.NotFiniteError as error:
+                pupil.failed = error
+                continue
+            if shown := pupil.write(batch):
+                of_whom = {} if len(pupils) == 1 else {"of": pupil.out.name}
+                bar.set_postfix({**of_whom, **shown})
         bar.update()
-        done = step + 1
-        if done % options.log_every == 0 or done == options.steps:
-            norms = {f"{role}_norm": _norm(learners[role]) for role in _memories(learners).values()}
-            bar.set_postfix(metrics.log(done, lr=stepper.lr, **norms))
-        if done % options.save_every == 0 or done == options.steps:
-            frozen = {_frozen(term): guard.frozen for term, guard in guards.items()}
-            runs.save_checkpoint(out, done, **parts, stepper=stepper, **frozen)
-            save_weights()
+        if all(pupil.failed or pupil.done == pupil.options.steps for pupil in pupils):
+            break
     bar.close()
-    return metrics.last
-
-
-def _memories(learners: Mapping[str, nn.Module]) -> dict[str, str]:
-    """Term -> its ConvLSTM among the learners; td's is always there."""
-    return {term: role for term, role in MEMORIES.items() if role in learners}
-
-
-def _guards(
-    learners: Mapping[str, nn.Module], options: StudentTraining
-) -> dict[str, CollapseGuard]:
-    """Of each memory, by the term whose value it watches."""
-    frozen = options.memory == "frozen"
-    return {t: CollapseGuard(learners[role], frozen) for t, role in _memories(learners).items()}
-
-
-def _frozen(term: str) -> str:
-    """A guard's place in checkpoint.pt: "frozen" for td, "frozen_lr" for td-lr."""
-    return term.replace("td", "frozen").replace("-", "_")
-
-
-def _resume(
-    out: Path, guards: Mapping[str, CollapseGuard], parts: Mapping[str, nn.Module | runs.Stepper]
-) -> int:
-    saved = runs.load_checkpoint(out)
-    if saved is None:
-        return 0
-    for name, part in parts.items():
-        part.load_state_dict(saved[name])
-    for term, guard in guards.items():
-        if saved[_frozen(term)]:
-            guard.freeze()
-    return int(saved["step"])
-
-
-def _norm(memory: nn.Module) -> float:
-    """Of all the ConvLSTM's weights, to watch for collapse: L_TD falling by its doing alone."""
-    return float(torch.stack([p.detach().norm() for p in memory.parameters()]).norm())
+    failed = [pupil.failed for pupil in pupils if pupil.failed]
+    if failed:
+        raise failed[0]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stdpipe import runs
+from stdpipe import ranks, runs, watch
 from stdpipe.config import TeacherTraining
 from stdpipe.data.clips import Stream, finish
 from stdpipe.data.degrade import degradation
@@ -54,6 +54,15 @@ def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
     device = runs.pick_device(run.device)
     phase = degradation(run.degradation).phase
     spec = zoo.parse(run.network).with_phase(phase)
+    with ranks.group(device):
+        last = _train(run, spec, options, device)
+    weights = str(run.out / "weights.pt")
+    return {"weights": weights, "network": str(spec), "steps": options.steps, "loss": last}
+
+
+def _train(
+    run: TeacherRun, spec: zoo.Spec, options: TeacherTraining, device: torch.device
+) -> float | None:
     stream = _stream(run, options)
     stream.unfinished = device.type != "cpu"
     torch.manual_seed(options.seed)
@@ -73,7 +82,7 @@ def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
     }
     weights = run.out / "weights.pt"
     with runs.open_run(run.out, facts, options):
-        last = _fit(
+        return _fit(
             net,
             stream,
             lambda: checkpoints.save_network(weights, net, str(spec), run.degradation),
@@ -81,7 +90,6 @@ def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
             options,
             device,
         )
-    return {"weights": str(weights), "network": str(spec), "steps": options.steps, "loss": last}
 
 
 def _stream(run: TeacherRun, options: TeacherTraining) -> Stream:
@@ -92,9 +100,8 @@ def _stream(run: TeacherRun, options: TeacherTraining) -> Stream:
     keys = [k for k in clips if k not in run.exclude]
     if not keys:
         raise ValueError(f"--exclude leaves none of the {len(clips)} training clips of {run.data}")
-    return Stream(
-        clips, full_views(keys, options.seed, 8), run.degradation, options.patch, options.seed
-    )
+    seed = options.stream_seed
+    return Stream(clips, full_views(keys, seed, 8), run.degradation, options.patch, seed)
 
 
 def _check_network(net: Network, name: str, options: TeacherTraining) -> None:
@@ -112,6 +119,7 @@ def _check_network(net: Network, name: str, options: TeacherTraining) -> None:
         if not any(_within(k, (part,)) for k in names):
             known = dict.fromkeys(k.split(".")[0] for k in names)
             raise ValueError(f"train_only: {name} has no part {part!r}{nearest(part, known)}")
+    runs.check_slices(net, name, options)
 
 
 def _within(name: str, parts: tuple[str, ...]) -> bool:
@@ -142,26 +150,34 @@ def _fit(
 ) -> float | None:
     stepper = runs.Stepper(list(net.parameters()), options, device)
     start = _resume(out, net, stepper)
-    metrics = runs.Metrics(out, start)
+    metrics = watch.Metrics(out, start)
+    losses = ranks.spread(Losses(net, options.imitation))
+    slices = ranks.slices(options.batch, options.accumulate)
     batches = iter(runs.loader(stream, start, options.steps, options))
-    bar = runs.progress("train-teacher", start, options.steps)
+    bar, clock = watch.progress("train-teacher", start, options.steps), watch.Clock()
     for step in range(start, options.steps):
-        with metrics.waiting():
-            batch = {k: v.to(device, non_blocking=True) for k, v in next(batches).items()}
-        batch = finish(batch, stream.degradation)
-        window, hr = _pick_frames(batch, net, options.seed, step)
         _train_alone(net, _alone(options, step))
-        with runs.autocast(device, options.amp):
-            parts = _losses(net, window, hr, options.imitation)
-        stepper.step(parts["loss"], step)
-        values = runs.to_floats(parts)
-        runs.stop_on_nan(out, step, values, batch)
-        metrics.add(values)
+        inputs, parts = [], []
+        for clips in slices:
+            with clock.waiting():
+                batch = {k: v.to(device, non_blocking=True) for k, v in next(batches).items()}
+            batch = finish(batch, stream.degradation)
+            window, hr = _pick_frames(batch, net, options, step, clips)
+            with ranks.apart(losses, more_to_come=clips is not slices[-1]):
+                with runs.autocast(device, options.amp):
+                    made = losses(window, hr)
+                stepper.backward(made["loss"])
+            inputs.append(batch)
+            parts.append({name: part.detach() for name, part in made.items()})
+        stepper.step(step)
+        values = watch.to_floats(parts)
+        runs.stop_on_nan(out, step, values, inputs)
+        metrics.add(values, clock.lap())
         bar.update()
         done = step + 1
         if done % options.log_every == 0 or done == options.steps:
             bar.set_postfix(metrics.log(done, lr=stepper.lr), loss=f"{metrics.last['loss']:.5f}")
-        if done % options.save_every == 0 or done == options.steps:
+        if ranks.first() and (done % options.save_every == 0 or done == options.steps):
             runs.save_checkpoint(out, done, net=net, stepper=stepper)
             save_weights()
     bar.close()
@@ -178,31 +194,38 @@ def _resume(out: Path, net: nn.Module, stepper: runs.Stepper) -> int:
 
 
 def _pick_frames(
-    batch: dict[str, Tensor], net: Network, seed: int, step: int
+    batch: dict[str, Tensor], net: Network, options: TeacherTraining, step: int, clips: range
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """One random frame t of each clip: its window, "lr" (B, 2k+1, 3, h, w) and, for a privileged
-    teacher, "hr" (B, 2k+1, 3, H, W); and t itself at HR (B, 3, H, W)."""
-    size, num_frames = batch["lr"].shape[:2]
-    t = generator(seed, "frame", step).integers(num_frames, size=size).tolist()
+    """One random frame t of each of these clips of the step: its window, "lr" (B, 2k+1, 3, h, w)
+    and, for a privileged teacher, "hr" (B, 2k+1, 3, H, W); and t itself at HR (B, 3, H, W)."""
+    num_frames = batch["lr"].shape[1]
+    rng = generator(options.stream_seed, "frame", step)
+    t = rng.integers(num_frames, size=options.batch)[clips.start : clips.stop].tolist()
     frames = torch.tensor(window_indices(num_frames, net.num_frame, t))
-    each = torch.arange(size)
+    each = torch.arange(len(clips))
     names = ("lr", "hr") if net.sees_hr else ("lr",)
     window = {name: batch[name][each[:, None], frames] for name in names}
     return window, batch["hr"][each, torch.tensor(t)]
 
 
-def _losses(
-    net: Network, window: dict[str, Tensor], hr: Tensor, imitation: float
-) -> dict[str, Tensor]:
+class Losses(nn.Module):
     """L_rec; for PISR's teacher, the imitation of LR by its encoder too."""
-    if not isinstance(net, PISR):
-        return {"loss": charbonnier(net(window["hr" if net.sees_hr else "lr"]), hr)}
-    encoded = net.encode(window["hr"])
-    parts = {
-        "rec": charbonnier(net.student(encoded), hr),
-        "imitation": imitation_loss(encoded, window["lr"]),
-    }
-    return {"loss": parts["rec"] + imitation * parts["imitation"], **parts}
+
+    def __init__(self, net: Network, imitation: float) -> None:
+        super().__init__()
+        self.net = net
+        self.imitation = imitation
+
+    def forward(self, window: dict[str, Tensor], hr: Tensor) -> dict[str, Tensor]:
+        """Parts by name, means over the batch; "loss" alone has a gradient."""
+        net = self.net
+        if not isinstance(net, PISR):
+            return {"loss": charbonnier(net(window["hr" if net.sees_hr else "lr"]), hr)}
+        encoded = net.encode(window["hr"])
+        rec = charbonnier(net.student(encoded), hr)
+        imitation = imitation_loss(encoded, window["lr"])
+        loss = rec + self.imitation * imitation
+        return {"loss": loss, "rec": rec.detach(), "imitation": imitation.detach()}
 
 
 def _alone(options: TeacherTraining, step: int) -> tuple[str, ...]:

@@ -87,6 +87,10 @@ def test_contradictions_name_both_values() -> None:
     with pytest.raises(ValueError, match=r"warmup_steps \(20000\).*steps \(100\)"):
         StudentTraining(steps=100)
     assert StudentTraining(steps=100, scheme="none").steps == 100
+    with pytest.raises(ValueError, match=r"accumulate \(2\) does not divide batch \(3\)"):
+        StudentTraining(batch=3, accumulate=2)
+    with pytest.raises(ValueError, match=r"td_scale variance.*accumulate \(2\)"):
+        StudentTraining(td_scale="variance", accumulate=2)
     with pytest.raises(ValueError, match=r"tsa_steps \(7\).*steps \(5\)"):
         TeacherTraining(steps=5, tsa_steps=7)
     with pytest.raises(ValueError, match=r"tsa_steps \(1\).*train_only \(output\)"):

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 HOMES = {"stdpipe": ROOT / "stdpipe", "stdpipe.cache": ROOT / "cache", "stdpipe.cli": ROOT / "cli"}
 HOMES["stdpipe.configs"] = ROOT / "configs"
 STAGES = {"extract", "train", "train_teacher", "evaluate", "demo", "runs", "config"}
-STAGES |= {"export", "upscale", "footage"}
+STAGES |= {"export", "upscale", "footage", "pupil", "students", "run_list", "watch"}
 # room -> what of stdpipe it may import; "" stands for plain modules such as stdpipe.suggest
 MAY_IMPORT = {
     "cache": {"cache"},

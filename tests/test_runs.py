@@ -1,6 +1,5 @@
 """The RUN folder and what a training loop stands on, without a network worth the name."""
 
-import json
 import math
 from pathlib import Path
 
@@ -38,11 +37,31 @@ def test_open_run_refuses_another_config_and_says_what_differs(tmp_path: Path) -
     assert (tmp_path / "config.yaml").read_bytes() == before
 
 
-@pytest.mark.parametrize("free", [{"workers": 2}, {"log_every": 3}, {"save_every": 4}])
+@pytest.mark.parametrize(
+    "free",
+    [{"workers": 2}, {"log_every": 3}, {"save_every": 4}, {"accumulate": 2}, {"evaluate_every": 1}],
+)
 def test_open_run_lets_speed_differ(tmp_path: Path, free: dict[str, int]) -> None:
     for options in (OPTIONS, StudentTraining(steps=10, warmup_steps=2, **free)):  # type: ignore[arg-type]
         with runs.open_run(tmp_path, {}, options):
             pass
+
+
+def test_a_run_begun_before_a_key_existed_goes_on(tmp_path: Path) -> None:
+    with runs.open_run(tmp_path, {"network": "n"}, OPTIONS):
+        pass
+    file = tmp_path / "config.yaml"
+    held = yaml.safe_load(file.read_text())
+    del held["data_seed"], held["lambda1"]
+    file.write_text(yaml.safe_dump(held))
+    with runs.open_run(tmp_path, {"network": "n"}, OPTIONS):
+        pass
+    other = StudentTraining(steps=10, warmup_steps=2, lambda1=2.0)
+    with (
+        pytest.raises(ValueError, match=r"lambda1 1\.0 there, 2\.0 now"),
+        runs.open_run(tmp_path, {"network": "n"}, other),
+    ):
+        pass
 
 
 def test_data_may_move_but_not_change(tmp_path: Path) -> None:
@@ -72,6 +91,12 @@ def test_batches_are_numbered_from_the_first_step() -> None:
     assert len(runs.Batches(4, 10, 3)) == 6
 
 
+def test_slices_of_a_batch_follow_each_other() -> None:
+    batches = runs.Batches(1, 3, 4, accumulate=2)
+    assert list(batches) == [[4, 5], [6, 7], [8, 9], [10, 11]]
+    assert len(batches) == 4
+
+
 def test_learning_rate() -> None:
     halve = StudentTraining(lr=1e-4)
     rates = [runs.learning_rate(s, halve) for s in (0, 199_999, 200_000, 799_999)]
@@ -97,31 +122,27 @@ def test_pick_device_without_cuda() -> None:
 def test_stepper_clips_the_gradient() -> None:
     weight = nn.Parameter(torch.zeros(4))
     stepper = runs.Stepper([weight], StudentTraining(max_grad_norm=0.5), torch.device("cpu"))
-    stepper.step((weight * 100).sum(), 0)
-    assert weight.grad is not None
-    assert weight.grad.norm().item() == pytest.approx(0.5, rel=1e-4)
+    stepper.backward((weight * 100).sum())
+    stepper.step(0)
+    moment = stepper.optimiser.state[weight]["exp_avg"]  # a tenth of the first gradient
+    assert moment.norm().item() == pytest.approx(0.05, rel=1e-4)
+    assert weight.grad is None
     assert stepper.lr == 1e-4
 
 
-def test_metrics_are_means_since_the_last_line(tmp_path: Path) -> None:
-    metrics = runs.Metrics(tmp_path, 0)
-    for loss in (1.0, 3.0):
-        metrics.add({"loss": loss})
-    metrics.add({"loss": 5.0, "sd": 7.0})
-    metrics.log(3, lr=0.1)
-    metrics.add({"loss": 4.0})
-    metrics.log(4, lr=0.1)
-    first, second = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
-    assert (first["step"], first["loss"], first["sd"], first["lr"]) == (3, 3.0, 7.0, 0.1)
-    assert (second["step"], second["loss"]) == (4, 4.0)
-    assert "sd" not in second
-
-
-def test_metrics_drop_what_is_run_again_and_torn_lines(tmp_path: Path) -> None:
-    lines = [json.dumps({"step": step, "loss": 1}) for step in (1, 2, 3)]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 4, "lo')
-    runs.Metrics(tmp_path, 2)
-    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == lines[:2]
+def test_slices_make_one_step() -> None:
+    """Two halves of a batch move the weight as the whole does."""
+    clips = torch.tensor([[1.0, 2.0], [-4.0, 0.5]])
+    moved = []
+    for accumulate in (1, 2):
+        weight = nn.Parameter(torch.zeros(2))
+        options = StudentTraining(accumulate=accumulate)
+        stepper = runs.Stepper([weight], options, torch.device("cpu"))
+        for part in clips.chunk(accumulate):
+            stepper.backward((part @ weight).mean())
+        stepper.step(0)
+        moved.append(stepper.optimiser.state[weight]["exp_avg"])
+    assert torch.allclose(*moved)
 
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
@@ -147,9 +168,9 @@ def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path: Path, keep: int) -> 
 
 def test_stop_on_nan_saves_the_inputs(tmp_path: Path) -> None:
     batch = {"lr": torch.ones(2, 3)}
-    runs.stop_on_nan(tmp_path, 4, {"loss": 1.0}, batch)
+    runs.stop_on_nan(tmp_path, 4, {"loss": 1.0}, [batch])
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match=r"loss, td is not finite at step 5.*nan-step-5\.pt"):
-        runs.stop_on_nan(tmp_path, 5, {"loss": math.nan, "rec": 1.0, "td": math.inf}, batch)
+        runs.stop_on_nan(tmp_path, 5, {"loss": math.nan, "rec": 1.0, "td": math.inf}, [batch] * 2)
     saved = torch.load(tmp_path / "nan-step-5.pt", weights_only=True)
-    assert torch.equal(saved["lr"], batch["lr"])
+    assert torch.equal(saved["lr"], torch.ones(4, 3))

@@ -78,14 +78,14 @@ def test_every_scheme_begins_with_the_same_student(
     tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    seen = []
-    monkeypatch.setattr("stdpipe.train._fit", lambda net, *rest: seen.append(net) or {})
+    seen: list[Any] = []
+    monkeypatch.setattr("stdpipe.train._fit", lambda pupils, *_: seen.extend(pupils))
     for scheme in PARTS:
         stdpipe(*train(tmp_path / scheme, tiny, "--cache", tiny_cache, "--scheme", scheme))
-    first = seen[0].state_dict()
-    assert len(seen) == 4
-    for net in seen[1:]:
-        assert all(torch.equal(first[k], v) for k, v in net.state_dict().items())
+    first, *others = [pupil.parts["student"].state_dict() for pupil in seen]
+    assert len(others) == 3
+    for other in others:
+        assert all(torch.equal(first[k], v) for k, v in other.items())
 
 
 def test_sd_needs_the_attention_maps_alone(
@@ -323,3 +323,32 @@ def test_no_adapter_where_channels_agree(
 ) -> None:
     stdpipe(*train(tmp_path, tiny, "--scheme", "none"))
     assert adapter_of(tmp_path) == {}
+
+
+def test_evaluations_on_the_way_change_nothing(
+    tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command
+) -> None:
+    """Every so many steps and after the last; `stdpipe runs` finds the best of them."""
+    more = ("--cache", tiny_cache)
+    stdpipe(*train(tmp_path / "plain", tiny, *more))
+    stdpipe(*train(tmp_path / "run", tiny, *more, evaluate_every=2, save_every=100))
+    assert same(tmp_path / "plain", tmp_path / "run")
+    folders = sorted(path.name for path in (tmp_path / "run" / "evaluations").iterdir())
+    assert folders == ["2", "3"]
+    scores = [
+        json.loads((tmp_path / "run" / "evaluations" / name / "result.json").read_text())
+        for name in folders
+    ]
+    best = max(score["average"]["psnr_y"] for score in scores)
+    listed = json.loads(stdpipe("runs", tmp_path / "run", "--json").stdout)["runs"]
+    assert [row["best"]["psnr_y"] for row in listed] == [best]
+
+
+def test_evaluations_need_test_clips(
+    tmp_path: Path, make_data: Command, train: Command, refused: Command
+) -> None:
+    data = make_data(tmp_path / "data", clips=1)
+    (data / "sep_testlist.txt").unlink()
+    told = refused(*train(tmp_path / "run", data, "--scheme", "none", evaluate_every=1))
+    assert "sep_testlist.txt" in told
+    assert not (tmp_path / "run").exists()

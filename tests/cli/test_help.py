@@ -29,6 +29,7 @@ ORDER = [
     "cache repair",
     "cache bench",
     "models",
+    "runs",
 ]
 
 
@@ -118,6 +119,7 @@ def test_no_new_options() -> None:
         "--student", "--cache", "--scheme", "--degradation", "--teacher-weights",
         "--live-teacher",
         "--init",  # PISR's student begins as its teacher's second half
+        "--students",  # one stream for many; a list of them has no room in --set
     }  # fmt: skip
     assert found["train-teacher"] == always | config | {
         "--teacher", "--degradation", "--exclude", "--init",
@@ -136,6 +138,7 @@ def test_no_new_options() -> None:
     assert found["export"] == {"--model", "--weights", "--out", "--format", "--json"}
     assert found["pack-clips"] == {"--data", "--out", "--split", "--json"}
     assert found["models"] == {"--json"}
+    assert found["runs"] == {"folders", "--json"}
     for name in ("cache info", "cache verify", "cache repair"):
         assert found[name] == {"path", "--json"}
     assert found["cache check"] == always | {"path", "--teacher-weights", "--clips"}

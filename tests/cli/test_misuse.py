@@ -41,6 +41,10 @@ EVALUATE = ["evaluate", "--data", "nowhere", "--model", "bicubic"]
         ([*STUDENT, "--degradation", "blur"], "unknown degradation 'blur'"),
         ([*TEACHER, "--teacher", "edvr:num_feat"], "should read key=value"),
         ([*TEACHER, "--degradation", "b"], "did you mean 'bi'?"),
+        ([*STUDENT, "--set", "accumulate=3"], "accumulate (3) does not divide batch (2)"),
+        ([*STUDENT[:3], *STUDENT[5:]], "Missing option '--student'"),
+        ([*STUDENT, "--students", "no.yaml"], "no config file no.yaml"),
+        (["runs"], "Missing argument 'DIR...'"),
         (["pack-clips", "--data", "d", "--out", "o", "--split", "val"], "'val' is not one of"),
         ([*EVALUATE, "--protocol", "vid5"], "unknown protocol 'vid5'; did you mean 'vid4'?"),
         ([*EVALUATE, "--model", "bicubik@w.pt"], "did you mean 'bicubic'?"),
@@ -94,3 +98,20 @@ def test_a_folder_called_demo_does_not_hide_the_config(
 def test_an_unknown_network_names_all_that_are_known(refused: Command) -> None:
     told = refused(*EXTRACT, "--teacher", "vrt", code=2)
     assert "(known: bicubic, edvr, edvr-m, edvr-l, fastdvdnet" in told
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[../gloo/transport/tcp/pair.cc:544] Connection closed by peer [127.0.0.1]:31415",
+        "NCCL communicator was aborted on rank 1.",
+    ],
+)
+def test_a_rank_that_lost_another_says_so(
+    monkeypatch: pytest.MonkeyPatch, refused: Command, message: str
+) -> None:
+    def lose(_: object) -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr("stdpipe.run_list.list_runs", lose)
+    assert "another process of this run has ended" in refused("runs", ".")

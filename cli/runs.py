@@ -1,0 +1,28 @@
+"""stdpipe runs."""
+
+from pathlib import Path
+
+import click
+
+from stdpipe.cli.common import json_option, plain_errors, report
+
+
+@click.command()
+@click.argument(
+    "folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@json_option
+@plain_errors
+def runs(folders: tuple[Path, ...], as_json: bool) -> None:
+    """List the runs in folders: network, scheme, seed, how far, loss, speed, best score.
+
+    Scores are those of `evaluate --out`, where it lies in one of the folders.
+
+    \b
+    Example:
+      stdpipe runs runs results
+    """
+    from stdpipe.run_list import list_runs, table
+
+    rows = list_runs(folders)
+    report({"runs": rows}, as_json, table(rows) if rows else "no runs here")

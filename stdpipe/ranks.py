@@ -1,0 +1,127 @@
+"""The processes of one training, as torchrun starts them; without torchrun, one alone.
+
+All of them see the same stream: of every step's clips each rank takes its own slices, and what is
+averaged over slices and ranks is what one process makes of the whole batch.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+Made = TypeVar("Made")
+
+
+@contextmanager
+def group(device: torch.device) -> Iterator[None]:
+    """Join torchrun's other processes, where there are any, until the body is done on all."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    yield
+    dist.barrier()  # nobody leaves before rank 0 has written everything
+    dist.destroy_process_group()
+
+
+def size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def first() -> bool:
+    """Whether this is the one that writes: config, metrics, checkpoints, weights."""
+    return rank() == 0
+
+
+def slices(batch: int, accumulate: int) -> list[range]:
+    """Which clips of a step this rank takes, one range for each of its `accumulate` passes.
+
+    Raises ValueError where ranks and passes do not divide the batch.
+    """
+    count, left = divmod(batch, size() * accumulate)
+    if left:
+        raise ValueError(
+            f"batch ({batch}) is the clips of one step in all processes, and {size()} of them with "
+            f"accumulate ({accumulate}) do not divide it: make it a multiple of "
+            f"{size() * accumulate}"
+        )
+    starts = ((turn * size() + rank()) * count for turn in range(accumulate))
+    return [range(start, start + count) for start in starts]
+
+
+def from_first(make: Callable[[], Made]) -> Made:
+    """What `make` returns on rank 0, on every rank; its error is raised on all of them."""
+    if size() == 1:
+        return make()
+    made: list[Any] = [None, None]
+    if first():
+        try:
+            made[0] = make()
+        except (ValueError, OSError) as error:
+            made[1] = error
+    dist.broadcast_object_list(made, src=0)
+    if made[1] is not None:
+        raise made[1]
+    result: Made = made[0]
+    return result
+
+
+def mean(values: Tensor) -> Tensor:
+    """Over ranks, without gradient."""
+    return _Total.apply(values.detach()) / size() if size() > 1 else values
+
+
+def total(values: Tensor) -> Tensor:
+    """Sum over ranks, with its gradient: every rank's result depends on every rank's values."""
+    result: Tensor = _Total.apply(values) if size() > 1 else values
+    return result
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx: Any, values: Tensor) -> Tensor:
+        summed = values.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
+        summed = gradient.contiguous().clone()
+        dist.all_reduce(summed)
+        return summed
+
+
+def spread(losses: nn.Module) -> nn.Module:
+    """A module whose backward pass averages gradients over ranks; the module itself where this
+    process is alone.
+
+    Which parameters a loss reaches changes (warm-up, a frozen ConvLSTM, train_only), so they are
+    looked for at every step.
+    """
+    if size() == 1:
+        return losses
+    device = next(losses.parameters()).device
+    # torch warns on stderr in every process where the search finds none, as after warm-up
+    losses.register_parameter("never_reached", nn.Parameter(torch.zeros(1, device=device)))
+    return DistributedDataParallel(losses, find_unused_parameters=True)
+
+
+def apart(losses: nn.Module, more_to_come: bool) -> AbstractContextManager[None]:
+    """Around a pass after which ranks do not exchange gradients yet, as more slices follow."""
+    if more_to_come and isinstance(losses, DistributedDataParallel):
+        context: AbstractContextManager[None] = losses.no_sync()
+        return context
+    return nullcontext()
