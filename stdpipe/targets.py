@@ -19,6 +19,7 @@ from stdpipe.data.views import Box, View, orient, oriented_size, upright_box
 from stdpipe.encoding import dequantise
 from stdpipe.models import zoo
 from stdpipe.models.base import SCALE, Network
+from stdpipe.models.layers import to_channels_last
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -142,10 +143,14 @@ def _with_halo(start: int, length: int, halo: int, side: int) -> tuple[int, int]
 class Decoder:
     """On the training device: a batch as read -> the same with "f_sr" (B, T, 64, H, W) in place of
     what it was stored as, "f_lr" (B, T, C, h, w) if that was read, and the teacher's image "sr"
-    (B, T, 3, H, W) if asked for. Without gradient, in float32."""
+    (B, T, 3, H, W) if asked for. Without gradient, in float32; a trunk's tail runs in mixed
+    precision where training does."""
 
-    def __init__(self, reader: cache.Reader, device: torch.device, sr: bool = False) -> None:
+    def __init__(
+        self, reader: cache.Reader, device: torch.device, sr: bool = False, amp: str = "none"
+    ) -> None:
         self.sr = sr
+        self.amp = amp
         self.from_trunk = reader.manifest.stored == "trunk"
         self.teacher: Network | None = None
         if sr or self.from_trunk:
@@ -153,6 +158,7 @@ class Decoder:
             if sr:
                 _check_head(name)
             self.teacher = load_tail(name, reader.tail(), device, self.from_trunk, sr)
+            to_channels_last(self.teacher)
 
     @property
     def halo(self) -> int:
@@ -176,13 +182,14 @@ class Decoder:
 
     def _through_tail(self, trunk: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         assert self.teacher is not None
-        f_sr = self.teacher.upsample(trunk.flatten(0, 1)).unflatten(0, trunk.shape[:2])
+        with runs.autocast(trunk.device, self.amp):
+            f_sr = self.teacher.upsample(trunk.flatten(0, 1)).unflatten(0, trunk.shape[:2])
         height, width = batch["hr"].shape[-2:]
         crops = [
             one[..., y : y + height, x : x + width]
             for one, (y, x) in zip(f_sr, batch["trunk_at"].tolist(), strict=True)
         ]
-        return torch.stack(crops)
+        return torch.stack(crops).float()
 
 
 def _dequantised(batch: Mapping[str, Tensor], name: str) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stdpipe import cache, runs
+from stdpipe import cache, runs, speed
 from stdpipe.config import StudentTraining
 from stdpipe.data.clips import Stream, finish
 from stdpipe.data.degrade import degradation
@@ -83,10 +83,12 @@ def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
         "init_sha256": _sha256(run.init),
     }
     weights = run.out / "weights.pt"
+    learners = {role: module.to(device) for role, module in learners.items()}
+    speed.prepare(student.to(device), learners, options)
     with runs.open_run(run.out, facts, options):
         last = _fit(
-            student.to(device),
-            {role: module.to(device) for role, module in learners.items()},
+            student,
+            learners,
             stream,
             decode,
             lambda: checkpoints.save_network(weights, student, str(spec), str(name)),
@@ -198,7 +200,7 @@ def _targets(
         return teacher, None, LiveTeacher(teacher, device, options.amp, made)
     assert reader is not None
     _check_targets(run, options, reader.manifest.targets, names)
-    decode = Decoder(reader, device, sr="sr" in wanted)
+    decode = Decoder(reader, device, "sr" in wanted, options.amp)
     return None, CachedTargets(reader, names, decode.halo), decode
 
 
