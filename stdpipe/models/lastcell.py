@@ -68,7 +68,7 @@ class _LastCell(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors  # raises for a second pass, and for inputs changed meanwhile
         if ctx.steps is None:
-            raise RuntimeError("last_cell's backward pass runs once: call it a second time instead")
+            raise RuntimeError("last_cell's backward pass runs once: run the forward pass again")
         steps, ctx.steps = ctx.steps, None
         _, _, *asked = ctx.needs_input_grad
         found = steps.backward(gradient, any(asked[:3]), asked[3:])
@@ -121,9 +121,11 @@ class _Steps:
         for t in range(self.last + 1):
             gates = ready[t] if ready else self.input_half(self.stack(t, t + 1), t)
             cell, hidden = self.step(t, gates, cell, hidden)
+            if hidden is None:
+                break  # the last: nothing looks back at its cell, and to keep an output would leak
             if keep_gates or keep_hidden:
                 self.cells.append(cell)
-            if keep_hidden and hidden is not None:
+            if keep_hidden:
                 self.hidden.append(hidden)
         assert cell is not None
         return cell
