@@ -43,7 +43,7 @@ def test_no_gradient_enters_the_teachers_features() -> None:
 
 
 def test_cells_are_float32_in_mixed_precision() -> None:
-    """The convolutions alone round: features that differ by a third still give L_TD to a percent."""
+    """The convolutions alone round: features a third apart still give L_TD to a percent."""
     memory = ConvLSTM(4, 4)
     near = f_sr(0) + 0.3 * f_sr(1)
     exact = td_loss(*memory_cells(memory, f_sr(0), near))
