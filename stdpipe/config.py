@@ -132,6 +132,12 @@ class StudentTraining(Training):
     """The ConvLSTM: "trained" with the student (the paper's rule) or "frozen" as initialised."""
     td_scale: str = "none"
     """"variance" divides L_TD by the variance of the teacher's cell, so collapse gains nothing."""
+    channels_last: bool = True
+    """Keep maps with their channels last in memory: faster on CPUs and in mixed precision."""
+    recompute: bool = False
+    """Compute student and ConvLSTM once more in the backward pass instead of keeping them."""
+    compile: bool = False
+    """torch.compile the student: the first step takes a minute or more, later ones less time."""
 
     @property
     def terms(self) -> dict[str, float]:

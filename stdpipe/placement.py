@@ -7,6 +7,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from stdpipe.models.layers import to_channels_last
+
 Net = TypeVar("Net", bound=nn.Module)
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's mallopt
@@ -21,9 +23,7 @@ def settle(net: Net, device: torch.device, amp: str = "none") -> Net:
     """
     net = net.to(device).eval()
     if device.type == "cpu" or amp != "none":
-        for weight in net.parameters():
-            if weight.ndim == 4:  # not those of 3-D convolutions, which .to() would refuse
-                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        to_channels_last(net)
     return net
 
 

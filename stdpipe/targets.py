@@ -142,10 +142,14 @@ def _with_halo(start: int, length: int, halo: int, side: int) -> tuple[int, int]
 class Decoder:
     """On the training device: a batch as read -> the same with "f_sr" (B, T, 64, H, W) in place of
     what it was stored as, "f_lr" (B, T, C, h, w) if that was read, and the teacher's image "sr"
-    (B, T, 3, H, W) if asked for. Without gradient, in float32."""
+    (B, T, 3, H, W) if asked for. Without gradient, in float32; a trunk's tail runs in mixed
+    precision where training does."""
 
-    def __init__(self, reader: cache.Reader, device: torch.device, sr: bool = False) -> None:
+    def __init__(
+        self, reader: cache.Reader, device: torch.device, sr: bool = False, amp: str = "none"
+    ) -> None:
         self.sr = sr
+        self.amp = amp
         self.from_trunk = reader.manifest.stored == "trunk"
         self.teacher: Network | None = None
         if sr or self.from_trunk:
@@ -176,10 +180,11 @@ class Decoder:
 
     def _through_tail(self, trunk: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         assert self.teacher is not None
-        f_sr = self.teacher.upsample(trunk.flatten(0, 1)).unflatten(0, trunk.shape[:2])
+        with runs.autocast(trunk.device, self.amp):
+            f_sr = self.teacher.upsample(trunk.flatten(0, 1)).unflatten(0, trunk.shape[:2])
         height, width = batch["hr"].shape[-2:]
         # laid out as f_sr is when it is read, so that sums over it round alike
-        crops = f_sr.new_empty(*f_sr.shape[:3], height, width)
+        crops = torch.empty(*f_sr.shape[:3], height, width, device=f_sr.device)
         for n, (y, x) in enumerate(batch["trunk_at"].tolist()):
             crops[n] = f_sr[n, ..., y : y + height, x : x + width]
         return crops

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stdpipe import cache, placement, ranks, runs, watch
+from stdpipe import cache, placement, ranks, runs, speed, watch
 from stdpipe.config import StudentTraining
 from stdpipe.data.clips import Stream, finish
 from stdpipe.data.degrade import degradation
@@ -150,12 +150,14 @@ def _pupil(
     lr_channels = _lr_channels(student, str(spec), options, reader, live)
     # built after the student, whose weights are then the same in every scheme
     learners = helpers(options.terms, student.f_sr_channels, lr_channels)
+    learners = {role: module.to(device) for role, module in learners.items()}
+    speed.prepare(student.to(device), learners, options)
     init = {"init": str(run.init) if run.init else None, "init_sha256": _sha256(run.init)}
     opened.enter_context(runs.open_run(run.out, {"network": str(spec), **facts, **init}, options))
     return Pupil(
         run.out,
-        student.to(device),
-        {role: module.to(device) for role, module in learners.items()},
+        student,
+        learners,
         options,
         device,
         lambda: checkpoints.save_network(weights, student, str(spec), name),
@@ -264,7 +266,7 @@ def _targets(
     assert reader is not None
     for options in every:
         _check_targets(run, options, reader.manifest.targets, needed_targets(options))
-    decode = Decoder(reader, device, sr="sr" in wanted)
+    decode = Decoder(reader, device, "sr" in wanted, every[0].amp)
     return None, CachedTargets(reader, names, decode.halo), decode
 
 

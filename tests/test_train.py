@@ -210,9 +210,31 @@ def test_memory_frozen_trains_the_student_only(
 def test_workers_change_nothing(
     tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command
 ) -> None:
-    stdpipe(*train(tmp_path / "0", tiny, "--cache", tiny_cache))
-    stdpipe(*train(tmp_path / "2", tiny, "--cache", tiny_cache, workers=2))
+    """Weights and every loss on the way, for none, one and two."""
+    for workers in (0, 1, 2):
+        out = tmp_path / str(workers)
+        stdpipe(*train(out, tiny, "--cache", tiny_cache, workers=workers))
+    losses = [[line["loss"] for line in lines(tmp_path / str(n))] for n in (0, 1, 2)]
+    assert losses[0] == losses[1] == losses[2]
+    assert same(tmp_path / "0", tmp_path / "1")
     assert same(tmp_path / "0", tmp_path / "2")
+
+
+def test_a_mixed_recomputed_run_goes_on_bit_for_bit(
+    tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command,
+    refused: Command, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Reading an int8 trunk would differ in nothing here: the cache's side has no state."""
+    settings = {"amp": "bf16", "recompute": "true", "steps": 3, "warmup_steps": 0}
+    more = ("--cache", tiny_cache)
+    stdpipe(*train(tmp_path / "whole", tiny, *more, **settings))
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        refused(*train(tmp_path / "parts", tiny, *more, **settings), code=130)
+    told = refused(*train(tmp_path / "parts", tiny, *more, **{**settings, "recompute": "false"}))
+    assert "(recompute True there, False now)" in told
+    stdpipe(*train(tmp_path / "parts", tiny, *more, **settings))
+    assert same(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_another_config_in_the_same_run_is_refused(

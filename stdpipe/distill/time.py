@@ -12,7 +12,9 @@ def memory_cells(memory: nn.Module, teacher: Tensor, student: Tensor) -> tuple[T
     """C_T^SR and C_S^SR of two f_sr sequences (B, T, C, H, W), in one batch: (B, C, H, W) each.
 
     The teacher's f_sr gets no gradient; the ConvLSTM gets one from both sides, as Eq. 7 has it.
-    Cells are float32 whatever f_sr is.
+    Cells are float32 whatever f_sr is. Under autocast the ConvLSTM's convolutions round to its
+    precision: of no account while student and teacher differ, but near the 1e-8 at which training
+    it ends, the gradient loses its direction (benchmarks/RESULTS.md).
     """
     cells: Tensor = memory(teacher.detach(), student)
     cell_teacher, cell_student = cells.chunk(2)

@@ -1,7 +1,7 @@
 """The last cell of a ConvLSTM, with a backward pass of its own: most of a step's arithmetic.
 
 What it does that autograd's does not:
-- All sequences go through in one batch, channels last, and only those that ask for a gradient get
+- All sequences go through in one batch, and only those that ask for a gradient get
   one (the teacher's does not).
 - The input half of all frames runs before the first step, and so does its weights' gradient after
   the last.
@@ -13,7 +13,8 @@ What it does that autograd's does not:
   and cells in the weights'.
 - With `recompute`, hidden states and cells are kept instead of gates: far less memory, a third
   more convolutions.
-Axes: T frames, N sequences of the batch, C channels, H W size. All maps are channels last.
+- Maps lie in memory as the weights do, channels last or first.
+Axes: T frames, N sequences of the batch, C channels, H W size.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,13 +42,13 @@ def last_cell(
     Weights: (4 * hidden, C or hidden, 3, 3), rows in the order input, forget, output, candidate.
     """
     kind = input_weight.device.type
-    half = torch.is_autocast_enabled(kind)
-    dtype = torch.get_autocast_dtype(kind) if half else input_weight.dtype
+    dtype, given = input_weight.dtype, (input_weight, bias, hidden_weight, *sequences)
+    if not torch.amp.is_autocast_available(kind):  # e.g. meta
+        return _LastCell.apply(dtype, recompute, *given)  # type: ignore[no-any-return]
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
     with torch.autocast(kind, enabled=False):
-        out: Tensor = _LastCell.apply(
-            dtype, recompute, input_weight, bias, hidden_weight, *sequences
-        )
-    return out
+        return _LastCell.apply(dtype, recompute, *given)  # type: ignore[no-any-return]
 
 
 class _LastCell(torch.autograd.Function):
@@ -67,7 +68,7 @@ class _LastCell(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         _ = ctx.saved_tensors  # raises for a second pass, and for inputs changed meanwhile
         if ctx.steps is None:
-            raise RuntimeError("last_cell's backward pass runs once: call it a second time instead")
+            raise RuntimeError("last_cell's backward pass runs once: run the forward pass again")
         steps, ctx.steps = ctx.steps, None
         _, _, *asked = ctx.needs_input_grad
         found = steps.backward(gradient, any(asked[:3]), asked[3:])
@@ -86,9 +87,10 @@ class _Steps:
         sequences: Sequence[Tensor],
     ) -> None:
         self.dtype, self.state = dtype, input_weight.dtype
+        self.layout = _layout(input_weight)
         self.width = hidden_weight.shape[1]
         self.input_weight, self.hidden_weight = (
-            _reorder(w, GATES).to(dtype).contiguous(memory_format=torch.channels_last)
+            _reorder(w, GATES).to(dtype).contiguous(memory_format=self.layout)
             for w in (input_weight, hidden_weight)
         )
         self.bias = _reorder(bias, GATES).to(dtype)
@@ -119,9 +121,11 @@ class _Steps:
         for t in range(self.last + 1):
             gates = ready[t] if ready else self.input_half(self.stack(t, t + 1), t)
             cell, hidden = self.step(t, gates, cell, hidden)
+            if hidden is None:
+                break  # the last: nothing looks back at its cell, and to keep an output would leak
             if keep_gates or keep_hidden:
                 self.cells.append(cell)
-            if keep_hidden and hidden is not None:
+            if keep_hidden:
                 self.hidden.append(hidden)
         assert cell is not None
         return cell
@@ -130,7 +134,8 @@ class _Steps:
         """Frames of all sequences in one batch: ((stop - start) * N, C, H, W)."""
         sizes = [s.shape[0] for s in self.sequences]
         like = self.sequences[0]
-        out = _empty((stop - start, sum(sizes), *like.shape[2:]), like, self.dtype)
+        shape = (stop - start, sum(sizes), *like.shape[2:])
+        out = _empty(shape, self.layout, self.dtype, like.device)
         for target, s in zip(out.split(sizes, 1), self.sequences, strict=True):
             target.copy_(s[:, start:stop].transpose(0, 1))
         return out.flatten(0, 1)
@@ -157,7 +162,8 @@ class _Steps:
         self, t: int, gates: Tensor, cell: Tensor | None, hidden: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Frame t's cell and hidden state; `gates`, their input half, become activations."""
-        new = _empty((len(gates), self.width, *gates.shape[2:]), gates, self.state)
+        shape = (len(gates), self.width, *gates.shape[2:])
+        new = _empty(shape, self.layout, self.state, gates.device)
         seen = torch.empty_like(new, dtype=self.dtype) if t < self.last else None
         more = None
         if hidden is not None:
@@ -178,7 +184,7 @@ class _Steps:
 
     def backward(self, d_cell: Tensor, weights: bool, asked: Sequence[bool]) -> list[Tensor | None]:
         """Gradients of the weights and of the sequences that ask for one; what was kept goes."""
-        d_cell = d_cell.to(self.state, memory_format=torch.channels_last, copy=True)
+        d_cell = d_cell.to(self.state, memory_format=self.layout, copy=True)
         gradients = _Gradients(self, weights, asked)
         ready = self.by_frame()
         d_hidden: Tensor | None = None
@@ -241,7 +247,7 @@ class _Gradients:
             for w in (steps.input_weight, steps.bias, steps.hidden_weight)
         )
         self.of_sequences = [
-            _empty(s.shape, s, s.dtype) if wanted else None
+            _empty(s.shape, steps.layout, s.dtype, s.device) if wanted else None
             for s, wanted in zip(steps.sequences, asked, strict=True)
         ]
 
@@ -281,11 +287,19 @@ def _reorder(rows: Tensor, order: Sequence[int]) -> Tensor:
     return torch.cat([gates[k] for k in order])
 
 
-def _empty(shape: Sequence[int], like: Tensor, dtype: torch.dtype) -> Tensor:
-    """(..., C, H, W), channels last in memory."""
+def _layout(weight: Tensor) -> torch.memory_format:
+    last = torch.channels_last
+    return last if weight.is_contiguous(memory_format=last) else torch.contiguous_format
+
+
+def _empty(
+    shape: Sequence[int], layout: torch.memory_format, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """(..., C, H, W), in memory as asked for."""
     *lead, channels, height, width = shape
-    out = torch.empty(*lead, height, width, channels, dtype=dtype, device=like.device)
-    return out.movedim(-1, -3)
+    if layout == torch.contiguous_format:
+        return torch.empty(*shape, dtype=dtype, device=device)
+    return torch.empty(*lead, height, width, channels, dtype=dtype, device=device).movedim(-1, -3)
 
 
 def _bands(maps: Tensor) -> Iterator[tuple[Any, ...]]:
@@ -298,7 +312,7 @@ def _bands(maps: Tensor) -> Iterator[tuple[Any, ...]]:
 
 def _input_gradient(gradient: Tensor, weight: Tensor) -> Tensor:
     """Of a 3x3 convolution with padding 1: one with the kernel turned round."""
-    turned = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
+    turned = weight.flip(2, 3).transpose(0, 1).contiguous(memory_format=_layout(weight))
     return F.conv2d(gradient, turned, padding=1)
 
 

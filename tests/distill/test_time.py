@@ -42,6 +42,17 @@ def test_no_gradient_enters_the_teachers_features() -> None:
     assert not torch.allclose(from_both, weight.grad, atol=1e-6)  # type: ignore[arg-type]
 
 
+def test_cells_are_float32_in_mixed_precision() -> None:
+    """The convolutions alone round: features a third apart still give L_TD to a percent."""
+    memory = ConvLSTM(4, 4)
+    near = f_sr(0) + 0.3 * f_sr(1)
+    exact = td_loss(*memory_cells(memory, f_sr(0), near))
+    with torch.autocast("cpu", torch.bfloat16):
+        cells = memory_cells(memory, f_sr(0), near.bfloat16())
+    assert cells[0].dtype == cells[1].dtype == torch.float32
+    assert td_loss(*cells) == pytest.approx(exact, rel=0.01)
+
+
 def test_td_by_hand() -> None:
     """Mean of squares over all of (B, C, H, W), Eq. 7; zero for equal cells."""
     one = torch.tensor([1.0, 2.0, 3.0, 4.0]).reshape(1, 1, 2, 2)

@@ -1,5 +1,6 @@
 """The ConvLSTM against the textbook's form: one cell at a time, on cat(input, hidden)."""
 
+import weakref
 from collections.abc import Sequence
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 from stdpipe.models import lastcell
 from stdpipe.models.base import count_parameters
 from stdpipe.models.convlstm import ConvLSTM
+from stdpipe.models.layers import to_channels_last
 
 
 def plain(net: ConvLSTM, f_sr: Tensor) -> Tensor:
@@ -36,16 +38,21 @@ def plain(net: ConvLSTM, f_sr: Tensor) -> Tensor:
     frames=st.integers(1, 4),
     batches=st.lists(st.integers(1, 2), min_size=1, max_size=3),
     recompute=st.booleans(),
+    channels_last=st.booleans(),
     band=st.sampled_from([1, 20, 2048]),
 )
 @settings(max_examples=25, deadline=None)
-def test_equals_the_plain_form(frames: int, batches: list[int], recompute: bool, band: int) -> None:
+def test_equals_the_plain_form(
+    frames: int, batches: list[int], recompute: bool, channels_last: bool, band: int
+) -> None:
     """Values, gradients of the input and of all weights, for any number of sequences; gates in the
     order input, forget, output, candidate.
     """
     torch.manual_seed(frames)
     net = ConvLSTM(3, 5)
     net.recompute = recompute
+    if channels_last:
+        to_channels_last(net)
     clips = [(torch.randn(b, frames, 3, 6, 7) * 2).requires_grad_() for b in batches]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lastcell, "BAND", band)
@@ -95,11 +102,24 @@ def test_without_gradients_nothing_is_kept() -> None:
     assert cell.grad_fn is None
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_cell_that_is_dropped_takes_everything_with_it(recompute: bool) -> None:
+    net = ConvLSTM(2, 3)
+    net.recompute = recompute
+    cell = net(torch.randn(1, 3, 2, 4, 4))
+    dropped = weakref.ref(cell)
+    del cell
+    assert dropped() is None
+
+
 def test_any_memory_layout() -> None:
     net = ConvLSTM(2, 3)
     f_sr = torch.randn(2, 3, 2, 4, 4)
     turned = f_sr.movedim(2, -1).contiguous().movedim(-1, 2)
     assert torch.equal(net(f_sr), net(turned))
+    expected = net(f_sr)
+    to_channels_last(net)
+    torch.testing.assert_close(net(f_sr), expected)
 
 
 def test_a_second_backward_is_refused() -> None:

@@ -1,0 +1,39 @@
+"""The benchmarks of a step have a quick form that runs; what they measure is not asserted."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def ratios(script: str, *arguments: object) -> dict[str, float]:
+    command = [sys.executable, str(BENCHMARKS / script), "--quick", "--json", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    assert result.keys() == {"name", "machine", "settings", "ratios", "measured"}
+    assert result["name"] == script.removesuffix(".py")
+    assert all(value >= 0 for value in result["ratios"].values())
+    found: dict[str, float] = result["ratios"]
+    return found
+
+
+def test_step(tiny: Path) -> None:
+    """Shares of waiting are shares; counts know that a tail is work and a step without is less."""
+    found = ratios("step.py", "--data", tiny, "--wait", 2)
+    assert found.keys() == {
+        "int8_over_free", "trunk-int8_over_free", "live_over_trunk-int8",
+        "predicted_trunk-int8_over_free", "predicted_live_over_trunk-int8", "wait_1", "wait_2",
+    }  # fmt: skip
+    assert found["predicted_trunk-int8_over_free"] > 1
+    assert max(found["wait_1"], found["wait_2"]) <= 1
+
+
+def test_convlstm() -> None:
+    """It compares gradients itself; that they are equal is tests/models/test_convlstm.py's."""
+    forms = ("ours", "recompute", "bf16")
+    expected = {f"{what}_over_{form}" for what in ("plain", "memory_plain") for form in forms}
+    assert ratios("convlstm.py").keys() == expected
