@@ -10,6 +10,7 @@ from stdpipe.cli.export import export
 from stdpipe.cli.extract_teacher import extract_teacher
 from stdpipe.cli.models import models
 from stdpipe.cli.pack_clips import pack_clips
+from stdpipe.cli.report import report
 from stdpipe.cli.train_student import train_student
 from stdpipe.cli.train_teacher import train_teacher
 from stdpipe.cli.upscale import upscale
@@ -31,6 +32,7 @@ COMMANDS = (
     extract_teacher,
     train_student,
     evaluate,
+    report,
     upscale,
     export,
     train_teacher,
