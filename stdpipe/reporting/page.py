@@ -6,16 +6,16 @@ made: text that came in from a result cannot do anything, even if it were not es
 
 import base64
 import hashlib
-import shlex
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
 from stdpipe.evaluation.results import HEADINGS
 from stdpipe.reporting.charts import Colours, cost_chart, frame_chart, loss_charts
 from stdpipe.reporting.clips import Detail, Gallery, clip_section
+from stdpipe.reporting.commands import evaluate_command, train_command
 from stdpipe.reporting.html import Html, join, tag
 from stdpipe.reporting.inputs import Entry, Group, Run
 from stdpipe.reporting.tables import (
@@ -253,28 +253,19 @@ def _entry(entry: Entry, group: Group) -> Html:
         ("SHA-256", weights or "none"),
         ("Trained for", trained or "not told"),
         ("Measured", f"{entry.when}, in {entry.folder}"),
-        ("Command for the same figures", tag("code", _command(entry, group))),
+        ("Command for the same figures", tag("code", evaluate_command(entry, group))),
     ]
     return tag("details", tag("summary", entry.label), definitions(facts))
 
 
-def _command(entry: Entry, group: Group) -> str:
-    """As the result defines it, for this network alone."""
-    name, weights = str(entry.facts["model"]), entry.facts["weights"]
-    protocol, crop = str(group.protocol["name"]), group.protocol["crop"]
-    protocol, _, other_crop = protocol.partition("-crop")
-    kinds = ["temporal"] * ("warp_error" in entry.facts["average"])
-    kinds += ["cost"] * ("seconds_per_frame" in (entry.facts.get("cost") or {}))
-    words: list[Any] = ["stdpipe", "evaluate", "--data", group.data]
-    words += ["--model", f"{name}@{weights}" if weights else name]
-    words += ["--degradation", group.degradation["name"], "--protocol", protocol]
-    words += ["--crop", crop] if other_crop else []
-    words += ["--metrics", ",".join(["quality", *kinds])] if kinds else []
-    return shlex.join(map(str, [*words, "--out", entry.folder]))
-
-
 def _run(run: Run) -> Html:
     config = yaml.safe_dump(dict(run.config), sort_keys=False, allow_unicode=True)
-    facts = definitions([("Folder", run.folder), ("Last written", run.when)])
+    facts = definitions(
+        [
+            ("Folder", run.folder),
+            ("Last written", run.when),
+            ("Command for the same run", tag("code", train_command(run))),
+        ]
+    )
     summary = tag("summary", f"Training run {run.label}: its config")
     return tag("details", summary, facts, tag("pre", config))

@@ -18,6 +18,7 @@ ORDER = [
     "extract-teacher",
     "train-student",
     "evaluate",
+    "report",
     "upscale",
     "export",
     "train-teacher",
@@ -90,6 +91,7 @@ def test_the_examples_run(
         "cache.zarr/complete.json",
         "runs/std/weights.pt",
         "results/bicubic/table.md",
+        "report/index.html",
     ):
         assert Path(made).is_file()
 
@@ -125,6 +127,7 @@ def test_no_new_options() -> None:
         "--model", "--weights", "--degradation", "--protocol", "--out", "--teacher",
         "--teacher-weights", "--pictures", "--amp", "--crop", "--metrics",
     }  # fmt: skip
+    assert found["report"] == {"folders", "--out", "--clips", "--frames", "--device", "--json"}
     assert found["upscale"] == {
         "source", "out", "--model", "--weights", "--tile", "--fps", "--crf", "--overwrite",
         "--device", "--amp", "--json",
