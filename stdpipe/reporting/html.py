@@ -13,7 +13,7 @@ class Html(str):
     __slots__ = ()
 
 
-def tag(name: str, *children: object, **attributes: object) -> Html:
+def tag(name: str, /, *children: object, **attributes: object) -> Html:
     """An element: tag("td", "a < b", class_="number") -> <td class="number">a &lt; b</td>.
 
     Children are Html or anything with a str, which is escaped; None and False are left out.
@@ -32,7 +32,7 @@ def join(*children: object) -> Html:
     )
 
 
-def data(content: Any, **attributes: object) -> Html:
+def data(content: Any, /, **attributes: object) -> Html:
     """JSON for the page's script; no text in it can end the element or begin another."""
     text = json.dumps(content, separators=(",", ":"))
     for sign in "<>&":

@@ -95,7 +95,7 @@ def take_shot(
     start = min(max(frame - length // 2, 0), max(num_frames(clip) - length, 0))
     span = list(range(start, min(start + length, num_frames(clip))))
     found = list(pieces(clip, span, k, degradation, lr_8bit))
-    hr = np.concatenate([piece.hr.permute(0, 2, 3, 1).numpy() for piece in found])
+    hr = torch.cat([piece.hr for piece in found]).permute(0, 2, 3, 1).contiguous().numpy()
     piece = next(p for p in found if frame in p.centres)
     lr = _pixels(piece.lr[frame - piece.first])
     window = most_detail(hr[span.index(frame)])
