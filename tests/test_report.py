@@ -235,7 +235,8 @@ def test_the_limit_makes_pictures_smaller_then_fewer(measured: Path, tmp_path: P
     assert whole["missing"] == []
     (told,) = write(whole["bytes"] - 1)["missing"]
     assert "whole frames are at most 720 pixels wide" in told
-    (told,) = write(100_000)["missing"]
+    bare = write_report([measured / "e"], tmp_path / "r", clips=0)["bytes"]
+    (told,) = write(bare + 1000)["missing"]
     assert "clips are left out: 00001/0001, 00001/0002" in told
     with pytest.raises(ValueError, match="without any picture, more than 1,000: give fewer"):
         write(1000)

@@ -85,7 +85,10 @@ def loss_charts(runs: Sequence[Run], colours: Colours) -> list[Html]:
             {"label": run.label, "colour": colours[run.label], "points": points}
             for run in runs
             if (points := thinned([(x["step"], x[part]) for x in run.lines if part in x]))
+            and len({y for _, y in points}) > 1
         ]
+        if not lines:
+            continue  # a constant, such as the norm of a memory that nothing trains
         content = {
             "kind": "lines",
             "title": part,

@@ -253,22 +253,24 @@ def _flows(gallery: Gallery, detail: Detail) -> Html | None:
 
 
 def _attention(gallery: Gallery, detail: Detail) -> Html | None:
-    names = ("Σ|F|", "ΣF² (distilled by default)", "max F²")
-    figures = [
-        _figure(
-            webp(heat(level / 255, 1.0), detail.map_width * 2 // 3, detail.quality),
-            label,
-            f"Attention of {label}, {name}",
-            note=name,
-        )
+    names = ("Σ|F|", "ΣF²", "max F²")
+    rows = {
+        label: [
+            _figure(
+                webp(heat(level / 255, 1.0), detail.map_width * 2 // 3, detail.quality),
+                name,
+                f"Attention of {label}, {name}",
+            )
+            for level, name in zip(made.attention, names, strict=True)
+        ]
         for label, made in gallery.made.items()
-        for level, name in zip(made.attention, names, strict=False)
-    ]
+        if len(made.attention)
+    }
     text = (
-        "Of F^SR, over its channels (paper, Eqs. 1 to 3). Each map has its own scale: white is its "
-        f"{PERCENTILE}th percentile."
+        "Of F^SR, over its channels (paper, Eqs. 1 to 3); ΣF² is what training distils by default. "
+        f"Each map has its own scale: white is its {PERCENTILE}th percentile."
     )
-    return _grid(text, figures, _heat_key("0", "its own most")) if figures else None
+    return _rows(text, rows, "three", _heat_key("0", "its own most")) if rows else None
 
 
 def _features(gallery: Gallery, detail: Detail) -> Html | None:
@@ -277,29 +279,33 @@ def _features(gallery: Gallery, detail: Detail) -> Html | None:
     if not learnt:
         return None
     chosen = _liveliest(list(learnt.values())[-1].f_sr, detail.channels)
-    kinds: list[tuple[str, Callable[[Made], Pixels]]] = [
-        ("F^LR", lambda made: made.f_lr),
-        ("F^SR", lambda made: made.f_sr),
-    ]
-    figures = [
-        _figure(
-            png(maps(made)[channel]) if kind == "F^LR" else webp(maps(made)[channel], 240),
-            label,
-            f"Channel {channel} of {kind} of {label}",
-            note=f"{kind}, channel {channel}",
-            class_="pixels",
-        )
+    rows = {
+        label: [
+            *(_channel(png, made.f_lr, "F^LR", label, channel) for channel in chosen),
+            *(_channel(_small, made.f_sr, "F^SR", label, channel) for channel in chosen),
+        ]
         for label, made in learnt.items()
-        for kind, maps in kinds
-        for channel in chosen
-        if channel < len(maps(made))
-    ]
+    }
     text = (
         f"The crop. Of the first {CHANNELS} channels those whose F^SR varies most in "
         f"{list(learnt)[-1]}; the same numbers of every network. Black is a channel's least value, "
         "white its greatest."
     )
-    return _grid(text, figures)
+    return _rows(text, rows, "four")
+
+
+def _channel(
+    encode: Callable[[Pixels], str], maps: Pixels, kind: str, label: str, channel: int
+) -> Html | None:
+    """One channel's figure; None where the network has fewer."""
+    if channel >= len(maps):
+        return None
+    alt = f"Channel {channel} of {kind} of {label}"
+    return _figure(encode(maps[channel]), kind, alt, note=f"channel {channel}", class_="pixels")
+
+
+def _small(pixels: Pixels) -> str:
+    return webp(pixels, 240)
 
 
 def _liveliest(maps: Pixels, number: int) -> list[int]:
@@ -319,6 +325,18 @@ def _figure(
 def _grid(text: str, figures: Sequence[Html], key: Html | None = None) -> Html:
     above = tag("div", tag("p", text, class_="quiet"), key, class_="about")
     return join(above, tag("div", *figures, class_="grid"))
+
+
+def _rows(
+    text: str, rows: Mapping[str, Sequence[Html | None]], columns: str, key: Html | None = None
+) -> Html:
+    """A row, or more, of figures for each network, under its name."""
+    above = tag("div", tag("p", text, class_="quiet"), key, class_="about")
+    networks = [
+        tag("div", tag("h5", label), tag("div", *figures, class_=f"grid {columns}"))
+        for label, figures in rows.items()
+    ]
+    return join(above, *networks)
 
 
 def _heat_key(low: str, high: str) -> Html:

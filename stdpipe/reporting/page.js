@@ -324,12 +324,17 @@ function linesChart(figure, content) {
   const plot = figure.querySelector(".plot");
   const tip = tipOf(plot);
   const steps = [...new Set(content.lines.flatMap((line) => line.points.map((p) => p[0])))].sort((a, b) => a - b);
-  const range = html("input", { type: "range", min: 0, max: steps.length - 1, step: 1, value: 0 });
+  const range = html("input", { type: "range", min: 0, max: steps.length - 1, step: 1, value: steps.length - 1 });
   const output = html("output", {});
   const stroke = (colour) =>
     svg("line", { class: "curve", x1: 0, x2: 22, y1: 7, y2: 7, "stroke-dasharray": dash(colour) });
   plot.after(
-    html("label", { class: "cursor" }, html("span", {}, `${content.x}, ${content.title}`), range),
+    html(
+      "label",
+      { class: "cursor" },
+      html("span", {}, content.x, html("i", { class: "hidden" }, ` of ${content.title}`)),
+      range,
+    ),
     output,
     legend(content.lines, stroke),
   );
@@ -359,6 +364,7 @@ function linesChart(figure, content) {
     drawing.addEventListener("pointerleave", () => show(false));
     plot.prepend(drawing);
     scales = { x, box };
+    show(false);
   }
 
   function show(visible) {

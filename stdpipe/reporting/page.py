@@ -22,6 +22,7 @@ from stdpipe.reporting.tables import (
     MAX_CLIPS,
     Table,
     clip_table,
+    cost_table,
     definitions,
     list_table,
     network_table,
@@ -139,7 +140,7 @@ def _tables(tables: Sequence[Table]) -> list[Html]:
 def _group(
     group: Group, number: int, galleries: Sequence[Gallery], detail: Detail, colours: Colours
 ) -> Html:
-    lists, chart = list_table(group), cost_chart(group, colours, number)
+    lists, costs = list_table(group), cost_table(group)
     several = len(group.clips) > 1
     return tag(
         "section",
@@ -147,9 +148,12 @@ def _group(
         _rules(group),
         network_table(group),
         tag("p", _about_marks(group), class_="quiet"),
-        chart or tag("p", NO_COST, class_="quiet"),
         lists and join(tag("h3", "By motion"), lists),
         several and join(tag("h3", "Clip by clip"), *_more_clips(group), clip_table(group)),
+        tag("h3", "Cost"),
+        costs or tag("p", NO_COST, class_="quiet"),
+        costs and tag("p", _about_costs(group), class_="quiet"),
+        cost_chart(group, colours, number),
         *(
             clip_section(
                 gallery,
@@ -164,7 +168,7 @@ def _group(
     )
 
 
-NO_COST = "No plot of quality against cost: no network here could be counted or timed."
+NO_COST = "No network here could be counted or timed."
 
 
 def _rules(group: Group) -> Html:
@@ -180,9 +184,14 @@ def _rules(group: Group) -> Html:
 
 
 def _about_marks(group: Group) -> str:
-    text = "The best value of a column is marked; costs are not compared."
+    text = "The best value of a column is marked."
     if "warp_error" in group.metrics:
         text += " Blurred results undercut HR's own warp error: less is better only above it."
+    return text
+
+
+def _about_costs(group: Group) -> str:
+    text = "Of one frame, LR 180 × 120, whatever the data."
     if not all("seconds_per_frame" in (e.facts.get("cost") or {}) for e in group.entries):
         text += " Times are there where evaluate was given --metrics cost."
     return text

@@ -52,7 +52,7 @@ def flow_colours(flow: NDArray[np.floating[Any]], top: float) -> Pixels:
     strength = np.clip(np.hypot(x, y) / top, 0, 1) if top > 0 else np.zeros_like(x)
     sector = np.abs((hue[..., None] * 6 + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1
     full = np.clip(sector, 0, 1)
-    shade = 0.9 * full + 0.05  # no channel at its very end: calmer, and print keeps it apart
+    shade = 0.75 * full + 0.15  # no channel at its very end: calmer
     return ((1 - strength[..., None] * (1 - shade)) * 255).round().astype(np.uint8)
 
 

@@ -217,7 +217,7 @@ def save_made(file: Path, made: Made) -> None:
 def load_made(file: Path) -> Made | None:
     """What save_made wrote; None where there is nothing whole."""
     try:
-        with np.load(file, allow_pickle=False) as content:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             return Made(*(content[name] for name in Made._fields))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

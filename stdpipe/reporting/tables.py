@@ -59,13 +59,29 @@ def plain_table(table: Table) -> Html:
 
 
 def network_table(group: Group) -> Html:
-    """Networks by averages and costs."""
-    figures = [name for name in HEADINGS if any(name in e.facts["average"] for e in group.entries)]
-    columns = [*_cost_columns(group.entries)]
-    columns += [
-        _figure_column(name, [e.facts["average"] for e in group.entries]) for name in figures
-    ]
+    """Networks by averages."""
+    averages = [entry.facts["average"] for entry in group.entries]
+    figures = [name for name in HEADINGS if any(name in row for row in averages)]
+    columns = [_figure_column(name, averages) for name in figures]
     return _table(f"Averages, {group.title}", _names(group.entries), columns)
+
+
+def cost_table(group: Group) -> Html | None:
+    """Networks by what they cost to run; nothing is best there."""
+    costs = [entry.facts.get("cost") or {} for entry in group.entries]
+    columns = [
+        _Column(
+            heading,
+            [format(cost[name] * factor, form) if name in cost else "–" for cost in costs],
+            set(),
+        )
+        for name, (heading, factor, form) in COSTS.items()
+        if any(name in cost for cost in costs)
+    ]
+    devices = [_device(cost) for cost in costs]
+    if any(devices):
+        columns.append(_Column("Timed on", [device or "–" for device in devices], set()))
+    return _table(f"Cost, {group.title}", _names(group.entries), columns) if columns else None
 
 
 def _names(entries: Sequence[Entry]) -> _Column:
@@ -103,19 +119,6 @@ def clip_table(group: Group) -> Html:
     frames = _Column("Frames", [str(group.clips[clip]) for clip in clips], set())
     title = f"PSNR Y (dB) by clip, {group.title}"
     return _table(title, _Column("Clip", clips, set()), [frames, *columns])
-
-
-def _cost_columns(entries: Sequence[Entry]) -> list[_Column]:
-    costs = [entry.facts.get("cost") or {} for entry in entries]
-    columns = []
-    for name, (heading, factor, form) in COSTS.items():
-        if any(name in cost for cost in costs):
-            cells = [format(c[name] * factor, form) if name in c else "–" for c in costs]
-            columns.append(_Column(heading, cells, set()))
-    devices = [_device(cost) for cost in costs]
-    if any(devices):
-        columns.append(_Column("Timed on", [device or "–" for device in devices], set()))
-    return columns
 
 
 def _device(cost: Mapping[str, Any]) -> str:
