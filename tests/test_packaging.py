@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 HOMES = {"stdpipe": ROOT / "stdpipe", "stdpipe.cache": ROOT / "cache", "stdpipe.cli": ROOT / "cli"}
 HOMES["stdpipe.configs"] = ROOT / "configs"
 STAGES = {"extract", "train", "train_teacher", "evaluate", "demo", "runs", "config"}
-STAGES |= {"export", "upscale", "footage"}
+STAGES |= {"export", "upscale", "footage", "report"}
 # room -> what of stdpipe it may import; "" stands for plain modules such as stdpipe.suggest
 MAY_IMPORT = {
     "cache": {"cache"},
@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "data": {"data", ""},
     "distill": {"distill", "models", ""},
     "evaluation": {"evaluation", "data", ""},
+    "reporting": {"reporting", "evaluation", "data", "distill", "models", ""},
 }
 
 
@@ -119,6 +120,8 @@ def test_assets_and_configs_are_there_as_resources() -> None:
     assert (assets / "teacher.pt").is_file()
     assert (files("stdpipe.configs") / "paper.yaml").is_file()
     assert (files("stdpipe") / "py.typed").is_file()
+    for name in ("page.css", "page.js"):
+        assert (files("stdpipe.reporting") / name).is_file()
 
 
 def test_every_source_file_says_what_it_is_for() -> None:
@@ -149,5 +152,5 @@ def test_the_wheel(tmp_path: Path) -> None:
     for file in (ROOT / "stdpipe" / "assets").rglob("*"):
         if file.is_file() and "__pycache__" not in file.parts:
             assert file.relative_to(ROOT).as_posix() in names
-    assert "stdpipe/py.typed" in names
+    assert {"stdpipe/py.typed", "stdpipe/reporting/page.css", "stdpipe/reporting/page.js"} <= names
     assert not [name for name in names if "tests" in name.split("/")]
