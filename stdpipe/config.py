@@ -17,6 +17,7 @@ from stdpipe.distill.schemes import parse_scheme
 from stdpipe.suggest import nearest
 
 ATTENTIONS = ("sum", "sum2", "max2")
+AMPS = ("none", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Training:
         )
         _not_negative(self, "max_grad_norm", "workers")
         _one_of("schedule", self.schedule, ("halve", "cosine"))
-        _one_of("amp", self.amp, ("none", "bf16", "fp16"))
+        _one_of("amp", self.amp, AMPS)
         if self.patch % 16:
             raise ValueError(f"patch must be a multiple of 16 HR pixels, got {self.patch}")
 

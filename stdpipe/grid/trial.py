@@ -29,6 +29,7 @@ from stdpipe.grid.setup import Entrant, Job, Run, Setup, extraction, results
 from stdpipe.models import zoo
 from stdpipe.models.bicubic import Bicubic
 from stdpipe.train import train_student
+from stdpipe.train_teacher import TeacherRun, train_teacher
 
 
 def plan(setup: Setup, entrants: list[Entrant]) -> dict[str, Any]:
@@ -38,10 +39,12 @@ def plan(setup: Setup, entrants: list[Entrant]) -> dict[str, Any]:
         clip = _one_clip(setup.data, Path(folder) / "data")
         small = dataclasses.replace(setup, data=clip, job=_job(setup, Path(folder)))
         caches = [_cache(setup, small, label) for label in setup.teachers]
+        teachers = [_teacher_seconds(setup, small, label) for label in setup.teachers]
         kinds = _kinds(small, todo)
         tests = _tests(setup, small, entrants)
     train = math.fsum(_run_seconds(run, kinds[run.label]) for run in todo) / setup.job.jobs
     hours = {
+        "teachers": math.fsum(teachers) / 3600,
         "extract": math.fsum(c["seconds_per_clip"] * c["missing"] for c in caches) / 3600,
         "train": train / 3600,
         "evaluate": math.fsum(test["seconds"] for test in tests.values()) / 3600,
@@ -110,6 +113,21 @@ def _cache(setup: Setup, small: Setup, label: str) -> dict[str, Any]:
     }
 
 
+def _teacher_seconds(setup: Setup, small: Setup, label: str) -> float:
+    """What its own training costs, where that comes first and is not there yet."""
+    teacher = setup.teachers[label]
+    if not setup.trains(label) or Path(setup.weights(label)).exists():
+        return 0.0
+    assert teacher.training
+    out = small.job.out / "teachers" / label
+    made = small.experiment.degradation
+    run = TeacherRun(small.data, str(teacher.network), out, made, device=small.job.device)
+    changes: dict[str, Any] = {"steps": 3, "log_every": 1, "save_every": 3, "workers": 0}
+    train_teacher(run, dataclasses.replace(teacher.training, **changes))
+    last = (out / "metrics.jsonl").read_text().splitlines()[-1]
+    return teacher.training.steps / float(json.loads(last)["steps_per_s"])
+
+
 def _kinds(small: Setup, todo: list[Run]) -> dict[str, dict[str, float]]:
     """STUDENT/SCHEME -> seconds a step in warm-up, and after it."""
     found: dict[str, dict[str, float]] = {}
@@ -120,8 +138,15 @@ def _kinds(small: Setup, todo: list[Run]) -> dict[str, dict[str, float]]:
         out, url = small.job.out / "runs" / run.label, small.cache(scheme.teacher)
         job = dataclasses.replace(run.job, data=small.data, out=out, cache=url)
         # the first step of either kind sets things up
-        changes = {"steps": 4, "warmup_steps": 2, "log_every": 1, "save_every": 4, "workers": 0}
-        train_student(job, dataclasses.replace(run.options, **changes))  # type: ignore[arg-type]
+        changes: dict[str, Any] = {
+            "steps": 4,
+            "warmup_steps": 2,
+            "log_every": 1,
+            "save_every": 4,
+            "workers": 0,
+        }
+        changes |= {"lr": 1e-6}  # what diverges is for the experiment to tell
+        train_student(job, dataclasses.replace(run.options, **changes))
         lines = (out / "metrics.jsonl").read_text().splitlines()
         seconds = [1 / json.loads(line)["steps_per_s"] for line in lines]
         found[run.label] = {"warmup": seconds[1], "step": seconds[3]}
