@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 HOMES = {"stdpipe": ROOT / "stdpipe", "stdpipe.cache": ROOT / "cache", "stdpipe.cli": ROOT / "cli"}
 HOMES["stdpipe.configs"] = ROOT / "configs"
 STAGES = {"extract", "train", "train_teacher", "evaluate", "demo", "runs", "config"}
-STAGES |= {"export", "upscale", "footage", "report"}
+STAGES |= {"export", "upscale", "footage", "report", "experiment"}
 # room -> what of stdpipe it may import; "" stands for plain modules such as stdpipe.suggest
 MAY_IMPORT = {
     "cache": {"cache"},
@@ -23,8 +23,13 @@ MAY_IMPORT = {
     "data": {"data", ""},
     "distill": {"distill", "models", ""},
     "evaluation": {"evaluation", "data", ""},
+    # it runs the stages for experiment.py, as demo.py does
+    "grid": {
+        "grid", "config", "extract", "train", "train_teacher", "evaluate", "cache", "data",
+        "distill", "evaluation", "models", "",
+    },
     "reporting": {"reporting", "evaluation", "data", "distill", "models", ""},
-}
+}  # fmt: skip
 
 
 def setup_cfg() -> configparser.ConfigParser:
@@ -119,6 +124,7 @@ def test_assets_and_configs_are_there_as_resources() -> None:
     assert (assets / "sample" / "sep_trainlist.txt").is_file()
     assert (assets / "teacher.pt").is_file()
     assert (files("stdpipe.configs") / "paper.yaml").is_file()
+    assert (files("stdpipe.configs") / "experiments" / "table1.yaml").is_file()
     assert (files("stdpipe") / "py.typed").is_file()
     for name in ("page.css", "page.js"):
         assert (files("stdpipe.reporting") / name).is_file()

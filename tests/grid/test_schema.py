@@ -89,7 +89,7 @@ def test_what_is_refused(
         (["table2", "--data", "D", "--test", "vid5=D", "--test", "vid4=D"], 1, "no such test set"),
         (["table2", "--profile", "small", "--data", "D", "--test", "vid4=D", "--teacher", "e=f"],
          1, "--teacher e: the experiment has no teacher of that name (known: edvr)"),
-        (["table6", "--profile", "debug", "--data", "D", "--test", "walk=D"], 1, "D does not exist"),
+        (["table6", "--profile", "debug", "--data", "D", "--test", "walk=D"], 1, "D does not"),
     ],
 )  # fmt: skip
 def test_wrong_use(refused: Command, arguments: list[str], code: int, message: str) -> None:
