@@ -31,7 +31,17 @@ from stdpipe.evaluation.results import write_aside
 from stdpipe.extract import extract_teacher
 from stdpipe.grid import table, trial
 from stdpipe.grid.schema import TestSet
-from stdpipe.grid.setup import Entrant, Job, Run, Setup, entrants, extraction, results, set_up
+from stdpipe.grid.setup import (
+    Entrant,
+    Job,
+    Run,
+    Setup,
+    entrants,
+    extraction,
+    results,
+    set_up,
+    threads_each,
+)
 from stdpipe.grid.summary import summary
 from stdpipe.report import Table, write_report
 from stdpipe.train import train_student
@@ -101,10 +111,9 @@ def _trained(todo: list[Run], job: Job) -> Iterator[tuple[Run, "Future[None]"]]:
                 future.set_exception(error)
             yield run, future
         return
-    threads = max(torch.get_num_threads() // job.jobs, 1)
     log = str(job.out / "trainings.log")
     context = get_context("spawn")
-    with ProcessPoolExecutor(job.jobs, context, _begin_process, (threads, log)) as pool:
+    with ProcessPoolExecutor(job.jobs, context, _begin_process, (threads_each(job), log)) as pool:
         futures = {pool.submit(train_one, run): run for run in todo}
         try:
             for future in as_completed(futures):
@@ -176,7 +185,7 @@ def _summarise(setup: Setup, failed: Mapping[str, str], say: Say) -> dict[str, A
     write_aside(out / "summary.json", json.dumps(result, indent=2) + "\n")
     write_aside(out / "summary.md", table.summary(setup.experiment, result) + "\n")
     say(f"summary in {out / 'summary.md'}")
-    if not failed:
+    if found:
         say(f"report in {_report(setup, result)['report']}")
     return result
 
@@ -186,7 +195,7 @@ def _report(setup: Setup, result: Mapping[str, Any]) -> dict[str, Any]:
     first = setup.experiment.seeds[0]
     shown = [entrant for entrant in entrants(setup) if entrant.seed in (None, first)]
     folders = {results(setup, test)[e.key]["folder"] for test in setup.tests for e in shown}
-    runs_shown = [run for run in setup.runs if run.seed == first]
+    runs_shown = [run for run in setup.runs if run.seed == first and run.done]
     labels = {str(run.job.out): f"{run.label}, seed {run.seed}" for run in setup.runs}
     return write_report(
         [*map(Path, sorted(folders)), *(run.job.out for run in runs_shown)],

@@ -8,6 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from stdpipe.config import StudentTraining
 from stdpipe.data.layouts import find_clips
 from stdpipe.evaluate import split_name
@@ -34,6 +36,11 @@ class Job:
     jobs: int = 1
     """Trainings side by side, each in a process with its share of the threads."""
     device: str = "auto"
+
+
+def threads_each(job: Job) -> int:
+    """A training's share of this process's threads."""
+    return max(torch.get_num_threads() // job.jobs, 1)
 
 
 class Run(NamedTuple):

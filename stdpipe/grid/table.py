@@ -34,7 +34,10 @@ def plan(found: Mapping[str, Any]) -> str:
         )
     hours = found["hours"]
     parts = ", ".join(f"{name} {_time(hours[name] * 3600)}" for name in hours if name != "total")
-    lines.append(f"about {_time(hours['total'] * 3600)} by a trial on one clip: {parts}")
+    lines.append(
+        f"about {_time(hours['total'] * 3600)} by a trial on one clip: {parts}; the pictures "
+        "of the report not counted"
+    )
     return "\n".join(lines)
 
 

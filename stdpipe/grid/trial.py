@@ -25,7 +25,7 @@ from stdpipe.evaluate import Evaluation, evaluate, scored_footage
 from stdpipe.evaluation import protocols
 from stdpipe.evaluation.footage import Video, num_frames
 from stdpipe.extract import extract_teacher
-from stdpipe.grid.setup import Entrant, Job, Run, Setup, extraction, results
+from stdpipe.grid.setup import Entrant, Job, Run, Setup, extraction, results, threads_each
 from stdpipe.models import zoo
 from stdpipe.models.bicubic import Bicubic
 from stdpipe.train import train_student
@@ -38,9 +38,10 @@ def plan(setup: Setup, entrants: list[Entrant]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, _quiet():
         clip = _one_clip(setup.data, Path(folder) / "data")
         small = dataclasses.replace(setup, data=clip, job=_job(setup, Path(folder)))
-        caches = [_cache(setup, small, label) for label in setup.teachers]
+        caches = [_cache(setup, small, label, needed=bool(todo)) for label in setup.teachers]
         teachers = [_teacher_seconds(setup, small, label) for label in setup.teachers]
-        kinds = _kinds(small, todo)
+        with _threads(threads_each(setup.job)):
+            kinds = _kinds(small, todo)
         tests = _tests(setup, small, entrants)
     train = math.fsum(_run_seconds(run, kinds[run.label]) for run in todo) / setup.job.jobs
     hours = {
@@ -75,6 +76,14 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
+
+
 def _job(setup: Setup, folder: Path) -> Job:
     """Into the trial's folder; with random weights of a teacher that is yet to be trained."""
     weights = {label: setup.weights(label) for label in setup.teachers}
@@ -93,22 +102,26 @@ def _one_clip(data: Path, folder: Path) -> Path:
     return folder
 
 
-def _cache(setup: Setup, small: Setup, label: str) -> dict[str, Any]:
-    """What that teacher's cache is and costs; the trial's own is made."""
-    began = time.perf_counter()
-    found = extract_teacher(extraction(small, label))
-    seconds = time.perf_counter() - began
+def _cache(setup: Setup, small: Setup, label: str, needed: bool) -> dict[str, Any]:
+    """What that teacher's cache is and costs; the trial's own is made, where anything is missing or
+    it is `needed` to train from."""
     entries = len(find_clips(setup.data, "train", length=7)) * setup.experiment.orientations
-    url, done = setup.cache(label), 0
+    url, done, weight, seconds = setup.cache(label), 0, 0, 0.0
     if cache.manifest_exists(cache.open_place(url)):
-        done = len(cache.open_reader(url, allow_incomplete=True).entries)
+        reader = cache.open_reader(url, allow_incomplete=True)
+        done, weight = len(reader.entries), reader.total_bytes()
+    if needed or done < entries:
+        began = time.perf_counter()
+        found = extract_teacher(extraction(small, label))
+        seconds = (time.perf_counter() - began) / found["entries"]
+        weight = found["bytes"] // found["entries"] * entries
     return {
         "teacher": label,
         "cache": url,
         "entries": entries,
         "missing": entries - done,
-        "seconds_per_clip": seconds / found["entries"],
-        "bytes": found["bytes"] // found["entries"] * entries,
+        "seconds_per_clip": seconds,
+        "bytes": weight,
         "free_bytes": cache.open_place(url).free_bytes(),
     }
 
