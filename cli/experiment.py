@@ -65,7 +65,6 @@ def experiment(
     where["tests"] = {name: Path(folder) for name, folder in where["tests"].items()}
     result = run_experiment(Job(made, **where), lambda line: click.echo(line, err=True), plan_only)
     report(result, as_json, table.plan(result) if plan_only else table.summary(made, result))
-    if result.get("failed"):
-        raise Failure(
-            f"{len(result['failed'])} trainings failed, {next(iter(result['failed']))} first"
-        )
+    if failed := result.get("failed"):
+        grid = len(made.students) * len(made.schemes) * len(made.seeds)
+        raise Failure(f"{len(failed)} of {grid} trainings failed, {next(iter(failed))} first")

@@ -11,6 +11,7 @@ from stdpipe.cli.export import export
 from stdpipe.cli.extract_teacher import extract_teacher
 from stdpipe.cli.models import models
 from stdpipe.cli.pack_clips import pack_clips
+from stdpipe.cli.report import report
 from stdpipe.cli.runs import runs
 from stdpipe.cli.train_student import train_student
 from stdpipe.cli.train_teacher import train_teacher
@@ -34,6 +35,7 @@ COMMANDS = (
     train_student,
     evaluate,
     experiment,
+    report,
     upscale,
     export,
     train_teacher,

@@ -17,6 +17,7 @@ from stdpipe.distill.schemes import parse_scheme
 from stdpipe.suggest import nearest
 
 ATTENTIONS = ("sum", "sum2", "max2")
+AMPS = ("none", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Training:
         _positive(self, "log_every", "save_every")
         _not_negative(self, "max_grad_norm", "workers")
         _one_of("schedule", self.schedule, ("halve", "cosine"))
-        _one_of("amp", self.amp, ("none", "bf16", "fp16"))
+        _one_of("amp", self.amp, AMPS)
         if self.patch % 16:
             raise ValueError(f"patch must be a multiple of 16 HR pixels, got {self.patch}")
         if self.batch % self.accumulate:

@@ -1,7 +1,14 @@
 """A table from one cache: a grid of students, schemes and seeds, trained, measured, summed up.
 
 setup -> plan -> extract -> train -> evaluate -> summarise. The same command goes on where it was
-stopped and runs what is missing only.
+stopped and runs what is missing only. In OUT:
+
+cache.zarr                      one a teacher (cache-LABEL.zarr for those after the first)
+teachers/LABEL                  runs of train-teacher, where a teacher is trained first
+runs/STUDENT/SCHEME/SEED        runs of train-student; trained.json says that one has ended
+results/TEST/...                what evaluate writes, a folder a pass
+summary.json, summary.md        mean and spread over seeds, paired differences, the paper's beside
+report/index.html               the same with pictures
 """
 
 import dataclasses
@@ -23,8 +30,20 @@ from stdpipe.evaluate import Evaluation, evaluate
 from stdpipe.evaluation.results import write_aside
 from stdpipe.extract import extract_teacher
 from stdpipe.grid import table, trial
-from stdpipe.grid.setup import Job, Run, Setup, entrants, extraction, results, set_up
+from stdpipe.grid.schema import TestSet
+from stdpipe.grid.setup import (
+    Entrant,
+    Job,
+    Run,
+    Setup,
+    entrants,
+    extraction,
+    results,
+    set_up,
+    threads_each,
+)
 from stdpipe.grid.summary import summary
+from stdpipe.report import Table, write_report
 from stdpipe.train import train_student
 from stdpipe.train_teacher import TeacherRun, train_teacher
 
@@ -52,7 +71,7 @@ def _extract(setup: Setup, say: Say) -> None:
     """Teachers that must be trained first, then a cache of each."""
     for label, teacher in setup.teachers.items():
         weights = Path(setup.weights(label))
-        if label not in setup.job.teachers and not teacher.weights:
+        if setup.trains(label):
             assert teacher.training
             assert teacher.network
             init = Path(teacher.init) if teacher.init else None
@@ -92,10 +111,9 @@ def _trained(todo: list[Run], job: Job) -> Iterator[tuple[Run, "Future[None]"]]:
                 future.set_exception(error)
             yield run, future
         return
-    threads = max(torch.get_num_threads() // job.jobs, 1)
     log = str(job.out / "trainings.log")
     context = get_context("spawn")
-    with ProcessPoolExecutor(job.jobs, context, _begin_process, (threads, log)) as pool:
+    with ProcessPoolExecutor(job.jobs, context, _begin_process, (threads_each(job), log)) as pool:
         futures = {pool.submit(train_one, run): run for run in todo}
         try:
             for future in as_completed(futures):
@@ -120,43 +138,70 @@ def train_one(run: Run) -> None:
 
 
 def _evaluate(setup: Setup, say: Say) -> None:
-    """Every network that has no result yet, in one pass over each test set."""
-    for test in setup.experiment.tests:
-        found = results(setup, test.name)
-        missing = [e for e in entrants(setup) if e.key not in found]
-        if not missing:
-            continue
-        say(f"{len(missing)} networks on {test.name}: {setup.tests[test.name]}")
-        name = hashlib.sha256("".join(e.key for e in missing).encode()).hexdigest()[:12]
-        first, *others = (entrant.model for entrant in missing)
-        evaluate(
-            Evaluation(
-                setup.tests[test.name],
-                first,
-                others=tuple(others),
-                degradation=setup.experiment.degradation,
-                protocol=test.protocol,
-                out=setup.job.out / "results" / test.name / name,
-                device=setup.job.device,
-                amp=setup.experiment.evaluation_amp,
-            )
-        )
+    """Every network that has no result yet: one pass over each test set for each seed, the rivals
+    in the first."""
+    first = setup.experiment.seeds[0]
+    for seed in setup.experiment.seeds:
+        for test in setup.experiment.tests:
+            found = results(setup, test.name)
+            some = [e for e in entrants(setup) if (first if e.seed is None else e.seed) == seed]
+            missing = [e for e in some if e.key not in found]
+            if missing:
+                data = setup.tests[test.name]
+                say(f"seed {seed}: {len(missing)} networks on {test.name}, {data}")
+                evaluate(_pass(setup, test, missing))
+
+
+def _pass(setup: Setup, test: TestSet, missing: list[Entrant]) -> Evaluation:
+    """Into a folder that the networks name, so that a stopped pass over the same ones goes on."""
+    name = hashlib.sha256("".join(e.key for e in missing).encode()).hexdigest()[:12]
+    model, *others = (entrant.model for entrant in missing)
+    return Evaluation(
+        setup.tests[test.name],
+        model,
+        others=tuple(others),
+        degradation=setup.experiment.degradation,
+        protocol=test.protocol,
+        out=setup.job.out / "results" / test.name / name,
+        device=setup.job.device,
+        amp=setup.experiment.evaluation_amp,
+    )
 
 
 def _summarise(setup: Setup, failed: Mapping[str, str], say: Say) -> dict[str, Any]:
-    """summary.json and summary.md."""
+    """summary.json and summary.md, and the report of the first seed."""
     measured = {test: results(setup, test) for test in setup.tests}
     found: list[tuple[str, int | None, dict[str, Any]]] = [
         (entrant.label, entrant.seed, {test: measured[test][entrant.key] for test in measured})
         for entrant in entrants(setup)
     ]
+    out = setup.job.out
     result = {
         **summary(setup.experiment, found),
         "data": str(setup.data),
         "tests": {name: str(folder) for name, folder in setup.tests.items()},
         "failed": dict(failed),
     }
-    write_aside(setup.job.out / "summary.json", json.dumps(result, indent=2) + "\n")
-    write_aside(setup.job.out / "summary.md", table.summary(setup.experiment, result) + "\n")
-    say(f"summary in {setup.job.out / 'summary.md'}")
+    write_aside(out / "summary.json", json.dumps(result, indent=2) + "\n")
+    write_aside(out / "summary.md", table.summary(setup.experiment, result) + "\n")
+    say(f"summary in {out / 'summary.md'}")
+    if found:
+        say(f"report in {_report(setup, result)['report']}")
     return result
+
+
+def _report(setup: Setup, result: Mapping[str, Any]) -> dict[str, Any]:
+    """All figures over seeds; pictures and curves of the first seed alone."""
+    first = setup.experiment.seeds[0]
+    shown = [entrant for entrant in entrants(setup) if entrant.seed in (None, first)]
+    folders = {results(setup, test)[e.key]["folder"] for test in setup.tests for e in shown}
+    runs_shown = [run for run in setup.runs if run.seed == first and run.done]
+    labels = {str(run.job.out): f"{run.label}, seed {run.seed}" for run in setup.runs}
+    return write_report(
+        [*map(Path, sorted(folders)), *(run.job.out for run in runs_shown)],
+        setup.job.out / "report",
+        labels=labels,
+        tables=[Table(*plain) for plain in table.plain(setup.experiment, result)],
+        title=setup.experiment.name,
+        device=setup.job.device,
+    )

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 HOMES = {"stdpipe": ROOT / "stdpipe", "stdpipe.cache": ROOT / "cache", "stdpipe.cli": ROOT / "cli"}
 HOMES["stdpipe.configs"] = ROOT / "configs"
 STAGES = {"extract", "train", "train_teacher", "evaluate", "demo", "runs", "config"}
-STAGES |= {"export", "upscale", "footage", "pupil", "students", "run_list", "watch"}
+STAGES |= {"export", "upscale", "footage", "report", "experiment"}
+STAGES |= {"pupil", "students", "run_list", "watch"}
 # room -> what of stdpipe it may import; "" stands for plain modules such as stdpipe.suggest
 MAY_IMPORT = {
     "cache": {"cache"},
@@ -23,7 +24,13 @@ MAY_IMPORT = {
     "data": {"data", ""},
     "distill": {"distill", "models", ""},
     "evaluation": {"evaluation", "data", ""},
-}
+    # it runs the stages for experiment.py, as demo.py does
+    "grid": {
+        "grid", "config", "extract", "train", "train_teacher", "evaluate", "cache", "data",
+        "distill", "evaluation", "models", "",
+    },
+    "reporting": {"reporting", "evaluation", "data", "distill", "models", ""},
+}  # fmt: skip
 
 
 def setup_cfg() -> configparser.ConfigParser:
@@ -118,7 +125,10 @@ def test_assets_and_configs_are_there_as_resources() -> None:
     assert (assets / "sample" / "sep_trainlist.txt").is_file()
     assert (assets / "teacher.pt").is_file()
     assert (files("stdpipe.configs") / "paper.yaml").is_file()
+    assert (files("stdpipe.configs") / "experiments" / "table1.yaml").is_file()
     assert (files("stdpipe") / "py.typed").is_file()
+    for name in ("page.css", "page.js"):
+        assert (files("stdpipe.reporting") / name).is_file()
 
 
 def test_every_source_file_says_what_it_is_for() -> None:
@@ -149,5 +159,5 @@ def test_the_wheel(tmp_path: Path) -> None:
     for file in (ROOT / "stdpipe" / "assets").rglob("*"):
         if file.is_file() and "__pycache__" not in file.parts:
             assert file.relative_to(ROOT).as_posix() in names
-    assert "stdpipe/py.typed" in names
+    assert {"stdpipe/py.typed", "stdpipe/reporting/page.css", "stdpipe/reporting/page.js"} <= names
     assert not [name for name in names if "tests" in name.split("/")]

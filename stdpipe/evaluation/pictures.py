@@ -56,12 +56,13 @@ def save_comparison(
     _row(panels).save(path, format="PNG")
 
 
-def heat(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+def heat(values: NDArray[np.floating[Any]], top: float | None = None) -> NDArray[np.uint8]:
     """Colours for a map that is 0 at its least, (H, W) -> uint8 (H, W, 3); black to white.
 
-    White is the map's 99.5th percentile: a few outliers would otherwise leave the rest black.
+    White is `top`, or the map's 99.5th percentile: a few outliers would otherwise leave the rest
+    black.
     """
-    top = np.percentile(values, HEAT_PERCENTILE)
+    top = float(np.percentile(values, HEAT_PERCENTILE)) if top is None else top
     level = np.clip(values / top, 0, 1) if top > 0 else np.zeros_like(values)
     stops = np.linspace(0, 1, len(HEAT_TABLE))
     channels = [np.interp(level, stops, HEAT_TABLE[:, channel]) for channel in range(3)]

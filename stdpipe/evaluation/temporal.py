@@ -119,6 +119,11 @@ def flow(a: _Frame, b: _Frame) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(found.transpose(2, 0, 1))).to(a.y.device)
 
 
+def flow_between(a: Tensor, b: Tensor) -> Tensor:
+    """`flow` of two pictures in RGB, [0, 1], (3, H, W)."""
+    return flow(_frame(a), _frame(b))
+
+
 def warp(image: Tensor, motion: Tensor) -> Tensor:
     """image (C, H, W) sampled bilinearly at each pixel's place plus `motion`; edges repeated."""
     place = _places(motion)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stdpipe import cache, config
-from stdpipe.config import StudentTraining, TeacherTraining
+from stdpipe.config import AMPS, StudentTraining, TeacherTraining
 from stdpipe.data.degrade import degradation
 from stdpipe.distill.schemes import needs
 from stdpipe.evaluation.protocols import protocol
@@ -34,6 +34,8 @@ class Teacher:
     LABEL=FILE."""
     network: str | None = None
     """Its name, for weights that do not say it and for a teacher to train."""
+    encoding: str | None = None
+    """Of its cache; None takes the experiment's."""
     training: TeacherTraining | None = None
     """How to train it where there are no weights; its seed is its own."""
     init: str | None = None
@@ -70,7 +72,7 @@ class PaperRow:
 
     label: str
     ours: str | None
-    """"STUDENT/SCHEME" or a rival's name; None where we have none."""
+    """"STUDENT/SCHEME" ("*" is the first student) or a rival's name; None where we have none."""
     figures: tuple[float | None, ...]
     """As published, one a column."""
 
@@ -151,7 +153,9 @@ def packaged(name: str) -> Path:
 
 def _overlaid(given: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """A profile's key takes the place of the file's; those of training one by one."""
-    training = {**given.get("training", {}), **changes.get("training", {})}
+    training = changes.get("training", {})
+    if isinstance(training, dict) and isinstance(given.get("training", {}), dict):
+        training = {**given.get("training", {}), **training}
     return {**given, **changes, "training": training}
 
 
@@ -162,13 +166,21 @@ def _experiment(given: dict[str, Any]) -> Experiment:
             raise ValueError(f"{key} is missing")
     teachers = tuple(_teacher(k, v) for k, v in _mapping("teachers", given["teachers"]).items())
     schemes = _schemes(given["schemes"], teachers)
-    seeds = tuple(given.get("seeds", [0]))
+    seeds = given.get("seeds", [0])
+    if not isinstance(seeds, list):
+        raise ValueError(f"seeds should be a list of whole numbers, got {seeds!r}")
     if not all(type(seed) is int for seed in seeds) or not 1 <= len(set(seeds)) == len(seeds):
         raise ValueError(f"seeds should be different whole numbers, got {given['seeds']!r}")
     if len(seeds) > MOST:
         raise ValueError(f"at most {MOST} seeds, got {len(seeds)}")
     baseline = given.get("baseline", schemes[0].label)
     _known({baseline: None}, [s.label for s in schemes], "baseline: unknown scheme")
+    training = given.get("training", {})
+    if not isinstance(training, dict):
+        raise ValueError(f"training should hold key: value lines, got {training!r}")
+    for key in ("seed", "scheme"):
+        if key in training:
+            raise ValueError(f"training: {key} is one of {key}s, which the grid is made of")
     made = Experiment(
         name=_label(given["name"]),
         about=" ".join(str(given.get("about", "")).split()),
@@ -181,8 +193,8 @@ def _experiment(given: dict[str, Any]) -> Experiment:
         students={k: v or {} for k, v in _mapping("students", given["students"]).items()},
         schemes=schemes,
         baseline=baseline,
-        seeds=seeds,
-        training=given.get("training", {}),
+        seeds=tuple(seeds),
+        training=training,
         tests=tuple(_test(k, v or {}) for k, v in _mapping("tests", given["tests"]).items()),
         rivals=tuple(given.get("rivals", ())),
         paper=_paper(given.get("paper", {})),
@@ -195,6 +207,7 @@ def _check(made: Experiment) -> None:
     """That every name means something, before anything runs."""
     degradation(made.degradation)
     _known({made.encoding: None}, cache.ENCODINGS, "unknown encoding")
+    _known({made.evaluation_amp: None}, AMPS, "unknown evaluation_amp")
     for student in made.students:
         zoo.parse(student)
         for scheme in made.schemes:
@@ -203,6 +216,10 @@ def _check(made: Experiment) -> None:
     for column in made.paper.columns:
         _known({column.partition("/")[0]: None}, known, f"paper: column {column!r}: unknown test")
     for row in made.paper.rows:
+        scheme = (row.ours or "").partition("/")[2]
+        known = [s.label for s in made.schemes] if scheme else [*made.rivals]
+        if row.ours:
+            _known({scheme or row.ours: None}, known, f"paper: row {row.label!r}: unknown")
         if len(row.figures) != len(made.paper.columns):
             raise ValueError(
                 f"paper: row {row.label!r} has {len(row.figures)} figures for "
@@ -218,6 +235,8 @@ def _teacher(label: str, given: Any) -> Teacher:
     training = given.pop("training", None)
     if training is not None:
         training = config.from_mapping(TeacherTraining, training)
+    if given.get("encoding"):
+        _known({given["encoding"]: None}, cache.ENCODINGS, f"teacher {label}: unknown encoding")
     if given.get("network"):
         zoo.parse(given["network"])
     elif training is not None:

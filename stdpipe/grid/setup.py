@@ -8,6 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from stdpipe.config import StudentTraining
 from stdpipe.data.layouts import find_clips
 from stdpipe.evaluate import split_name
@@ -34,6 +36,11 @@ class Job:
     jobs: int = 1
     """Trainings side by side, each in a process with its share of the threads."""
     device: str = "auto"
+
+
+def threads_each(job: Job) -> int:
+    """A training's share of this process's threads."""
+    return max(torch.get_num_threads() // job.jobs, 1)
 
 
 class Run(NamedTuple):
@@ -101,6 +108,10 @@ class Setup:
             return str(files("stdpipe.assets") / "teacher.pt")
         return given or str(self.job.out / "teachers" / teacher / "weights.pt")
 
+    def trains(self, teacher: str) -> bool:
+        """Whether the experiment trains it first."""
+        return teacher not in self.job.teachers and not self.teachers[teacher].weights
+
     def cache(self, teacher: str) -> str:
         """The first teacher's is just cache.zarr."""
         first = teacher == next(iter(self.teachers))
@@ -115,9 +126,13 @@ def set_up(job: Job) -> Setup:
         raise ValueError(f"experiment {made.name} names no data: give --data")
     data = Path(given)
     used = [t for t in made.teachers if t.label in {s.teacher for s in made.schemes}]
+    labels = [teacher.label for teacher in used]
     for label in job.teachers:
-        if label not in {teacher.label for teacher in used}:
-            raise ValueError(f"--teacher {label}: the experiment has no teacher of that name")
+        if label not in labels:
+            raise ValueError(
+                f"--teacher {label}: the experiment has no teacher of that name "
+                f"(known: {', '.join(labels)})"
+            )
     setup = Setup(job, data, _tests(job, data), {t.label: t for t in used}, [])
     for teacher in used:
         _check_teacher(setup, teacher)
@@ -147,7 +162,9 @@ def _tests(job: Job, data: Path) -> dict[str, Path]:
         found[test.name] = data if given == OWN else Path(given)
     for name in job.tests:
         if name not in found:
-            raise ValueError(f"--test {name}: the experiment has no such test set")
+            raise ValueError(
+                f"--test {name}: the experiment has no such test set (known: {', '.join(found)})"
+            )
     return found
 
 
@@ -168,7 +185,7 @@ def extraction(setup: Setup, teacher: str) -> Extraction:
         teacher=setup.teachers[teacher].network,
         weights=setup.weights(teacher),
         degradation=made.degradation,
-        encoding=made.encoding,
+        encoding=setup.teachers[teacher].encoding or made.encoding,
         targets=made.targets(teacher),
         orientations=made.orientations,
         device=setup.job.device,
@@ -197,7 +214,7 @@ def entrants(setup: Setup, planned: bool = False) -> list[Entrant]:
 
 
 def results(setup: Setup, test: str) -> dict[str, dict[str, Any]]:
-    """A network's key -> its part of a result, with the protocol, of all passes so far."""
+    """A network's key -> its part of a result, with protocol and folder, of all passes so far."""
     found = {}
     rules = {t.name: t.protocol for t in setup.experiment.tests}[test]
     for file in sorted((setup.job.out / "results" / test).glob("*/result.json")):
@@ -209,5 +226,6 @@ def results(setup: Setup, test: str) -> dict[str, dict[str, Any]]:
         )
         for network in result.get("networks", [result]) if same else []:
             key = network["weights_sha256"] or network["model"]
-            found[key] = {**network, "protocol": result["protocol"]}
+            place = {"protocol": result["protocol"], "folder": str(file.parent)}
+            found[key] = {**network, **place}
     return found

@@ -101,12 +101,12 @@ def _against(row: Mapping[str, Any], base: Mapping[str, Any], name: str) -> dict
 
 
 def _told(rows: Mapping[str, Any]) -> dict[str, Any]:
-    """Each dict of values by seed as its spread, the values beside."""
+    """Each dict of values by seed as its spread, the values beside (none for rivals)."""
     return {
         label: {
             test: {
                 column: {
-                    metric: {**spread(list(values.values())), "by_seed": values}
+                    metric: {**spread([*values.values()]), "by_seed": _by_seed(values)}
                     for metric, values in figures.items()
                 }
                 for column, figures in by_column.items()
@@ -115,3 +115,7 @@ def _told(rows: Mapping[str, Any]) -> dict[str, Any]:
         }
         for label, by_test in rows.items()
     }
+
+
+def _by_seed(values: Mapping[int | None, float]) -> dict[int, float]:
+    return {seed: value for seed, value in values.items() if seed is not None}

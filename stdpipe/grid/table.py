@@ -5,6 +5,8 @@ from typing import Any
 
 from stdpipe.grid.schema import Experiment
 
+Plain = tuple[str, str, list[str], list[list[str]]]
+
 
 def plan(found: Mapping[str, Any]) -> str:
     """What will run, and what it will cost."""
@@ -32,7 +34,10 @@ def plan(found: Mapping[str, Any]) -> str:
         )
     hours = found["hours"]
     parts = ", ".join(f"{name} {_time(hours[name] * 3600)}" for name in hours if name != "total")
-    lines.append(f"about {_time(hours['total'] * 3600)} by a trial on one clip: {parts}")
+    lines.append(
+        f"about {_time(hours['total'] * 3600)} by a trial on one clip: {parts}; the pictures "
+        "of the report not counted"
+    )
     return "\n".join(lines)
 
 
@@ -44,23 +49,34 @@ def _time(seconds: float) -> str:
 
 def summary(experiment: Experiment, found: Mapping[str, Any]) -> str:
     """summary.md: each test set's table, then the paper's own beside ours."""
-    lines = [f"# {found['name']}", "", found["about"], ""]
-    lines += [f"FAILED: {where}: {why}" for where, why in found["failed"].items()]
-    seeds = ", ".join(map(str, found["seeds"]))
-    lines += [
-        f"Degradation {found['degradation']}; seeds {seeds}. Mean over seeds ± standard deviation "
-        f"over seeds. Difference: from {found['baseline']} of the same student, paired seed by "
-        "seed; in brackets the 95 % interval of Student's t over n seeds (none for one seed), "
-        "which takes the differences for a sample of a normal distribution.",
-    ]
+    lines = [f"# {found['name']}", "", *([found["about"], ""] if found["about"] else [])]
+    lines += [f"FAILED: {where}: {why}\n" for where, why in found["failed"].items()]
+    lines.append(_rules(found))
+    for title, text, head, rows in plain(experiment, found):
+        lines += ["", f"## {title}", "", text, "", *_markdown(head, rows)]
+    return "\n".join(lines)
+
+
+def plain(experiment: Experiment, found: Mapping[str, Any]) -> list[Plain]:
+    """Every table of it: title, what the figures are, head and rows."""
+    tables = []
     for test, rules in found["protocols"].items():
-        lines += ["", f"## {test}", "", f"{found['tests'][test]}; protocol {rules['name']}: "]
-        lines[-1] += rules["text"]
-        lines += ["", *_test_table(found, test)]
-    return "\n".join([*lines, *_paper(experiment, found)])
+        where = f"{found['tests'][test]}, {found['degradation']}; protocol {rules['name']}: "
+        head = ["network", "n", "PSNR Y (dB)", "difference", "SSIM Y", "difference"]
+        tables.append((f"{test}", where + rules["text"], head, _test_rows(found, test)))
+    return [*tables, *_paper(experiment, found)]
 
 
-def _test_table(found: Mapping[str, Any], test: str) -> list[str]:
+def _rules(found: Mapping[str, Any]) -> str:
+    return (
+        f"Degradation {found['degradation']}; seeds {', '.join(map(str, found['seeds']))}. Mean ± "
+        f"standard deviation over seeds. Difference: from {found['baseline']} of the same student, "
+        "paired seed by seed; in brackets the 95 % interval of Student's t over n seeds (none for "
+        "one seed), which takes the differences for a sample of a normal distribution."
+    )
+
+
+def _test_rows(found: Mapping[str, Any], test: str) -> list[list[str]]:
     rows = []
     for label, by_test in found["rows"].items():
         average = by_test.get(test, {}).get("average", {})
@@ -77,8 +93,7 @@ def _test_table(found: Mapping[str, Any], test: str) -> list[str]:
                     _difference(change.get("ssim_y"), "+.4f"),
                 ]
             )
-    head = ["network", "n", "PSNR Y (dB)", "difference", "SSIM Y", "difference"]
-    return _markdown(head, rows)
+    return rows
 
 
 def _spread(one: Mapping[str, Any], form: str) -> str:
@@ -95,32 +110,29 @@ def _difference(one: Mapping[str, Any] | None, form: str) -> str:
     return f"{one['mean']:{form}} [{low:{form}}, {high:{form}}]"
 
 
-def _paper(experiment: Experiment, found: Mapping[str, Any]) -> list[str]:
-    """Its layout: a row each, published / ours in each column (PSNR Y)."""
+def _paper(experiment: Experiment, found: Mapping[str, Any]) -> list[Plain]:
+    """Its rows, published / ours in each column (PSNR Y), and what differs."""
     paper = experiment.paper
-    if not paper.rows:
-        return []
     rows = []
     for row in paper.rows:
-        cells = []
-        for column, figure in zip(paper.columns, row.figures, strict=True):
-            ours = _ours(found, row.ours, column)
-            cells.append(f"{'-' if figure is None else f'{figure:.2f}'} / {ours}")
-        rows.append([row.label, row.ours or "", *cells])
-    head = ["row", "ours", *paper.columns]
-    told = [f"- {reason}" for reason in paper.differs]
-    return [
-        "", f"## {paper.source}: published / ours, PSNR Y (dB)", "", *_markdown(head, rows, 2), "",
-        "What differs:", "", *told,
-    ]  # fmt: skip
+        label = row.ours and row.ours.replace("*", next(iter(experiment.students)))
+        cells = [
+            f"{'-' if figure is None else f'{figure:.2f}'} / {_ours(found, label, column)}"
+            for column, figure in zip(paper.columns, row.figures, strict=True)
+        ]
+        rows.append([row.label, label or "", *cells])
+    title = f"{paper.source}: published / ours, PSNR Y (dB)"
+    text = "What differs: " + " ".join(paper.differs) if paper.differs else ""
+    return [(title, text, ["row", "ours", *paper.columns], rows)] if rows else []
 
 
 def _ours(found: Mapping[str, Any], label: str | None, column: str) -> str:
+    """The mean and spread of that column, or a dash."""
     test, _, name = column.partition("/")
     figures = found["rows"].get(label, {}).get(test, {}).get(name, {})
-    return f"{figures['psnr_y']['mean']:.2f}" if "psnr_y" in figures else "-"
+    return _spread(figures["psnr_y"], ".2f") if "psnr_y" in figures else "-"
 
 
-def _markdown(head: list[str], rows: list[list[str]], left: int = 1) -> list[str]:
-    marks = ["---"] * left + ["---:"] * (len(head) - left)
+def _markdown(head: list[str], rows: list[list[str]]) -> list[str]:
+    marks = ["---"] + ["---:"] * (len(head) - 1)
     return [f"| {' | '.join(cells)} |" for cells in (head, marks, *rows)]

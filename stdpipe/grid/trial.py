@@ -25,10 +25,11 @@ from stdpipe.evaluate import Evaluation, evaluate, scored_footage
 from stdpipe.evaluation import protocols
 from stdpipe.evaluation.footage import Video, num_frames
 from stdpipe.extract import extract_teacher
-from stdpipe.grid.setup import Entrant, Job, Run, Setup, extraction, results
+from stdpipe.grid.setup import Entrant, Job, Run, Setup, extraction, results, threads_each
 from stdpipe.models import zoo
 from stdpipe.models.bicubic import Bicubic
 from stdpipe.train import train_student
+from stdpipe.train_teacher import TeacherRun, train_teacher
 
 
 def plan(setup: Setup, entrants: list[Entrant]) -> dict[str, Any]:
@@ -37,11 +38,14 @@ def plan(setup: Setup, entrants: list[Entrant]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, _quiet():
         clip = _one_clip(setup.data, Path(folder) / "data")
         small = dataclasses.replace(setup, data=clip, job=_job(setup, Path(folder)))
-        caches = [_cache(setup, small, label) for label in setup.teachers]
-        kinds = _kinds(small, todo)
+        caches = [_cache(setup, small, label, needed=bool(todo)) for label in setup.teachers]
+        teachers = [_teacher_seconds(setup, small, label) for label in setup.teachers]
+        with _threads(threads_each(setup.job)):
+            kinds = _kinds(small, todo)
         tests = _tests(setup, small, entrants)
     train = math.fsum(_run_seconds(run, kinds[run.label]) for run in todo) / setup.job.jobs
     hours = {
+        "teachers": math.fsum(teachers) / 3600,
         "extract": math.fsum(c["seconds_per_clip"] * c["missing"] for c in caches) / 3600,
         "train": train / 3600,
         "evaluate": math.fsum(test["seconds"] for test in tests.values()) / 3600,
@@ -72,6 +76,14 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
+
+
 def _job(setup: Setup, folder: Path) -> Job:
     """Into the trial's folder; with random weights of a teacher that is yet to be trained."""
     weights = {label: setup.weights(label) for label in setup.teachers}
@@ -90,24 +102,43 @@ def _one_clip(data: Path, folder: Path) -> Path:
     return folder
 
 
-def _cache(setup: Setup, small: Setup, label: str) -> dict[str, Any]:
-    """What that teacher's cache is and costs; the trial's own is made."""
-    began = time.perf_counter()
-    found = extract_teacher(extraction(small, label))
-    seconds = time.perf_counter() - began
+def _cache(setup: Setup, small: Setup, label: str, needed: bool) -> dict[str, Any]:
+    """What that teacher's cache is and costs; the trial's own is made, where anything is missing or
+    it is `needed` to train from."""
     entries = len(find_clips(setup.data, "train", length=7)) * setup.experiment.orientations
-    url, done = setup.cache(label), 0
+    url, done, weight, seconds = setup.cache(label), 0, 0, 0.0
     if cache.manifest_exists(cache.open_place(url)):
-        done = len(cache.open_reader(url, allow_incomplete=True).entries)
+        reader = cache.open_reader(url, allow_incomplete=True)
+        done, weight = len(reader.entries), reader.total_bytes()
+    if needed or done < entries:
+        began = time.perf_counter()
+        found = extract_teacher(extraction(small, label))
+        seconds = (time.perf_counter() - began) / found["entries"]
+        weight = found["bytes"] // found["entries"] * entries
     return {
         "teacher": label,
         "cache": url,
         "entries": entries,
         "missing": entries - done,
-        "seconds_per_clip": seconds / found["entries"],
-        "bytes": found["bytes"] // found["entries"] * entries,
+        "seconds_per_clip": seconds,
+        "bytes": weight,
         "free_bytes": cache.open_place(url).free_bytes(),
     }
+
+
+def _teacher_seconds(setup: Setup, small: Setup, label: str) -> float:
+    """What its own training costs, where that comes first and is not there yet."""
+    teacher = setup.teachers[label]
+    if not setup.trains(label) or Path(setup.weights(label)).exists():
+        return 0.0
+    assert teacher.training
+    out = small.job.out / "teachers" / label
+    made = small.experiment.degradation
+    run = TeacherRun(small.data, str(teacher.network), out, made, device=small.job.device)
+    changes: dict[str, Any] = {"steps": 3, "log_every": 1, "save_every": 3, "workers": 0}
+    train_teacher(run, dataclasses.replace(teacher.training, **changes))
+    last = (out / "metrics.jsonl").read_text().splitlines()[-1]
+    return teacher.training.steps / float(json.loads(last)["steps_per_s"])
 
 
 def _kinds(small: Setup, todo: list[Run]) -> dict[str, dict[str, float]]:
@@ -120,8 +151,15 @@ def _kinds(small: Setup, todo: list[Run]) -> dict[str, dict[str, float]]:
         out, url = small.job.out / "runs" / run.label, small.cache(scheme.teacher)
         job = dataclasses.replace(run.job, data=small.data, out=out, cache=url)
         # the first step of either kind sets things up
-        changes = {"steps": 4, "warmup_steps": 2, "log_every": 1, "save_every": 4, "workers": 0}
-        train_student(job, dataclasses.replace(run.options, **changes))  # type: ignore[arg-type]
+        changes: dict[str, Any] = {
+            "steps": 4,
+            "warmup_steps": 2,
+            "log_every": 1,
+            "save_every": 4,
+            "workers": 0,
+        }
+        changes |= {"lr": 1e-6}  # what diverges is for the experiment to tell
+        train_student(job, dataclasses.replace(run.options, **changes))
         lines = (out / "metrics.jsonl").read_text().splitlines()
         seconds = [1 / json.loads(line)["steps_per_s"] for line in lines]
         found[run.label] = {"warmup": seconds[1], "step": seconds[3]}

@@ -19,6 +19,7 @@ ORDER = [
     "train-student",
     "evaluate",
     "experiment",
+    "report",
     "upscale",
     "export",
     "train-teacher",
@@ -92,6 +93,7 @@ def test_the_examples_run(
         "cache.zarr/complete.json",
         "runs/std/weights.pt",
         "results/bicubic/table.md",
+        "report/index.html",
     ):
         assert Path(made).is_file()
 
@@ -131,6 +133,7 @@ def test_no_new_options() -> None:
     assert found["experiment"] == always | {
         "file", "--out", "--profile", "--test", "--teacher", "--plan", "--jobs",
     }  # fmt: skip
+    assert found["report"] == {"folders", "--out", "--clips", "--frames", "--device", "--json"}
     assert found["upscale"] == {
         "source", "out", "--model", "--weights", "--tile", "--fps", "--crf", "--overwrite",
         "--device", "--amp", "--json",

@@ -1,0 +1,220 @@
+"""Show what evaluations and training runs found: one self-contained HTML page.
+
+read -> run each network again on a few frames -> render -> write. From other code:
+
+    write_report([Path("results/all"), Path("runs/std"), ...], Path("report"), labels={...},
+                 tables=[Table(...)]) -> {"report": "report/index.html", "bytes": ..., ...}
+
+Folders of `evaluate --out` and of training, in any order. Figures need those alone; pictures need
+the data and weights that were measured, too: what is gone is told on the page, not an error.
+OUT/index.html is the page; OUT/parts keeps what networks made, so that the same command goes on.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from stdpipe import runs
+from stdpipe.data.layouts import Clip
+from stdpipe.evaluation.footage import Video, num_frames, open_footage
+from stdpipe.evaluation.results import write_aside
+from stdpipe.models import zoo
+from stdpipe.models.base import Network, count_parameters
+from stdpipe.models.macs import count_macs
+from stdpipe.reporting.clips import Detail, Gallery
+from stdpipe.reporting.inputs import Entry, Group, Labels, read_folders
+from stdpipe.reporting.page import Content, render
+from stdpipe.reporting.shots import (
+    Made,
+    Shot,
+    load_again,
+    load_made,
+    made_file,
+    make,
+    save_made,
+    take_shot,
+)
+from stdpipe.reporting.tables import Table
+
+__all__ = ["Table", "write_report"]
+
+CLIPS, FRAMES = 3, 15  # shown of each data set; of the span of a temporal profile
+LIMIT = 20 * 10**6  # bytes of the page
+# tried in turn until the page is small enough
+DETAILS = (Detail(960, 480, 4, 82), Detail(720, 360, 3, 75), Detail(560, 280, 2, 65))
+
+
+def write_report(
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    clips: int | Sequence[str] = CLIPS,
+    frames: int = FRAMES,
+    labels: Labels | None = None,
+    tables: Sequence[Table] = (),
+    title: str = "stdpipe report",
+    device: str = "auto",
+    limit: int = LIMIT,
+) -> dict[str, Any]:
+    """Write OUT/index.html, at most `limit` bytes; returns where, its size and what is missing.
+
+    clips: how many of each data set are shown, the first ones, or their keys. frames: the most that
+    networks are run on, of each. labels: what the page calls a network, by its name in results, its
+    weights file or the folder of that; or a training run, by its folder. tables: more of them, put
+    first. Raises ValueError or OSError, in one line, for a folder that is neither kind.
+    """
+    inputs = read_folders(folders, labels)
+    if not (inputs.groups or inputs.runs or tables):
+        raise ValueError(f"nothing to report: {' '.join(inputs.missing) or 'no folder was given'}")
+    missing = list(inputs.missing)
+    groups = [_counted(group) for group in inputs.groups]
+    galleries = {
+        number: _galleries(group, clips, frames, out / "parts", runs.pick_device(device), missing)
+        for number, group in enumerate(groups)
+    }
+    made = f"Made {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by stdpipe {version('stdpipe')}."
+    content = Content(title, made, tables, groups, galleries, inputs.runs, missing)
+    page, missing = _rendered(content, limit)
+    out.mkdir(parents=True, exist_ok=True)
+    write_aside(out / "index.html", page)
+    return {
+        "report": str(out / "index.html"),
+        "bytes": len(page.encode()),
+        "networks": list(dict.fromkeys(e.label for group in groups for e in group.entries)),
+        "runs": [run.label for run in inputs.runs],
+        "clips": [g.shot.clip for some in galleries.values() for g in some],
+        "missing": missing,
+    }
+
+
+def _counted(group: Group) -> Group:
+    """With parameters and MACs of networks whose evaluation did not count them."""
+    entries = []
+    for entry in group.entries:
+        cost = entry.facts.get("cost") or _count(str(entry.facts["model"]))
+        facts = {**entry.facts, **({"cost": cost} if cost else {})}
+        entries.append(dataclasses.replace(entry, facts=facts))
+    return dataclasses.replace(group, entries=entries)
+
+
+def _count(name: str) -> dict[str, int] | None:
+    try:
+        net = zoo.parse_trusted(name, "the result").build()
+    except ValueError:
+        return None  # a user's own network: a file must not have us import it
+    return {"parameters": count_parameters(net), "macs": count_macs(net).total}
+
+
+def _galleries(
+    group: Group,
+    clips: int | Sequence[str],
+    frames: int,
+    parts: Path,
+    device: torch.device,
+    missing: list[str],
+) -> list[Gallery]:
+    """The pictures of a group's clips; what cannot be had is added to `missing`."""
+    chosen = _chosen(group, clips, missing)
+    if not chosen:
+        return []
+    nets = _networks(group, missing)
+    k = max((net.num_frame // 2 for _, net in nets), default=0)
+    found = []
+    with tqdm(total=len(chosen) * len(nets), unit="network", desc=group.title, disable=None) as bar:
+        for clip in chosen:
+            try:
+                shot, pieces = take_shot(
+                    clip, group.degradation["name"], group.protocol["lr_8bit"], frames, k
+                )
+            except (ValueError, OSError) as error:
+                missing.append(f"No pictures of clip {clip.key}: {error}.")
+                continue
+            made: dict[str, Made] = {}
+            gone: list[str] = []
+            for entry, net in nets:
+                try:
+                    made[entry.label] = _made(entry, net, shot, pieces, parts, device)
+                except ValueError as error:
+                    gone.append(f"No pictures of {entry.label}: {error}.")
+                bar.update()
+            psnr = {e.label: e.frames.get(clip.key, {}).get(shot.frame) for e, _ in nets}
+            known = {label: value for label, value in psnr.items() if value is not None}
+            found.append(Gallery(shot, made, known, gone))
+    return found
+
+
+def _chosen(group: Group, clips: int | Sequence[str], missing: list[str]) -> list[Clip | Video]:
+    """The clips to show that are still there."""
+    wanted = list(group.clips)[:clips] if isinstance(clips, int) else list(clips)
+    try:
+        there = {c.key: c for c in open_footage(Path(group.data))} if wanted else {}
+    except (ValueError, OSError) as error:
+        missing.append(f"No pictures of {group.title}: {error}.")
+        return []
+    for key in wanted:
+        if key not in there:
+            missing.append(f"No pictures of clip {key}: it is not in {group.data}.")
+    return [there[key] for key in wanted if key in there and num_frames(there[key])]
+
+
+def _networks(group: Group, missing: list[str]) -> list[tuple[Entry, Network]]:
+    """Those that can be run again, each once."""
+    found: dict[tuple[str, str | None], tuple[Entry, Network]] = {}
+    for entry in group.entries:
+        key = (str(entry.facts["model"]), entry.facts["weights_sha256"])
+        if key in found:
+            continue
+        try:
+            found[key] = entry, load_again(entry.facts)
+        except (ValueError, OSError) as error:
+            missing.append(f"No pictures of {entry.label}: {error}.")
+    return list(found.values())
+
+
+def _made(
+    entry: Entry, net: Network, shot: Shot, pieces: Any, parts: Path, device: torch.device
+) -> Made:
+    """From an earlier report, or made now and kept."""
+    file = made_file(parts, entry.facts, shot)
+    made = load_made(file)
+    if made is None:
+        made = make(net.to(device), shot, pieces, device)
+        save_made(file, made)
+    return made
+
+
+def _rendered(content: Content, limit: int) -> tuple[str, list[str]]:
+    """The page with as much of the pictures as the limit allows, and what it says is missing."""
+    for detail, kept in _attempts(content.galleries):
+        galleries = {number: some[:kept] for number, some in content.galleries.items()}
+        missing = [*content.missing, *_trimmed(content.galleries, detail, kept, limit)]
+        page = render(content._replace(galleries=galleries, missing=missing), detail)
+        if len(page.encode()) <= limit:
+            return page, missing
+    raise ValueError(
+        f"the page is {len(page.encode()):,} bytes without any picture, more than {limit:,}: give "
+        "fewer folders"
+    )
+
+
+def _attempts(galleries: Mapping[int, Sequence[Gallery]]) -> Iterator[tuple[Detail, int]]:
+    most = max(map(len, galleries.values()), default=0)
+    yield from ((detail, most) for detail in DETAILS)
+    yield from ((DETAILS[-1], kept) for kept in reversed(range(most)))
+
+
+def _trimmed(
+    galleries: Mapping[int, Sequence[Gallery]], detail: Detail, kept: int, limit: int
+) -> list[str]:
+    if detail == DETAILS[0]:
+        return []
+    gone = ", ".join(g.shot.clip for some in galleries.values() for g in some[kept:])
+    left_out = f", and clips are left out: {gone}" if gone else ""
+    wide = f"whole frames are at most {detail.frame_width} pixels wide"
+    return [f"To stay under {limit / 1e6:g} MB, {wide}{left_out}."]

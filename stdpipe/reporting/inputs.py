@@ -1,0 +1,217 @@
+"""What lies in the folders of a report: evaluations, gathered by their rules, and training runs.
+
+Figures of different rules or data are never in one Group: a group is one table.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Labels = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network's figures, as one evaluation has them."""
+
+    label: str
+    """What the page calls it; unlike every other's of its group."""
+    folder: Path
+    when: str
+    """The day and minute on which the evaluation ended, UTC."""
+    facts: Mapping[str, Any]
+    """That network's part of result.json: name, model, weights, average, clips, ..."""
+    frames: Mapping[str, Mapping[int, float]]
+    """PSNR Y by clip and frame number, of frames.csv."""
+
+    @property
+    def name(self) -> str:
+        """The network and its weights, as results have it."""
+        return str(self.facts["name"])
+
+
+@dataclass(frozen=True)
+class Group:
+    """Networks measured on the same frames by the same rules."""
+
+    data: str
+    degradation: Mapping[str, str]
+    protocol: Mapping[str, Any]
+    clips: Mapping[str, int]
+    """How many frames of each were scored."""
+    metrics: dict[str, str] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """Short, for headings."""
+        return f"{Path(self.data).name} · {self.degradation['name']} · {self.protocol['name']}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run: its config and what metrics.jsonl has, line by line."""
+
+    label: str
+    folder: Path
+    when: str
+    config: Mapping[str, Any]
+    lines: Sequence[Mapping[str, float]]
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that the folders hold, and what is missing there, in plain words."""
+
+    groups: list[Group]
+    runs: list[Run]
+    missing: list[str]
+
+
+def read_folders(folders: Sequence[Path], labels: Labels | None = None) -> Inputs:
+    """`labels`: the page's name for a network, by its name in results or its weights file or the
+    folder of that, or for a training run by its folder.
+
+    Raises FileNotFoundError or ValueError, in one line, for a folder that holds neither.
+    """
+    inputs = Inputs([], [], [])
+    groups: dict[str, Group] = {}
+    for folder in dict.fromkeys(folders):
+        if (folder / "result.json").is_file():
+            _read_evaluation(folder, labels or {}, groups)
+        elif (folder / "unfinished.json").is_file():
+            inputs.missing.append(
+                f"The evaluation in {folder} is not finished, so it is not shown: give its command "
+                "again."
+            )
+        elif (folder / "config.yaml").is_file():
+            taken = {run.label for run in inputs.runs}
+            inputs.runs.append(_read_run(folder, labels or {}, taken))
+        else:
+            _refuse(folder)
+    inputs.groups.extend(groups.values())
+    return inputs
+
+
+def _refuse(folder: Path) -> None:
+    if not folder.is_dir():
+        state = "is no folder" if folder.exists() else "does not exist"
+        raise FileNotFoundError(f"{folder} {state}: give folders of evaluate or of training")
+    raise ValueError(
+        f"{folder} holds neither an evaluation (result.json) nor a training run (config.yaml): "
+        "give the --out of stdpipe evaluate, train-student or train-teacher"
+    )
+
+
+def _read_evaluation(folder: Path, labels: Labels, groups: dict[str, Group]) -> None:
+    file = folder / "result.json"
+    try:
+        result = json.loads(file.read_text())
+        networks = result.get("networks", [result])
+        frames = _read_frames(folder / "frames.csv")
+        for facts in networks:
+            group = _group_of(result, facts, groups)
+            label = _distinct(_label(facts, labels), {e.label for e in group.entries}, folder)
+            of_network = frames.get(facts["name"], {})
+            group.entries.append(Entry(label, folder, _when(file), facts, of_network))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{file} is no result that this version can read ({type(error).__name__}: {error}): "
+            "evaluate again"
+        ) from None
+
+
+def _group_of(
+    result: Mapping[str, Any], facts: Mapping[str, Any], groups: dict[str, Group]
+) -> Group:
+    rules = {k: v for k, v in result["protocol"].items() if k != "chosen"}
+    clips = {key: row["frames"] for key, row in facts["clips"].items()}
+    of_same = (result["data"], result["degradation"], rules, clips)
+    group = groups.setdefault(
+        json.dumps(of_same, sort_keys=True),
+        Group(result["data"], result["degradation"], result["protocol"], clips),
+    )
+    for name, text in result["metrics"].items():
+        old = group.metrics.setdefault(name, text)
+        if text not in old.split(" / "):
+            group.metrics[name] = f"{old} / {text}"
+    return group
+
+
+def _read_frames(file: Path) -> dict[str, dict[str, dict[int, float]]]:
+    """PSNR Y by network, clip and frame; nothing where the file is gone."""
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    if file.is_file():
+        with file.open(newline="") as lines:
+            for line in csv.DictReader(lines):
+                clips = found.setdefault(line["network"], {})
+                clips.setdefault(line["clip"], {})[int(line["frame"])] = float(line["psnr_y"])
+    return found
+
+
+def _label(facts: Mapping[str, Any], labels: Labels) -> str:
+    """As asked for; else the run that the weights lie in, their file, or the network's name."""
+    weights = facts["weights"]
+    names = [facts["name"], weights, weights and str(Path(weights).parent)]
+    given = next((labels[name] for name in names if name and name in labels), None)
+    if given or not weights:
+        return given or str(facts["model"])
+    if weights.startswith("random:"):
+        return f"{str(facts['model']).partition(':')[0]}, {weights}"
+    path = Path(weights)
+    return path.parent.name if path.name == "weights.pt" and path.parent.name else path.stem
+
+
+def _distinct(label: str, taken: set[str], folder: Path) -> str:
+    if label in taken:
+        label = f"{label} ({folder.name})"
+    number, first = 2, label
+    while label in taken:
+        label, number = f"{first} #{number}", number + 1
+    return label
+
+
+def _read_run(folder: Path, labels: Labels, taken: set[str]) -> Run:
+    file = folder / "config.yaml"
+    try:
+        config = yaml.safe_load(file.read_text())
+    except yaml.YAMLError:
+        config = None
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} is no config of a training run: it is damaged, or another's")
+    place = folder.resolve()
+    label = _distinct(labels.get(str(folder), place.name), taken, place.parent)
+    lines = _read_lines(folder / "metrics.jsonl")
+    finished = (folder / "weights.pt").is_file() and bool(
+        lines and lines[-1]["step"] >= config.get("steps", math.inf)
+    )
+    latest = max((f for f in (file, folder / "metrics.jsonl") if f.is_file()), key=_time)
+    return Run(label, folder, _when(latest), config, lines, finished)
+
+
+def _read_lines(file: Path) -> list[dict[str, float]]:
+    """Whole lines of finite numbers; a line torn by a crash is left out."""
+    found = []
+    for text in file.read_text().splitlines() if file.is_file() else []:
+        try:
+            line = json.loads(text)
+            found.append({k: float(v) for k, v in line.items() if math.isfinite(v)})
+        except (ValueError, TypeError, AttributeError):
+            continue
+    return [line for line in found if "step" in line]
+
+
+def _time(file: Path) -> float:
+    return file.stat().st_mtime
+
+
+def _when(file: Path) -> str:
+    return f"{datetime.fromtimestamp(_time(file), UTC):%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,72 @@
+"""Arrays as pictures inside the page: lossless PNG where pixels count, WebP for whole frames.
+
+Axes: H W pixels.
+"""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from stdpipe.evaluation.metrics import luma
+
+Pixels = NDArray[np.uint8]
+
+
+def png(pixels: Pixels) -> str:
+    """A data URI of (H, W, 3), or of a grey (H, W), exact."""
+    return _uri(Image.fromarray(np.ascontiguousarray(pixels)), format="PNG", optimize=True)
+
+
+def webp(pixels: Pixels, width: int, quality: int = 82) -> str:
+    """A data URI of (H, W, 3) or grey (H, W), reduced to `width` where it is wider."""
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if image.width > width:
+        size = (width, max(round(image.height * width / image.width), 1))
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    return _uri(image.convert("RGB"), format="WEBP", quality=quality, method=4)
+
+
+def luma_error(sr: Pixels, hr: Pixels) -> NDArray[np.float64]:
+    """|Y of SR - Y of HR|, levels of 255: two (H, W, 3) -> (H, W)."""
+    difference = luma(as_tensor(sr)) - luma(as_tensor(hr))
+    found: NDArray[np.float64] = difference.abs().numpy()
+    return found
+
+
+def as_tensor(pixels: Pixels) -> Tensor:
+    """(H, W, 3) -> RGB in [0, 1], (3, H, W)."""
+    return torch.from_numpy(pixels).permute(2, 0, 1) / 255
+
+
+def flow_colours(flow: NDArray[np.floating[Any]], top: float) -> Pixels:
+    """A flow (2, H, W) in pixels, x first: its direction as hue, its length as colour, white at
+    rest and full at `top` pixels."""
+    x, y = flow
+    hue = (np.arctan2(y, x) / (2 * np.pi)) % 1
+    strength = np.clip(np.hypot(x, y) / top, 0, 1) if top > 0 else np.zeros_like(x)
+    sector = np.abs((hue[..., None] * 6 + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1
+    full = np.clip(sector, 0, 1)
+    shade = 0.75 * full + 0.15  # no channel at its very end: calmer
+    return ((1 - strength[..., None] * (1 - shade)) * 255).round().astype(np.uint8)
+
+
+def colour_wheel(size: int = 72) -> Pixels:
+    """The key to `flow_colours`: (size, size, 3), white outside the circle."""
+    place = (np.arange(size) + 0.5) / size * 2 - 1
+    x, y = np.meshgrid(place, place)
+    wheel = flow_colours(np.stack([x, y]), 1.0)
+    wheel[np.hypot(x, y) > 1] = 255
+    return wheel
+
+
+def _uri(image: Image.Image, **options: Any) -> str:
+    stream = io.BytesIO()
+    image.save(stream, **options)
+    kind = str(options["format"]).lower()
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -1,0 +1,164 @@
+"""The YAML file: what is refused, in which words; every packaged table with every profile."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stdpipe.grid import schema
+from stdpipe.grid.setup import Job, set_up
+
+Command = Callable[..., Any]
+PLAIN: dict[str, Any] = {
+    "name": "e",
+    "teachers": {"t": "embedded"},
+    "students": ["fastdvdnet-quarter"],
+    "schemes": ["none", "std"],
+    "tests": {"own": {"data": "own"}},
+}
+TABLES = [f"table{number}" for number in range(1, 7)]
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    file = folder / "e.yaml"
+    file.write_text(yaml.safe_dump({k: v for k, v in {**PLAIN, **changes}.items() if v != "gone"}))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sedes": [1]}, "unknown key 'sedes'; did you mean 'seeds'?"),
+        ({"students": "gone"}, "students is missing"),
+        ({"students": ["fastdvd"]}, "unknown network 'fastdvd'; did you mean 'fastdvdnet'?"),
+        ({"students": "vdsr"}, "students should be a list, or names with something to each"),
+        ({"schemes": ["sdt"]}, "scheme 'sdt' is unknown"),
+        ({"schemes": {"a": {"scheme": "std", "memry": "frozen"}}}, "did you mean 'memory'?"),
+        ({"schemes": {"a": {"scheme": "std", "teacher": "u"}}}, "unknown teacher 'u' (known: t)"),
+        ({"schemes": {"a/b": "std"}}, "label 'a/b' should be of letters"),
+        ({"baseline": "nothing"}, "baseline: unknown scheme 'nothing'; did you mean 'none'?"),
+        ({"seeds": [0, 0]}, "seeds should be different whole numbers, got [0, 0]"),
+        ({"seeds": [0.5]}, "seeds should be different whole numbers"),
+        ({"seeds": 3}, "seeds should be a list of whole numbers, got 3"),
+        ({"seeds": list(range(32))}, "at most 31 seeds, got 32"),
+        ({"training": {"stepps": 1}}, "unknown config key 'stepps'; did you mean 'steps'?"),
+        ({"training": {"steps": 10}}, "warmup_steps (20000) leaves nothing of steps (10)"),
+        ({"training": {"seed": 1}}, "training: seed is one of seeds"),
+        ({"training": [1]}, "training should hold key: value lines, got [1]"),
+        ({"tests": {"a": {"protocl": "vid4"}}}, "test a: unknown key 'protocl'"),
+        ({"tests": {"a": {"protocol": "vid5"}}}, "unknown protocol 'vid5'"),
+        ({"encoding": "int4"}, "unknown encoding 'int4'"),
+        ({"degradation": "blur"}, "unknown degradation 'blur'"),
+        ({"evaluation_amp": "fp8"}, "unknown evaluation_amp 'fp8'"),
+        ({"teachers": {"t": {"wights": "f"}}}, "teacher t: unknown key 'wights'"),
+        ({"teachers": {"t": {"encoding": "int4"}}}, "teacher t: unknown encoding 'int4'"),
+        ({"teachers": {"t": {"training": {"steps": 1}}}}, "a teacher to train needs its network"),
+        ({"paper": {"columns": ["vid4/walk"]}}, "unknown test 'vid4' (known: own)"),
+        (
+            {"paper": {"rows": [{"label": "r", "ours": "*/sd", "figures": []}]}},
+            "paper: row 'r': unknown 'sd'",
+        ),
+        (
+            {"paper": {"columns": ["own/average"], "rows": [{"label": "r", "figures": []}]}},
+            "row 'r' has 0 figures for 1 columns",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_refused(
+    tmp_path: Path, refused: Command, changes: dict[str, Any], message: str
+) -> None:
+    file = write(tmp_path, **changes)
+    told = refused("experiment", file, "--data", "nowhere", "--out", tmp_path / "o", code=2)
+    assert message in told
+    assert str(file) in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["tabel2"], 2, "no experiment 'tabel2'; did you mean 'table2'?"),
+        (["none.yaml"], 2, "no config file none.yaml"),
+        (["table2", "--profile", "smal"], 2, "no such profile: 'smal'; did you mean 'small'?"),
+        (["table2", "--test", "vid4"], 2, "'vid4' should read NAME=DIR"),
+        (["table2", "--jobs", "0"], 2, "0 is not in the range"),
+        (["table2", "--profile", "small"], 1, "experiment table2 names no data: give --data"),
+        (["table2", "--data", "D"], 1, "test set vid4 has no data: give --test vid4=DIR"),
+        (["table2", "--data", "D", "--test", "vid4=D"], 1, "no weights; give --teacher edvr=FILE"),
+        (["table2", "--data", "D", "--test", "vid5=D", "--test", "vid4=D"], 1, "no such test set"),
+        (["table2", "--profile", "small", "--data", "D", "--test", "vid4=D", "--teacher", "e=f"],
+         1, "--teacher e: the experiment has no teacher of that name (known: edvr)"),
+        (["table6", "--profile", "debug", "--data", "D", "--test", "walk=D"], 1, "D does not"),
+    ],
+)  # fmt: skip
+def test_wrong_use(refused: Command, arguments: list[str], code: int, message: str) -> None:
+    assert message in refused("experiment", *arguments, "--out", "o", code=code)
+
+
+def test_a_profile_replaces_keys_but_training_key_by_key(tmp_path: Path) -> None:
+    training = {"steps": 9, "warmup_steps": 1, "patch": 32}
+    profiles = {"small": {"seeds": [4], "training": {"steps": 5}}}
+    file = write(tmp_path, training=training, profiles=profiles)
+    assert schema.load(file).seeds == (0,)
+    small = schema.load(file, "small")
+    assert small.seeds == (4,)
+    assert small.training == {**training, "steps": 5}
+
+
+def test_settings_of_students_and_schemes(tmp_path: Path) -> None:
+    """The scheme's before the student's, the student's before the experiment's."""
+    made = schema.load(
+        write(
+            tmp_path,
+            students={"fastdvdnet": None, "vdsr": {"lr": 2e-4, "patch": 48}},
+            schemes={"none": None, "frozen": {"scheme": "std", "memory": "frozen", "lr": 3e-4}},
+            training={"steps": 9, "warmup_steps": 1, "patch": 32, "lr": 1e-4},
+        )
+    )
+    none, frozen = made.schemes
+    assert made.options("fastdvdnet", none, 3).lr == 1e-4
+    assert made.options("vdsr", none, 3).lr == 2e-4
+    options = made.options("vdsr", frozen, 3)
+    assert (options.lr, options.patch, options.seed) == (3e-4, 48, 3)
+    assert (options.memory, options.scheme) == ("frozen", "std")
+
+
+def test_what_a_cache_must_hold(tmp_path: Path) -> None:
+    schemes = {"std": "std", "lr": {"scheme": "std-lr", "teacher": "u"}}
+    teachers = {"t": "embedded", "u": "embedded"}
+    made = schema.load(write(tmp_path, schemes=schemes, teachers=teachers))
+    assert made.targets("t") == ("f_sr", "attention")
+    assert made.targets("u") == ("f_sr", "attention", "f_lr")
+
+
+@pytest.mark.parametrize("profile", [None, "small", "debug"])
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_of_the_paper(
+    tmp_path: Path, tiny: Path, name: str, profile: str | None
+) -> None:
+    """All names mean something, and the paper's rows have theirs."""
+    made = schema.load(schema.packaged(name), profile)
+    assert made.name == name
+    tests = {test.name: tiny for test in made.tests}
+    waiting = {t.label: "random:0" for t in made.teachers if not (t.weights or t.training)}
+    setup = set_up(Job(made, tmp_path, data=tiny, tests=tests, teachers=waiting))
+    assert len(setup.runs) == len(made.students) * len(made.schemes) * len(made.seeds)
+    assert len({run.job.out for run in setup.runs}) == len(setup.runs)
+    if profile is None:  # the paper's settings
+        options = setup.runs[0].options
+        assert (options.steps, options.warmup_steps, options.patch) == (800_000, 20_000, 256)
+        ours = {row.ours for row in made.paper.rows}
+        grid = {f"{s}/{scheme.label}" for s in made.students for scheme in made.schemes}
+        stars = {f"*/{scheme.label}" for scheme in made.schemes}
+        assert ours <= {None, *made.rivals, *grid, *stars}
+
+
+def test_the_first_table_explains_every_key() -> None:
+    import dataclasses
+
+    text = schema.packaged("table1").read_text()
+    for cls in (schema.Experiment, schema.Teacher, schema.TestSet, schema.Paper):
+        for field in dataclasses.fields(cls):
+            if field.name not in ("label", "name"):
+                assert field.name in text, field.name
