@@ -22,6 +22,8 @@ html_static_path = ["static"]
 html_css_files = ["stdpipe.css"]
 html_copy_source = False
 html_show_sourcelink = False
+html_show_copyright = False
+html_use_index = False
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"
 

@@ -9,6 +9,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import click
 
@@ -97,8 +98,28 @@ def _option(record: tuple[str, str]) -> tuple[str, str]:
 
 
 def networks() -> str:
-    """Every named network, as `stdpipe models` tells it."""
-    return table.table([table.describe(name) for name in ZOO])
+    """What every named network is and costs, as counted here."""
+    rows = [table.describe(name) for name in ZOO]
+    head = ("network", "frames", "parameters", "TMAC", "of these deformable", "F^SR channels")
+    return _table(head, [_counted(row) for row in rows])
+
+
+def _counted(row: dict[str, Any]) -> tuple[str, ...]:
+    deformable = f"{row['tmac_deformable']:.3f}" if row["tmac_deformable"] else ""
+    counts = (f"{row['parameters']:,}", f"{row['tmac']:.3f}", deformable)
+    return (f"`{row['name']}`", str(row["frames"]), *counts, str(row["f_sr_channels"]))
+
+
+def published() -> str:
+    """Where every named network comes from, and what is said of it there."""
+    head = ("network", "source", "parameters", "TMAC", "STD paper's TMAC", "where other than ours")
+    return _table(head, [_published(name, table.PUBLISHED[name]) for name in ZOO])
+
+
+def _published(name: str, of: table.Published) -> tuple[str, ...]:
+    parameters = f"{of.parameters:,}" if of.parameters else ""
+    tmac, paper = (f"{count:g}" if count else "" for count in (of.tmac, of.paper_tmac))
+    return (f"`{name}`", _plain(of.source), parameters, tmac, paper, of.form)
 
 
 def protocols() -> str:
@@ -169,6 +190,7 @@ GENERATED: dict[str, Callable[[], str]] = {
         teacher_keys,
         commands,
         networks,
+        published,
         protocols,
         degradations,
         schemes,
