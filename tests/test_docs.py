@@ -185,6 +185,16 @@ def test_the_quoted_lines_begin_where_the_code_does() -> None:
         assert docstring.end_lineno == int(first) - 2
 
 
+@pytest.mark.parametrize("name", ["cache", "encodings", "protocols"])
+def test_quoted_figures_are_results(name: str) -> None:
+    """A decimal in a table of these pages stands in RESULTS.md, too; sizes in TB are computed."""
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text()
+    rows = [row for row in (DOCS / f"{name}.md").read_text().splitlines() if row.startswith("|")]
+    quoted = {n for r in rows if " TB" not in r for n in re.findall(r"\d+\.\d+(?:e-\d+)?", r)}
+    assert quoted
+    assert not {number for number in quoted if number not in results}
+
+
 def build(out: Path) -> None:
     """As `make docs` does; a warning is an error."""
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
