@@ -94,7 +94,7 @@ def _command(path: str, command: click.Command) -> str:
 
 
 def _option(record: tuple[str, str]) -> tuple[str, str]:
-    return f"`{record[0]}`".replace("|", r"\|"), _plain(record[1])
+    return f"`{record[0]}`".replace("|", r" \| "), _plain(record[1])
 
 
 def networks() -> str:
@@ -173,8 +173,10 @@ def encodings() -> str:
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """Columns of numbers stand to the right."""
+    columns = ("".join(cells) for cells in zip(*rows, strict=True))
+    rule = tuple("---:" if re.fullmatch(r"[\d.,e+-]+", cells) else "---" for cells in columns)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *rows))
 
 
 def _plain(text: str) -> str:
