@@ -1,9 +1,10 @@
-# Two commands for a newcomer: `make demo` and `make test`. Each makes what it needs in .venv.
+# Two commands for a newcomer: `make demo` and `make test`. Each makes what it needs in .venv, and so
+# does `make docs`, whose pages then lie in build/docs.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check clean
+.PHONY: demo test test-all check docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/stdpipe demo --out demo
@@ -23,6 +24,11 @@ check: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/typed .
 	cd build/typed && ../../$(BIN)/python -m mypy --config-file ../../setup.cfg -p stdpipe
 
+# A warning is an error: a link within that leads nowhere, a page that nothing lists.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees -b html docs build/docs
+	@echo open build/docs/index.html
+
 $(VENV)/bin/python:
 	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), 'stdpipe needs Python 3.11 or newer'"
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +36,10 @@ $(VENV)/bin/python:
 $(VENV)/.demo: $(VENV)/bin/python setup.cfg
 	$(BIN)/python -m pip install --quiet -e .
 	touch $@
+
+$(VENV)/.docs: $(VENV)/bin/python setup.cfg
+	$(BIN)/python -m pip install --quiet -e ".[docs]"
+	touch $@ $(VENV)/.demo
 
 $(VENV)/.test: $(VENV)/bin/python setup.cfg
 	$(BIN)/python -m pip install --quiet -e ".[test,dev]"
