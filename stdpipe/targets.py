@@ -181,15 +181,20 @@ class Decoder:
         return out
 
     def _through_tail(self, trunk: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """On a CPU frame by frame: maps as large as a whole clip's would not stay in its caches."""
+        height, width = batch["hr"].shape[-2:]
+        at_once = 1 if trunk.device.type == "cpu" else trunk.shape[1]
+        clips = [
+            torch.cat([self._upsampled(some, y, x, height, width) for some in clip.split(at_once)])
+            for clip, (y, x) in zip(trunk, batch["trunk_at"].tolist(), strict=True)
+        ]
+        return torch.stack(clips)
+
+    def _upsampled(self, trunk: Tensor, y: int, x: int, height: int, width: int) -> Tensor:
         assert self.teacher is not None
         with runs.autocast(trunk.device, self.amp):
-            f_sr = self.teacher.upsample(trunk.flatten(0, 1)).unflatten(0, trunk.shape[:2])
-        height, width = batch["hr"].shape[-2:]
-        crops = [
-            one[..., y : y + height, x : x + width]
-            for one, (y, x) in zip(f_sr, batch["trunk_at"].tolist(), strict=True)
-        ]
-        return torch.stack(crops).float()
+            f_sr = self.teacher.upsample(trunk)
+        return f_sr[..., y : y + height, x : x + width].float()
 
 
 def _dequantised(batch: Mapping[str, Tensor], name: str) -> Tensor:
