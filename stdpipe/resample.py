@@ -39,12 +39,8 @@ def up(x: Tensor, weigh: Callable[[float], float], border: str, phase: float) ->
         return _up_lines(wide.mT, taps, border).mT
 
 
-@lru_cache(maxsize=64)
 def _taps(weigh: Callable[[float], float], phase: float) -> list[list[float]]:
-    """(5, 4): the weights of an LR pixel and its neighbours in each of its four HR pixels.
-
-    Numbers and no tensor, which torch.export would make a fake one, and the cache would keep.
-    """
+    """(5, 4): the weights of an LR pixel and its neighbours in each of its four HR pixels."""
     around = range(-REACH, REACH + 1)
     return [[weigh((column - phase) / SCALE - at) for column in range(SCALE)] for at in around]
 

@@ -22,11 +22,13 @@ from stdpipe.models.base import SCALE, Network
 
 Arrays = dict[str, NDArray[np.float32]]
 
+TAUGHT = 64  # channels of F^SR in every network that can teach it
+
 
 def check_teacher(teacher: Network, facts: dict[str, Any], targets: Collection[str]) -> None:
     """Raise ValueError for a network whose F^SR no student here could match, where one is to."""
     enlarges = teacher.scale == SCALE or teacher.sees_hr
-    if not enlarges or (teacher.f_sr_channels != 64 and set(targets) != {"f_lr"}):
+    if not enlarges or (teacher.f_sr_channels != TAUGHT and set(targets) != {"f_lr"}):
         raise ValueError(f"{facts['network']} has no 64-channel F^SR at 4 times the LR size")
 
 
@@ -179,14 +181,20 @@ class Decoder:
         return out
 
     def _through_tail(self, trunk: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """On a CPU frame by frame: maps as large as a whole clip's would not stay in its caches.
+
+        Laid out as f_sr is when it is read, so that sums over it round alike.
+        """
         assert self.teacher is not None
-        with runs.autocast(trunk.device, self.amp):
-            f_sr = self.teacher.upsample(trunk.flatten(0, 1)).unflatten(0, trunk.shape[:2])
         height, width = batch["hr"].shape[-2:]
-        # laid out as f_sr is when it is read, so that sums over it round alike
-        crops = torch.empty(*f_sr.shape[:3], height, width, device=f_sr.device)
+        at_once = 1 if trunk.device.type == "cpu" else trunk.shape[1]
+        crops = torch.empty(*trunk.shape[:2], TAUGHT, height, width, device=trunk.device)
         for n, (y, x) in enumerate(batch["trunk_at"].tolist()):
-            crops[n] = f_sr[n, ..., y : y + height, x : x + width]
+            for t in range(0, trunk.shape[1], at_once):
+                frames = slice(t, t + at_once)
+                with runs.autocast(trunk.device, self.amp):
+                    f_sr = self.teacher.upsample(trunk[n, frames])
+                crops[n, frames] = f_sr[..., y : y + height, x : x + width]
         return crops
 
 
