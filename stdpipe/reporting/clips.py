@@ -134,6 +134,8 @@ def _compare(gallery: Gallery, detail: Detail, name: str) -> Html:
         ),
         data(content),
         class_="compare",
+        role="group",
+        aria_label=f"Two networks on {shot.clip}, side by side",
     )
 
 
