@@ -12,6 +12,7 @@ import numpy as np
 
 from stdpipe.evaluation.pictures import HEAT_TABLE, heat
 from stdpipe.evaluation.temporal import MIN_SIDE, flow_between
+from stdpipe.models.base import SCALE
 from stdpipe.reporting.html import Html, data, join, tag
 from stdpipe.reporting.pictures import (
     Pixels,
@@ -22,7 +23,7 @@ from stdpipe.reporting.pictures import (
     png,
     webp,
 )
-from stdpipe.reporting.shots import CHANNELS, PERCENTILE, SCALE, Made, Shot
+from stdpipe.reporting.shots import CHANNELS, PERCENTILE, Made, Shot
 
 NO_FLOW = "Optical flow needs OpenCV, which was not installed: pip install 'stdpipe[temporal]'."
 
@@ -80,16 +81,17 @@ def _fold(title: str, content: Html) -> Html:
 def _compare(gallery: Gallery, detail: Detail, name: str) -> Html:
     """The slider. Pictures of whole frames come as JSON, those of crops are on the page anyway."""
     shot, labels = gallery.shot, ["LR", *gallery.made, "HR"]
-    pictures = {label: webp(p, detail.frame_width, detail.quality) for label, p in _frames(gallery)}
-    left = labels[1] if len(labels) > 2 else "LR"
-    right = labels[-2] if len(labels) > 3 else "HR"
+    pictures = [webp(p, detail.frame_width, detail.quality) for _, p in _frames(gallery)]
+    # the first network and the last; HR, or LR too, where there are not as many
+    left = 1 if len(labels) > 2 else 0
+    right = len(labels) - (2 if len(labels) > 3 else 1)
     height, width = shot.hr.shape[1:3]
     shown = min(width, detail.frame_width)
     reduced = f", reduced to {shown} pixels' width" if shown < width else ""
     content = {
         "pictures": pictures,
-        "crops": {label: f"{name}-crop-{number}" for number, label in enumerate(labels)},
-        "aspect": {"whole frame": width / height, "crop": shot.window.width / shot.window.height},
+        "crops": [f"{name}-crop-{number}" for number in range(len(labels))],
+        "aspects": [width / height, shot.window.width / shot.window.height],
     }
     return tag(
         "div",
@@ -97,8 +99,8 @@ def _compare(gallery: Gallery, detail: Detail, name: str) -> Html:
             "div",
             _select("Left", labels, left, class_="left"),
             _select("Right", labels, right, class_="right"),
-            _select("View", ["whole frame", "crop"], "whole frame", class_="view"),
-            _select("Zoom", ["1×", "2×", "4×", "8×"], "1×", class_="zoom"),
+            _select("View", ["whole frame", "crop"], 0, class_="view"),
+            _select("Zoom", ["1×", "2×", "4×", "8×"], 0, class_="zoom"),
             class_="controls",
         ),
         tag(
@@ -139,8 +141,11 @@ def _compare(gallery: Gallery, detail: Detail, name: str) -> Html:
     )
 
 
-def _select(label: str, options: Sequence[str], chosen: str, class_: str) -> Html:
-    choices = [tag("option", o, value=o, selected=o == chosen) for o in options]
+def _select(label: str, options: Sequence[str], chosen: int, class_: str) -> Html:
+    choices = [
+        tag("option", text, value=number, selected=number == chosen)
+        for number, text in enumerate(options)
+    ]
     return tag("label", tag("span", label), tag("select", *choices, class_=class_))
 
 
