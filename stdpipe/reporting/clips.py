@@ -23,7 +23,7 @@ from stdpipe.reporting.pictures import (
     png,
     webp,
 )
-from stdpipe.reporting.shots import CHANNELS, PERCENTILE, Made, Shot
+from stdpipe.reporting.shots import PERCENTILE, Made, Shot
 
 NO_FLOW = "Optical flow needs OpenCV, which was not installed: pip install 'stdpipe[temporal]'."
 
@@ -191,7 +191,7 @@ def _crops(gallery: Gallery, name: str) -> Html:
         f"{window.width} × {window.height} HR pixels from ({window.left}, {window.top}), exact: "
         "where HR has most detail. Beside the name: PSNR Y of the whole frame."
     )
-    return _grid(text, figures)
+    return _grid(text, figures, class_="grid natural" if window.width >= 200 else "grid")
 
 
 def _errors(gallery: Gallery, detail: Detail) -> Html:
@@ -285,7 +285,10 @@ def _features(gallery: Gallery, detail: Detail) -> Html | None:
     learnt = {label: made for label, made in gallery.made.items() if made.f_sr.size > 1}
     if not learnt:
         return None
-    chosen = _liveliest(list(learnt.values())[-1].f_sr, detail.channels)
+    # three channels are a picture's (VDSR's F^LR): no reason to show no others of anybody
+    counts = [len(m) for made in learnt.values() for m in (made.f_lr, made.f_sr) if len(m) > 3]
+    shared = min(counts, default=3)
+    chosen = _liveliest(list(learnt.values())[-1].f_sr[:shared], detail.channels)
     rows = {
         label: [
             *(_channel(png, made.f_lr, "F^LR", label, channel) for channel in chosen),
@@ -294,7 +297,7 @@ def _features(gallery: Gallery, detail: Detail) -> Html | None:
         for label, made in learnt.items()
     }
     text = (
-        f"The crop. Of the first {CHANNELS} channels those whose F^SR varies most in "
+        f"The crop. Of the first {shared} channels those whose F^SR varies most in "
         f"{list(learnt)[-1]}; the same numbers of every network. Black is a channel's least value, "
         "white its greatest."
     )
@@ -329,9 +332,11 @@ def _figure(
     return tag("figure", picture, caption)
 
 
-def _grid(text: str, figures: Sequence[Html], key: Html | None = None) -> Html:
+def _grid(
+    text: str, figures: Sequence[Html], key: Html | None = None, class_: str = "grid"
+) -> Html:
     above = tag("div", tag("p", text, class_="quiet"), key, class_="about")
-    return join(above, tag("div", *figures, class_="grid"))
+    return join(above, tag("div", *figures, class_=class_))
 
 
 def _rows(

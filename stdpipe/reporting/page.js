@@ -345,6 +345,7 @@ function linesChart(figure, content) {
     plot.querySelector("svg")?.remove();
     const [width, height, box] = frameOf(plot, 0.5);
     const x = scaleOf(steps, box.left, box.right, false);
+    x.ticks = x.ticks.filter(Number.isInteger); /* there is no half a step */
     const y = scaleOf(content.lines.flatMap((l) => l.points.map((p) => p[1])), box.bottom, box.top, content.log);
     const drawing = svg(
       "svg",
