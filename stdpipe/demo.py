@@ -1,9 +1,9 @@
 """The main job on embedded data, in minutes on two cores: what `make demo` runs.
 
-extract -> train without and with STD from one cache -> evaluate -> one table.
+extract -> train without and with STD from one cache -> evaluate -> one table and a report.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from stdpipe.evaluate import Evaluation, evaluate
 from stdpipe.extract import Extraction, extract_teacher
 from stdpipe.models.base import count_parameters
 from stdpipe.models.checkpoints import load_network
+from stdpipe.report import write_report
 from stdpipe.train import StudentRun, train_student
 
 STUDENT = "fastdvdnet-quarter"
@@ -52,19 +53,21 @@ def run_demo(out: Path, say: Callable[[str], None]) -> dict[str, Any]:
         "teacher": (None, teacher),
     }
     rows = [_row(name, *net, data, out, teacher) for name, net in networks.items()]
+    page = _report(out, networks, [Path(weights).parent for weights in students.values()])
     return {
         "cache": cache,
         "runs": str(out / "runs"),
         "results": str(out / "results"),
+        "report": page,
         "rows": rows,
-        "text": _text(rows, out, cache),
+        "text": _text(rows, out, cache, page),
     }
 
 
 def _row(
     name: str, model: str | None, weights: str | None, data: Path, out: Path, teacher: str
 ) -> dict[str, Any]:
-    folder = out / "results" / name.replace(" ", "-").replace(",", "")
+    folder = _folder(out, name)
     result = evaluate(
         Evaluation(
             data=data,
@@ -80,13 +83,30 @@ def _row(
     return {"name": name, "parameters": parameters, **result["average"]}
 
 
+def _folder(out: Path, name: str) -> Path:
+    return out / "results" / name.replace(" ", "-").replace(",", "")
+
+
+def _report(
+    out: Path, networks: Mapping[str, tuple[str | None, str | None]], trained: Sequence[Path]
+) -> str:
+    """The page of all of it; networks go by their names here, and so do their runs."""
+    # results call a network by its options in full, and weights by their file
+    names = {"bicubic:phase=0.0": "bicubic, true phase"}
+    names |= {weights: name for name, (_, weights) in networks.items() if weights}
+    names |= {str(run): names[str(run / "weights.pt")] for run in trained}
+    folders = [_folder(out, name) for name in networks]
+    page = write_report([*folders, *trained], out / "report", labels=names, title="stdpipe demo")
+    return str(page["report"])
+
+
 def _above(rows: list[dict[str, Any]], name: str) -> float:
     """By how many dB the teacher, the last row, beats that one."""
     psnr = {row["name"]: float(row["psnr_y"]) for row in rows}
     return psnr["teacher"] - psnr[name]
 
 
-def _text(rows: list[dict[str, Any]], out: Path, cache: str) -> str:
+def _text(rows: list[dict[str, Any]], out: Path, cache: str, page: str) -> str:
     lines = [
         f"Held-out clips, degradation {DEGRADATION}, protocol vid4 (every frame, no crop, 8 bits)",
         "",
@@ -104,5 +124,6 @@ def _text(rows: list[dict[str, Any]], out: Path, cache: str) -> str:
         f"cache:    {cache}",
         f"runs:     {out / 'runs'}",
         f"pictures: {out / 'results'}/*/pictures/*.png",
+        f"report:   {page}",
     ]
     return "\n".join(lines)

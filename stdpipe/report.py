@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from stdpipe import runs
 from stdpipe.data.layouts import Clip
-from stdpipe.evaluation.footage import Video, num_frames, open_footage
+from stdpipe.evaluation.footage import Video, open_footage
 from stdpipe.evaluation.results import write_aside
 from stdpipe.models import zoo
 from stdpipe.models.base import Network, count_parameters
@@ -160,7 +160,7 @@ def _chosen(group: Group, clips: int | Sequence[str], missing: list[str]) -> lis
     for key in wanted:
         if key not in there:
             missing.append(f"No pictures of clip {key}: it is not in {group.data}.")
-    return [there[key] for key in wanted if key in there and num_frames(there[key])]
+    return [there[key] for key in wanted if key in there]
 
 
 def _networks(group: Group, missing: list[str]) -> list[tuple[Entry, Network]]:

@@ -58,6 +58,8 @@ def test_a_short_demo(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatc
     assert len(said) == 4
     assert "| student with STD | " in first["text"]
     assert len(list((tmp_path / "demo" / "results").glob("*/pictures/*.png"))) == 5
+    page = (tmp_path / "demo" / "report" / "index.html").read_text()
+    assert all(page.count(f'<th scope="row">{row["name"]}</th>') >= 2 for row in first["rows"])
     assert demo.run_demo(tmp_path / "demo", said.append)["rows"] == first["rows"]
 
 

@@ -20,7 +20,7 @@ Colours = Mapping[str, int]
 
 def cost_chart(group: Group, colours: Colours, number: int) -> Html | None:
     """Quality against runtime, MACs or parameters (paper, Fig. 1); None where no cost is known."""
-    points = [
+    points: list[dict[str, Any]] = [
         {
             "label": entry.label,
             "colour": colours[entry.label],
@@ -81,7 +81,7 @@ def loss_charts(runs: Sequence[Run], colours: Colours) -> list[Html]:
     )
     charts = []
     for number, part in enumerate(parts):
-        lines = [
+        lines: list[dict[str, Any]] = [
             {"label": run.label, "colour": colours[run.label], "points": points}
             for run in runs
             if (points := thinned([(x["step"], x[part]) for x in run.lines if part in x]))
@@ -94,7 +94,7 @@ def loss_charts(runs: Sequence[Run], colours: Colours) -> list[Html]:
             "title": part,
             "x": "Step",
             "y": part,
-            "log": all(y > 0 for line in lines for _, y in line["points"]),  # type: ignore[attr-defined]
+            "log": all(y > 0 for line in lines for _, y in line["points"]),
             "lines": lines,
         }
         charts.append(_chart(f"loss-{number}", content))

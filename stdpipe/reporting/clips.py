@@ -12,6 +12,7 @@ import numpy as np
 
 from stdpipe.evaluation.pictures import HEAT_TABLE, heat
 from stdpipe.evaluation.temporal import MIN_SIDE, flow_between
+from stdpipe.models.base import SCALE
 from stdpipe.reporting.html import Html, data, join, tag
 from stdpipe.reporting.pictures import (
     Pixels,
@@ -22,7 +23,7 @@ from stdpipe.reporting.pictures import (
     png,
     webp,
 )
-from stdpipe.reporting.shots import CHANNELS, PERCENTILE, SCALE, Made, Shot
+from stdpipe.reporting.shots import PERCENTILE, Made, Shot
 
 NO_FLOW = "Optical flow needs OpenCV, which was not installed: pip install 'stdpipe[temporal]'."
 
@@ -80,16 +81,17 @@ def _fold(title: str, content: Html) -> Html:
 def _compare(gallery: Gallery, detail: Detail, name: str) -> Html:
     """The slider. Pictures of whole frames come as JSON, those of crops are on the page anyway."""
     shot, labels = gallery.shot, ["LR", *gallery.made, "HR"]
-    pictures = {label: webp(p, detail.frame_width, detail.quality) for label, p in _frames(gallery)}
-    left = labels[1] if len(labels) > 2 else "LR"
-    right = labels[-2] if len(labels) > 3 else "HR"
+    pictures = [webp(p, detail.frame_width, detail.quality) for _, p in _frames(gallery)]
+    # the first network and the last; HR, or LR too, where there are not as many
+    left = 1 if len(labels) > 2 else 0
+    right = len(labels) - (2 if len(labels) > 3 else 1)
     height, width = shot.hr.shape[1:3]
     shown = min(width, detail.frame_width)
     reduced = f", reduced to {shown} pixels' width" if shown < width else ""
     content = {
         "pictures": pictures,
-        "crops": {label: f"{name}-crop-{number}" for number, label in enumerate(labels)},
-        "aspect": {"whole frame": width / height, "crop": shot.window.width / shot.window.height},
+        "crops": [f"{name}-crop-{number}" for number in range(len(labels))],
+        "aspects": [width / height, shot.window.width / shot.window.height],
     }
     return tag(
         "div",
@@ -97,8 +99,8 @@ def _compare(gallery: Gallery, detail: Detail, name: str) -> Html:
             "div",
             _select("Left", labels, left, class_="left"),
             _select("Right", labels, right, class_="right"),
-            _select("View", ["whole frame", "crop"], "whole frame", class_="view"),
-            _select("Zoom", ["1×", "2×", "4×", "8×"], "1×", class_="zoom"),
+            _select("View", ["whole frame", "crop"], 0, class_="view"),
+            _select("Zoom", ["1×", "2×", "4×", "8×"], 0, class_="zoom"),
             class_="controls",
         ),
         tag(
@@ -134,11 +136,16 @@ def _compare(gallery: Gallery, detail: Detail, name: str) -> Html:
         ),
         data(content),
         class_="compare",
+        role="group",
+        aria_label=f"Two networks on {shot.clip}, side by side",
     )
 
 
-def _select(label: str, options: Sequence[str], chosen: str, class_: str) -> Html:
-    choices = [tag("option", o, value=o, selected=o == chosen) for o in options]
+def _select(label: str, options: Sequence[str], chosen: int, class_: str) -> Html:
+    choices = [
+        tag("option", text, value=number, selected=number == chosen)
+        for number, text in enumerate(options)
+    ]
     return tag("label", tag("span", label), tag("select", *choices, class_=class_))
 
 
@@ -184,7 +191,7 @@ def _crops(gallery: Gallery, name: str) -> Html:
         f"{window.width} × {window.height} HR pixels from ({window.left}, {window.top}), exact: "
         "where HR has most detail. Beside the name: PSNR Y of the whole frame."
     )
-    return _grid(text, figures)
+    return _grid(text, figures, class_="grid natural" if window.width >= 200 else "grid")
 
 
 def _errors(gallery: Gallery, detail: Detail) -> Html:
@@ -278,7 +285,10 @@ def _features(gallery: Gallery, detail: Detail) -> Html | None:
     learnt = {label: made for label, made in gallery.made.items() if made.f_sr.size > 1}
     if not learnt:
         return None
-    chosen = _liveliest(list(learnt.values())[-1].f_sr, detail.channels)
+    # three channels are a picture's (VDSR's F^LR): no reason to show no others of anybody
+    counts = [len(m) for made in learnt.values() for m in (made.f_lr, made.f_sr) if len(m) > 3]
+    shared = min(counts, default=3)
+    chosen = _liveliest(list(learnt.values())[-1].f_sr[:shared], detail.channels)
     rows = {
         label: [
             *(_channel(png, made.f_lr, "F^LR", label, channel) for channel in chosen),
@@ -287,7 +297,7 @@ def _features(gallery: Gallery, detail: Detail) -> Html | None:
         for label, made in learnt.items()
     }
     text = (
-        f"The crop. Of the first {CHANNELS} channels those whose F^SR varies most in "
+        f"The crop. Of the first {shared} channels those whose F^SR varies most in "
         f"{list(learnt)[-1]}; the same numbers of every network. Black is a channel's least value, "
         "white its greatest."
     )
@@ -322,9 +332,11 @@ def _figure(
     return tag("figure", picture, caption)
 
 
-def _grid(text: str, figures: Sequence[Html], key: Html | None = None) -> Html:
+def _grid(
+    text: str, figures: Sequence[Html], key: Html | None = None, class_: str = "grid"
+) -> Html:
     above = tag("div", tag("p", text, class_="quiet"), key, class_="about")
-    return join(above, tag("div", *figures, class_="grid"))
+    return join(above, tag("div", *figures, class_=class_))
 
 
 def _rows(

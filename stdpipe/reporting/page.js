@@ -16,14 +16,15 @@ for (const widget of document.querySelectorAll(".compare")) {
   compare(widget, contentOf(widget));
 }
 
-function compare(widget, { pictures, crops, aspect }) {
+function compare(widget, { pictures, crops, aspects }) {
   const find = (name) => widget.querySelector(name);
   const [stage, canvas, range] = [find(".stage"), find(".canvas"), find("input")];
   const [left, right, view, zoom] = [".left", ".right", ".view", ".zoom"].map(find);
-  const exact = () => view.value === "crop";
-  const factor = () => parseInt(zoom.value, 10);
-  const source = (label) =>
-    exact() ? document.getElementById(crops[label]).src : pictures[label];
+  const chosen = (select) => select.selectedOptions[0].textContent;
+  const exact = () => view.value === "1";
+  const factor = () => 2 ** zoom.value;
+  const source = (number) =>
+    exact() ? document.getElementById(crops[number]).src : pictures[number];
 
   function show() {
     for (const [image, select, side] of [
@@ -31,14 +32,14 @@ function compare(widget, { pictures, crops, aspect }) {
       [find(".under"), right, "Right"],
     ]) {
       image.src = source(select.value);
-      image.alt = `${side}: ${select.value}, ${view.value}`;
+      image.alt = `${side}: ${chosen(select)}, ${chosen(view)}`;
     }
-    find(".left-name").textContent = left.value;
-    find(".right-name").textContent = right.value;
+    find(".left-name").textContent = chosen(left);
+    find(".right-name").textContent = chosen(right);
     find(".marks").style.display = exact() ? "none" : "";
     canvas.classList.toggle("exact", exact() || factor() > 1);
     stage.classList.toggle("zoomed", factor() > 1);
-    widget.style.setProperty("--aspect", aspect[view.value]);
+    widget.style.setProperty("--aspect", aspects[view.value]);
     place();
   }
 
@@ -49,7 +50,7 @@ function compare(widget, { pictures, crops, aspect }) {
     const middle = stage.scrollTop + stage.clientHeight / 2;
     canvas.style.setProperty("--knob", `${(100 * middle) / (canvas.offsetHeight || 1)}%`);
     const share = Math.round(range.value);
-    range.setAttribute("aria-valuetext", `${share} % ${left.value}, ${100 - share} % ${right.value}`);
+    range.setAttribute("aria-valuetext", `${share} % ${chosen(left)}, ${100 - share} % ${chosen(right)}`);
   }
 
   function enlarge() {
@@ -344,6 +345,7 @@ function linesChart(figure, content) {
     plot.querySelector("svg")?.remove();
     const [width, height, box] = frameOf(plot, 0.5);
     const x = scaleOf(steps, box.left, box.right, false);
+    x.ticks = x.ticks.filter(Number.isInteger); /* there is no half a step */
     const y = scaleOf(content.lines.flatMap((l) => l.points.map((p) => p[1])), box.bottom, box.top, content.log);
     const drawing = svg(
       "svg",

@@ -186,7 +186,7 @@ def _rules(group: Group) -> Html:
 def _about_marks(group: Group) -> str:
     text = "The best value of a column is marked."
     if "warp_error" in group.metrics:
-        text += " Blurred results undercut HR's own warp error: less is better only above it."
+        text += " Not of warp errors: blurred results undercut HR's own."
     return text
 
 

@@ -53,7 +53,8 @@ def flow_colours(flow: NDArray[np.floating[Any]], top: float) -> Pixels:
     sector = np.abs((hue[..., None] * 6 + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1
     full = np.clip(sector, 0, 1)
     shade = 0.75 * full + 0.15  # no channel at its very end: calmer
-    return ((1 - strength[..., None] * (1 - shade)) * 255).round().astype(np.uint8)
+    found: Pixels = ((1 - strength[..., None] * (1 - shade)) * 255).round().astype(np.uint8)
+    return found
 
 
 def colour_wheel(size: int = 72) -> Pixels:

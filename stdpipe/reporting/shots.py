@@ -188,7 +188,8 @@ def _levels(maps: NDArray[Any]) -> Pixels:
     """Each map, 0 at its least, as shares of its 99.5th percentile."""
     top = np.percentile(maps, PERCENTILE, axis=(-2, -1), keepdims=True)
     shares = np.divide(maps, top, out=np.zeros_like(maps, np.float64), where=top > 0)
-    return (shares.clip(0, 1) * 255).round().astype(np.uint8)
+    found: Pixels = (shares.clip(0, 1) * 255).round().astype(np.uint8)
+    return found
 
 
 def _stretched(maps_HWC: Tensor) -> Pixels:
@@ -196,7 +197,8 @@ def _stretched(maps_HWC: Tensor) -> Pixels:
     maps = maps_HWC.float().cpu().numpy().transpose(2, 0, 1)
     low, high = maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
     span = np.where(high > low, high - low, 1)
-    return ((maps - low) / span * 255).round().astype(np.uint8)
+    found: Pixels = ((maps - low) / span * 255).round().astype(np.uint8)
+    return found
 
 
 def _pixels(image: Tensor) -> Pixels:

@@ -1,0 +1,137 @@
+"""Folders as they are found: labels, groups, curves, commands."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stdpipe.reporting.charts import MAX_POINTS, thinned
+from stdpipe.reporting.commands import evaluate_command, train_command
+from stdpipe.reporting.inputs import read_folders
+
+RESULT: dict[str, Any] = {
+    "data": "Vid4",
+    "degradation": {"name": "bd", "text": "blur"},
+    "protocol": {"name": "vid4-crop8", "text": "rules", "crop": 8, "chosen": "asked for"},
+    "metrics": {"psnr_y": "PSNR"},
+}
+
+
+def network(model: str, weights: str | None) -> dict[str, Any]:
+    name = f"{model} @ {weights}" if weights else model
+    row = {"psnr_y": 30.0, "ssim_y": 0.9}
+    facts = {"name": name, "model": model, "weights": weights, "weights_sha256": weights}
+    return facts | {"trained_for": None, "average": row, "clips": {"walk": row | {"frames": 47}}}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """write(name, *networks, **changes): an evaluation's folder."""
+
+    def written(name: str, *networks: dict[str, Any], **changes: Any) -> Path:
+        (tmp_path / name).mkdir()
+        result = {**RESULT, **changes, "networks": list(networks)}
+        (tmp_path / name / "result.json").write_text(json.dumps(result))
+        return tmp_path / name
+
+    return written
+
+
+def test_labels_are_short_and_distinct(write: Callable[..., Path]) -> None:
+    edvr = "edvr:num_feat=32"
+    networks = [
+        network("bicubic:phase=0.0", None),
+        network(edvr, "runs/std/weights.pt"),
+        network(edvr, "other/std/weights.pt"),
+        network(edvr, "teacher.pt"),
+        network(edvr, "random:3"),
+    ]
+    (group,) = read_folders([write("a", *networks)]).groups
+    labels = [entry.label for entry in group.entries]
+    assert labels == ["bicubic:phase=0.0", "std", "std (a)", "teacher", "edvr, random:3"]
+
+
+def test_labels_that_are_asked_for(write: Callable[..., Path]) -> None:
+    networks = [network("bicubic", None), network("edvr", "runs/std/weights.pt")]
+    folder = write("a", *networks)
+    for name in ("runs/std/weights.pt", "runs/std", "edvr @ runs/std/weights.pt"):
+        (group,) = read_folders([folder], {name: "STD"}).groups
+        assert [entry.label for entry in group.entries] == ["bicubic", "STD"]
+
+
+def test_groups_are_rules_data_and_frames(write: Callable[..., Path]) -> None:
+    bicubic = network("bicubic", None)
+    folders = [
+        write("a", bicubic),
+        write("b", network("edvr", "teacher.pt"), protocol=RESULT["protocol"] | {"chosen": "x"}),
+        write("c", bicubic, protocol=RESULT["protocol"] | {"crop": 4}),
+        write("d", bicubic, degradation={"name": "bi", "text": "bicubic"}),
+        write("e", bicubic, data="elsewhere/Vid4"),
+        write("f", bicubic | {"clips": {"walk": {"psnr_y": 30.0, "frames": 3}}}),
+    ]
+    groups = read_folders(folders).groups
+    assert [[e.folder.name for e in group.entries] for group in groups] == [
+        ["a", "b"], ["c"], ["d"], ["e"], ["f"],
+    ]  # fmt: skip
+
+
+def test_a_folder_given_twice_counts_once(write: Callable[..., Path]) -> None:
+    folder = write("a", network("bicubic", None))
+    (group,) = read_folders([folder, folder]).groups
+    assert len(group.entries) == 1
+
+
+def test_a_damaged_result_is_told(write: Callable[..., Path]) -> None:
+    folder = write("a", network("bicubic", None))
+    (folder / "result.json").write_text("{")
+    with pytest.raises(ValueError, match=r"result\.json is no result that this version can read"):
+        read_folders([folder])
+
+
+def test_a_run_with_a_torn_line(tmp_path: Path) -> None:
+    run = tmp_path / "std"
+    run.mkdir()
+    config = {"network": "edvr", "data": "D", "cache": "c.zarr", "scheme": "std", "steps": 2}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    (run / "weights.pt").touch()
+    lines = '{"step": 1, "rec": 0.5, "td": NaN}\n{"step": 2, "rec": 0.4}\n{"step": 3, "re'
+    (run / "metrics.jsonl").write_text(lines)
+    (found,) = read_folders([run]).runs
+    assert found.lines == [{"step": 1, "rec": 0.5}, {"step": 2, "rec": 0.4}]
+    assert found.finished
+    assert train_command(found) == (
+        "stdpipe train-student --data D --student edvr --cache c.zarr --set scheme=std "
+        f"--set steps=2 --out {run}"
+    )
+    (run / "config.yaml").write_text("- a list")
+    with pytest.raises(ValueError, match="is no config of a training run"):
+        read_folders([run])
+
+
+def test_the_command_for_the_same_figures(write: Callable[..., Path]) -> None:
+    folder = write("a", network("edvr", "my weights.pt"))
+    (group,) = read_folders([folder]).groups
+    assert evaluate_command(group.entries[0], group) == (
+        "stdpipe evaluate --data Vid4 --model 'edvr@my weights.pt' --degradation bd "
+        f"--protocol vid4 --crop 8 --out {folder}"
+    )
+
+
+@given(st.lists(st.floats(-10, 10), max_size=3000))
+def test_thinning_keeps_the_mean_and_the_end(values: list[float]) -> None:
+    points = [(float(step), value) for step, value in enumerate(values)]
+    found = thinned(points)
+    assert len(found) <= MAX_POINTS
+    if values:
+        assert found[-1][0] == len(values) - 1
+        assert min(values) - 1e-4 <= min(y for _, y in found)
+        assert max(y for _, y in found) <= max(values) + 1e-4
+    if 0 < len(values) <= MAX_POINTS:
+        assert [y for _, y in found] == pytest.approx(values, rel=1e-4, abs=1e-9)
+    assert all(math.isfinite(y) for _, y in found)
