@@ -106,7 +106,8 @@ def _trained(todo: list[Run], job: Job) -> Iterator[tuple[Run, "Future[None]"]]:
         for run in todo:
             future: Future[None] = Future()
             try:
-                future.set_result(train_one(run))
+                train_one(run)
+                future.set_result(None)
             except Exception as error:
                 future.set_exception(error)
             yield run, future

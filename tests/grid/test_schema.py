@@ -23,7 +23,8 @@ TABLES = [f"table{number}" for number in range(1, 7)]
 
 def write(folder: Path, **changes: Any) -> Path:
     file = folder / "e.yaml"
-    file.write_text(yaml.safe_dump({k: v for k, v in {**PLAIN, **changes}.items() if v != "gone"}))
+    given = {k: v for k, v in {**PLAIN, **changes}.items() if v != "gone"}
+    file.write_text(yaml.safe_dump(given, sort_keys=False))
     return file
 
 

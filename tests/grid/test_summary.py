@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stdpipe.grid.summary import MOST, T95, columns, paired, spread
@@ -39,6 +39,7 @@ def test_pairs_are_made_by_seed_not_by_place() -> None:
     assert (one["n"], one["mean"], one["interval"]) == (1, 0.5, None)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(numbers, numbers), min_size=2, max_size=MOST), numbers)
 def test_what_both_have_in_common_cancels(values: list[tuple[float, float]], common: float) -> None:
     """A seed's luck, shared by both schemes, leaves differences as they are."""
