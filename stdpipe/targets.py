@@ -16,13 +16,12 @@ from torch import Tensor
 
 from stdpipe import cache, placement, runs
 from stdpipe.data.views import Box, View, orient, oriented_size, upright_box
+from stdpipe.distill.terms import TAUGHT
 from stdpipe.encoding import dequantise
 from stdpipe.models import zoo
 from stdpipe.models.base import SCALE, Network
 
 Arrays = dict[str, NDArray[np.float32]]
-
-TAUGHT = 64  # channels of F^SR in every network that can teach it
 
 
 def check_teacher(teacher: Network, facts: dict[str, Any], targets: Collection[str]) -> None:
