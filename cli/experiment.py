@@ -58,8 +58,9 @@ def experiment(
     Example:
       stdpipe experiment table2 --profile debug --data DATA --test vid4=DATA --out table2
     """
-    from stdpipe.experiment import Job, run_experiment
+    from stdpipe.experiment import run_experiment
     from stdpipe.grid import schema, table
+    from stdpipe.grid.setup import Job
 
     made = usage(lambda: schema.load(schema.packaged(file), profile))
     where["tests"] = {name: Path(folder) for name, folder in where["tests"].items()}

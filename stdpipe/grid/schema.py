@@ -216,10 +216,10 @@ def _check(made: Experiment) -> None:
     for column in made.paper.columns:
         _known({column.partition("/")[0]: None}, known, f"paper: column {column!r}: unknown test")
     for row in made.paper.rows:
-        scheme = (row.ours or "").partition("/")[2]
-        known = [s.label for s in made.schemes] if scheme else [*made.rivals]
+        label = (row.ours or "").partition("/")[2]
+        known = [s.label for s in made.schemes] if label else [*made.rivals]
         if row.ours:
-            _known({scheme or row.ours: None}, known, f"paper: row {row.label!r}: unknown")
+            _known({label or row.ours: None}, known, f"paper: row {row.label!r}: unknown")
         if len(row.figures) != len(made.paper.columns):
             raise ValueError(
                 f"paper: row {row.label!r} has {len(row.figures)} figures for "
