@@ -3,7 +3,7 @@
 import json
 from html.parser import HTMLParser
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stdpipe.reporting.html import Html, data, join, tag
@@ -27,6 +27,7 @@ class Reader(HTMLParser):
         self.text += data
 
 
+@settings(deadline=None)
 @given(TEXT, TEXT)
 def test_text_comes_back_as_it_went_in(text: str, value: str) -> None:
     page = Reader(tag("p", text, title=value))
@@ -34,6 +35,7 @@ def test_text_comes_back_as_it_went_in(text: str, value: str) -> None:
     assert page.text == text
 
 
+@settings(deadline=None)
 @given(st.dictionaries(TEXT, TEXT | st.floats(allow_nan=False) | st.lists(TEXT)))
 def test_json_cannot_leave_its_element(content: dict[str, object]) -> None:
     element = data(content)

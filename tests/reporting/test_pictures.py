@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -39,6 +39,7 @@ def test_luma_error_is_that_of_psnr() -> None:
     assert not luma_error(white, white).any()
 
 
+@settings(deadline=None)
 @given(st.floats(0, 6.28), st.floats(0, 50))
 def test_a_flow_s_colour(angle: float, length: float) -> None:
     """White at rest; then the opposite direction has another colour."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stdpipe.data.layouts import find_clips
@@ -15,6 +15,7 @@ from stdpipe.models.checkpoints import load_network
 from stdpipe.reporting.shots import Window, load_made, make, most_detail, save_made, take_shot
 
 
+@settings(deadline=None)
 @given(st.integers(8, 400), st.integers(8, 500), st.integers(0, 3))
 def test_the_crop_lies_inside_on_the_grid(height: int, width: int, seed: int) -> None:
     window = most_detail(np.random.default_rng(seed).integers(0, 9, (height, width, 3), np.uint8))
