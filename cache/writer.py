@@ -19,6 +19,7 @@ from stdpipe.cache.codecs import check_codes, check_finite, encode, quantise
 from stdpipe.cache.creation import enter, leftovers
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.journal import (
+    REPAIR,
     JournalWriter,
     commit_of,
     committed,
@@ -46,7 +47,8 @@ def open_writer(
     tail: the teacher's parameters that turn the trunk, where that is stored, into f_sr, and f_sr
     into its image; the latter may be left out.
     Writers of different names may work at once, on different entries. Raises CacheError: another
-    identity (both values named), the same writer at work, a folder of something else, disk full.
+    identity (both values named), the same writer or a repair at work, a folder of something else,
+    disk full.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", writer):
         raise CacheError(f"writer name {writer!r}: use letters, digits, '-' and '_'")
@@ -56,7 +58,7 @@ def open_writer(
         made = enter(place, manifest, tail)
         lock = _lock(place, writer)
         try:
-            _refuse_other_shares(place, writer)
+            _refuse_others(place, writer)
             return Writer(place, made, writer, lock)
         except BaseException:
             lock.release()
@@ -212,11 +214,21 @@ def _lock(place: Place, writer: str) -> Lock:
     return lock
 
 
-def _refuse_other_shares(place: Place, writer: str) -> None:
-    """Writers named "i-of-n" split the entries in n; shares of another n would overlap them."""
+def _refuse_others(place: Place, writer: str) -> None:
+    """A repair, and writers named "i-of-n", which split the entries in n, of another n.
+
+    A repair takes its own lock before it looks for those of writers, and a writer does the reverse:
+    of two that start together, one sees the other.
+    """
     share = re.compile(rf"\w+-of-(?!{writer.partition('-of-')[2] or '-'}\.)\d+\.lock")
-    others = [name for name in place.names(layout.JOURNAL) if share.fullmatch(name)]
+    repair = REPAIR + layout.LOCK_SUFFIX
+    others = [n for n in place.names(layout.JOURNAL) if n == repair or share.fullmatch(n)]
     held = place.held([f"{layout.JOURNAL}/{name}" for name in others])
+    if lock_path(REPAIR) in held:
+        raise CacheError(
+            f"'stdpipe cache repair' is at work on {place.url}: wait until it is done, and run the "
+            "same command again"
+        )
     if held:
         other = held[0].removeprefix(layout.JOURNAL + "/").removesuffix(layout.LOCK_SUFFIX)
         raise CacheError(
