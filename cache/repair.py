@@ -20,6 +20,7 @@ def repair(path: str | Path, progress: Progress | None = None) -> Report:
     `verify` does; no writer is let in until this returns.
     """
     place = open_place(path)
+    load_manifest(place)  # before a lock is put where no cache lies
     # from the start: what a writer at work does is neither broken nor left over
     with _alone(place) as check:
         report = verify(path, progress, fresh=True)

@@ -68,9 +68,7 @@ class Report:
     """When the first entry was: ISO 8601, UTC."""
 
 
-def verify(
-    path: str | Path, progress: Progress | None = None, *, fresh: bool = False
-) -> Report:
+def verify(path: str | Path, progress: Progress | None = None, *, fresh: bool = False) -> Report:
     """Read all of a cache and report what is broken; progress(done, total) after each entry.
 
     fresh: from the first entry on, even where a check was stopped not long ago.

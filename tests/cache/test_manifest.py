@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stdpipe.cache import (
-    FORMAT_VERSION,
     CacheError,
     Manifest,
     difference,
