@@ -445,7 +445,7 @@ def test_requests_cover_the_spans_and_little_more(wanted, gap, most):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(objects, "GAP_BYTES", gap)
         patch.setattr(objects, "REQUEST_BYTES", most)
-        requests = objects._merged(wanted)
+        requests = objects.merged(wanted)
     assert requests == sorted(requests)
     for start, stop in wanted:
         assert any(first <= start and stop <= last for first, last in requests)
