@@ -20,6 +20,7 @@ from stdpipe.cache.creation import enter, leftovers
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.journal import (
     REPAIR,
+    JournalFile,
     JournalWriter,
     commit_of,
     committed,
@@ -107,8 +108,7 @@ class Writer:
 
     def missing(self) -> list[str]:
         """Keys that no writer has committed so far, by what the journals say now."""
-        done = committed(read_journals(self._place))
-        return [key for key in self.manifest.entries if key not in done]
+        return self._missing(read_journals(self._place))
 
     def finalise(self) -> None:
         """Mark the cache complete. Raises CacheError where entries are missing.
@@ -116,8 +116,11 @@ class Writer:
         Completeness has its own small file, so that the manifest is written once and no crash
         while finishing can cost it.
         """
-        self._mend_all()
-        missing = self.missing()
+        journals = read_journals(self._place)
+        if any(journal.torn or journal.damaged for journal in journals):
+            self._mend(journals)
+            journals = read_journals(self._place)
+        missing = self._missing(journals)
         if missing:
             raise CacheError(
                 f"cache {self._place.url} lacks {len(missing)} of {len(self.manifest.entries)} "
@@ -169,15 +172,18 @@ class Writer:
         self._place.write(spec.file(index), parts)
         return sum(map(len, parts)), fingerprint(parts)
 
-    def _mend_all(self) -> None:
+    def _missing(self, journals: list[JournalFile]) -> list[str]:
+        done = committed(journals)
+        return [key for key in self.manifest.entries if key not in done]
+
+    def _mend(self, journals: list[JournalFile]) -> None:
         """Drop damaged lines of writers that are not at work: their entries were written anew."""
-        for journal in read_journals(self._place):
-            if not (journal.torn or journal.damaged):
-                continue
-            lock = self._place.lock(lock_path(journal.writer))
+        for writer in {journal.writer for journal in journals if journal.torn or journal.damaged}:
+            lock = self._place.lock(lock_path(writer))
             if lock is not None:
                 try:
-                    mend(self._place, journal)
+                    for journal in read_journals(self._place, writer):  # as it is by now
+                        mend(self._place, journal)
                 finally:
                     lock.release()
 
