@@ -24,10 +24,10 @@ from timing import medians, one_core, report
 from stdpipe import cache
 from stdpipe.cache.layout import MAX_INNER_HEIGHT, MAX_INNER_WIDTH, chunk_side
 from stdpipe.cache.local import LocalPlace
+from stdpipe.cache.objects import merged
 from stdpipe.cache.shards import use_one_thread
 
 WIDTHS, HEIGHTS = (64, 112, 224, 448), (64, 256)
-COALESCE = 1 << 20  # bytes between two ranges that obstore and zarr still fetch as one
 
 
 def main() -> None:
@@ -93,27 +93,16 @@ def grid(values: Values) -> Iterator[tuple[int, int, str]]:
 def asked(layout: Layout, corners: list[Corner], side: int) -> dict[str, float]:
     """What a crop costs beside time, on average."""
     spans = [layout.spans(corner, side) for corner in corners]
-    merged = [coalesced(one) for one in spans]
+    fetches = [merged(one) for one in spans]
     ranges = sum(map(len, spans)) / len(corners)
-    fetched = sum(stop - start for one in merged for start, stop in one)
+    fetched = sum(stop - start for one in fetches for start, stop in one)
     decoded = ranges * np.prod(layout.spec.inner)
     return {
         "over_read": float(decoded / (np.prod(layout.spec.shape[1:3]) * side**2)),
         "ranges": ranges,
-        "requests": sum(map(len, merged)) / len(corners),
+        "requests": sum(map(len, fetches)) / len(corners),
         "fetched_mb": fetched / len(corners) / 1e6,
     }
-
-
-def coalesced(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Spans in order, those close together as one."""
-    merged = [spans[0]]
-    for start, stop in spans[1:]:
-        if start - merged[-1][1] <= COALESCE:
-            merged[-1] = (merged[-1][0], stop)
-        else:
-            merged.append((start, stop))
-    return merged
 
 
 def read_all(layout: Layout, corners: list[Corner], side: int) -> None:

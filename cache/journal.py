@@ -13,6 +13,8 @@ from stdpipe.cache import layout
 from stdpipe.cache.place import Place
 from stdpipe.cache.seal import seal, unseal
 
+REPAIR = "_repair"  # its lock, in a name that no writer may have
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Commit:

@@ -15,6 +15,7 @@ FORMAT_VERSION, and keeps older caches readable or refuses them by their version
       journal/manifest.json    its copy
       journal/<writer>.<n>.jsonl   one line a committed entry; the line is the commit
       journal/<writer>.lock    who is at work
+      journal/_repair.lock     whether a repair is: no writer begins then
       complete.json            there when every entry is committed; written last
 
 Codecs: raw little-endian values, Blosc zstd where `compression` says so, and a CRC-32C a chunk;

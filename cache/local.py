@@ -7,6 +7,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from stdpipe.cache.checksum import Buffer
@@ -15,6 +16,7 @@ from stdpipe.cache.layout import PARTIAL_SUFFIX
 from stdpipe.cache.place import Span
 
 PROBE_SECONDS = 0.2  # a lock that is only being looked at is free again within this
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what flock says on such a file system
 
 
 class LocalPlace:
@@ -92,8 +94,13 @@ class LocalPlace:
             os.close(fd)
 
     def delete(self, paths: Iterable[str]) -> None:
+        folders = set()
         for path in paths:
-            (self.root / path).unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                (self.root / path).unlink()
+                folders.add((self.root / path).parent)
+        for folder in folders:
+            fsync(folder)
 
     def names(self, folder: str = "") -> list[str]:
         try:
@@ -132,9 +139,15 @@ class LocalPlace:
         except BlockingIOError:
             os.close(fd)
             return None
-        except BaseException:
+        except OSError as error:
             os.close(fd)
-            raise
+            if error.errno not in NO_LOCKS:
+                raise
+            folder = (self.root / path).parent
+            raise CacheError(
+                f"{folder} cannot be locked ({error.strerror}): mount its file system with flock, "
+                "or put the cache on another disk"
+            ) from error
         return FileLock(fd)
 
     def _write_beside(self, path: str, suffix: str, parts: Sequence[bytes]) -> Path:

@@ -42,7 +42,7 @@ def load_manifest(where: Place | str | Path) -> "Manifest":
         return Manifest.from_json(content, where=place.url)
     if found[MANIFEST] is None and found[MANIFEST_COPY] is None:
         raise CacheError(f"{place.url} is not a cache (no {MANIFEST}): check the path")
-    _refuse_older(place)
+    _refuse_other_version(place)
     raise CacheError(
         f"{place.url}: both {MANIFEST} and {MANIFEST_COPY} are damaged or missing: restore one of "
         "them from a backup"
@@ -92,14 +92,21 @@ def _mark(manifest: "Manifest") -> dict[str, Any]:
     return {"cache_id": manifest.cache_id, "entries": len(manifest.entries)}
 
 
-def _refuse_older(place: Place) -> None:
-    """Version 1 sealed its manifest otherwise; here that looks like damage."""
-    try:
-        version = json.loads(place.read(MANIFEST))["format_version"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return
-    if isinstance(version, int) and version < FORMAT_VERSION:
+def _refuse_other_version(place: Place) -> None:
+    """Of versions that seal otherwise, as version 1 did, so that theirs looks like damage; a newer
+    one is believed where both copies say so, since a flipped bit could say it of one."""
+    version, copy = (_told_version(place, path) for path in (MANIFEST, MANIFEST_COPY))
+    if version is not None and (version < FORMAT_VERSION or version == copy):
         _check_version(version, place.url)
+
+
+def _told_version(place: Place, path: str) -> int | None:
+    """What an unsealed manifest says of itself; None where it does not."""
+    try:
+        version = json.loads(place.read(path))["format_version"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return version if isinstance(version, int) else None
 
 
 def _text(manifest: "Manifest") -> bytes:
@@ -279,6 +286,11 @@ def _remedy(name: str) -> str:
 
 
 def _check_version(version: object, where: str) -> None:
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise CacheError(
+            f"{where} was made by a newer stdpipe, format {version}; this one reads "
+            f"{FORMAT_VERSION}: upgrade"
+        )
     if version != FORMAT_VERSION:
         raise CacheError(
             f"{where} has format version {version!r}, this stdpipe reads {FORMAT_VERSION}: "

@@ -73,7 +73,7 @@ class ObjectPlace:
 
         Not by obstore's get_ranges, which ends the process where an object is shorter than asked.
         """
-        requests = _merged(spans)
+        requests = merged(spans)
         with ThreadPoolExecutor(min(len(requests), CONNECTIONS) or 1) as pool:
             found = list(pool.map(lambda span: self._range(path, *span), requests))
         starts = [start for start, _ in requests]
@@ -285,16 +285,16 @@ class Lease:
             self._tag, self._renewed = tag, began
 
 
-def _merged(spans: Sequence[Span]) -> list[Span]:
+def merged(spans: Sequence[Span]) -> list[Span]:
     """What to ask for: the spans in order, joined where little lies between them."""
-    merged: list[Span] = []
+    requests: list[Span] = []
     for start, stop in sorted(spans):
-        first, last = merged[-1] if merged else (start, start)
-        if merged and start - last <= GAP_BYTES and stop - first <= REQUEST_BYTES:
-            merged[-1] = first, max(stop, last)
+        first, last = requests[-1] if requests else (start, start)
+        if requests and start - last <= GAP_BYTES and stop - first <= REQUEST_BYTES:
+            requests[-1] = first, max(stop, last)
         else:
-            merged.append((start, stop))
-    return merged
+            requests.append((start, stop))
+    return requests
 
 
 def _lease_text(holder: str) -> bytes:

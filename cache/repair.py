@@ -1,27 +1,31 @@
 """Drop what is broken, so that the extraction that made a cache fills it again."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from stdpipe.cache import layout
 from stdpipe.cache.errors import CacheError
-from stdpipe.cache.journal import JournalFile, lock_path, read_journals
+from stdpipe.cache.journal import REPAIR, JournalFile, lock_path, read_journals
 from stdpipe.cache.manifest import complete_manifests, damaged_manifests, load_manifest
-from stdpipe.cache.place import Place, open_place
+from stdpipe.cache.place import Lock, Place, open_place
 from stdpipe.cache.verify import Broken, Progress, Report, verify
 
 
 def repair(path: str | Path, progress: Progress | None = None) -> Report:
     """Verify a cache and take out all that is broken; what was found.
 
-    Nothing whole is touched. Raises CacheError where a writer is at work, and as `verify` does.
+    Nothing whole is touched. Raises CacheError where a writer or another repair is at work, and as
+    `verify` does; no writer is let in until this returns.
     """
     place = open_place(path)
+    load_manifest(place)  # before a lock is put where no cache lies
     # from the start: what a writer at work does is neither broken nor left over
-    with _alone(place):
-        report = verify(path, progress)
-        if report.broken:
+    with _alone(place) as check:
+        report = verify(path, progress, fresh=True)
+        check()
+        if report.broken or report.torn:
             _drop(place, report.broken)
         place.delete(report.leftovers)
     return report
@@ -61,18 +65,36 @@ def _tail_files(place: Place) -> Iterator[str]:
 
 
 @contextmanager
-def _alone(place: Place) -> Iterator[None]:
-    """With every writer's lock held."""
+def _alone(place: Place) -> Iterator[Callable[[], None]]:
+    """With the repair's own lock, which keeps new writers away, and that of every writer so far.
+
+    Yields what raises CacheError where one of them was lost meanwhile.
+    """
     suffixes = (layout.JOURNAL_SUFFIX, layout.LOCK_SUFFIX)
-    names = [name for name in place.names(layout.JOURNAL) if name.endswith(suffixes)]
-    locks = []
-    try:
-        for writer in sorted({name.partition(".")[0] for name in names}):
-            lock = place.lock(lock_path(writer))
-            if lock is None:
-                raise CacheError(f"writer {writer!r} is at work on {place.url}: wait, or stop it")
+    locks: list[Lock] = []
+
+    def take(writer: str) -> bool:
+        lock = place.lock(lock_path(writer))
+        if lock is not None:
             locks.append(lock)
-        yield
+        return lock is not None
+
+    def check() -> None:
+        for lock in locks:
+            lock.check()
+
+    try:
+        if not take(REPAIR):
+            raise CacheError(f"another repair is at work on {place.url}: wait, or stop it")
+        names = [name for name in place.names(layout.JOURNAL) if name.endswith(suffixes)]
+        writers = sorted({name.partition(".")[0] for name in names} - {REPAIR})
+        with ThreadPoolExecutor(len(writers) or 1) as pool:  # dead leases are watched together
+            for writer, is_free in zip(writers, pool.map(take, writers), strict=True):
+                if not is_free:
+                    raise CacheError(
+                        f"writer {writer!r} is at work on {place.url}: wait, or stop it"
+                    )
+        yield check
     finally:
         for lock in locks:
             lock.release()

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from stdpipe.cache.checksum import Buffer, crc32c
 from stdpipe.cache.layout import ArraySpec, fill_value
 
-Span = tuple[int, int]  # first byte, and the one behind the last
 Index = NDArray[np.uint64]  # (chunks, 2): offset and length
 
 CRC_BYTES = 4

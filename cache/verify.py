@@ -6,6 +6,7 @@ What was checked is noted in the cache now and then, so that a check that was st
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from stdpipe.cache import layout
@@ -59,11 +60,18 @@ class Report:
     """Keys without a valid journal line; in a complete cache they count as broken, too."""
     leftovers: list[str] = field(default_factory=list)
     """Temporary files, relative to the cache: harmless, and overwritten by the next writer."""
+    torn: list[str] = field(default_factory=list)
+    """Journal files whose last line is unfinished: harmless, its writer begins by dropping it."""
+    went_on_at: int = 0
+    """How many entries a check that was stopped had seen, whose findings are in here, too."""
+    first_checked: str = ""
+    """When the first entry was: ISO 8601, UTC."""
 
 
-def verify(path: str | Path, progress: Progress | None = None) -> Report:
+def verify(path: str | Path, progress: Progress | None = None, *, fresh: bool = False) -> Report:
     """Read all of a cache and report what is broken; progress(done, total) after each entry.
 
+    fresh: from the first entry on, even where a check was stopped not long ago.
     Raises CacheError only where there is no cache to speak of: no manifest, or a damaged one.
     """
     place = open_place(path)
@@ -72,10 +80,11 @@ def verify(path: str | Path, progress: Progress | None = None) -> Report:
     journals = read_journals(place)
     commits = committed(journals)
     of_what = _of_what(manifest, journals)
-    report, checked = _resume(place, of_what)
+    report = Report() if fresh else _resume(place, of_what)
+    report.first_checked = report.first_checked or _now()
     noted = time.monotonic()
     for done, key in enumerate(manifest.entries, start=1):
-        if done > checked:
+        if done > report.went_on_at:
             _check_entry(report, place, manifest, commits.get(key), key)
             if time.monotonic() - noted > NOTE_SECONDS:
                 _note(place, report, of_what, done)
@@ -84,6 +93,7 @@ def verify(path: str | Path, progress: Progress | None = None) -> Report:
             progress(done, len(manifest.entries))
     _forget(place)
     report.leftovers = leftovers(place)
+    report.torn = [journal.path for journal in journals if journal.torn]
     report.broken += _damaged_lines(journals)
     if commits or is_finished:  # before the first commit, a cache may be but half created
         report.broken += _damaged_rest(place, manifest)
@@ -163,16 +173,25 @@ def _of_what(manifest: Manifest, journals: list[JournalFile]) -> list[str | int]
     return [manifest.cache_id, digest]
 
 
-def _resume(place: Place, of_what: list[str | int]) -> tuple[Report, int]:
-    """What a check that was stopped not long ago had found, and how many entries it had seen."""
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _resume(place: Place, of_what: list[str | int]) -> Report:
+    """What a check that was stopped not long ago had found."""
     try:
         state = unseal(place.read(STATE))
     except (OSError, ValueError):
-        return Report(), 0
+        return Report()
     if state["of_what"] != of_what or not 0 <= time.time() - state["time"] < NOTE_HOLDS_SECONDS:
-        return Report(), 0
-    broken = [Broken(**one) for one in state["broken"]]
-    return Report(state["ok"], broken, state["uncommitted"]), state["checked"]
+        return Report()
+    return Report(
+        ok=state["ok"],
+        broken=[Broken(**one) for one in state["broken"]],
+        uncommitted=state["uncommitted"],
+        went_on_at=state["checked"],
+        first_checked=state.get("first_checked", ""),
+    )
 
 
 def _note(place: Place, report: Report, of_what: list[str | int], checked: int) -> None:
@@ -180,6 +199,7 @@ def _note(place: Place, report: Report, of_what: list[str | int], checked: int) 
         "of_what": of_what,
         "time": time.time(),
         "checked": checked,
+        "first_checked": report.first_checked,
         "ok": report.ok,
         "broken": [asdict(one) for one in report.broken],
         "uncommitted": report.uncommitted,

@@ -19,6 +19,8 @@ from stdpipe.cache.codecs import check_codes, check_finite, encode, quantise
 from stdpipe.cache.creation import enter, leftovers
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.journal import (
+    REPAIR,
+    JournalFile,
     JournalWriter,
     commit_of,
     committed,
@@ -46,7 +48,8 @@ def open_writer(
     tail: the teacher's parameters that turn the trunk, where that is stored, into f_sr, and f_sr
     into its image; the latter may be left out.
     Writers of different names may work at once, on different entries. Raises CacheError: another
-    identity (both values named), the same writer at work, a folder of something else, disk full.
+    identity (both values named), the same writer or a repair at work, a folder of something else,
+    disk full.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", writer):
         raise CacheError(f"writer name {writer!r}: use letters, digits, '-' and '_'")
@@ -56,7 +59,7 @@ def open_writer(
         made = enter(place, manifest, tail)
         lock = _lock(place, writer)
         try:
-            _refuse_other_shares(place, writer)
+            _refuse_others(place, writer)
             return Writer(place, made, writer, lock)
         except BaseException:
             lock.release()
@@ -105,8 +108,7 @@ class Writer:
 
     def missing(self) -> list[str]:
         """Keys that no writer has committed so far, by what the journals say now."""
-        done = committed(read_journals(self._place))
-        return [key for key in self.manifest.entries if key not in done]
+        return self._missing(read_journals(self._place))
 
     def finalise(self) -> None:
         """Mark the cache complete. Raises CacheError where entries are missing.
@@ -114,8 +116,11 @@ class Writer:
         Completeness has its own small file, so that the manifest is written once and no crash
         while finishing can cost it.
         """
-        self._mend_all()
-        missing = self.missing()
+        journals = read_journals(self._place)
+        if any(journal.torn or journal.damaged for journal in journals):
+            self._mend(journals)
+            journals = read_journals(self._place)
+        missing = self._missing(journals)
         if missing:
             raise CacheError(
                 f"cache {self._place.url} lacks {len(missing)} of {len(self.manifest.entries)} "
@@ -167,15 +172,18 @@ class Writer:
         self._place.write(spec.file(index), parts)
         return sum(map(len, parts)), fingerprint(parts)
 
-    def _mend_all(self) -> None:
+    def _missing(self, journals: list[JournalFile]) -> list[str]:
+        done = committed(journals)
+        return [key for key in self.manifest.entries if key not in done]
+
+    def _mend(self, journals: list[JournalFile]) -> None:
         """Drop damaged lines of writers that are not at work: their entries were written anew."""
-        for journal in read_journals(self._place):
-            if not (journal.torn or journal.damaged):
-                continue
-            lock = self._place.lock(lock_path(journal.writer))
+        for writer in {journal.writer for journal in journals if journal.torn or journal.damaged}:
+            lock = self._place.lock(lock_path(writer))
             if lock is not None:
                 try:
-                    mend(self._place, journal)
+                    for journal in read_journals(self._place, writer):  # as it is by now
+                        mend(self._place, journal)
                 finally:
                     lock.release()
 
@@ -212,11 +220,21 @@ def _lock(place: Place, writer: str) -> Lock:
     return lock
 
 
-def _refuse_other_shares(place: Place, writer: str) -> None:
-    """Writers named "i-of-n" split the entries in n; shares of another n would overlap them."""
+def _refuse_others(place: Place, writer: str) -> None:
+    """A repair, and writers named "i-of-n", which split the entries in n, of another n.
+
+    A repair takes its own lock before it looks for those of writers, and a writer does the reverse:
+    of two that start together, one sees the other.
+    """
     share = re.compile(rf"\w+-of-(?!{writer.partition('-of-')[2] or '-'}\.)\d+\.lock")
-    others = [name for name in place.names(layout.JOURNAL) if share.fullmatch(name)]
+    repair = REPAIR + layout.LOCK_SUFFIX
+    others = [n for n in place.names(layout.JOURNAL) if n == repair or share.fullmatch(n)]
     held = place.held([f"{layout.JOURNAL}/{name}" for name in others])
+    if lock_path(REPAIR) in held:
+        raise CacheError(
+            f"'stdpipe cache repair' is at work on {place.url}: wait until it is done, and run the "
+            "same command again"
+        )
     if held:
         other = held[0].removeprefix(layout.JOURNAL + "/").removesuffix(layout.LOCK_SUFFIX)
         raise CacheError(

@@ -24,10 +24,11 @@ def repair(path: str, as_json: bool) -> None:
         found = cache.repair(path, show)
     lines = [f"{'restored' if b.is_restorable else 'dropped'}: {b}" for b in found.broken]
     lines += [f"removed: {name}" for name in found.leftovers]
+    lines += [f"removed: the torn last line of {name}" for name in found.torn]
     if not found.broken:
         total = found.ok + len(found.uncommitted)
         lines += [f"nothing is broken; {found.ok} of {total} entries are committed"]
     elif not all(b.is_restorable for b in found.broken):
         lines += ["run the same extract-teacher command to fill it again"]
     result = {"ok": found.ok, "broken": [asdict(b) for b in found.broken]}
-    report({**result, "leftovers": found.leftovers}, as_json, "\n".join(lines))
+    report({**result, "leftovers": found.leftovers, "torn": found.torn}, as_json, "\n".join(lines))

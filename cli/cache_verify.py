@@ -10,9 +10,10 @@ from stdpipe.cli.common import json_option, plain_errors, progress, report
 
 @click.command()
 @click.argument("path", metavar="CACHE")
+@click.option("--fresh", is_flag=True, help="From the start, not where a check was stopped.")
 @json_option
 @plain_errors
-def verify(path: str, as_json: bool) -> None:
+def verify(path: str, fresh: bool, as_json: bool) -> None:
     """Check every stored byte against its checksum; exit 1 where anything is broken.
 
     \b
@@ -22,10 +23,15 @@ def verify(path: str, as_json: bool) -> None:
     from stdpipe import cache
 
     with progress("cache verify", "clip") as show:
-        found = cache.verify(path, show)
+        found = cache.verify(path, show, fresh=fresh)
     lines = [f"broken: {one}" for one in found.broken]
     lines += [f"not committed: {key}" for key in found.uncommitted]
     lines += [f"left over: {name}" for name in found.leftovers]
+    lines += [f"torn: the last line of {name}, which its writer drops" for name in found.torn]
+    if found.went_on_at:
+        total = len(cache.load_manifest(path).entries)
+        since = f"the first checked at {found.first_checked}"
+        lines += [f"went on at {found.went_on_at} of {total}, {since} (--fresh starts anew)"]
     lines += [f"{found.ok} ok, {len(found.broken)} broken"]
     if found.broken:
         lines += [f"run 'stdpipe cache repair {path}', then the same extract-teacher command"]

@@ -1,6 +1,5 @@
 """What all commands share: one-line errors, `--json`, options that several take."""
 
-import errno
 import functools
 import importlib
 import json
@@ -19,7 +18,6 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 OUT_OF_MEMORY = ("out of memory", "not enough memory")  # as torch says it on CUDA and on CPU
 # as gloo and NCCL say that another rank has died
 PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "NCCL communicator was abort")
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CONFIGS = ("paper", "edvr", "demo")  # what lies in stdpipe.configs
 
 
@@ -172,9 +170,15 @@ def _one_line(error: Exception) -> str:
         return f"{text.splitlines()[0]} Lower batch or patch, or choose --amp bf16."
     if isinstance(error, RuntimeError) and any(mark in text for mark in PEER_GONE):
         return "another process of this run has ended; the same command goes on from a checkpoint"
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
+    if isinstance(error, OSError) and _is_full(error):
         text += "; make space and run the same command again"
     return " ".join(text.split())
+
+
+def _is_full(error: OSError) -> bool:
+    from stdpipe.cache.local import is_full  # here: --help has no need of numpy
+
+    return is_full(error)
 
 
 def usage(build: Callable[[], Any]) -> Any:

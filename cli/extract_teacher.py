@@ -47,9 +47,8 @@ def _print_plan(job: Any, as_json: bool) -> None:
     found = plan.plan(job)
     report(found, as_json, plan.table(found))
     if not found["fits"]:
-        needed = found["encodings"][found["encoding"]]["bytes"]
         raise Failure(
-            f"--encoding {found['encoding']} needs {needed / 1e9:,.1f} GB, "
+            f"--encoding {found['encoding']} needs {found['missing_bytes'] / 1e9:,.1f} GB, "
             f"{found['free_bytes'] / 1e9:,.1f} GB are free: choose a smaller one or another disk"
         )
 
@@ -103,7 +102,7 @@ def _print_plan(job: Any, as_json: bool) -> None:
     "--part",
     metavar="I/N",
     callback=_share,
-    help="Do share I (from 0) of N: for array jobs, any number at once.",
+    help="Do share I (from 0) of N, any number at once; torchrun's ranks divide it further.",
 )
 @click.option(
     "--batch",
@@ -125,8 +124,12 @@ def extract_teacher(as_json: bool, plan: bool, cache: str | None, **options: Any
     Example:
       stdpipe extract-teacher --data DATA --teacher edvr-m --weights random:0 --cache cache.zarr
     """
+    from stdpipe import runs
     from stdpipe.extract import Extraction, extract_teacher
 
+    is_first = runs.torchrun_rank()[0] == 0  # of torchrun's ranks, one speaks for all
+    if plan and not is_first:
+        return
     if plan:  # without a cache, of the disk at hand
         _print_plan(Extraction(cache=cache or ".", **options), as_json)
         return
@@ -139,4 +142,5 @@ def extract_teacher(as_json: bool, plan: bool, cache: str | None, **options: Any
     )
     if result["missing"]:
         told += f"; {result['missing']} are left to other parts, the cache is not complete yet"
-    report(result, as_json, told)
+    if is_first:
+        report(result, as_json, told)

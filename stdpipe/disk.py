@@ -1,16 +1,13 @@
 """What an entry weighs on disk, and whether the rest of a cache still fits there."""
 
-import dataclasses
 import math
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 from stdpipe import cache
+from stdpipe.cache.shards import encode_shard
 from stdpipe.data.views import View
 from stdpipe.encoding import encode
-from stdpipe.models.base import Features, Network
-from stdpipe.targets import kept_parameters
+from stdpipe.models.base import Features
 
 
 def refuse_full_disk(
@@ -39,21 +36,13 @@ def uncompressed(manifest: cache.Manifest) -> int:
     return sum(math.prod(a.shape[1:]) * sizes[a.dtype] for a in manifest.arrays.values())
 
 
-def weigh(
-    manifest: cache.Manifest, teacher: Network, view: View, features: Features
-) -> dict[str, int]:
-    """Bytes of each array's file, from writing one entry to a throw-away cache.
+def weigh(manifest: cache.Manifest, view: View, features: Features) -> dict[str, int]:
+    """Bytes of each array's file of one entry.
 
     Raises ValueError where the encoding cannot hold it.
     """
-    one = dataclasses.replace(manifest, entries=(str(view),))
-    kept = kept_parameters(teacher, one)
-    entry = encode(features, view, one).arrays()
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "one.zarr"
-        with cache.open_writer(root, one, tail=kept) as writer:
-            writer.write(str(view), entry)
-        return {
-            name: sum(file.stat().st_size for file in (root / name).glob("c.*"))
-            for name in one.arrays
-        }
+    entry = encode(features, view, manifest).arrays()
+    return {
+        name: sum(map(len, encode_shard(spec, entry[name])))
+        for name, spec in manifest.arrays.items()
+    }

@@ -7,7 +7,6 @@ Axes: B clips at once, T frames of a clip, H W HR size, h w LR size.
 
 import dataclasses
 import itertools
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
@@ -68,7 +67,8 @@ class Extraction:
     frames: int = 7
     """T of a clip; longer sequences are cut."""
     part: tuple[int, int] | None = None
-    """(i, n): do the i-th of n shares, counted from 0; several may run at once."""
+    """(i, n): do the i-th of n shares, counted from 0; several may run at once. Under torchrun, its
+    ranks divide that share among them."""
     batch: int | None = None
     """Clips through the teacher at once; None takes that of the cache to resume, or 1. Groups are
     fixed runs of so many views of the share, computed whole where one of them is missing, so that
@@ -125,7 +125,7 @@ class Computed(NamedTuple):
 def extract_teacher(job: Extraction) -> dict[str, Any]:
     """Fill the cache, or resume; returns what lies there now."""
     ready = prepare(job)
-    index, count = job.part or _torchrun_part()
+    index, count = _share(job.part)
     share = ready.views[index::count]
     groups = _unfinished(share, ready)
     _refuse_full_disk(job.cache, ready)
@@ -134,7 +134,8 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
         computed = _compute(reading, ready, groups)
         manifest = ready.manifest
         if ready.committed is None:
-            manifest, computed = _measured(ready, computed)
+            first = ready.views[::count][: ready.batch]  # as the first share begins: same rounding
+            manifest, computed = _measured(ready, computed, _compute(reading, ready, [first]))
         with cache.open_writer(job.cache, manifest, f"{index}-of-{count}", kept) as writer:
             _write_all(writer, computed, share, ready.batch)
             missing = writer.missing()
@@ -191,8 +192,8 @@ def prepare(job: Extraction) -> Prepared:
         compression=job.compression or (made.compression if made else "none"),
         notes={
             "torch": torch.__version__,
-            "device": str(device),
-            "data": str(job.data),
+            "device": device.type,  # not which one: ranks have one each
+            "data": str(job.data.resolve()),
             "batch": batch,
         },
     )
@@ -237,9 +238,10 @@ def _channels(teacher: Network, device: torch.device, name: str) -> int:
     return values.shape[1]
 
 
-def _torchrun_part() -> tuple[int, int]:
-    """Each of torchrun's ranks does its own share."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+def _share(part: tuple[int, int] | None) -> tuple[int, int]:
+    """Which share of how many is this process's own: --part's, divided among torchrun's ranks."""
+    (index, count), (rank, world) = part or (0, 1), runs.torchrun_rank()
+    return index * world + rank, count * world
 
 
 def _unfinished(share: list[View], ready: Prepared) -> list[list[View]]:
@@ -255,7 +257,7 @@ def _refuse_full_disk(url: str, ready: Prepared) -> None:
 
     def weigh_one() -> int:
         features = ready.run(ready.read(view)[0])
-        return sum(weigh(ready.manifest, ready.teacher, view, features).values())
+        return sum(weigh(ready.manifest, view, features).values())
 
     refuse_full_disk(url, ready.manifest, len(ready.views) - done, weigh_one)
 
@@ -303,16 +305,18 @@ def _read_ahead(
 
 
 def _measured(
-    ready: Prepared, computed: Iterator[Computed]
+    ready: Prepared, computed: Iterator[Computed], first_share: Iterator[Computed]
 ) -> tuple[cache.Manifest, Iterator[Computed]]:
-    """The manifest, with its encoding's error on the first of `computed`, all of which is left; of
-    several shares, on the first clip of the one that comes first."""
+    """The manifest, with its encoding's error, and all of `computed`.
+
+    Measured on the first view of all, so that the manifest does not depend on which share comes
+    first: another computes that view from `first_share` before its own.
+    """
     first = next(computed, None)
     if first is not None:
         computed = itertools.chain([first], computed)
-    else:  # an empty share may be the first to come
-        seen, crc32 = ready.read(ready.views[0])
-        first = Computed(ready.views[0], crc32, seen.to(ready.device), ready.run(seen))
+    if first is None or first.view != ready.views[0]:
+        first = next(first_share)
     made, (view, _, seen, features) = ready.manifest, first
     with _naming(view):
         error = encoding_error(ready.teacher, features, seen, made.encoding, made.targets)
@@ -372,7 +376,7 @@ def _progress(total: int, done: int) -> Iterator[Callable[[int], None]]:
         initial=done,
         unit="clip",
         desc="extract-teacher",
-        disable=None,
+        disable=True if runs.torchrun_rank()[0] else None,
         smoothing=0,  # clips come in bursts, of which only the overall rate tells the time left
     ) as bar:
 

@@ -13,6 +13,7 @@ Net = TypeVar("Net", bound=nn.Module)
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's mallopt
 KEPT = 2**31 - 1  # bytes; the largest it takes
+KEPT_BY_OLDER = 2**25  # the largest that an older glibc takes
 
 
 def settle(net: Net, device: torch.device, amp: str = "none") -> Net:
@@ -33,5 +34,7 @@ def keep_memory(device: torch.device) -> None:
     if device.type == "cpu" and sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):  # glibc; musl has none
-            libc.mallopt(M_MMAP_THRESHOLD, KEPT)
-            libc.mallopt(M_TRIM_THRESHOLD, KEPT)
+            for threshold in (KEPT, KEPT_BY_OLDER):
+                if libc.mallopt(M_MMAP_THRESHOLD, threshold):
+                    libc.mallopt(M_TRIM_THRESHOLD, KEPT)
+                    return

@@ -17,7 +17,7 @@ from stdpipe.disk import weigh
 from stdpipe.encoding import encoding_error
 from stdpipe.extract import Extraction, Prepared, prepare
 from stdpipe.models.base import Features
-from stdpipe.targets import refuse_trunk
+from stdpipe.targets import refuse_trunk, tail_of
 from stdpipe.teaching import group_features
 
 MEASURED = 3  # clips
@@ -33,7 +33,8 @@ class Cost(NamedTuple):
 
 
 def plan(job: Extraction) -> dict[str, Any]:
-    """Costs by encoding; `fits` says whether the chosen one does on the cache's disk.
+    """Costs by encoding, of all entries; `fits` says whether the chosen one does on the cache's
+    disk. That, `missing_bytes` and `teacher_hours` are of the entries that a cache to resume lacks.
 
     Bytes are means and seconds medians over the measured clips; errors are those of the worst.
     """
@@ -46,7 +47,7 @@ def plan(job: Extraction) -> dict[str, Any]:
         features, took = _timed(ready, seen, warm_up=not clips)
         clips.append({name: _cost(name, ready, view, seen, features) for name in cache.ENCODINGS})
         seconds.append(took)
-    entries = len(ready.views)
+    entries, missing = len(ready.views), _missing(job, ready)
     encodings = {}
     for name in cache.ENCODINGS:
         costs = [cost for clip in clips if (cost := clip[name])]
@@ -55,19 +56,30 @@ def plan(job: Extraction) -> dict[str, Any]:
     free = cache.open_place(job.cache).free_bytes()
     chosen = ready.manifest.encoding
     per_clip = statistics.median(seconds)
+    missing_bytes = encodings[chosen]["bytes_per_clip"] * missing
     return {
         "entries": entries,
+        "missing": missing,
         "measured_on": [str(view) for view in views],
         "teacher": ready.manifest.made_by["teacher"],
         "device": str(ready.device),
         "batch": ready.batch,
         "teacher_seconds_per_clip": per_clip,
-        "teacher_hours": per_clip * entries / 3600,
+        "teacher_hours": per_clip * missing / 3600,
         "free_bytes": free,
         "encoding": chosen,
-        "fits": free is None or encodings[chosen]["bytes"] <= free,
+        "missing_bytes": missing_bytes,
+        "fits": free is None or missing_bytes <= free,
         "encodings": encodings,
     }
+
+
+def _missing(job: Extraction, ready: Prepared) -> int:
+    """How many entries the extraction would write; of a new cache, all."""
+    if ready.committed is None:
+        return len(ready.views)
+    is_resumed = cache.load_manifest(job.cache).cache_id == ready.manifest.cache_id
+    return len(ready.views) - len(ready.committed) * is_resumed
 
 
 def spread(views: list[View], count: int) -> list[View]:
@@ -98,17 +110,20 @@ def _cost(
     """One clip in one encoding. None where another than the chosen one cannot hold it: the teacher
     has no trunk, or pads these frames, or its values overflow float16."""
     made, stored = ready.manifest, cache.ENCODINGS[encoding].stored
+    name, size = str(made.made_by["teacher"]), (made.height, made.width)
     try:
-        refuse_trunk(encoding, str(made.made_by["teacher"]), ready.teacher, made.height, made.width)
+        refuse_trunk(encoding, name, ready.teacher, *size)
+        if stored == "trunk":
+            tail_of(ready.teacher)
         channels = getattr(features, stored).shape[1]
         manifest = dataclasses.replace(made, encoding=encoding, channels=channels)
-        files = weigh(manifest, ready.teacher, view, features)
+        files = weigh(manifest, view, features)
         error = encoding_error(ready.teacher, features, seen, encoding, made.targets)
-        return Cost(files, error)
-    except ValueError:
-        if encoding == made.encoding:
+    except ValueError as refused:
+        if encoding == made.encoding or isinstance(refused, cache.CacheError):  # the cache's own
             raise
         return None
+    return Cost(files, error)
 
 
 def _total(clips: list[Cost], entries: int) -> dict[str, Any]:
@@ -135,6 +150,7 @@ def table(result: dict[str, Any]) -> str:
         f"{result['entries']:,} clips; {result['teacher']} takes "
         f"{result['teacher_seconds_per_clip']:.2f} s a clip on {result['device']}, "
         f"{result['teacher_hours']:.2f} hours in all{free}",
+        *_what_is_left(result),
         "",
         "| encoding | MB a clip | GB in all | attention | files | f_sr error | SR vs float |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -147,3 +163,12 @@ def table(result: dict[str, Any]) -> str:
             f"| {row['f_sr_rmse']:.3%} | {psnr} |"
         )
     return "\n".join(lines)
+
+
+def _what_is_left(result: dict[str, Any]) -> list[str]:
+    if result["missing"] == result["entries"]:
+        return []
+    return [
+        f"{result['missing']:,} of them are missing still: the hours, and "
+        f"{result['missing_bytes'] / 1e9:,.2f} GB as {result['encoding']}, are of these"
+    ]

@@ -1,6 +1,7 @@
 """Stage one in batches and threads: the same bytes after any stop; nothing waits or piles up."""
 
 import io
+import json
 import re
 import sys
 import threading
@@ -176,6 +177,38 @@ def test_an_empty_share_that_comes_first_measures_too(tmp_path: Path, six: Path)
     found = extract_teacher(job(six, tmp_path / "c", part=(7, 8)))
     assert found["missing"] == 6
     assert found["error"]["measured_on"] == cache.load_manifest(tmp_path / "c").entries[0]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_cache_is_the_same_whichever_part_comes_first(
+    tmp_path: Path, six: Path, extract: Command, stdpipe: Command, batch: int
+) -> None:
+    for name, order in (("a", (0, 1)), ("b", (1, 0))):
+        for part in order:
+            command = extract(six, tmp_path / name, "--part", f"{part}/2", "--batch", batch)
+            stdpipe(*command)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert cache.verify(tmp_path / "b").ok == 6
+
+
+def test_ranks_of_torchrun_divide_a_part(
+    tmp_path: Path, six: Path, extract: Command, stdpipe: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts 0/2 and 1/2 of two ranks each: four shares; the first rank alone speaks."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for part in (0, 1):
+        for rank in (1, 0):
+            monkeypatch.setenv("RANK", str(rank))
+            command = extract(six, tmp_path / "c", "--part", f"{part}/2", "--json")
+            found = stdpipe(*command)
+            assert (rank == 0) == bool(found.stdout)
+            assert rank == 0 or found.output == ""
+    assert json.loads(found.stdout)["missing"] == 0
+    journals = {path.name: path for path in (tmp_path / "c" / "journal").glob("*.jsonl")}
+    lines = [len(journals[f"{i}-of-4.000000.jsonl"].read_text().splitlines()) for i in range(4)]
+    assert lines == [2, 2, 1, 1]
+    monkeypatch.setenv("RANK", "1")
+    assert stdpipe(*extract(six, tmp_path / "d", "--plan")).output == ""
 
 
 def test_a_value_that_is_not_finite_names_its_clip(

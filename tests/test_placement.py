@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stdpipe.models import zoo
-from stdpipe.placement import settle
+from stdpipe.placement import keep_memory, settle
 
 CPU = torch.device("cpu")
 SMALL = (
@@ -58,3 +58,30 @@ def test_freed_memory_is_used_again() -> None:
     }
     assert faults["keep"] < 100
     assert faults["keep"] <= faults["plain"]
+
+
+@pytest.mark.parametrize(
+    ("largest", "set_to"),
+    [
+        (2**31 - 1, [(-3, 2**31 - 1), (-1, 2**31 - 1)]),
+        (2**25, [(-3, 2**25), (-1, 2**31 - 1)]),
+        (0, []),
+    ],
+)
+def test_a_glibc_that_refuses_the_threshold(
+    monkeypatch: pytest.MonkeyPatch, largest: int, set_to: list[tuple[int, int]]
+) -> None:
+    """An older one takes 32 MB; where it refuses that, too, nothing is changed."""
+    done = []
+
+    class Libc:
+        def mallopt(self, name: int, value: int) -> int:
+            if name == -3 and value > largest:
+                return 0
+            done.append((name, value))
+            return 1
+
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("ctypes.CDLL", lambda _: Libc())
+    keep_memory(CPU)
+    assert done == set_to

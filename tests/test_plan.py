@@ -47,6 +47,7 @@ def test_bytes_are_means_and_errors_the_worst(tmp_path, tiny, stdpipe):
     with pytest.MonkeyPatch.context() as two:
         two.setattr("stdpipe.plan.MEASURED", 2)
         row = json.loads(stdpipe(*command, "--plan", "--json").stdout)["encodings"]["int8"]
+    assert json.loads(stdpipe(*command, "--plan", "--json").stdout)["teacher_hours"] == 0
     weight = sum(file.stat().st_size for file in shards)
     assert row["bytes_per_clip"] == round(weight / 2)
     assert row["bytes"] == round(weight / 2 * 3)
@@ -61,6 +62,42 @@ def test_views_are_spread_over_the_list():
     assert spread(views[:2], 3) == views[:2]
     assert spread(views[:1], 3) == views[:1]
     assert spread(views, 1) == views[:1]
+
+
+def test_a_plan_to_resume_is_of_what_is_missing(tmp_path, tiny, stdpipe, monkeypatch):
+    """Hours and room; a cache of another encoding is none to resume."""
+    command = extract(tiny, tmp_path / "c", "--encoding", "int8")
+    stdpipe(*command, "--part", "0/2")
+    planned = json.loads(stdpipe(*command, "--plan", "--json").stdout)
+    row = planned["encodings"]["int8"]
+    assert (planned["entries"], planned["missing"]) == (3, 1)
+    assert planned["missing_bytes"] == row["bytes_per_clip"]
+    assert row["bytes"] == pytest.approx(3 * row["bytes_per_clip"], abs=2)
+    assert planned["teacher_hours"] == planned["teacher_seconds_per_clip"] / 3600
+    usage = shutil.disk_usage(tmp_path)._replace(free=2 * row["bytes_per_clip"])
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    told = stdpipe(*command, "--plan").stdout
+    assert "1 of them are missing still: the hours, and 0.00 GB as int8, are of these" in told
+    other = extract(tiny, tmp_path / "c", "--encoding", "float16", "--plan", "--json")
+    monkeypatch.undo()
+    assert json.loads(stdpipe(*other).stdout)["missing"] == 3
+
+
+def test_a_plan_writes_no_temporary_file_and_hides_no_fault(
+    tmp_path, tiny, stdpipe, refused, monkeypatch
+):
+    command = extract(tiny, tmp_path / "c", "--plan")
+    with monkeypatch.context() as without:
+        without.setattr("tempfile.tempdir", str(tmp_path / "not" / "there"))
+        assert "| trunk-int8 |" in stdpipe(*command).stdout
+
+    def broken(manifest, *_):
+        if manifest.encoding == "int8":
+            raise cache.CacheError("broken")
+        return {"f_sr": 1}
+
+    monkeypatch.setattr("stdpipe.plan.weigh", broken)
+    assert refused(*command) == "stdpipe: broken"
 
 
 def test_a_plan_needs_no_cache(tmp_path, tiny, stdpipe, refused, monkeypatch):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from stdpipe.cache.errors import CacheError
 from stdpipe.cache.local import LocalPlace, is_full
 
 
@@ -170,3 +171,36 @@ def test_free_bytes_of_a_folder_to_be(place):
 def test_which_errors_mean_a_full_disk():
     assert all(is_full(OSError(code, "")) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
     assert not is_full(OSError(errno.EIO, ""))
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks(place, monkeypatch, code):
+    """Told in one line; any other error as it is."""
+
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(CacheError) as error:
+        place.lock("journal/0.lock")
+    assert str(error.value) == (
+        f"{place.root / 'journal'} cannot be locked ({os.strerror(code)}): mount its file system "
+        "with flock, or put the cache on another disk"
+    )
+    code = errno.EIO
+    with pytest.raises(OSError, match="Input/output"):
+        place.lock("journal/0.lock")
+
+
+def test_what_is_deleted_stays_so(place, monkeypatch):
+    """Each folder's names are synced after the last of its files is gone; once."""
+    place.write("a/x", [b"x"])
+    place.write("a/y", [b"y"])
+    place.write("z", [b"z"])
+    synced = []
+    monkeypatch.setattr(
+        "stdpipe.cache.local.fsync",
+        lambda path: synced.append((path, [p.name for p in path.iterdir()])),
+    )
+    place.delete(["a/x", "z", "a/y", "a/none", "nowhere/z"])
+    assert sorted(synced) == [(place.root, ["a"]), (place.root / "a", [])]

@@ -249,6 +249,22 @@ def test_repair_of_a_cache_in_an_object_store(s3, place, manifest, arrays, cache
     assert in_any_order(contents(place)) == in_any_order(files_of(cache))
 
 
+def test_repair_watches_dead_leases_together(s3, manifest, arrays, monkeypatch):
+    """One after the other, the first would wait in vain for the others to begin."""
+    fill(s3, manifest, arrays)
+    for name in "abc":
+        stop_renewing(open_writer(s3, manifest, name)._lock)
+    all_there, watch = threading.Barrier(3), objects.ObjectPlace._watch
+
+    def together(self, paths):
+        all_there.wait(30)
+        return watch(self, paths)
+
+    monkeypatch.setattr(objects.ObjectPlace, "_watch", together)
+    assert repair(s3).ok == 4
+    assert not [name for name in open_place(s3).names("journal") if name.endswith(".lock")]
+
+
 def in_any_order(files):
     """The same with the lines of each journal file sorted: what is filled again comes last."""
     journals = {p: b"".join(sorted(d.splitlines(True))) for p, d in files.items() if "jsonl" in p}
@@ -429,7 +445,7 @@ def test_requests_cover_the_spans_and_little_more(wanted, gap, most):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(objects, "GAP_BYTES", gap)
         patch.setattr(objects, "REQUEST_BYTES", most)
-        requests = objects._merged(wanted)
+        requests = objects.merged(wanted)
     assert requests == sorted(requests)
     for start, stop in wanted:
         assert any(first <= start and stop <= last for first, last in requests)

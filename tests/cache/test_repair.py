@@ -1,6 +1,7 @@
 """repair: what is broken goes, what is whole stays, and the same extraction fills it again."""
 
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -142,6 +143,59 @@ def test_refused_while_a_writer_is_at_work(cache, manifest, is_broken):
     assert partial.exists()
     repair(cache)
     assert not partial.exists()
+
+
+@pytest.mark.parametrize("where", ["local", "s3"])
+def test_no_writer_begins_while_repair_works(tmp_path, request, manifest, fill, files_of, where):
+    """Not even one whose name the cache has not seen yet, nor a second repair."""
+    root = request.getfixturevalue("s3") if where == "s3" else tmp_path / "c"
+    fill(root)
+    told = []
+
+    def start(done, total):
+        for begin in (lambda: open_writer(root, manifest, "new", TAIL), lambda: repair(root)):
+            if done == 1:
+                with pytest.raises(CacheError) as error:
+                    begin()
+                told.append(str(error.value))
+
+    assert repair(root, start).ok == 4
+    assert told == [
+        f"'stdpipe cache repair' is at work on {root}: wait until it is done, and run the same "
+        "command again",
+        f"another repair is at work on {root}: wait, or stop it",
+    ]
+    open_writer(root, manifest, "new", TAIL).close()
+
+
+def test_a_writer_and_a_repair_that_start_together(cache, manifest, monkeypatch):
+    """The writer has its lock, but has not looked for a repair yet: at least one is refused."""
+    names = LocalPlace.names
+
+    def late(self, folder=""):
+        if folder == "journal" and threading.current_thread() is starting:
+            has_lock.set()
+            assert repaired.wait(20)
+        return names(self, folder)
+
+    has_lock, repaired = threading.Event(), threading.Event()
+    opened = []
+
+    def begin():
+        opened.append(open_writer(cache, manifest, "new", TAIL))
+
+    starting = threading.Thread(target=begin)
+    cut(cache / "trunk" / "c.1.0.0.0.0")
+    with monkeypatch.context() as patch:
+        patch.setattr("stdpipe.cache.writer.enter", lambda place, made, tail: made)
+        patch.setattr(LocalPlace, "names", late)
+        starting.start()
+        assert has_lock.wait(20)
+        with pytest.raises(CacheError, match="writer 'new' is at work"):
+            repair(cache)
+        repaired.set()
+        starting.join()
+    opened[0].close()
 
 
 def test_a_crash_leaves_a_cache_that_is_incomplete_but_never_wrong(

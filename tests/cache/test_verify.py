@@ -7,7 +7,7 @@ from importlib import import_module
 
 import pytest
 
-from stdpipe.cache import CacheError, open_reader, open_writer, verify
+from stdpipe.cache import CacheError, open_reader, open_writer, repair, verify
 
 MODULE = import_module("stdpipe.cache.verify")  # the package's `verify` is the function
 
@@ -235,6 +235,36 @@ def test_a_stopped_check_goes_on_and_remembers(cache, manifest, targets, stop, c
     checked.clear()
     assert verify(cache).ok == 3
     assert checked == list(manifest.entries)
+
+
+def test_a_report_says_that_it_went_on(cache, stop, checked, manifest):
+    """Also after a second stop; from the start where it is asked to, as repair asks."""
+    stop(2)
+    note = json.loads((cache / "journal" / "verified.json").read_bytes())
+    stop(3)
+    report = verify(cache)
+    assert (report.went_on_at, report.first_checked) == (3, note["first_checked"])
+    for start_afresh in (lambda: verify(cache, fresh=True), lambda: repair(cache)):
+        stop(2)
+        checked.clear()
+        report = start_afresh()
+        assert checked == list(manifest.entries)
+        assert (report.ok, report.went_on_at) == (4, 0)
+
+
+def test_a_torn_line_of_an_unfinished_cache_is_named_and_repaired(tmp_path, manifest, arrays):
+    root, key = tmp_path / "c", manifest.entries[0]
+    with open_writer(root, manifest) as writer:
+        writer.write(key, arrays(manifest, key))
+    journal = root / "journal" / "0.000000.jsonl"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + whole[:20])
+    for check in (verify, repair):
+        report = check(root)
+        assert (report.ok, report.broken) == (1, [])
+        assert report.torn == ["journal/0.000000.jsonl"]
+    assert journal.read_bytes() == whole
+    assert verify(root).torn == []
 
 
 def test_a_note_about_other_commits_counts_for_nothing(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from stdpipe.cache import CacheError, Manifest, open_reader, open_writer, quantise, verify
+from stdpipe.cache.local import LocalPlace
 
 
 def write(writer, arrays, keys):
@@ -99,6 +100,31 @@ def test_the_same_writer_twice_is_refused(tmp_path, manifest):
 def test_writer_names(tmp_path, manifest, name):
     with pytest.raises(CacheError, match="writer name"):
         open_writer(tmp_path / "c", manifest, writer=name)
+
+
+def test_what_another_writer_committed_before_its_lock_was_had_stays(
+    tmp_path, manifest, arrays, monkeypatch
+):
+    """It resumed, mended its own journal, committed and left after `finalise` had read it."""
+    root, journal = tmp_path / "c", tmp_path / "c" / "journal" / "other.000000.jsonl"
+    first, second, *rest = manifest.entries
+    with open_writer(root, manifest, "other") as other:
+        write(other, arrays, [first, second])
+    whole = journal.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    with open_writer(root, manifest) as writer:
+        write(writer, arrays, rest)
+        journal.write_bytes(lines[0] + lines[1][:20])
+        lock = LocalPlace.lock
+
+        def late(self, path):
+            journal.write_bytes(whole)
+            return lock(self, path)
+
+        monkeypatch.setattr(LocalPlace, "lock", late)
+        writer.finalise()
+    assert journal.read_bytes() == whole
+    assert verify(root).ok == 4
 
 
 def test_a_damaged_line_of_another_writer_is_healed(tmp_path, manifest, arrays, build):

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -127,8 +128,30 @@ def test_info_of_an_empty_cache(copy: Path, stdpipe: Command) -> None:
 
 def test_verify(tiny_cache: Path, stdpipe: Command) -> None:
     found = json.loads(stdpipe("cache", "verify", tiny_cache, "--json").stdout)
-    assert found == {"ok": 6, "broken": [], "uncommitted": [], "leftovers": []}
+    assert found.pop("first_checked")
+    assert found == {
+        "ok": 6, "broken": [], "uncommitted": [], "leftovers": [], "torn": [], "went_on_at": 0
+    }  # fmt: skip
     assert stdpipe("cache", "verify", tiny_cache).stdout == "6 ok, 0 broken\n"
+
+
+def test_verify_says_that_it_went_on(
+    copy: Path, stdpipe: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(done: int, _total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(import_module("stdpipe.cache.verify"), "NOTE_SECONDS", -1.0)
+    for more in ([], ["--fresh"]):
+        with pytest.raises(KeyboardInterrupt):
+            cache.verify(copy, stop)
+        told, count = [*stdpipe("cache", "verify", copy, *more).stdout.splitlines(), ""][:2]
+        if more:
+            assert told == "6 ok, 0 broken"
+        else:
+            assert told.startswith("went on at 2 of 6, the first checked at 20")
+            assert count == "6 ok, 0 broken"
 
 
 def test_verify_names_what_is_broken(copy: Path, stdpipe: Command) -> None:
@@ -185,6 +208,7 @@ def test_repair_of_a_whole_cache(copy: Path, stdpipe: Command) -> None:
     before = {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()}
     told = stdpipe("cache", "repair", copy).stdout
     assert told == "nothing is broken; 6 of 6 entries are committed\n"
+    (copy / "journal" / "_repair.lock").unlink()
     assert {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()} == before
 
 

@@ -142,8 +142,10 @@ def test_no_new_options() -> None:
     assert found["pack-clips"] == {"--data", "--out", "--split", "--json"}
     assert found["models"] == {"--json"}
     assert found["runs"] == {"folders", "--json"}
-    for name in ("cache info", "cache verify", "cache repair"):
+    for name in ("cache info", "cache repair"):
         assert found[name] == {"path", "--json"}
+    # --fresh: not from where a check was stopped, hours ago
+    assert found["cache verify"] == {"path", "--json", "--fresh"}
     assert found["cache check"] == always | {"path", "--teacher-weights", "--clips"}
     assert found["cache bench"] == {"path", "--patch", "--crops", "--halo", "--json"}
     assert found["demo"] == {"--out", "--json"}

@@ -248,7 +248,7 @@ def test_another_format_version_is_refused(
     for name in ("manifest.json", "journal/manifest.json"):
         (copy / name).write_bytes(seal({**manifest, "format_version": 99}))
     told = refused(*train(tmp_path / "run", tiny, "--cache", copy))
-    assert "has format version 99, this stdpipe reads 2" in told
+    assert "was made by a newer stdpipe, format 99; this one reads 2: upgrade" in told
     assert told == refused("cache", "info", copy)
 
 
