@@ -66,7 +66,8 @@ class Stage:
             return scheme_loss(lesson, self.options.terms)["loss"]
 
     def step(self, batch: Batch) -> None:
-        self.stepper.step(self.loss(batch), 0)
+        self.stepper.backward(self.loss(batch))
+        self.stepper.step(0)
 
 
 def write_caches(folder: Path, data: Path, teacher: Network, name: str) -> dict[str, Path]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stdpipe import runs, speed
+from stdpipe import runs, speed, watch
 from stdpipe.config import StudentTraining
 from stdpipe.distill.terms import Lesson, helpers, scheme_loss
 from stdpipe.models import zoo
@@ -34,8 +34,9 @@ def losses(student: str, steps: int = 3, **settings: object) -> list[float]:
         with runs.autocast(CPU, options.amp):
             lesson = Lesson(net.features_clip(batch["lr"]), batch, learners)
             parts = scheme_loss(lesson, options.terms)
-        stepper.step(parts["loss"], step)
-        found += runs.to_floats(parts).values()
+        stepper.backward(parts["loss"])
+        stepper.step(step)
+        found += watch.to_floats([parts]).values()
     return found
 
 
