@@ -24,13 +24,29 @@ ENVIRONMENT = {
 }
 
 
+# moto looks whether an object is there and then writes it: unlike S3's, its conditional writes of
+# two at once may both win, so all that is no GET goes through one at a time.
+SERVE = """
+import sys, threading
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+moto, turn = DomainDispatcherApplication(create_backend_app), threading.Lock()
+def serve(environ, start):
+    if environ["REQUEST_METHOD"] == "GET":
+        return moto(environ, start)
+    with turn:
+        return moto(environ, start)
+run_simple("127.0.0.1", int(sys.argv[1]), serve, threaded=True)
+"""
+
+
 @contextlib.contextmanager
 def server() -> Iterator[int]:
     """Port of a moto server with one empty bucket."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-p", str(port)]
+    command = [sys.executable, "-c", SERVE, str(port)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, **quiet)  # type: ignore[call-overload]
     try:
