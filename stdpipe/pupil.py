@@ -79,7 +79,7 @@ class Pupil:
         self._save_weights, self._evaluate = save_weights, evaluate
         self._slices: list[dict[str, Tensor]] = []
         seen = needs(self.terms, options.attention)
-        self._seen = {"hr", "lr", *seen} | ({"f_sr"} if "attention" in seen else set())
+        self._seen = {"hr", "lr", *seen}
 
     def learns(self, step: int) -> bool:
         """Whether this step is one of its run's that are still to be done."""
@@ -88,7 +88,7 @@ class Pupil:
     def learn(self, batch: Mapping[str, Tensor], step: int, more_to_come: bool) -> None:
         """Gradients of one slice of a step."""
         terms = self.terms if step >= self.options.warmup_steps else {}
-        seen = {name: values for name, values in batch.items() if name in self._seen}
+        seen = {name: values for name, values in batch.items() if name in self._sees(batch)}
         with self._own_random_state(), ranks.apart(self.losses, more_to_come):
             with runs.autocast(self.device, self.options.amp):
                 losses = self.losses(seen, terms)
@@ -135,6 +135,11 @@ class Pupil:
                     self.out, self.done, **self.parts, stepper=self.stepper, **frozen
                 )
 
+    def _sees(self, batch: Mapping[str, Tensor]) -> set[str]:
+        """What of a batch it would be given alone; a live teacher's maps are made of its f_sr."""
+        from_f_sr = "attention" in self._seen and "attention" not in batch
+        return self._seen | {"f_sr"} if from_f_sr else self._seen
+
     def _due(self, every: int) -> bool:
         """After each so many steps, and after the last; 0 is never."""
         return every > 0 and (self.done % every == 0 or self.done == self.options.steps)
@@ -150,7 +155,7 @@ class Pupil:
             mine = self.parts["adapter"](features.f_sr[:, 0])
         student.train()
         maps = [attention_map(mine.float(), self.options.attention)[0]]
-        if {"f_sr", "attention"} & batch.keys() & self._seen:
+        if {"f_sr", "attention"} & batch.keys() & self._sees(batch):
             maps.append(teacher_map(batch, self.options.attention)[0, middle])
         frames = [batch["lr"][0, middle], features.sr[0, 0].float(), batch["hr"][0, middle]]
         return watch.panels(frames, maps)
