@@ -13,6 +13,7 @@ webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
 Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
 ActionChains = pytest.importorskip("selenium.webdriver.common.action_chains").ActionChains
 Select = pytest.importorskip("selenium.webdriver.support.select").Select
+WebDriverWait = pytest.importorskip("selenium.webdriver.support.wait").WebDriverWait
 
 Command = Callable[..., Any]
 FLAGS = (
@@ -70,6 +71,8 @@ def browser(chromium: Any, page: str) -> Iterator[Any]:
     chromium.get(page)
     chromium.get_log("browser")
     chromium.get(page)
+    # plots are drawn once their size is known, which a busy machine may tell late
+    WebDriverWait(chromium, 60).until(lambda page: len(page.find_elements(CSS, ".point")) == 2)
     yield chromium
     assert chromium.get_log("browser") == []
 
