@@ -167,7 +167,12 @@ def _label(facts: Mapping[str, Any], labels: Labels) -> str:
     if weights.startswith("random:"):
         return f"{str(facts['model']).partition(':')[0]}, {weights}"
     path = Path(weights)
-    return path.parent.name if path.name == "weights.pt" and path.parent.name else path.stem
+    return _run_name(path.parent) if path.name == "weights.pt" and path.parent.name else path.stem
+
+
+def _run_name(folder: Path) -> str:
+    """A run's folder; of a grid's, which a seed names, student and scheme before it."""
+    return "/".join(folder.parts[-3:]) if folder.name.isdigit() else folder.name
 
 
 def _distinct(label: str, taken: set[str], folder: Path) -> str:
@@ -188,7 +193,7 @@ def _read_run(folder: Path, labels: Labels, taken: set[str]) -> Run:
     if not isinstance(config, dict):
         raise ValueError(f"{file} is no config of a training run: it is damaged, or another's")
     place = folder.resolve()
-    label = _distinct(labels.get(str(folder), place.name), taken, place.parent)
+    label = _distinct(labels.get(str(folder), _run_name(place)), taken, place.parent)
     lines = _read_lines(folder / "metrics.jsonl")
     finished = (folder / "weights.pt").is_file() and bool(
         lines and lines[-1]["step"] >= config.get("steps", math.inf)

@@ -58,6 +58,12 @@ def test_labels_are_short_and_distinct(write: Callable[..., Path]) -> None:
     assert labels == ["bicubic:phase=0.0", "std", "std (a)", "teacher", "edvr, random:3"]
 
 
+def test_a_grids_runs_are_told_by_student_scheme_and_seed(write: Callable[..., Path]) -> None:
+    networks = [network("vdsr", f"out/runs/vdsr/{name}/weights.pt") for name in ("none/0", "std/0")]
+    (group,) = read_folders([write("a", *networks)]).groups
+    assert [entry.label for entry in group.entries] == ["vdsr/none/0", "vdsr/std/0"]
+
+
 def test_labels_that_are_asked_for(write: Callable[..., Path]) -> None:
     networks = [network("bicubic", None), network("edvr", "runs/std/weights.pt")]
     folder = write("a", *networks)
