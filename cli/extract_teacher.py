@@ -14,6 +14,7 @@ from stdpipe.cli.common import (
     known_network,
     plain_errors,
     report,
+    report_once,
     weights_option,
 )
 from stdpipe.suggest import nearest
@@ -124,14 +125,12 @@ def extract_teacher(as_json: bool, plan: bool, cache: str | None, **options: Any
     Example:
       stdpipe extract-teacher --data DATA --teacher edvr-m --weights random:0 --cache cache.zarr
     """
-    from stdpipe import runs
+    from stdpipe import ranks
     from stdpipe.extract import Extraction, extract_teacher
 
-    is_first = runs.torchrun_rank()[0] == 0  # of torchrun's ranks, one speaks for all
-    if plan and not is_first:
-        return
-    if plan:  # without a cache, of the disk at hand
-        _print_plan(Extraction(cache=cache or ".", **options), as_json)
+    if plan:  # without a cache, of the disk at hand; of torchrun's ranks, one speaks for all
+        if ranks.from_torchrun()[0] == 0:
+            _print_plan(Extraction(cache=cache or ".", **options), as_json)
         return
     if cache is None:
         raise click.UsageError("Missing option '--cache'")
@@ -142,5 +141,4 @@ def extract_teacher(as_json: bool, plan: bool, cache: str | None, **options: Any
     )
     if result["missing"]:
         told += f"; {result['missing']} are left to other parts, the cache is not complete yet"
-    if is_first:
-        report(result, as_json, told)
+    report_once(result, as_json, told)

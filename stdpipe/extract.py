@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from stdpipe import cache, placement, runs
+from stdpipe import cache, placement, ranks, runs
 from stdpipe.data.clips import read_frames
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import Clip, find_clips
@@ -240,7 +240,7 @@ def _channels(teacher: Network, device: torch.device, name: str) -> int:
 
 def _share(part: tuple[int, int] | None) -> tuple[int, int]:
     """Which share of how many is this process's own: --part's, divided among torchrun's ranks."""
-    (index, count), (rank, world) = part or (0, 1), runs.torchrun_rank()
+    (index, count), (rank, world) = part or (0, 1), ranks.from_torchrun()
     return index * world + rank, count * world
 
 
@@ -376,7 +376,7 @@ def _progress(total: int, done: int) -> Iterator[Callable[[int], None]]:
         initial=done,
         unit="clip",
         desc="extract-teacher",
-        disable=True if runs.torchrun_rank()[0] else None,
+        disable=True if ranks.from_torchrun()[0] else None,
         smoothing=0,  # clips come in bursts, of which only the overall rate tells the time left
     ) as bar:
 

@@ -78,8 +78,7 @@ class Pupil:
         self.losses = ranks.spread(Losses(student, learners, options))
         self._save_weights, self._evaluate = save_weights, evaluate
         self._slices: list[dict[str, Tensor]] = []
-        seen = needs(self.terms, options.attention)
-        self._seen = {"hr", "lr", *seen}
+        self._seen = {"hr", "lr", *needs(self.terms, options.attention)}
 
     def learns(self, step: int) -> bool:
         """Whether this step is one of its run's that are still to be done."""
@@ -88,7 +87,8 @@ class Pupil:
     def learn(self, batch: Mapping[str, Tensor], step: int, more_to_come: bool) -> None:
         """Gradients of one slice of a step."""
         terms = self.terms if step >= self.options.warmup_steps else {}
-        seen = {name: values for name, values in batch.items() if name in self._sees(batch)}
+        sees = self._sees(batch)
+        seen = {name: values for name, values in batch.items() if name in sees}
         with self._own_random_state(), ranks.apart(self.losses, more_to_come):
             with runs.autocast(self.device, self.options.amp):
                 losses = self.losses(seen, terms)

@@ -17,10 +17,15 @@ from torch.nn.parallel import DistributedDataParallel
 Made = TypeVar("Made")
 
 
+def from_torchrun() -> tuple[int, int]:
+    """This process's rank and of how many, as torchrun says; (0, 1) without it."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def group(device: torch.device) -> Iterator[None]:
     """Join torchrun's other processes, where there are any, until the body is done on all."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if from_torchrun()[1] == 1:
         yield
         return
     if device.type == "cuda":

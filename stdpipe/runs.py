@@ -179,11 +179,6 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def torchrun_rank() -> tuple[int, int]:
-    """This process's rank, and of how many; (0, 1) without torchrun."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def autocast(device: torch.device, amp: str):  # type: ignore[no-untyped-def]
     """Mixed precision as a context; "none" leaves float32."""
     if amp == "none":
