@@ -12,7 +12,11 @@ from stdpipe.cli.common import device_option, json_option, plain_errors, report
 @click.command()
 @click.argument("path")
 @click.option(
-    "--teacher-weights", required=True, metavar="FILE", help="Checkpoint that made the cache."
+    "--teacher-weights",
+    "--teacher",
+    required=True,
+    metavar="FILE",
+    help="Checkpoint that made the cache.",
 )
 @click.option(
     "--data",

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from stdpipe import runs
+from stdpipe import placement, runs
 from stdpipe.data.layouts import Clip
 from stdpipe.evaluation.footage import Video, open_footage
 from stdpipe.evaluation.results import write_aside
@@ -74,8 +74,10 @@ def write_report(
         raise ValueError(f"nothing to report: {' '.join(inputs.missing) or 'no folder was given'}")
     missing = list(inputs.missing)
     groups = [_counted(group) for group in inputs.groups]
+    on = runs.pick_device(device)
+    placement.keep_memory(on)
     galleries = {
-        number: _galleries(group, clips, frames, out / "parts", runs.pick_device(device), missing)
+        number: _galleries(group, clips, frames, out / "parts", on, missing)
         for number, group in enumerate(groups)
     }
     made = f"Made {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by stdpipe {version('stdpipe')}."
@@ -184,7 +186,7 @@ def _made(
     file = made_file(parts, entry.facts, shot)
     made = load_made(file)
     if made is None:
-        made = make(net.to(device), shot, pieces, device)
+        made = make(placement.settle(net, device), shot, pieces, device)
         save_made(file, made)
     return made
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from stdpipe import footage, runs
+from stdpipe import footage, placement, runs
 from stdpipe.data.video import Frame
 from stdpipe.footage import Footage
 from stdpipe.models.base import Network
@@ -81,7 +81,7 @@ def upscale(job: Upscaling) -> dict[str, Any]:
     net.eval()
     with footage.read(job.source) as source:
         grid = cut(net, source.height, source.width, job.tile)
-        net.to(device)
+        placement.settle(net, device, job.amp)
         began = time.perf_counter()
         count, seams = _run(net, source, grid, job, device)
         seconds = time.perf_counter() - began

@@ -1,4 +1,5 @@
-"""The last cell of a ConvLSTM, with a backward pass of its own: most of a step's arithmetic.
+"""The last cell of a ConvLSTM (C^SR of the paper's Eq. 6), with a backward pass of its own: most of
+a step's arithmetic.
 
 What it does that autograd's does not:
 - All sequences go through in one batch, and only those that ask for a gradient get

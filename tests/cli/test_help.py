@@ -146,6 +146,7 @@ def test_no_new_options() -> None:
         assert found[name] == {"path", "--json"}
     # --fresh: not from where a check was stopped, hours ago
     assert found["cache verify"] == {"path", "--json", "--fresh"}
-    assert found["cache check"] == always | {"path", "--teacher-weights", "--clips"}
+    weights = {"--teacher-weights", "--teacher"}  # one option: here no other is called so
+    assert found["cache check"] == always | weights | {"path", "--clips"}
     assert found["cache bench"] == {"path", "--patch", "--crops", "--halo", "--json"}
     assert found["demo"] == {"--out", "--json"}
