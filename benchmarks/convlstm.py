@@ -1,6 +1,7 @@
 """What does the ConvLSTM's own backward pass gain over the plain form?
 
 python benchmarks/convlstm.py [--json] [--quick] [--patch 128] [--batch 2] [--threads 1]
+                              [--device cpu]
 L_TD of teacher and student, forward and backward, 7 frames of 64 channels, all weights trained.
   plain      frame by frame, teacher and student apart, both halves of the gates one convolution
   ours       models/lastcell.py in float32;  recompute, bf16: the same with that option
@@ -20,11 +21,13 @@ import torch.nn.functional as F
 from timing import medians, report
 from torch import Tensor
 
+from stdpipe import runs
 from stdpipe.distill.time import memory_cells, td_loss
 from stdpipe.models.convlstm import ConvLSTM
 from stdpipe.models.layers import to_channels_last
 
 FRAMES, CHANNELS = 7, 64
+SIZES = ("patch", "batch", "threads", "device")
 FORMS = ("plain", "ours", "recompute", "bf16")
 
 
@@ -47,22 +50,22 @@ def once(form: str, memory: ConvLSTM, teacher: Tensor, student: Tensor) -> list[
         cells = plain_cell(memory, teacher), plain_cell(memory, student)
     else:
         memory.recompute = form == "recompute"
-        with torch.autocast("cpu", torch.bfloat16, enabled=form == "bf16"):
+        with torch.autocast(teacher.device.type, torch.bfloat16, enabled=form == "bf16"):
             cells = memory_cells(memory, teacher, student)
     loss = td_loss(*cells)
     return [loss.detach(), *torch.autograd.grad(loss, [student, *memory.parameters()])]
 
 
-def build(patch: int, batch: int) -> Callable[[str], list[Tensor]]:
+def build(patch: int, batch: int, device: torch.device) -> Callable[[str], list[Tensor]]:
     """once(form) on features that differ as a student's do."""
     torch.manual_seed(0)
-    memories = {form: ConvLSTM() for form in FORMS}
+    memories = {form: ConvLSTM().to(device) for form in FORMS}
     for form, memory in memories.items():
         memory.load_state_dict(memories["plain"].state_dict())
         if form != "plain":
             to_channels_last(memory)
-    teacher = torch.randn(batch, FRAMES, CHANNELS, patch, patch) * 0.5
-    student = (teacher + 0.2 * torch.randn(teacher.shape)).requires_grad_()
+    teacher = (torch.randn(batch, FRAMES, CHANNELS, patch, patch) * 0.5).to(device)
+    student = (teacher + 0.2 * torch.randn_like(teacher)).requires_grad_()
     return lambda form: once(form, memories[form], teacher, student)
 
 
@@ -78,9 +81,22 @@ def memory_mb(line: str) -> float:
     return next(int(found.split()[1]) / 1024 for found in status if found.startswith(line))
 
 
+def peak_mb(run: Callable[[], object], device: torch.device) -> float:
+    """What peak memory grows by while it runs."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak begins anew
+    before_mb = memory_mb("VmRSS")
+    run()
+    return memory_mb("VmHWM") - before_mb
+
+
 def growth_mb(form: str, arguments: argparse.Namespace) -> float:
     """Of peak memory, in a process of its own."""
-    sizes = [f"--{name}={getattr(arguments, name)}" for name in ("patch", "batch", "threads")]
+    sizes = [f"--{name}={getattr(arguments, name)}" for name in SIZES]
     command = [sys.executable, __file__, "--one", form, *sizes]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout)
@@ -93,18 +109,17 @@ def main() -> None:
     parser.add_argument("--patch", type=int, default=128)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--one", choices=FORMS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.patch, arguments.batch, arguments.repeats = 32, 1, 1
     torch.set_num_threads(arguments.threads)
-    run = build(arguments.patch, arguments.batch)
+    device = runs.pick_device(arguments.device)
+    run = build(arguments.patch, arguments.batch, device)
     if arguments.one:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak begins anew
-        before = memory_mb("VmRSS")
-        run(arguments.one)
-        print(memory_mb("VmHWM") - before)
+        print(peak_mb(lambda: run(arguments.one), device))
         return
     exact = run("plain")
     errors = {form: difference(run(form), exact) for form in FORMS[1:]}
@@ -113,7 +128,7 @@ def main() -> None:
     memory = {form: growth_mb(form, arguments) for form in FORMS}
     ratios = {f"plain_over_{form}": seconds["plain"] / seconds[form] for form in FORMS[1:]}
     ratios |= {f"memory_plain_over_{form}": memory["plain"] / memory[form] for form in FORMS[1:]}
-    settings = {name: getattr(arguments, name) for name in ("patch", "batch", "threads", "repeats")}
+    settings = {name: getattr(arguments, name) for name in (*SIZES, "repeats")}
     measured = {"seconds": seconds, "peak_mb": memory, "gradient_error": errors}
     report("convlstm", settings, ratios, arguments.json, measured)
 

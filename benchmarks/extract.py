@@ -1,7 +1,8 @@
 """Is the teacher run well, and does the rest of stage one hide behind it?
 
 python benchmarks/extract.py [--json] [--teacher edvr-l] [--encoding float16] [--clips 2]
-                             [--batch 1] [--size 112x64] [--repeats 3]      needs torchvision
+                             [--batch 1] [--size 112x64] [--repeats 3] [--device cpu]
+                             needs torchvision
 edvr-l_over_windows, edvr-m_over_windows: how many times faster features_clip of a 7-frame clip is
 than BasicSR's way, one window after the other with torchvision's deformable convolution; the same
 random weights, with offsets of some pixels, and the same F^SR and SR within 1e-4 of their largest
@@ -28,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from timing import medians, report
 
+from stdpipe import runs
 from stdpipe.cache import ENCODINGS
 from stdpipe.data.layouts import find_clips
 from stdpipe.extract import Extraction, extract_teacher, prepare
@@ -38,7 +40,6 @@ from stdpipe.teaching import group_features
 
 FRAMES = 7
 TOLERANCE = 1e-4
-CPU = torch.device("cpu")
 
 
 def reference() -> ModuleType:
@@ -64,13 +65,15 @@ def network(name: str) -> Network:
 
 
 @torch.inference_mode()
-def over_windows(name: str, size: tuple[int, int], repeats: int) -> tuple[float, float]:
+def over_windows(
+    name: str, size: tuple[int, int], repeats: int, device: torch.device
+) -> tuple[float, float]:
     """How many times faster a clip is than its windows, and the largest difference of outputs."""
-    net, theirs = network(name), reference()
+    net, theirs = network(name).to(device), reference()
     state = net.state_dict()  # settling copies, so theirs keeps torch's usual layout
-    net = settle(copy.deepcopy(net), CPU)
-    keep_memory(CPU)  # helps the rival, too
-    clip = torch.rand(1, FRAMES, 3, size[1], size[0])
+    net = settle(copy.deepcopy(net), device)
+    keep_memory(device)  # helps the rival, too
+    clip = torch.rand(1, FRAMES, 3, size[1], size[0], device=device)
     windows = window_indices(FRAMES, FRAMES, range(FRAMES))
 
     def one_by_one() -> list[dict[str, torch.Tensor]]:
@@ -113,7 +116,7 @@ def stage_over_teacher(root: Path, arguments: argparse.Namespace) -> float:
             "random:0",
             encoding=arguments.encoding,
             batch=arguments.batch,
-            device="cpu",
+            device=arguments.device,
         )
 
     ready = prepare(job())
@@ -122,7 +125,7 @@ def stage_over_teacher(root: Path, arguments: argparse.Namespace) -> float:
 
     def teacher() -> None:
         for group in groups:
-            group_features(ready.teacher, group, CPU, "none")
+            group_features(ready.teacher, group, ready.device, "none")
 
     rivals = {
         "stage": lambda: extract_teacher(job()),
@@ -151,10 +154,12 @@ def main() -> None:
         "--size", type=lr_size, default=(112, 64), help="LR, sides multiples of 4, to 112x64"
     )
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
+    device = runs.pick_device(arguments.device)
     ratios, differences = {}, {}
     for name in ("edvr-l", "edvr-m"):
-        found = over_windows(name, arguments.size, arguments.repeats)
+        found = over_windows(name, arguments.size, arguments.repeats, device)
         ratios[f"{name}_over_windows"], differences[f"{name}_largest_difference"] = found
         print(f"{name}_over_windows {found[0]:.2f}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,7 @@
 """How long is a step of STD from each source of targets, against one with them in memory already?
 
 python benchmarks/step.py [--json] [--quick] [--batch 1] [--patch 256] [--amp none] [--threads 2]
+                          [--device cpu]
 FastDVDnet learns from EDVR-L (random weights: its sizes matter here) on the embedded clips. LR and
 HR are in memory for all. Reading is done in the training process, so nothing of it is hidden:
   free         f_sr in memory as float32, as if a teacher cost nothing
@@ -42,26 +43,26 @@ from stdpipe.train import StudentRun, train_student
 
 FRAMES = 7
 QUICK_TEACHER = "edvr:num_feat=8,deformable_groups=2,num_extract_block=1,num_reconstruct_block=1"
-CPU = torch.device("cpu")
 Batch = Mapping[str, Tensor]
 
 
 class Stage:
     """A student and what learns beside it: one step on a batch of targets that are f_sr."""
 
-    def __init__(self, student: str, options: StudentTraining, device: str = "cpu") -> None:
+    def __init__(self, student: str, options: StudentTraining, device: torch.device) -> None:
         torch.manual_seed(0)
         self.options = options
-        with torch.device(device):
+        self.device = device
+        with device:
             self.student = zoo.parse(student).build().train()
             self.learners = helpers(options.terms, 64)
         speed.prepare(self.student, self.learners, options)
         parts = (self.student, *self.learners.values())
         trained = [p for part in parts for p in part.parameters()]
-        self.stepper = runs.Stepper(trained, options, CPU)
+        self.stepper = runs.Stepper(trained, options, device)
 
     def loss(self, batch: Batch) -> Tensor:
-        with runs.autocast(CPU, self.options.amp):
+        with runs.autocast(self.device, self.options.amp):
             lesson = Lesson(self.student.features_clip(batch["lr"]), batch, self.learners)
             return scheme_loss(lesson, self.options.terms)["loss"]
 
@@ -117,26 +118,39 @@ def windows(data: Path, patch: int, batch: int) -> tuple[Batch, list[tuple[View,
     return default_collate([stream[p] for p in range(batch)]), where
 
 
-def from_cache(path: Path, amp: str, base: Batch, where: Any) -> Callable[[], Batch]:
+def from_cache(
+    path: Path, amp: str, base: Batch, where: Any, device: torch.device
+) -> Callable[[], Batch]:
     """Reads the batch's windows as a worker does, and decodes them as training does."""
     reader = cache.open_reader(path)
-    decode = Decoder(reader, CPU, amp=amp)
+    decode = Decoder(reader, device, amp=amp)
     targets = CachedTargets(reader, ("f_sr",), decode.halo)
-    return lambda: decode({**base, **default_collate([targets(*window) for window in where])})
+
+    def batch() -> Batch:
+        read = default_collate([targets(*window) for window in where])
+        return decode({**base, **_on(device, read)})
+
+    return batch
+
+
+def _on(device: torch.device, batch: Batch) -> Batch:
+    return {name: values.to(device) for name, values in batch.items()}
 
 
 def measure(folder: Path, arguments: argparse.Namespace, options: StudentTraining) -> None:
     torch.manual_seed(0)
     teacher = zoo.parse(arguments.teacher).build()
     paths = write_caches(folder, arguments.data, teacher, arguments.teacher)
+    device = runs.pick_device(arguments.device)
     base, where = windows(arguments.data, options.patch, options.batch)
+    base = _on(device, base)
     sources: dict[str, Callable[[], Batch]] = {
-        name: from_cache(path, options.amp, base, where) for name, path in paths.items()
+        name: from_cache(path, options.amp, base, where, device) for name, path in paths.items()
     }
     ready = sources["int8"]()
     sources = {"free": lambda: ready, **sources}
-    sources["live"] = partial(LiveTeacher(teacher, CPU, options.amp), base)
-    stage = Stage(arguments.student, options)
+    sources["live"] = partial(LiveTeacher(teacher, device, options.amp), base)
+    stage = Stage(arguments.student, options, device)
     rivals = {n: lambda get=get: stage.step(get()) for n, get in sources.items()}
     seconds = medians(rivals, arguments.repeats)
     targets = {n: get for n, get in sources.items() if n in paths}
@@ -151,7 +165,7 @@ def measure(folder: Path, arguments: argparse.Namespace, options: StudentTrainin
     }
     if arguments.wait:
         ratios |= {f"wait_{n}": wait(folder, paths, n, arguments, options) for n in (1, 2)}
-    names = ("student", "teacher", "batch", "patch", "amp", "threads", "repeats", "wait")
+    names = ("student", "teacher", "batch", "patch", "amp", "threads", "device", "repeats", "wait")
     settings = {name: getattr(arguments, name) for name in names}
     measured = {"seconds": seconds, "gmacs": giga}
     report("step", settings, ratios, arguments.json, measured)
@@ -173,7 +187,7 @@ def macs(
         trunk = torch.empty(
             lead[0] * FRAMES, teacher.get_submodule("upconv1").in_channels, wide, wide
         )
-    stage = Stage(arguments.student, options, "meta")
+    stage = Stage(arguments.student, options, torch.device("meta"))
     whole = zoo.parse(arguments.teacher).build().to("meta")
     found = {"step": counted(lambda: stage.loss(batch).backward())}
     with torch.no_grad():
@@ -206,7 +220,8 @@ def wait(
     """Share of time that training waits for data once its workers have started."""
     out = folder / f"run-{workers}"
     more = {"workers": workers, "steps": arguments.wait, "log_every": 1, "save_every": 10**6}
-    run = StudentRun(arguments.data, arguments.student, out, str(paths["trunk-int8"]), device="cpu")
+    url = str(paths["trunk-int8"])
+    run = StudentRun(arguments.data, arguments.student, out, url, device=arguments.device)
     train_student(run, StudentTraining(**{**vars(options), **more}))
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     waited = sum(line["wait"] / line["steps_per_s"] for line in lines[1:])
@@ -224,6 +239,7 @@ def main() -> None:
     parser.add_argument("--patch", type=int, default=256)
     parser.add_argument("--amp", choices=("none", "bf16"), default="none")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--wait", type=int, default=0, metavar="STEPS")
     arguments = parser.parse_args()

@@ -23,6 +23,8 @@ def medians(
         for name, run in rivals.items():
             began = clock()
             run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             if turn:
                 times[name].append(clock() - began)
     return {name: statistics.median(values) for name, values in times.items()}

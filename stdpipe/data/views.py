@@ -7,6 +7,7 @@ Everything random is a counter-based function of its arguments: the same for any
 """
 
 import hashlib
+import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -70,18 +71,34 @@ def full_views(clips: list[str], seed: int, orientations: int) -> list[View]:
 def baked_views(
     clips: list[str], seed: int, count: int, patch: int, height: int, width: int
 ) -> list[View]:
-    """`count` fixed crops a clip, each in an orientation of its own, of (height, width) frames.
+    """`count` distinct crops a clip, each in an orientation of its own, of (height, width) frames.
 
-    The teacher sees just the crop, as it would in the loop.
+    The teacher sees just the crop, as it would in the loop. Raises ValueError where frames of that
+    size do not have as many.
     """
+    _check_distinct(count, patch, height, width)
     views = []
     for clip in clips:
-        for i in range(count):
+        found: dict[View, None] = {}  # in the order drawn
+        for i in itertools.count():
             rng = generator(seed, "baked", clip, i)
             orientation = int(rng.integers(NUM_ORIENTATIONS))
             box = draw_box(rng, patch, *oriented_size(height, width, orientation))
-            views.append(View(clip, orientation, box))
+            found[View(clip, orientation, box)] = None
+            if len(found) == count:
+                break
+        views += found
     return views
+
+
+def _check_distinct(count: int, patch: int, height: int, width: int) -> None:
+    """Whether there are as many; a patch too large is draw_box's to refuse."""
+    places = max((height - patch) // 4 + 1, 1) * max((width - patch) // 4 + 1, 1)
+    if not 1 <= count <= NUM_ORIENTATIONS * places:
+        raise ValueError(
+            f"frames of {height} x {width} have 1 to {NUM_ORIENTATIONS * places} distinct baked "
+            f"views of patch {patch}, but {count} a clip are asked for"
+        )
 
 
 def orient(x: Tensor, orientation: int) -> Tensor:

@@ -10,6 +10,7 @@ from stdpipe.data.views import (
     NUM_ORIENTATIONS,
     Box,
     View,
+    baked_views,
     draw_box,
     full_views,
     generator,
@@ -159,3 +160,20 @@ def test_a_patch_too_large() -> None:
     """Named with the frame's size."""
     with pytest.raises(ValueError, match="patch 32 does not fit into frames of 24 x 40"):
         draw_box(generator(0), 32, 24, 40)
+
+
+@pytest.mark.parametrize("count", [1, 7, 40])
+def test_baked_views_are_distinct(count: int) -> None:
+    """Also where all there are, 40 in frames of 32 x 48, are asked for; fewer are the first of
+    them."""
+    views = baked_views(["a", "b"], 0, count, 32, 32, 48)
+    for clip, some in (("a", views[:count]), ("b", views[count:])):
+        assert [view.clip for view in some] == [clip] * count
+        assert len(set(some)) == count
+        assert some == baked_views([clip], 0, 40, 32, 32, 48)[:count]
+
+
+@pytest.mark.parametrize("count", [0, 41])
+def test_more_baked_views_than_there_are(count: int) -> None:
+    with pytest.raises(ValueError, match=f"1 to 40 distinct baked views of patch 32, but {count}"):
+        baked_views(["a"], 0, count, 32, 32, 48)
