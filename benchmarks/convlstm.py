@@ -25,6 +25,7 @@ from stdpipe import runs
 from stdpipe.distill.time import memory_cells, td_loss
 from stdpipe.models.convlstm import ConvLSTM
 from stdpipe.models.layers import to_channels_last
+from stdpipe.placement import likes_channels_last
 
 FRAMES, CHANNELS = 7, 64
 SIZES = ("patch", "batch", "threads", "device")
@@ -62,7 +63,7 @@ def build(patch: int, batch: int, device: torch.device) -> Callable[[str], list[
     memories = {form: ConvLSTM().to(device) for form in FORMS}
     for form, memory in memories.items():
         memory.load_state_dict(memories["plain"].state_dict())
-        if form != "plain":
+        if form != "plain" and likes_channels_last(device, "bf16" if form == "bf16" else "none"):
             to_channels_last(memory)
     teacher = (torch.randn(batch, FRAMES, CHANNELS, patch, patch) * 0.5).to(device)
     student = (teacher + 0.2 * torch.randn_like(teacher)).requires_grad_()

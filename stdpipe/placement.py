@@ -23,9 +23,15 @@ def settle(net: Net, device: torch.device, amp: str = "none") -> Net:
     Both layouts round differently in the last bits, so whatever must agree is settled alike.
     """
     net = net.to(device).eval()
-    if device.type == "cpu" or amp != "none":
+    if likes_channels_last(device, amp):
         to_channels_last(net)
     return net
+
+
+def likes_channels_last(device: torch.device, amp: str) -> bool:
+    """Whether convolutions are faster so. On a GPU in float32 cuDNN would turn every map over and
+    back: on an H200 the ConvLSTM took twice the memory of the plain form (RESULTS.md)."""
+    return device.type == "cpu" or amp != "none"
 
 
 def keep_memory(device: torch.device) -> None:

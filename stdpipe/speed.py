@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from stdpipe import placement
 from stdpipe.config import StudentTraining
 from stdpipe.models.base import Features, Network
 from stdpipe.models.convlstm import ConvLSTM
@@ -21,7 +22,8 @@ def prepare(student: Network, learners: Mapping[str, nn.Module], options: Studen
 
     Raises ValueError where that cannot be done.
     """
-    if options.channels_last:
+    device = next(student.parameters()).device
+    if options.channels_last and placement.likes_channels_last(device, options.amp):
         for module in (student, *learners.values()):
             to_channels_last(module)
     for module in learners.values():
@@ -29,7 +31,7 @@ def prepare(student: Network, learners: Mapping[str, nn.Module], options: Studen
             module.recompute = options.recompute
     plain = fast = student.features_clip
     if options.compile:
-        _check_compiler(next(student.parameters()).device)
+        _check_compiler(device)
         fast = torch.compile(fast, dynamic=False)
     if options.recompute:
         _check_repeatable(student)

@@ -106,6 +106,7 @@ def test_training_agrees(
     assert losses(tmp_path / "cuda") == pytest.approx(losses(tmp_path / "cpu"), rel=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own, in compiling
 @pytest.mark.parametrize(
     "settings",
     [

@@ -13,16 +13,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stdpipe.models.base import Network, window_indices
-from stdpipe.models.layers import bilinear_base, conv3x3, init_relu, leaky, shrink
+from stdpipe.models.layers import (
+    bilinear_base,
+    conv3x3,
+    init_relu,
+    leaky,
+    less_surroundings,
+    shrink,
+)
 
 
 def _conv(channels_in: int, channels_out: int, norm: str, stride: int = 1) -> nn.Sequential:
-    """3x3 convolution, the norm if any, ReLU."""
+    """3x3 convolution; batch norm and ReLU, or LeakyReLU."""
     conv = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=norm == "none")
-    layers: list[nn.Module] = [conv]
-    if norm == "batch":
-        layers.append(nn.BatchNorm2d(channels_out))
-    return nn.Sequential(*layers, nn.ReLU())
+    return nn.Sequential(conv, *_activation(channels_out, norm))
+
+
+def _activation(channels: int, norm: str) -> list[nn.Module]:
+    """Without norm a ReLU that falls silent stays so: a whole network did (RESULTS.md)."""
+    return [nn.BatchNorm2d(channels), nn.ReLU()] if norm == "batch" else [nn.LeakyReLU(0.1)]
 
 
 def _up(channels_in: int, channels_out: int, norm: str) -> nn.Sequential:
@@ -44,8 +53,7 @@ class DenoisingBlock(nn.Module):
     def __init__(self, channels_out: int, norm: str) -> None:
         super().__init__()
         first = nn.Conv2d(9, 90, 3, padding=1, groups=3, bias=norm == "none")
-        norm_layer = [nn.BatchNorm2d(90)] if norm == "batch" else []
-        self.inc = nn.Sequential(first, *norm_layer, nn.ReLU(), _conv(90, 32, norm))
+        self.inc = nn.Sequential(first, *_activation(90, norm), _conv(90, 32, norm))
         self.down0 = nn.Sequential(
             _conv(32, 64, norm, stride=2), _conv(64, 64, norm), _conv(64, 64, norm)
         )
@@ -57,6 +65,7 @@ class DenoisingBlock(nn.Module):
         last = nn.Conv2d(32, channels_out, 3, padding=1, bias=False)
         self.out = nn.Sequential(_conv(32, 32, norm), last)
         self.residual = channels_out == 3
+        self.normed = norm != "none"
         init_relu(self)
         # Nothing normalises here, so what is added up must begin small: frames that reach the last
         # stage as noise have Adam silence the network before it learns. Measured: RESULTS.md.
@@ -66,7 +75,7 @@ class DenoisingBlock(nn.Module):
 
     def forward(self, triplet: Tensor) -> Tensor:
         """(B, 9, h, w), three RGB frames in order -> (B, channels_out, h, w)."""
-        x0 = self.inc(triplet)
+        x0 = self.inc(triplet if self.normed else less_surroundings(triplet, triplet[:, 3:6]))
         x1 = self.down0(x0)
         x1 = x1 + self.up1(self.down1(x1))
         out: Tensor = self.out(x0 + self.up0(x1))
@@ -79,7 +88,8 @@ class FastDVDnet(Network):
 
     norm: "none" (default) or "batch", the original's. Batch statistics would tie the frames of a
     batch of 2 to each other, differ between one device and several, and make a student trained on
-    256-pixel crops see other statistics than at test time; so the convolutions have biases instead.
+    256-pixel crops see other statistics than at test time. So the convolutions have biases instead,
+    and LeakyReLU, and each U-Net sees its frames less their surroundings' mean.
     """
 
     num_frame = 7

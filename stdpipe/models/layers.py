@@ -80,6 +80,17 @@ def bicubic_base(frames: Tensor, phase: float) -> Tensor:
     return resample.up(frames, resample.cubic, "symmetric", phase)
 
 
+def less_surroundings(frames: Tensor, centre: Tensor) -> Tensor:
+    """Frames less the centre one's mean over 9x9 pixels: (B, n * C, h, w), (B, C, h, w) -> as frames.
+
+    What is left is detail and motion, which are small, without the brightness that drowns them
+    where nothing normalises: networks that add to a base have no other use for it, and were
+    silenced by it within a few steps (RESULTS.md).
+    """
+    around = F.avg_pool2d(centre, 9, 1, 4, count_include_pad=False)
+    return frames - around.repeat(1, frames.shape[1] // centre.shape[1], 1, 1)
+
+
 def shrink(conv: nn.Module, factor: float = 0.01) -> None:
     """Scale a convolution's first weights, bias to zero. By a hundredth, a last convolution lets
     the network begin at its base and still passes gradients back."""

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 EDVR = "num_feat=8,deformable_groups=2,num_frame=5,num_extract_block=1,num_reconstruct_block=1"
-RBPN = "num_frame=3,num_feat=16,num_base=16,num_resblock=1"
+# of noise the flow is any, and rounding changes it
+RBPN = "flow=none,num_frame=3,num_feat=16,num_base=16,num_resblock=1"
 D3D = "num_feat=16,num_frame=3,num_deform_block=1,num_block=1"
 NETWORKS = [
     "bicubic",
@@ -49,7 +50,7 @@ def test_networks_agree(net: Network) -> None:
     clip = noise(1, 3, 3, 12, 16)
     found = []
     for place in ("cpu", "cuda"):
-        frames = clip.to(place).requires_grad_()
+        frames = clip.clone().to(place).requires_grad_()
         features = net.to(runs.pick_device(place)).features_clip(frames)
         (features.f_sr.square().mean() + features.sr.square().mean()).backward()
         assert frames.grad is not None
