@@ -19,6 +19,7 @@ from stdpipe.models.zoo import ZOO
 
 Command = Callable[..., Any]
 EDVR = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
+RBPN = "rbpn:num_frame=3,num_feat=8,num_base=8,num_resblock=1"
 TEACHERS_AND_RIVALS = ("bicubic", "edvr", "edvr-m", "edvr-l", "rbpn", "pisr", "toflow", "duf")
 STUDENTS = [name for name in ZOO if name not in TEACHERS_AND_RIVALS]
 SMALL = [
@@ -205,14 +206,24 @@ def test_every_student_in_full(tmp_path: Path, stdpipe: Command, name: str) -> N
     equals_its_file(tmp_path, stdpipe, name, "onnx")
 
 
+OTHERS = [
+    (EDVR, "onnx"),
+    (EDVR, "torch"),
+    ("fastdvdnet:num_feat=16,phase=0.0", "torch"),
+    (f"{RBPN},flow=none", "onnx"),
+    (RBPN, "torch"),
+    ("toflow:num_frame=3,num_feat=8,num_flow_feat=4", "onnx"),
+    ("duf:num_layer=16,num_feat=8", "onnx"),
+]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [pytest.param(EDVR, "onnx", marks=needs_onnx), (EDVR, "torch"),
-     ("fastdvdnet:num_feat=16,phase=0.0", "torch")],
-)  # fmt: skip
-def test_networks_from_their_files(tmp_path: Path, stdpipe: Command, name: str, kind: str) -> None:
-    """EDVR with its deformable convolutions; and the other format, of a student."""
+    [pytest.param(*x, marks=needs_onnx) if x[1] == "onnx" else x for x in OTHERS],
+)
+def test_teachers_and_rivals(tmp_path: Path, stdpipe: Command, name: str, kind: str) -> None:
+    """And torch's format, of a student. RBPN's optical flow has no ONNX form."""
     equals_its_file(tmp_path, stdpipe, name, kind)
 
 
