@@ -203,6 +203,32 @@ def test_a_published_file(tmp_path: Path) -> None:
     )
 
 
+def test_the_new_head_of_the_published_network_is_trained_alone(
+    tmp_path: Path, tiny: Path, stdpipe: Callable[..., Any]
+) -> None:
+    """Every name and shape of the original's file, under DataParallel's, through the command that
+    the documentation gives: all but the head stays, to the bit; every parameter of the head, which
+    begins as a fresh network's, moves."""
+    values = torch.Generator().manual_seed(0)
+    file = {f"module.{k}": torch.randn(shape, generator=values) * 0.01
+            for k, shape in published().items()}  # fmt: skip
+    torch.save(file, tmp_path / "RBPN_4x.pth")
+    settings = {"train_only": "output", "steps": 1, "batch": 1, "patch": 16, "workers": 0}
+    changed = [x for k, v in settings.items() for x in ("--set", f"{k}={v}")]
+    run = ("--data", tiny, "--init", tmp_path / "RBPN_4x.pth", "--out", tmp_path / "run")
+    stdpipe("train-teacher", "--teacher", "rbpn", *run, "--degradation", "bi", *changed)
+    after = torch.load(tmp_path / "run" / "weights.pt", weights_only=True)["params"]
+    head = {k for k in after if k.startswith("output.")}
+    for name in after.keys() - head:
+        assert torch.equal(after[name], file[f"module.{name}"]), name
+    torch.manual_seed(0)  # of the run, which draws its network first
+    fresh = RBPN().state_dict()
+    assert len(head) == 5
+    for name in head:
+        assert not torch.equal(after[name], fresh[name]), name
+        torch.testing.assert_close(after[name], fresh[name], rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
