@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from stdpipe.models.base import count_parameters
 from stdpipe.models.edvr import EDVR
@@ -94,6 +95,21 @@ def test_predeblur_takes_hr_input() -> None:
     assert features.f_sr.shape == (1, 2, 64, 20, 36)
     assert features.f_lr.shape == (1, 2, 8, 5, 9)
     torch.testing.assert_close(features.sr[:, 0], window, rtol=1e-5, atol=1e-5)
+
+
+def test_under_autocast(scramble: Callable[[nn.Module], nn.Module]) -> None:
+    """Bfloat16 within; the image in float32, within 1 %; gradients are finite. Offsets are in."""
+    net = EDVR(num_feat=16, num_frame=3, num_extract_block=1, num_reconstruct_block=1)
+    scramble(net)
+    window = torch.rand(1, 3, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+    full = net.features(window)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = net.features(window)
+    assert half.f_sr.dtype == torch.bfloat16
+    assert half.sr.dtype == torch.float32
+    assert (half.sr - full.sr).norm() < 0.01 * full.sr.norm()
+    half.sr.square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
 @pytest.mark.parametrize(
