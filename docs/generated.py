@@ -122,6 +122,12 @@ def _published(name: str, of: table.Published) -> tuple[str, ...]:
     return (f"`{name}`", _plain(of.source), parameters, tmac, paper, of.form)
 
 
+def differences() -> str:
+    """Why counts here are other than published, or than the paper's."""
+    notes = {name: table.PUBLISHED[name].note for name in ZOO}
+    return "\n".join(f"- `{name}`: {_plain(note)}" for name, note in notes.items() if note)
+
+
 def protocols() -> str:
     """Every protocol with its whole definition."""
     return "\n\n".join(f"### {name}\n\n{_plain(rules.text)}" for name, rules in PROTOCOLS.items())
@@ -193,6 +199,7 @@ GENERATED: dict[str, Callable[[], str]] = {
         commands,
         networks,
         published,
+        differences,
         protocols,
         degradations,
         schemes,

@@ -28,7 +28,7 @@ from stdpipe.evaluation.pictures import save_comparison
 from stdpipe.evaluation.protocols import Protocol, rounded, score_frames, scored_frames
 from stdpipe.evaluation.results import FrameLog, Row
 from stdpipe.evaluation.temporal import TEMPORAL, Temporal, flow_name
-from stdpipe.models.base import Features, Network, count_parameters
+from stdpipe.models.base import Features, Network, check_sees_lr, count_parameters
 from stdpipe.models.checkpoints import load_network, trained_for
 from stdpipe.models.macs import count_macs
 from stdpipe.suggest import nearest
@@ -153,7 +153,7 @@ def _networks(job: Evaluation, device: torch.device) -> tuple[list[Entrant], Net
     entrants: list[Entrant] = []
     for model, weights in asked:
         net, facts = load_network(model, weights, phase)
-        _refuse_privileged(net)
+        check_sees_lr(net, "its output measures nothing")
         name = facts["network"] + (f" @ {facts['weights']}" if facts["weights"] else "")
         if name in {entrant.name for entrant in entrants}:
             raise ValueError(f"network {name} is named twice: leave one out")
@@ -161,16 +161,8 @@ def _networks(job: Evaluation, device: torch.device) -> tuple[list[Entrant], Net
     if job.teacher is None and job.teacher_weights is None:
         return entrants, None
     teacher = load_network(job.teacher, job.teacher_weights, phase)[0]
-    _refuse_privileged(teacher)
+    check_sees_lr(teacher, "its output measures nothing")
     return entrants, placement.settle(teacher, device, job.amp)
-
-
-def _refuse_privileged(net: Network) -> None:
-    if net.sees_hr:
-        raise ValueError(
-            "pisr is shown HR, so its output measures nothing; train-student --init takes the "
-            "network in it, which can be measured"
-        )
 
 
 def split_name(text: str) -> tuple[str | None, str | None]:

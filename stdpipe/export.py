@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from stdpipe.models.base import Network, count_parameters
+from stdpipe.models.base import Network, check_sees_lr, count_parameters
 from stdpipe.models.checkpoints import load_network
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
@@ -55,6 +55,7 @@ def export(job: Export) -> dict[str, Any]:
     if job.format == "onnx":
         _require_onnx()
     net, facts = load_network(job.model, job.weights)
+    check_sees_lr(net, "its file would be of no use")
     net.eval()
     program = _told(lambda: trace(net), f"{facts['network']} cannot be traced for all frame sizes")
     aside = job.out.with_name(f"{job.out.stem}.partial{job.out.suffix}")

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from stdpipe import footage, placement, runs
 from stdpipe.data.video import Frame
 from stdpipe.footage import Footage
-from stdpipe.models.base import Network
+from stdpipe.models.base import Network, check_sees_lr
 from stdpipe.models.checkpoints import load_network
 from stdpipe.models.reach import reach
 from stdpipe.tiles import Box, Tile, tiles
@@ -78,6 +78,7 @@ def upscale(job: Upscaling) -> dict[str, Any]:
     _check_places(job)
     device = runs.pick_device(job.device)
     net, facts = load_network(job.model, job.weights)
+    check_sees_lr(net, "it enlarges nothing")
     net.eval()
     with footage.read(job.source) as source:
         grid = cut(net, source.height, source.width, job.tile)

@@ -5,16 +5,18 @@ Nothing outside can be reached from a test, so links that lead there are checked
 
 import ast
 import dataclasses
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from textwrap import dedent
 from types import ModuleType
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -138,6 +140,39 @@ def test_what_is_generated_is_whole(generated: ModuleType) -> None:
     assert all(f"### {name}\n" in generated.protocols() for name in PROTOCOLS)
     marks = [mark for page in PAGES for mark in generated.MARK.findall(page.read_text())]
     assert sorted(marks) == sorted(generated.GENERATED)
+
+
+def cells(markdown: str) -> dict[str, list[str]]:
+    """Each row's cells, by the name in back quotes in its first."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown.splitlines()]
+    return {row[0].strip("`"): row[1:] for row in rows[2:]}
+
+
+def test_the_tables_of_networks_are_the_commands(
+    generated: ModuleType, stdpipe: Callable[..., Any]
+) -> None:
+    """What `stdpipe models --json` says stands in the page, with why counts differ."""
+    rows = json.loads(stdpipe("models", "--json").stdout)["models"]
+    counted, published = (cells(generated.GENERATED[x]()) for x in ("networks", "published"))
+    notes = generated.GENERATED["differences"]().splitlines()
+    assert list(counted) == list(published) == [row["name"] for row in rows]
+    for row in rows:
+        of, name = row["published"], row["name"]
+        frames, parameters, tmac, deformable, channels = counted[name]
+        assert (int(frames), int(channels)) == (row["frames"], row["f_sr_channels"])
+        assert int(parameters.replace(",", "")) == row["parameters"]
+        assert float(tmac) == pytest.approx(row["tmac"], abs=5e-4)
+        assert float(deformable or 0) == pytest.approx(row["tmac_deformable"], abs=5e-4)
+        source, parameters, tmac, paper_tmac, form = published[name]
+        assert source.replace("\\", "") == row["source"]
+        assert int(parameters.replace(",", "") or 0) == (of["parameters"] or 0)
+        assert (float(tmac or 0), float(paper_tmac or 0)) == (
+            of["tmac"] or 0,
+            of["std_paper_tmac"] or 0,
+        )
+        assert form == of["form"]
+        told = [note for note in notes if note.startswith(f"- `{name}`: ")]
+        assert len(told) == bool(of["note"])
 
 
 def test_every_scheme_is_explained() -> None:

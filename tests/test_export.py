@@ -15,9 +15,19 @@ from torch import Tensor
 from stdpipe import export
 from stdpipe.models.base import Network
 from stdpipe.models.checkpoints import load_network, save_network
+from stdpipe.models.zoo import ZOO
 
 Command = Callable[..., Any]
 EDVR = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
+RBPN = "rbpn:num_frame=3,num_feat=8,num_base=8,num_resblock=1"
+TEACHERS_AND_RIVALS = ("bicubic", "edvr", "edvr-m", "edvr-l", "rbpn", "pisr", "toflow", "duf")
+STUDENTS = [name for name in ZOO if name not in TEACHERS_AND_RIVALS]
+SMALL = [
+    "vdsr:num_layer=3",
+    "vsrnet:num_frame=3",
+    "vespcn",
+    "d3dnet:num_feat=8,num_frame=3,num_deform_block=1,num_block=1",
+]
 SIZES = [(1, 8, 8), (2, 24, 36), (1, 17, 30), (3, 9, 41), (1, 5, 5)]  # batch, height, width
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnxscript", "onnxruntime")),
@@ -108,6 +118,7 @@ def differences(net: Network, run: Callable[[Tensor], Tensor]) -> float:
 def trained(name: str, path: Path) -> Network:
     """Weights in a file, every offset and residual far from where training begins."""
     net, _ = load_network(name, "random:0")
+    torch.manual_seed(1)
     for parameter in net.parameters():
         parameter.add_(torch.randn_like(parameter) * 0.3 / max(parameter[0].numel(), 9) ** 0.5)
     save_network(path, net, name, "bd")
@@ -165,20 +176,55 @@ def test_bicubic(tmp_path: Path, stdpipe: Command) -> None:
     assert differences(load_network("bicubic", None)[0], onnx_session(tmp_path / "b.onnx")) < 1e-5
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("name", [EDVR, "fastdvdnet:num_feat=16,phase=0.0"])
-def test_networks_from_their_files(tmp_path: Path, stdpipe: Command, name: str, kind: str) -> None:
-    """FastDVDnet, and EDVR with its deformable convolutions; the file names the network."""
-    net = trained(name, tmp_path / "weights.pt")
+def equals_its_file(folder: Path, stdpipe: Command, name: str, kind: str) -> None:
+    """The file names the network; its export gives the network's images."""
+    net = trained(name, folder / "weights.pt")
     file, runner = RUNNERS[kind]
-    out = tmp_path / file
-    arguments = ("--weights", tmp_path / "weights.pt", "--out", out, "--format", kind)
+    out = folder / file
+    arguments = ("--weights", folder / "weights.pt", "--out", out, "--format", kind)
     found = json.loads(stdpipe("export", *arguments, "--json").stdout)
     assert found["degradation"] == "bd"
+    assert found["bytes"] == out.stat().st_size > 4 * found["parameters"]
+    assert found["opset"] is None if kind == "torch" else found["opset"] >= 18
     window = torch.rand(1, net.num_frame, 3, 12, 12)
     assert (net(window) - window.mean()).abs().max() > 0.5  # it does something
     assert differences(net, runner(out)) < 1e-4
+
+
+@needs_onnx
+@pytest.mark.parametrize("name", SMALL)
+def test_small_students(tmp_path: Path, stdpipe: Command, name: str) -> None:
+    """At five sizes that export never saw; what is slow to trace in full has few blocks here."""
+    equals_its_file(tmp_path, stdpipe, name, "onnx")
+
+
+@needs_onnx
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STUDENTS)
+def test_every_student_in_full(tmp_path: Path, stdpipe: Command, name: str) -> None:
+    """At its full size: what onnxruntime shows is torch's, to 1e-4."""
+    equals_its_file(tmp_path, stdpipe, name, "onnx")
+
+
+OTHERS = [
+    (EDVR, "onnx"),
+    (EDVR, "torch"),
+    ("fastdvdnet:num_feat=16,phase=0.0", "torch"),
+    (f"{RBPN},flow=none", "onnx"),
+    (RBPN, "torch"),
+    ("toflow:num_frame=3,num_feat=8,num_flow_feat=4", "onnx"),
+    ("duf:num_layer=16,num_feat=8", "onnx"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [pytest.param(*x, marks=needs_onnx) if x[1] == "onnx" else x for x in OTHERS],
+)
+def test_teachers_and_rivals(tmp_path: Path, stdpipe: Command, name: str, kind: str) -> None:
+    """And torch's format, of a student. RBPN's optical flow has no ONNX form."""
+    equals_its_file(tmp_path, stdpipe, name, kind)
 
 
 @pytest.mark.usefixtures("own")

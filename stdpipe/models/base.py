@@ -129,6 +129,15 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return out
 
 
+def check_sees_lr(net: Network, consequence: str) -> None:
+    """Raise ValueError for a privileged teacher where LR is all that a network is shown."""
+    if net.sees_hr:
+        raise ValueError(
+            f"pisr is shown HR, so {consequence}; train-student --init takes the network in it, "
+            "which is shown LR"
+        )
+
+
 def count_parameters(net: nn.Module) -> int:
     """Number of scalars in all parameters, frozen ones too; buffers do not count."""
     return sum(p.numel() for p in net.parameters())

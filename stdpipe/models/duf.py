@@ -5,8 +5,8 @@ Upsampling Filters Without Explicit Motion Compensation", CVPR 2018. Parameter n
 52 layers, 7 frames: 5,821,952 parameters, 0.617 TMAC at 180 x 120.
 
 It has no 64-channel map at HR: what is at HR are the 25 taps of every pixel's own filter and the 3
-channels of its residual. These 28 are its f_sr, so it can be measured and trained, but neither
-teach nor be taught; to_rgb filters the centre frame with them. Published checkpoints are for `bd`.
+channels of its residual. These 28 are its f_sr, so it can be measured and trained, but cannot
+teach; to_rgb filters the centre frame with them. Published checkpoints are for `bd`.
 Axes: B batch, T frames of a window, C channels, h w LR size, H W HR size.
 """
 

@@ -216,7 +216,10 @@ class RBPN(Network):
         return f_lr
 
     def upsample(self, trunk: Tensor) -> Tensor:
-        """One window at a time: six maps at HR are alive at once, and fill any device."""
+        """One window at a time: six maps at HR are alive at once, and fill any device. Not where a
+        program is traced, which must take any number."""
+        if torch.compiler.is_compiling():
+            return self._project(trunk)
         return torch.cat([self._project(one) for one in trunk.split(1)])
 
     def _project(self, trunk: Tensor) -> Tensor:

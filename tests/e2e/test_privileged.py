@@ -113,12 +113,22 @@ def test_init_refuses_what_does_not_fit(
     assert "was trained for degradation 'bd', but --degradation 'bi' was asked for" in told
 
 
-def test_an_image_made_of_hr_is_not_measured(
-    tmp_path: Path, tiny: Path, teacher: Path, refused: Command
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [("evaluate", "measures nothing"), ("upscale", "enlarges nothing"), ("export", "of no use")],
+)
+def test_what_is_shown_hr_is_no_use_without_it(
+    tmp_path: Path, tiny: Path, teacher: Path, refused: Command, command: str, told: str
 ) -> None:
-    told = refused("evaluate", "--data", tiny, "--weights", teacher / "weights.pt",
-                   "--out", tmp_path / "scores")  # fmt: skip
-    assert "pisr is shown HR, so its output measures nothing" in told
+    arguments: dict[str, tuple[object, ...]] = {
+        "evaluate": ("--data", tiny, "--out", tmp_path / "out"),
+        "upscale": (tiny / "sequences/00001/0001", tmp_path / "out"),
+        "export": ("--out", tmp_path / "out.pt2", "--format", "torch"),
+    }
+    answer = refused(command, *arguments[command], "--weights", teacher / "weights.pt")
+    assert answer.startswith("stdpipe: pisr is shown HR, so ")
+    assert told in answer
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_64_channels_it_teaches_f_lr_alone(

@@ -1,12 +1,16 @@
 """PISR's privileged teacher: an encoder in front of a student's own network."""
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from stdpipe.models import zoo
-from stdpipe.models.base import Network, count_parameters
+from stdpipe.models.base import Network, count_parameters, window_indices
+from stdpipe.models.checkpoints import load_network, save_network
 from stdpipe.models.pisr import PISR
 
 SMALL = "d3dnet:num_feat=4;num_frame=3;num_deform_block=1;num_block=1"
@@ -30,9 +34,39 @@ def test_it_is_the_student_on_what_the_encoder_makes(net: PISR) -> None:
 
 
 @torch.no_grad()
-def test_a_window_is_a_clips(net: PISR) -> None:
-    clip = torch.rand(1, 3, 3, 32, 48)
-    torch.testing.assert_close(net(clip), net.forward_clip(clip, [1])[:, 0])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("student", [SMALL, "fastdvdnet-quarter"])
+def test_a_clip_is_its_windows(student: str, batch: int) -> None:
+    """Edges repeated, for 9 x 11 LR pixels; and twice the same, bit for bit."""
+    torch.manual_seed(0)
+    net = PISR(student).eval()
+    clip = torch.rand(batch, 4, 3, 36, 44)
+    together = net.forward_clip(clip)
+    windows = window_indices(4, net.num_frame, range(4))
+    one_by_one = torch.stack([net(clip[:, window]) for window in windows], 1)
+    torch.testing.assert_close(together, one_by_one, rtol=1e-5, atol=1e-5)
+    assert torch.equal(together, net.forward_clip(clip))
+
+
+def test_gradients_reach_every_parameter(
+    net: PISR, scramble: Callable[[nn.Module], nn.Module]
+) -> None:
+    """The encoder's and the student's, and what is shown."""
+    scramble(net)
+    clip = torch.rand(2, 3, 3, 32, 32).requires_grad_()
+    net.train().forward_clip(clip).square().mean().backward()
+    for name, parameter in (*net.named_parameters(), ("input", clip)):
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+@torch.no_grad()
+def test_save_and_load(net: PISR, tmp_path: Path) -> None:
+    """The file names the network, and its student within."""
+    save_network(tmp_path / "w.pt", net, f"pisr:phase=0.0,student={SMALL}", "bd")
+    again, _ = load_network(None, str(tmp_path / "w.pt"))
+    clip = torch.rand(1, 3, 3, 32, 32)
+    assert torch.equal(again.eval()(clip), net(clip))
 
 
 @torch.no_grad()

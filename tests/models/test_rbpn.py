@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stdpipe.models.base import count_parameters
 from stdpipe.models.checkpoints import load_network, save_network
+from stdpipe.models.macs import count_macs
 from stdpipe.models.rbpn import RBPN
 
 SMALL: dict[str, Any] = {"num_frame": 3, "num_feat": 8, "num_base": 8, "num_resblock": 1}
@@ -100,14 +101,25 @@ def macs(net: nn.Module, *shape: int, clip: bool = False) -> float:
     return counter.get_total_flops() / 2e12
 
 
+def by_hand(name: str, shape: tuple[int, ...]) -> int:
+    """MACs of a published layer for one of the six neighbours, at 180 x 120. Kernels of 8 go to LR
+    or come from it: one product a pixel there."""
+    at_hr = name.startswith(("res_feat2", "res_feat3", "DBPN.output", "output")) and shape[-1] != 8
+    return math.prod(shape) * 180 * 120 * (16 if at_hr else 1)
+
+
 def test_macs() -> None:
     """At 180 x 120: the published 3.18 TMAC, less its last back-projection, which is never used."""
+    layers = {
+        k: by_hand(k, s) * (1 if k.startswith(("feat0", "output")) else 6)
+        for k, s in published().items()
+        if len(s) == 4
+    }
+    unused = sum(n for k, n in layers.items() if k.startswith("res_feat3")) // 6
+    assert sum(layers.values()) / 1e12 == pytest.approx(3.1848, abs=5e-5)
     with torch.device("meta"):
         net = RBPN(published_head=True)
-    unused = macs(net.res_feat3, 1, 64, 480, 720)
-    found = macs(net, 1, 7, 3, 120, 180)
-    assert found == pytest.approx(3.0347, abs=5e-5)
-    assert found + unused == pytest.approx(3.1848, abs=5e-5)
+    assert count_macs(net).total == sum(layers.values()) - unused
 
 
 def test_a_clip_costs_less_than_its_windows() -> None:
@@ -189,6 +201,32 @@ def test_a_published_file(tmp_path: Path) -> None:
     assert str(error.value).endswith(
         f"; only `output` differs: train-teacher --init {path} --set train_only=output trains it"
     )
+
+
+def test_the_new_head_of_the_published_network_is_trained_alone(
+    tmp_path: Path, tiny: Path, stdpipe: Callable[..., Any]
+) -> None:
+    """Every name and shape of the original's file, under DataParallel's, through the command that
+    the documentation gives: all but the head stays, to the bit; every parameter of the head, which
+    begins as a fresh network's, moves."""
+    values = torch.Generator().manual_seed(0)
+    file = {f"module.{k}": torch.randn(shape, generator=values) * 0.01
+            for k, shape in published().items()}  # fmt: skip
+    torch.save(file, tmp_path / "RBPN_4x.pth")
+    settings = {"train_only": "output", "steps": 1, "batch": 1, "patch": 16, "workers": 0}
+    changed = [x for k, v in settings.items() for x in ("--set", f"{k}={v}")]
+    run = ("--data", tiny, "--init", tmp_path / "RBPN_4x.pth", "--out", tmp_path / "run")
+    stdpipe("train-teacher", "--teacher", "rbpn", *run, "--degradation", "bi", *changed)
+    after = torch.load(tmp_path / "run" / "weights.pt", weights_only=True)["params"]
+    head = {k for k in after if k.startswith("output.")}
+    for name in after.keys() - head:
+        assert torch.equal(after[name], file[f"module.{name}"]), name
+    torch.manual_seed(0)  # of the run, which draws its network first
+    fresh = RBPN().state_dict()
+    assert len(head) == 5
+    for name in head:
+        assert not torch.equal(after[name], fresh[name]), name
+        torch.testing.assert_close(after[name], fresh[name], rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(
