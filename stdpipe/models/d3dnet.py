@@ -22,7 +22,7 @@ from stdpipe.models.layers import bilinear_base, leaky, shrink
 from stdpipe.models.luma import in_channels, to_image
 from stdpipe.models.options import check_channels, check_window
 
-AT_ONCE = 8  # frames sampled together: 27 copies of their features lie in memory meanwhile
+AT_ONCE = 2**30  # bytes of samples: of each frame, 27 copies of its features lie in memory
 
 
 def _triplets(x: Tensor) -> Tensor:
@@ -64,7 +64,10 @@ class DeformConv3d(nn.Module):
         """(B, T, C, h, w) -> the same shape."""
         triplets = _triplets(x)
         # the number of parts would hold an exported graph to one batch
-        parts = (triplets,) if torch.compiler.is_exporting() else triplets.split(AT_ONCE)
+        parts = (triplets,)
+        if not torch.compiler.is_exporting():
+            samples = 9 * triplets[0].numel() * 4
+            parts = triplets.split(max(AT_ONCE // samples, 1))
         out = torch.cat([self._some(part) for part in parts])
         return out.unflatten(0, x.shape[:2])  # type: ignore[no-any-return]
 

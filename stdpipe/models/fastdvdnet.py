@@ -18,8 +18,8 @@ from stdpipe.models.layers import (
     conv3x3,
     init_relu,
     leaky,
-    less_surroundings,
     shrink,
+    surroundings,
 )
 
 
@@ -75,11 +75,12 @@ class DenoisingBlock(nn.Module):
 
     def forward(self, triplet: Tensor) -> Tensor:
         """(B, 9, h, w), three RGB frames in order -> (B, channels_out, h, w)."""
-        x0 = self.inc(triplet if self.normed else less_surroundings(triplet, triplet[:, 3:6]))
+        centre = triplet[:, 3:6]
+        x0 = self.inc(triplet if self.normed else triplet - surroundings(centre).repeat(1, 3, 1, 1))
         x1 = self.down0(x0)
         x1 = x1 + self.up1(self.down1(x1))
         out: Tensor = self.out(x0 + self.up0(x1))
-        return triplet[:, 3:6] - out if self.residual else out
+        return centre - out if self.residual else out
 
 
 class FastDVDnet(Network):

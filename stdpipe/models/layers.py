@@ -80,15 +80,14 @@ def bicubic_base(frames: Tensor, phase: float) -> Tensor:
     return resample.up(frames, resample.cubic, "symmetric", phase)
 
 
-def less_surroundings(frames: Tensor, centre: Tensor) -> Tensor:
-    """Frames less the centre one's mean over 9x9 pixels: (B, n * C, h, w), (B, C, h, w) -> as frames.
+def surroundings(frame: Tensor) -> Tensor:
+    """Each pixel's mean over the 9x9 around it, fewer at the borders: (B, C, h, w) -> the same.
 
-    What is left is detail and motion, which are small, without the brightness that drowns them
-    where nothing normalises: networks that add to a base have no other use for it, and were
-    silenced by it within a few steps (RESULTS.md).
+    A network that adds to a base is given its frames less this. What is left is detail and motion,
+    which are small, without the brightness that drowns them where nothing normalises, and that
+    silenced networks within a few steps (RESULTS.md).
     """
-    around = F.avg_pool2d(centre, 9, 1, 4, count_include_pad=False)
-    return frames - around.repeat(1, frames.shape[1] // centre.shape[1], 1, 1)
+    return F.avg_pool2d(frame, 9, 1, 4, count_include_pad=False)
 
 
 def shrink(conv: nn.Module, factor: float = 0.01) -> None:

@@ -9,9 +9,10 @@ the centre sharing their filters, then 5x5 to 32, then 5x5. F^SR: those 32 chann
     7 frames, RGB (default)   423,299             0.162
 
 Different from the published form: input is upsampled here, at the degradation's phase; the output
-is a residual to the bicubic centre frame (residual=false: the image itself), and the input then less
-the centre frame's local mean; RGB unless channels=1; motion, which the original takes from an external optical flow, is by default left to the filters
-(motion=flow: VESPCN's small flow network, whose work is not in the counts).
+is a residual to the bicubic centre frame, and the input less that frame's local mean
+(residual=false: the image itself, of the frames themselves); RGB unless channels=1; motion, which
+the original takes from an external optical flow, is by default left to the filters (motion=flow:
+VESPCN's small flow network, whose work is not in the counts).
 
 form=deep is for the paper's table. It gives VSRNet 0.23 TMAC, which the published layers cannot
 have: at that cost, and with a 64-channel F^SR, the compensated frames enter side by side into the
@@ -31,9 +32,9 @@ from stdpipe.models.layers import (
     bilinear_base,
     conv3x3,
     init_relu,
-    less_surroundings,
     relu_chain,
     shrink,
+    surroundings,
 )
 from stdpipe.models.luma import in_channels, to_image
 from stdpipe.models.options import check_channels, check_choice, check_window
@@ -118,14 +119,14 @@ class VSRNet(Network):
         return f_lr
 
     def upsample(self, trunk: Tensor) -> Tensor:
-        count, k = self.num_frame * self.channels, self.num_frame // 2
-        frames = trunk[:, :count]
-        if self.base:
-            frames = less_surroundings(frames, frames.unflatten(1, (-1, self.channels))[:, k])
-        frames = bicubic_base(frames, self.phase)
+        count = self.num_frame * self.channels
+        frames = bicubic_base(trunk[:, :count], self.phase)
         frames = frames.unflatten(1, (self.num_frame, self.channels))
         if self.flow is not None:
             frames = self._compensate(frames, trunk[:, count:])
+        if self.base:
+            centre = trunk[:, :count].unflatten(1, (-1, self.channels))[:, self.num_frame // 2]
+            frames = frames - bicubic_base(surroundings(centre), self.phase)[:, None]
         out: Tensor = self.merge(frames)
         return out
 
