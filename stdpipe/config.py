@@ -134,7 +134,8 @@ class StudentTraining(Training):
     td_scale: str = "none"
     """"variance" divides L_TD by the variance of the teacher's cell, so collapse gains nothing."""
     channels_last: bool = True
-    """Keep maps with their channels last in memory: faster on CPUs and in mixed precision."""
+    """Keep maps with their channels last in memory: faster on CPUs and in mixed precision. A GPU
+    in float32 keeps torch's layout, whatever this says."""
     recompute: bool = False
     """Compute student and ConvLSTM once more in the backward pass instead of keeping them."""
     compile: bool = False
