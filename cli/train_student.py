@@ -38,8 +38,8 @@ from stdpipe.cli.common import (
 @click.option(
     "--scheme",
     metavar="NAME",
-    help="none, std, sd, td, kd-mse, kd-mean2, std-lr, pisr, fakd, output; or terms with weights: "
-    "sd=1,td=100,output=0.5. [default: the config's; std]",
+    help="none, std, sd, td, kd-mse, kd-mean2, std-lr, pisr, pisr-sr, fakd, output; or terms with "
+    "weights: sd=1,td=100,output=0.5. [default: the config's; std]",
 )
 @click.option(
     "--init",

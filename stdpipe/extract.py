@@ -174,6 +174,7 @@ def prepare(job: Extraction) -> Prepared:
         made_by={
             "degradation": name,  # before the teacher, whose phase follows from it
             "teacher": facts["network"],
+            **{f"teacher_{key}": value for key, value in checkpoints.revised(teacher).items()},
             "teacher_sha256": facts["sha256"],
             "lr_8bit": True,
             **viewed,

@@ -33,25 +33,47 @@ def up(x: Tensor, weigh: Callable[[float], float], border: str, phase: float) ->
     """
     if not -1 < phase <= 4:
         raise ValueError(f"phase {phase} is none: LR sample j sits at HR pixel 4j + phase, 0 to 3")
-    taps = x.new_tensor(_taps(weigh, phase))
+    taps = _constant(_taps, weigh, phase, device=x.device, dtype=x.dtype)
     with _own_precision(x):
         wide = _up_lines(x, taps, border)
         return _up_lines(wide.mT, taps, border).mT
 
 
-def _taps(weigh: Callable[[float], float], phase: float) -> list[list[float]]:
+def _constant(make: Callable[..., Tensor], *of: object, **place: object) -> Tensor:
+    """make(*of) on a device: copied there once, since the host waits for a device with each copy.
+    Not while a graph is traced, which must hold how it is made."""
+    if torch.compiler.is_compiling() or torch.compiler.is_exporting():
+        return make(*of).to(**place)  # type: ignore[call-overload, no-any-return]
+    return _kept(make, of, tuple(place.items()))
+
+
+@lru_cache(maxsize=256)
+def _kept(
+    make: Callable[..., Tensor], of: tuple[object, ...], place: tuple[tuple[str, object], ...]
+) -> Tensor:
+    with torch.inference_mode(False):  # training may come after evaluation
+        return make(*of).to(**dict(place))  # type: ignore[call-overload, no-any-return]
+
+
+def _taps(weigh: Callable[[float], float], phase: float) -> Tensor:
     """(5, 4): the weights of an LR pixel and its neighbours in each of its four HR pixels."""
     around = range(-REACH, REACH + 1)
-    return [[weigh((column - phase) / SCALE - at) for column in range(SCALE)] for at in around]
+    taps = [[weigh((column - phase) / SCALE - at) for column in range(SCALE)] for at in around]
+    return torch.tensor(taps, dtype=torch.float64)
 
 
 def _up_lines(x: Tensor, taps: Tensor, border: str) -> Tensor:
     """(..., n) -> (..., 4n)."""
     size, count = x.shape[-1], taps.shape[0]
-    around = torch.arange(size)[:, None] + torch.arange(-REACH, REACH + 1)
-    index = _inside_or_next(around, size, border).flatten().to(x.device)
+    index = _constant(_neighbours, size, border, device=x.device)
     near = x.index_select(-1, index).unflatten(-1, (size, count))
     return torch.matmul(near, taps).flatten(-2)
+
+
+def _neighbours(size: int, border: str) -> Tensor:
+    """Which of `size` samples stand around each: (5 * size)."""
+    around = torch.arange(size)[:, None] + torch.arange(-REACH, REACH + 1)
+    return _inside_or_next(around, size, border).flatten()
 
 
 def _inside_or_next(index: Tensor, size: int, border: str) -> Tensor:

@@ -110,7 +110,9 @@ class Batches(Sampler[list[int]]):
                 yield [step * self.batch + i for i in part]
 
 
-def loader(stream: Dataset[Any], start: int, stop: int, options: Training) -> DataLoader[Any]:
+def loader(
+    stream: Dataset[Any], start: int, stop: int, options: Training, device: torch.device
+) -> DataLoader[Any]:
     """Batches of the stream for steps start..stop, prefetched by `workers` processes; each step
     has `accumulate` of them."""
     return DataLoader(
@@ -120,7 +122,7 @@ def loader(stream: Dataset[Any], start: int, stop: int, options: Training) -> Da
         # fork is a hazard once zarr's threads or CUDA have started in this process
         multiprocessing_context="forkserver" if options.workers else None,
         worker_init_fn=end_with_parent,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # else each start would draw from the networks' random state
     )
 
@@ -172,6 +174,8 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(full)
         torch.empty(1, device=device)
+        if device.type == "cuda":  # pinned memory, too, then belongs to this one
+            torch.cuda.set_device(device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"device {name!r} is not to be had: {str(error).splitlines()[0]}"

@@ -197,6 +197,15 @@ class Decoder:
         return crops
 
 
+def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """A batch as read, but for where its crops lie in a trunk: the host alone asks for that, and
+    would wait for the device to tell it."""
+    return {
+        name: values if name == "trunk_at" else values.to(device, non_blocking=True)
+        for name, values in batch.items()
+    }
+
+
 def _dequantised(batch: Mapping[str, Tensor], name: str) -> Tensor:
     scale = batch.get(name + "_scale")
     return batch[name].float() if scale is None else dequantise(batch[name], scale)

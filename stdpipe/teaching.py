@@ -30,7 +30,9 @@ def group_features(
     for shape in dict.fromkeys(clip.shape for clip in seen):
         alike = [i for i, clip in enumerate(seen) if clip.shape == shape]
         with runs.autocast(device, amp):
-            batch = teacher.features_clip(torch.stack([seen[i].to(device) for i in alike]))
+            batch = teacher.features_clip(
+                torch.stack([seen[i].to(device, non_blocking=True) for i in alike])
+            )
         found |= {i: Features(*(x[n] for x in batch)) for n, i in enumerate(alike)}
     return [found[i] for i in range(len(seen))]
 

@@ -26,7 +26,7 @@ from stdpipe.evaluate import Evaluation, evaluate
 from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import SCALE, Network
 from stdpipe.pupil import Pupil
-from stdpipe.targets import CachedTargets, Decoder, LiveTeacher, check_teacher
+from stdpipe.targets import CachedTargets, Decoder, LiveTeacher, check_teacher, to_device
 
 LOG = logging.getLogger(__name__)
 
@@ -153,7 +153,8 @@ def _pupil(
     learners = {role: module.to(device) for role, module in learners.items()}
     speed.prepare(student.to(device), learners, options)
     init = {"init": str(run.init) if run.init else None, "init_sha256": _sha256(run.init)}
-    opened.enter_context(runs.open_run(run.out, {"network": str(spec), **facts, **init}, options))
+    of_network = {"network": str(spec), **checkpoints.revised(student)}
+    opened.enter_context(runs.open_run(run.out, {**of_network, **facts, **init}, options))
     return Pupil(
         run.out,
         student,
@@ -206,6 +207,7 @@ def _start_from(student: Network, init: Path, degradation_name: str) -> None:
             k.removeprefix("student."): v for k, v in state.items() if k.startswith("student.")
         }
     checkpoints.load_state(student, state, str(init))
+    checkpoints.check_revision(student, header, str(init))
 
 
 def _sha256(weights: str | Path | None) -> str | None:
@@ -264,6 +266,9 @@ def _targets(
         checkpoints.trained_for(facts, degradation_name)
         return teacher, None, LiveTeacher(teacher, device, every[0].amp, made)
     assert reader is not None
+    teacher = str(reader.manifest.made_by.get("teacher"))
+    if not teacher.startswith("pisr") and any(t.startswith("pisr") for o in every for t in o.terms):
+        LOG.warning("stdpipe: %s did not see HR: with it, scheme pisr is not Lee et al.'s", teacher)
     for options in every:
         _check_targets(run, options, reader.manifest.targets, needed_targets(options))
     decode = Decoder(reader, device, "sr" in wanted, every[0].amp)
@@ -325,7 +330,7 @@ def _fit(
 ) -> None:
     shared = pupils[0].options
     start, stop = min(p.done for p in pupils), max(p.options.steps for p in pupils)
-    batches = iter(runs.loader(stream, start, stop, shared))
+    batches = iter(runs.loader(stream, start, stop, shared, device))
     bar = watch.progress("train-student", start, stop)
     clock = watch.Clock()
     for step in range(start, stop):
@@ -333,7 +338,7 @@ def _fit(
         inputs = []
         for slices_left in reversed(range(shared.accumulate)):
             with clock.waiting():
-                batch = {k: v.to(device, non_blocking=True) for k, v in next(batches).items()}
+                batch = to_device(next(batches), device)
             batch = finish(batch, stream.degradation)
             inputs.append(batch)
             if decode and step >= first_taught:

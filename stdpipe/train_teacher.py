@@ -70,9 +70,13 @@ def _train(
     _check_network(net, str(spec), options)
     if run.init:
         _start_from(net, run.init, _alone(options, step=0))
+    elif _alone(options, step=0):
+        key = "train_only" if options.parts else "tsa_steps"
+        raise ValueError(f"{key} leaves the rest of {spec} as --init has it: give --init")
     net.to(device)
     facts = {
         "network": str(spec),
+        **checkpoints.revised(net),
         "data": str(run.data),
         "degradation": run.degradation,
         "exclude": list(run.exclude),
@@ -129,7 +133,7 @@ def _within(name: str, parts: tuple[str, ...]) -> bool:
 
 def _start_from(net: Network, init: Path, fresh: tuple[str, ...]) -> None:
     """Fill the network; what lies in a `fresh` part and does not fit stays as it was drawn."""
-    state, _ = checkpoints.read_checkpoint(init)
+    state, header = checkpoints.read_checkpoint(init)
     own = net.state_dict()
     fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     drawn = {k: v for k, v in own.items() if _within(k, fresh) and k not in fits}
@@ -138,6 +142,7 @@ def _start_from(net: Network, init: Path, fresh: tuple[str, ...]) -> None:
         LOG.warning("stdpipe: %s does not hold this %s, which starts fresh", init, parts)
     kept = {k: v for k, v in state.items() if k in fits or not _within(k, fresh)}
     checkpoints.load_state(net, {**kept, **drawn}, str(init))
+    checkpoints.check_revision(net, header, str(init))
 
 
 def _fit(
@@ -153,7 +158,7 @@ def _fit(
     metrics = watch.Metrics(out, start)
     losses = ranks.spread(Losses(net, options.imitation))
     slices = ranks.slices(options.batch, options.accumulate)
-    batches = iter(runs.loader(stream, start, options.steps, options))
+    batches = iter(runs.loader(stream, start, options.steps, options, device))
     bar, clock = watch.progress("train-teacher", start, options.steps), watch.Clock()
     for step in range(start, options.steps):
         _train_alone(net, _alone(options, step))

@@ -75,7 +75,7 @@ def test_a_sum_of_everything(
         refused(*train(tmp_path / "parts", tiny, *more, **settings), code=130)
     stdpipe(*train(tmp_path / "parts", tiny, *more, **settings))
     whole, parts = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")
-    roles = {"student", "memory", "adapter", "adapter_lr", "memory_lr", "pisr"}
+    roles = {"student", "memory", "adapter", "adapter_lr", "memory_lr", "pisr", "pisr_sr"}
     assert whole.keys() == roles | {"step", "rng", "stepper", "frozen", "frozen_lr"}
     for role in roles:
         for name, value in whole[role].items():

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stdpipe import runs
 from stdpipe.models import zoo
-from stdpipe.models.checkpoints import load_network
+from stdpipe.models.checkpoints import load_network, save_network
 from stdpipe.models.rbpn import RBPN
 
 Command = Callable[..., Any]
@@ -132,7 +132,9 @@ def test_what_is_not_trained_keeps_its_statistics(
 ) -> None:
     """A frozen network's norms do not go on counting."""
     net = "toflow:num_frame=3,num_feat=4,num_flow_feat=2"
-    stdpipe(*command(tmp_path / "run", tiny, net=net, train_only="conv_4"))
+    save_network(tmp_path / "w.pt", zoo.parse(net).build(), net, "bd")
+    init = ("--init", tmp_path / "w.pt")
+    stdpipe(*command(tmp_path / "run", tiny, *init, net=net, train_only="conv_4"))
     statistics = {k: v for k, v in weights(tmp_path / "run").items() if "running_mean" in k}
     assert len(statistics) == 16
     assert not any(v.any() for v in statistics.values())
@@ -140,16 +142,17 @@ def test_what_is_not_trained_keeps_its_statistics(
 
 @pytest.mark.parametrize("tsa_steps", [0, 2])
 def test_a_stopped_run_goes_on_bit_for_bit(
-    tmp_path: Path, tiny: Path, stdpipe: Command, refused: Command,
+    tmp_path: Path, tiny: Path, without_tsa: Path, stdpipe: Command, refused: Command,
     monkeypatch: pytest.MonkeyPatch, tsa_steps: int,
 ) -> None:  # fmt: skip
     """With tsa_steps, it stops in the first phase and resumes into the second."""
+    init = ("--init", without_tsa) if tsa_steps else ()
     arguments = {"tsa_steps": tsa_steps, "steps": 4}
-    stdpipe(*command(tmp_path / "whole", tiny, **arguments))
+    stdpipe(*command(tmp_path / "whole", tiny, *init, **arguments))
     with monkeypatch.context() as patch:
         patch.setattr(runs, "save_checkpoint", save_and_stop_at(1))
-        refused(*command(tmp_path / "parts", tiny, **arguments), code=130)
-    stdpipe(*command(tmp_path / "parts", tiny, **arguments))
+        refused(*command(tmp_path / "parts", tiny, *init, **arguments), code=130)
+    stdpipe(*command(tmp_path / "parts", tiny, *init, **arguments))
     assert changed(weights(tmp_path / "whole"), weights(tmp_path / "parts")) == set()
 
 
@@ -186,11 +189,25 @@ def test_the_weights_say_what_they_are(tmp_path: Path, tiny: Path, stdpipe: Comm
             ["--set", "train_only=conv_last,fusoin"],
             "phase=0.0 has no part 'fusoin'; did you mean 'fusion'? (known: conv_first,",
         ),
+        (["--set", "train_only=conv_last"], "train_only leaves the rest of edvr:"),
+        (["--set", "tsa_steps=1"], "phase=0.0 as --init has it: give --init"),
         (["--init", "nowhere.pt"], "no weights file nowhere.pt"),
         (["--set", "patch=64"], "patch 64 does not fit into frames of"),
         (["--set", "lr=1e30"], "loss is not finite at step"),
     ],
-    ids=["exclude", "all", "bicubic", "hr_in", "no-fusion", "no-part", "init", "patch", "nan"],
+    ids=[
+        "exclude",
+        "all",
+        "bicubic",
+        "hr_in",
+        "no-fusion",
+        "no-part",
+        "part-without-init",
+        "tsa-without-init",
+        "init",
+        "patch",
+        "nan",
+    ],
 )
 def test_refused(
     tmp_path: Path, tiny: Path, refused: Command, more: list[str], message: str

@@ -1,10 +1,15 @@
 """PISR, privileged information: a teacher that encodes HR tells the student what LR lacks.
 
 Lee, Lee, Kim, Ham, "Learning with Privileged Information for Efficient Image Super-Resolution",
-ECCV 2020; cvlab-yonsei/PISR. The teacher is stdpipe.models.pisr, its f_lr the cached target. Two
-adapters predict that from the student's f_lr, as the location and the scale of a Laplace
-distribution for every channel and pixel: where the teacher cannot be followed, a large scale makes
-it count less. The adapters are trained with the student and left behind.
+ECCV 2020; cvlab-yonsei/PISR. The teacher is stdpipe.models.pisr, its features what is cached. Two
+adapters predict them from the student's, as the location and the scale of a Laplace distribution
+for every channel and pixel: where the teacher cannot be followed, a large scale makes it count
+less. The adapters are trained with the student and left behind.
+
+The original distils its network's last feature before the last layer. That is F^SR for networks
+that work at HR, such as VDSR of the paper's Table 1: term `pisr-sr`. On F^LR (`pisr`), what lies
+behind it, a backbone say, learns nothing from the term; for FastDVDnet nothing but the upsampling
+does.
 """
 
 import torch.nn.functional as F
@@ -15,17 +20,17 @@ SCALE, EPSILON = 0.1, 1e-8  # its code: b = 0.1 softplus(.) + 1e-8
 
 
 class Adapters(nn.Module):
-    """From the student's f_lr to location and scale of the teacher's."""
+    """From the student's features to location and scale of the teacher's."""
 
     def __init__(self, student: int, teacher: int) -> None:
         super().__init__()
         self.mean = _adapter(student, teacher)
         self.scale = _adapter(student, teacher)
 
-    def forward(self, f_lr: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C_S, h, w) -> mu and b, each (N, C_T, h, w) in float32; b is above zero."""
-        mean: Tensor = self.mean(f_lr).float()
-        return mean, SCALE * F.softplus(self.scale(f_lr).float()) + EPSILON
+        mean: Tensor = self.mean(features).float()
+        return mean, SCALE * F.softplus(self.scale(features).float()) + EPSILON
 
 
 def _adapter(channels_in: int, channels_out: int) -> nn.Sequential:
@@ -34,9 +39,9 @@ def _adapter(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 def laplace_loss(mean: Tensor, scale: Tensor, teacher: Tensor) -> Tensor:
-    """Mean negative log-likelihood of the teacher's f_lr: log 2b + |F_T - mu| / b, equal shapes.
+    """Mean negative log-likelihood of the teacher's: log 2b + |F_T - mu| / b, equal shapes.
 
-    It may be negative: where mu is the teacher's f_lr, log 2b is left.
+    It may be negative: where mu is what the teacher has, log 2b is left.
     """
     return ((2 * scale).log() + (teacher.float() - mean).abs() / scale).mean()
 

@@ -90,6 +90,11 @@ def _pisr(x: Lesson) -> Value:
     return Value(pisr.laplace_loss(mean, scale, x.batch["f_lr"].flatten(0, 1)))
 
 
+def _pisr_sr(x: Lesson) -> Value:
+    mean, scale = x.helpers["pisr_sr"](x.student.f_sr.flatten(0, 1))
+    return Value(pisr.laplace_loss(mean, scale, x.batch["f_sr"].flatten(0, 1)))
+
+
 TERMS = {
     "sd": Term(_sd, "attention", 1.0, "L_SD, paper Eq. 5"),
     "td": Term(
@@ -108,7 +113,8 @@ TERMS = {
         lambda x: _td(x, "memory_lr", x.f_lr, x.batch["f_lr"]),
         "f_lr", 100.0, "L_TD on F^LR, paper Table 4",
     ),
-    "pisr": Term(_pisr, "f_lr", pisr.WEIGHT, "Lee et al. 2020"),
+    "pisr": Term(_pisr, "f_lr", pisr.WEIGHT, "Lee et al. 2020, on F^LR"),
+    "pisr-sr": Term(_pisr_sr, "f_sr", pisr.WEIGHT, "Lee et al. 2020, on F^SR"),
     "affinity": Term(
         lambda x: Value(
             affinity.affinity_loss(x.student.f_lr.flatten(0, 1), x.batch["f_lr"].flatten(0, 1))
@@ -137,6 +143,8 @@ def helpers(
         built["memory_lr"] = ConvLSTM(theirs, theirs)
     if "pisr" in terms:
         built["pisr"] = pisr.Adapters(mine, theirs)
+    if "pisr-sr" in terms:
+        built["pisr_sr"] = pisr.Adapters(f_sr_channels, TAUGHT)
     return built
 
 

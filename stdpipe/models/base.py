@@ -32,8 +32,9 @@ class Network(nn.Module):
     that can teach, since the ConvLSTM is shared; other students are taught through a 1x1 adapter),
     `tail` (names of the submodules that `upsample` runs; none where there is no trunk to cache),
     `halo` (LR pixels around a window of the trunk that its f_sr depends on), `head` (names of the
-    submodules that `to_rgb` runs; none where its image depends on more than an LR pixel around) and
-    `sees_hr` (a privileged teacher: it is shown HR where others are shown LR, and `scale` is 1).
+    submodules that `to_rgb` runs; none where its image depends on more than an LR pixel around),
+    `sees_hr` (a privileged teacher: it is shown HR where others are shown LR, and `scale` is 1) and
+    `revision` (raised when the same weights would give another image: older files are refused).
     """
 
     num_frame: int = 1
@@ -44,6 +45,7 @@ class Network(nn.Module):
     halo: int = 0
     head: tuple[str, ...] = ()
     sees_hr: bool = False
+    revision: int = 1
 
     def fuse(self, window: Tensor) -> Tensor:
         """(B, 2k+1, 3, h, w) -> f_lr (B, C, h, w)."""
@@ -66,8 +68,11 @@ class Network(nn.Module):
 
         Override where windows share work; the output must stay that of `fuse`, window by window.
         """
-        windows = clip[:, torch.tensor(window_indices(clip.shape[1], self.num_frame, centres))]
-        return _unflatten(self.fuse(windows.flatten(0, 1)), clip.shape[0])
+        windows = window_indices(clip.shape[1], self.num_frame, centres)
+        frames = take(clip, [t for window in windows for t in window])
+        return _unflatten(
+            self.fuse(frames.unflatten(1, (-1, self.num_frame)).flatten(0, 1)), clip.shape[0]
+        )
 
     def forward(self, window: Tensor) -> Tensor:
         """The centre frame of one window: (B, 2k+1, 3, h, w) -> sr (B, 3, H, W)."""
@@ -88,7 +93,7 @@ class Network(nn.Module):
         centres = range(clip.shape[1]) if centres is None else centres
         clip = pad_to_multiple(clip, self.multiple)
         f_lr = self.fuse_clip(clip, centres)
-        centre_frames = clip[:, torch.tensor(list(centres))].flatten(0, 1)
+        centre_frames = take(clip, centres).flatten(0, 1)
         flat = self._from_f_lr(f_lr.flatten(0, 1), centre_frames)
         batch = clip.shape[0]
         return _crop(Features(*(_unflatten(x, batch) for x in flat)), height, width, self.scale)
@@ -116,6 +121,12 @@ def window_indices(num_frames: int, num_frame: int, centres: Sequence[int]) -> l
     k = num_frame // 2
     last = num_frames - 1
     return [[min(max(t + d, 0), last) for d in range(-k, k + 1)] for t in centres]
+
+
+def take(clip: Tensor, frames: Sequence[int]) -> Tensor:
+    """Some frames of a clip, in that order: (B, T, ...) -> (B, N, ...). An index by tensor would
+    have to reach the device first, and the host would wait for it."""
+    return torch.stack([clip[:, t] for t in frames], 1)
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:

@@ -1,7 +1,8 @@
 """Weights on disk: our own files, and those of BasicSR, mmagic and the original EDVR.
 
 Files load with weights_only=True, always: a checkpoint that would run code is refused.
-Our own files hold {"network": name with options, "degradation": name, "params": state dict}.
+Our own files hold {"network": name with options, "revision": of its class, "degradation": name,
+"params": state dict}.
 """
 
 import hashlib
@@ -37,6 +38,7 @@ def load_network(
     state, header = read_checkpoint(Path(weights))
     spec = _agree(name, header.get("network"), weights)
     net = spec.build()
+    check_revision(net, header, weights)
     load_state(net, state, weights)
     facts = {"network": str(spec), "weights": str(weights), "sha256": file_sha256(Path(weights))}
     return net, {**facts, "degradation": header.get("degradation")}
@@ -119,7 +121,7 @@ def read_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
     if not isinstance(inner, dict) or not any(isinstance(v, Tensor) for v in inner.values()):
         raise ValueError(f"{path} holds no weights")
     state = {str(k): v for k, v in inner.items() if isinstance(v, Tensor)}
-    header = {k: content[k] for k in ("network", "degradation") if k in content}
+    header = {k: content[k] for k in ("network", "revision", "degradation") if k in content}
     return (state if header else to_basicsr(state)), header
 
 
@@ -145,7 +147,8 @@ def _load(path: Path) -> Any:
 def save_network(path: Path, net: nn.Module, network: str, degradation: str | None) -> None:
     """Write our own format, beside the final name first: a crash leaves the old file or the new."""
     state = {k: v.detach().cpu() for k, v in net.state_dict().items()}
-    save_atomically(path, {"network": network, "degradation": degradation, "params": state})
+    header = {"network": network, "revision": _revision(net), "degradation": degradation}
+    save_atomically(path, {**header, "params": state})
 
 
 def save_atomically(path: Path, content: object) -> None:
@@ -156,6 +159,26 @@ def save_atomically(path: Path, content: object) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
+
+
+def check_revision(net: nn.Module, header: Mapping[str, Any], source: str) -> None:
+    """Raise ValueError where our own file is of a network that has been changed since."""
+    made, now = header.get("revision", 1), _revision(net)
+    if "network" in header and made != now:
+        raise ValueError(
+            f"{source} was trained for revision {made} of {header['network']}, which is revision "
+            f"{now} here and would make other images of it: train it again"
+        )
+
+
+def revised(net: nn.Module) -> dict[str, int]:
+    """What tells a run or a cache from one of the network's first form; nothing for that."""
+    return {"revision": _revision(net)} if _revision(net) > 1 else {}
+
+
+def _revision(net: nn.Module) -> int:
+    """A user's own class need not say one."""
+    return int(getattr(net, "revision", 1))
 
 
 def load_state(net: nn.Module, state: State, source: str) -> None:

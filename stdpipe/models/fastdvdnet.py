@@ -3,6 +3,8 @@
 Tassano et al., "FastDVDnet: Towards Real-Time Deep Video Denoising Without Flow Estimation", CVPR
 2020. The paper's supplement, which defines its SR form, is not public; ours is three cascaded
 stages over triplets (7 -> 5 -> 3 -> 1 frames), then EDVR's upsampling head, without noise maps.
+By default also without batch norm: convolutions have biases and LeakyReLU, and each stage sees its
+triplet less the centre frame's local mean.
 0.060 TMAC at 180 x 120 (num_feat 64), 0.059 (32), 0.058 (16).
 """
 
@@ -96,6 +98,7 @@ class FastDVDnet(Network):
     num_frame = 7
     multiple = 4
     head = ("conv_last",)
+    revision = 2  # 1 had ReLU, and saw frames as they are
 
     def __init__(self, num_feat: int = 64, norm: str = "none", phase: float = 1.5) -> None:
         super().__init__()

@@ -33,6 +33,7 @@ class PISR(Network):
         if spec.cls is PISR:
             raise ValueError(f"pisr's student={student} would see HR itself; choose another")
         self.student = spec.with_phase(phase).build()
+        self.revision = self.student.revision
         self.num_frame = self.student.num_frame
         self.multiple = SCALE * self.student.multiple
         self.f_sr_channels = self.student.f_sr_channels

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stdpipe.models.base import SCALE, Network, window_indices
-from stdpipe.models.layers import bilinear_base, leaky, shrink, up2
+from stdpipe.models.layers import bilinear_base, full_precision, leaky, shrink, up2
 from stdpipe.models.luma import in_channels, luma, to_image
 from stdpipe.models.options import check_channels, check_window
 from stdpipe.models.warp import over_pairs, warp
@@ -176,4 +176,7 @@ class SOFVSR(Network):
         return out
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
-        return to_image(self.conv_last(f_sr), centre, self.phase, self.base)
+        last = self.conv_last
+        # a residual may be rounded to half precision, an image may not
+        out = last(f_sr) if self.base else full_precision(last, f_sr)
+        return to_image(out, centre, self.phase, self.base)

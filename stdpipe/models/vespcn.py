@@ -27,6 +27,7 @@ from stdpipe.models.base import Network, window_indices
 from stdpipe.models.layers import (
     bilinear_base,
     conv3x3,
+    full_precision,
     init_relu,
     near_identity,
     relu_chain,
@@ -121,4 +122,7 @@ class VESPCN(Network):
         return out
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
-        return to_image(self.conv_last(f_sr), centre, self.phase, self.base)
+        last = self.conv_last
+        # a residual may be rounded to half precision, an image may not
+        out = last(f_sr) if self.base else full_precision(last, f_sr)
+        return to_image(out, centre, self.phase, self.base)

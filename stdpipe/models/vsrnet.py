@@ -31,6 +31,7 @@ from stdpipe.models.layers import (
     bicubic_base,
     bilinear_base,
     conv3x3,
+    full_precision,
     init_relu,
     relu_chain,
     shrink,
@@ -67,6 +68,8 @@ class VSRNet(Network):
     Windows share nothing but flows: first layers are at HR, where keeping them would cost more
     memory than it saves work.
     """
+
+    revision = 2  # 1 saw frames as they are
 
     def __init__(
         self,
@@ -139,4 +142,7 @@ class VSRNet(Network):
         return torch.cat((warped[:, :k], frames[:, k : k + 1], warped[:, k:]), 1)
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
-        return to_image(self.conv_last(f_sr), centre, self.phase, self.base)
+        last = self.conv_last
+        # a residual may be rounded to half precision, an image may not
+        out = last(f_sr) if self.base else full_precision(last, f_sr)
+        return to_image(out, centre, self.phase, self.base)

@@ -54,7 +54,7 @@ def learners(memory: nn.Module, f_lr: tuple[int, int] = (5, 6)) -> dict[str, nn.
     """What `helpers` builds for all terms, but for maps of few channels."""
     torch.manual_seed(1)
     others = helpers(dict.fromkeys(TERMS, 1.0), 64, f_lr)
-    return {**others, "memory": memory, "adapter": nn.Identity()}
+    return {**others, "memory": memory, "adapter": nn.Identity(), "pisr_sr": Adapters(4, 4)}
 
 
 def loss(
@@ -86,7 +86,7 @@ def test_the_papers_loss_bit_for_bit(
     assert parts.keys() == {"loss", "rec"} | named
 
 
-ZERO = [name for name in TERMS if name != "pisr"]
+ZERO = [name for name in TERMS if not name.startswith("pisr")]
 
 
 @pytest.mark.parametrize("name", ZERO)
@@ -100,31 +100,35 @@ def test_equal_features_cost_nothing(memory: ConvLSTM, name: str) -> None:
     torch.testing.assert_close(parts["loss"], parts["rec"])
 
 
-def test_pisr_asks_nothing_of_a_student_whose_adapter_gives_the_teachers(memory: ConvLSTM) -> None:
+@pytest.mark.parametrize(("name", "of"), [("pisr", "f_lr"), ("pisr-sr", "f_sr")])
+def test_pisr_asks_nothing_of_a_student_whose_adapter_gives_the_teachers(
+    memory: ConvLSTM, name: str, of: str
+) -> None:
     """Adapters set to the identity: log 2b is left, and no gradient reaches the student by mu."""
     b = batch()
     helpers_ = learners(memory, (6, 6))
-    adapters: Any = helpers_["pisr"]
+    adapters: Any = helpers_[name.replace("-", "_")]
     for layer in adapters.mean[::2]:
         nn.init.dirac_(layer.weight)
         nn.init.zeros_(layer.bias)
     nn.init.zeros_(adapters.scale[2].weight)
     nn.init.zeros_(adapters.scale[2].bias)
     adapters.mean[1].weight.data.fill_(1)  # PReLU as the identity
-    f_lr = b["f_lr"].clone().requires_grad_()
-    lesson = Lesson(Features(f_lr, EMPTY, EMPTY, b["sr"]), b, helpers_)
-    value = scheme_loss(lesson, {"pisr": 1.0})["pisr"]
+    mine = b[of].clone().requires_grad_()
+    student = Features(EMPTY, EMPTY, EMPTY, b["sr"])._replace(**{of: mine})
+    value = scheme_loss(Lesson(student, b, helpers_), {name: 1.0})[name]
     value.backward()
     scale = 0.1 * math.log(2) + 1e-8  # softplus(0)
     assert float(value.detach()) == pytest.approx(math.log(2 * scale), rel=1e-5)
-    assert f_lr.grad is not None
-    assert f_lr.grad.abs().max() == 0
+    assert mine.grad is not None
+    assert mine.grad.abs().max() == 0
 
 
 REACHED = {
     "sd": ("f_sr",), "td": ("f_sr", "memory"), "kd-mse": ("f_sr",), "kd-mean2": ("f_lr",),
     "sd-lr": ("f_lr", "adapter_lr"), "td-lr": ("f_lr", "adapter_lr", "memory_lr"),
-    "pisr": ("f_lr", "pisr"), "affinity": ("f_lr",), "output": ("sr",),
+    "pisr": ("f_lr", "pisr"), "pisr-sr": ("f_sr", "pisr_sr"), "affinity": ("f_lr",),
+    "output": ("sr",),
 }  # fmt: skip
 
 
@@ -186,7 +190,7 @@ def test_helpers_of_a_scheme() -> None:
     for role in ("memory", "adapter"):
         for name, value in plain[role].state_dict().items():
             assert torch.equal(value, many[role].state_dict()[name])
-    assert many.keys() == {"memory", "adapter", "adapter_lr", "memory_lr", "pisr"}
+    assert many.keys() == {"memory", "adapter", "adapter_lr", "memory_lr", "pisr", "pisr_sr"}
     assert isinstance(many["pisr"], Adapters)
     assert isinstance(helpers({"sd-lr": 1.0}, 64, (7, 7))["adapter_lr"], nn.Identity)
 

@@ -87,6 +87,30 @@ def test_a_student_begins_as_the_teacher_and_follows_it(
     assert json.loads(told)["average"]["psnr_y"] > 10
 
 
+def test_a_student_that_works_at_hr_follows_f_sr(
+    tmp_path: Path, tiny: Path, train: Command, stdpipe: Command, caplog: pytest.LogCaptureFixture,
+    tiny_cache: Path,
+) -> None:  # fmt: skip
+    """VDSR, which the paper's table has: it learns nothing before F^SR. With a teacher that saw LR
+    it is told that this is another scheme."""
+    vdsr = "vdsr:num_layer=3"
+    stdpipe("train-teacher", "--data", tiny, "--teacher", "pisr:student=vdsr:num_layer=3",
+            "--out", tmp_path / "teacher", "--set", "steps=1", "--set", "patch=32",
+            "--set", "batch=1", "--set", "workers=0")  # fmt: skip
+    weights = tmp_path / "teacher" / "weights.pt"
+    stdpipe("extract-teacher", "--data", tiny, "--weights", weights, "--targets", "f_sr",
+            "--cache", tmp_path / "c.zarr")  # fmt: skip
+    more = ("--student", vdsr, "--scheme", "pisr-sr")
+    init = ("--init", weights, "--cache", tmp_path / "c.zarr")
+    stdpipe(*train(tmp_path / "run", tiny, *more, *init))
+    assert [("pisr-sr" in line) for line in lines(tmp_path / "run")] == [False, True, True]
+    assert not any(name.startswith("pisr") for name in torch.load(
+        tmp_path / "run" / "weights.pt", weights_only=True)["params"])  # fmt: skip
+    assert "did not see HR" not in caplog.text
+    stdpipe(*train(tmp_path / "other", tiny, *more, "--cache", tiny_cache))
+    assert "did not see HR: with it, scheme pisr is not Lee et al.'s" in caplog.text
+
+
 def test_a_live_privileged_teacher_sees_hr(
     tmp_path: Path, tiny: Path, teacher: Path, train: Command, stdpipe: Command
 ) -> None:

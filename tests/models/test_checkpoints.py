@@ -56,6 +56,23 @@ def test_our_own_file(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["weights.pt"]
 
 
+def test_a_file_of_an_older_revision(tmp_path: Path) -> None:
+    """Its names and shapes fit, its images would not: refused with both revisions. Files from
+    before revisions were written are of the first."""
+    path = tmp_path / "weights.pt"
+    net = FastDVDnet(num_feat=16)
+    save_network(path, net, "fastdvdnet:num_feat=16", "bd")
+    assert equal(load_network(None, str(path))[0], net)
+    content = torch.load(path, weights_only=True)
+    del content["revision"]
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="revision 1 of fastdvdnet:num_feat=16, which is") as error:
+        load_network(None, str(path))
+    assert "revision 2 here" in one_line(error, path)
+    torch.save(content["params"], path)  # of somebody's own: nobody knows, so it is taken
+    load_network("fastdvdnet-quarter", str(path))
+
+
 @pytest.mark.parametrize("wrapper", [None, "params", "params_ema", "state_dict"])
 @pytest.mark.parametrize("prefix", ["", "module.", "generator."])
 def test_foreign_files(tmp_path: Path, wrapper: str | None, prefix: str) -> None:
