@@ -73,7 +73,8 @@ class Pupil:
         trained = [p for part in self.parts.values() for p in part.parameters()]
         self.stepper = runs.Stepper(trained, options, device)
         self.done = self._resume()
-        self.random = torch.get_rng_state()  # of networks with dropout
+        # of networks with dropout, on a CPU: a GPU's own is neither kept nor resumed
+        self.random = torch.get_rng_state()
         self.metrics = watch.Metrics(out, self.done)
         self.losses = ranks.spread(Losses(student, learners, options))
         self._save_weights, self._evaluate = save_weights, evaluate
