@@ -310,7 +310,7 @@ def test_when_frames_are_cut_unasked() -> None:
         assert height * width <= upscale.WHOLE
 
 
-def peak(spawn: Command, source: Path, out: Path) -> int:
+def peak(spawn: Command, source: Path, out: Path, network: tuple[str, ...] = BICUBIC) -> int:
     """Largest memory in MB of the command; what its ffmpegs took is not measured."""
     before = (
         "import atexit, re\n"
@@ -319,7 +319,7 @@ def peak(spawn: Command, source: Path, out: Path) -> int:
         "def own(): return int(re.search(r'VmHWM:\\s*(\\d+)', status())[1])\n"
         "atexit.register(lambda: print(own() // 1024))"
     )
-    done = spawn(["upscale", source, out, *BICUBIC], before)
+    done = spawn(["upscale", source, out, *network], before)
     assert done.returncode == 0, done.stderr
     return int(done.stdout.splitlines()[-1])
 
@@ -340,6 +340,25 @@ def test_memory_does_not_grow_from_20_frames_to_100(tmp_path: Path, spawn: Comma
         source = save_video(tmp_path / f"{count}.mp4", moving(count, 120, 160))
         peaks.append(peak(spawn, source, tmp_path / f"sr{count}.mp4"))
     assert peaks[1] - peaks[0] < 37
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak")
+@pytest.mark.usefixtures("steady")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sofvsr:num_feat=16",
+        "d3dnet:num_feat=16,num_frame=3,num_deform_block=1,num_block=1",
+    ],
+)
+def test_memory_is_that_of_a_window(tmp_path: Path, spawn: Command, name: str) -> None:
+    """Eight frames at once took 850 MB more than one, and 340; one by one 70 and 6."""
+    peaks = []
+    for count in (1, 8):
+        source = save_folder(tmp_path / f"{count}", moving(count, 80, 80))
+        network = ("--model", name, "--weights", "random:0")
+        peaks.append(peak(spawn, source, tmp_path / f"sr{count}", network))
+    assert peaks[1] - peaks[0] < 100
 
 
 @pytest.mark.slow
