@@ -23,13 +23,14 @@ from stdpipe.data import video
 from stdpipe.evaluation.metrics import luma, psnr
 from stdpipe.models.base import Network, window_indices
 from stdpipe.models.bicubic import Bicubic
-from stdpipe.models.checkpoints import load_network
+from stdpipe.models.checkpoints import load_network, save_network
 from stdpipe.models.reach import reach
 from stdpipe.tiles import tiles
 
 Command = Callable[..., Any]
 Frames = NDArray[np.uint8]
 EDVR = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
+VDSR = "vdsr:num_feat=4,num_layer=2"
 BICUBIC = ("--model", "bicubic")
 CPU = torch.device("cpu")
 
@@ -121,6 +122,36 @@ def test_a_video(tmp_path: Path, stdpipe: Command) -> None:
     said = subprocess.run([video.ffmpeg(), "-i", out], capture_output=True, check=False).stderr
     assert b"Audio: aac" in said
     assert b"h264" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "degradation", "told"),
+    [
+        (VDSR, "bd", "a network trained for bd takes LR pixel j to sit at HR pixel 4j + 0; "),
+        (f"{VDSR},phase=0", None, "this network takes LR pixel j to sit at HR pixel 4j + 0; "),
+        (VDSR, "bi", ""),
+        (VDSR, None, ""),
+    ],
+)
+def test_what_weights_are_for(
+    tmp_path: Path,
+    stdpipe: Command,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    degradation: str | None,
+    told: str,
+) -> None:
+    """It stands in the result; and where the picture comes out shifted, a line says so."""
+    weights = tmp_path / "weights.pt"
+    save_network(weights, load_network(name, "random:0")[0], name, degradation)
+    source = save_folder(tmp_path / "lr", moving(1, 8, 8))
+    arguments = ("upscale", source, tmp_path / "sr", "--weights", weights, "--json")
+    assert json.loads(stdpipe(*arguments).stdout)["degradation"] == degradation
+    lines = [line for line in caplog.messages if "LR pixel" in line]
+    assert len(lines) == bool(told)
+    if told:
+        assert lines[0].startswith(f"stdpipe: {told}")
+        assert lines[0].endswith("comes out shifted by 1.5 HR pixels")
 
 
 @pytest.mark.parametrize(
