@@ -138,8 +138,8 @@ def check_sees_lr(net: Network, consequence: str) -> None:
     """Raise ValueError for a privileged teacher where LR is all that a network is shown."""
     if net.sees_hr:
         raise ValueError(
-            f"pisr is shown HR, so {consequence}; train-student --init takes the network in it, "
-            "which is shown LR"
+            f"{type(net).__name__} is shown HR, so {consequence}: it can only teach; take a "
+            "network that is shown LR, such as its student"
         )
 
 
