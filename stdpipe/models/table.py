@@ -131,11 +131,14 @@ HEAD = (
 
 
 def describe(name: str) -> dict[str, Any]:
-    """One row: what `stdpipe models --json` tells of a network."""
+    """One row: what `stdpipe models --json` tells of a network.
+
+    Of one with options, or a user's own, nothing is published that could stand beside it.
+    """
     with torch.device("meta"):
         net = zoo.parse(name).build()
     macs = count_macs(net)
-    published = PUBLISHED.get(name, Published(""))
+    published = PUBLISHED.get(name, Published(_source(name)))
     return {
         "name": name,
         "frames": net.num_frame,
@@ -152,6 +155,11 @@ def describe(name: str) -> dict[str, Any]:
             "std_paper_tmac": published.paper_tmac,
         },
     }
+
+
+def _source(name: str) -> str:
+    base = PUBLISHED.get(name.partition(":")[0])
+    return base.source if base else ""
 
 
 def table(rows: list[dict[str, Any]]) -> str:

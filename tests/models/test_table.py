@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,3 +91,23 @@ def test_what_differs_is_explained(stdpipe: Command, rows: dict[str, dict[str, A
         assert same or published["note"], name
         if published["note"]:
             assert f"- {name}: {published['note']}" in text.splitlines()
+
+
+def test_any_name_is_described(
+    stdpipe: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With options and a user's own, in the order given, of which nothing is published."""
+    monkeypatch.chdir(tmp_path)
+    own = "from stdpipe.models.bicubic import Bicubic\n\n\nclass Own(Bicubic):\n    num_frame = 3\n"
+    Path("own_table.py").write_text(own)
+    names = ("vdsr:channels=1", "own_table:Own")
+    y, mine = json.loads(stdpipe("models", *names, "--json").stdout)["models"]
+    assert (y["name"], y["parameters"], y["published"]["parameters"]) == (names[0], 665_921, None)
+    assert y["source"] == PUBLISHED["vdsr"].source
+    assert (mine["name"], mine["frames"], mine["source"]) == ("own_table:Own", 3, "")
+    lines = stdpipe("models", *names).stdout.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:4]] == [f"| {name}" for name in names]
+
+
+def test_a_name_that_is_none(refused: Command) -> None:
+    assert "did you mean 'vdsr'?" in refused("models", "vdrs", code=2)
