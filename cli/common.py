@@ -167,12 +167,23 @@ def _one_line(error: Exception) -> str:
     if text.startswith("Caught "):
         text = text.splitlines()[-1].partition(": ")[2]
     if isinstance(error, RuntimeError) and any(mark in text for mark in OUT_OF_MEMORY):
-        return f"{text.splitlines()[0]} Lower batch or patch, or choose --amp bf16."
+        return f"{text.splitlines()[0]} {_less_memory()}"
     if isinstance(error, RuntimeError) and any(mark in text for mark in PEER_GONE):
         return "another process of this run has ended; the same command goes on from a checkpoint"
     if isinstance(error, OSError) and _is_full(error):
         text += "; make space and run the same command again"
     return " ".join(text.split())
+
+
+def _less_memory() -> str:
+    """What would take less of it, by the options of the command that runs."""
+    context = click.get_current_context(silent=True)
+    options = {parameter.name for parameter in context.command.params} if context else set()
+    if "tile" in options:
+        return "Cut frames into smaller tiles (--tile), or choose --amp bf16."
+    if options & {"batch", "assignments"}:
+        return "Lower batch or patch, or choose --amp bf16."
+    return "Choose --amp bf16, or smaller frames." if "amp" in options else "Take smaller frames."
 
 
 def _is_full(error: OSError) -> bool:

@@ -2,21 +2,31 @@
 
 import click
 
-from stdpipe.cli.common import json_option, plain_errors, report
+from stdpipe.cli.common import json_option, known_network, plain_errors, report
 
 
 @click.command()
+@click.argument(
+    "names",
+    metavar="[NAME]...",
+    nargs=-1,
+    callback=lambda context, parameter, names: tuple(
+        known_network(context, parameter, name) for name in names
+    ),
+)
 @json_option
 @plain_errors
-def models(as_json: bool) -> None:
-    """What every named network is and costs: frames, parameters, multiply-accumulates, source.
+def models(names: tuple[str, ...], as_json: bool) -> None:
+    """What networks are and cost: frames, parameters, multiply-accumulates, source.
+
+    Of every named network, or of those given: with options, or your own package.module:Class.
 
     \b
     Example:
-      stdpipe models
+      stdpipe models vsrnet vsrnet:num_frame=5,channels=1,residual=false
     """
     from stdpipe.models.table import describe, table
     from stdpipe.models.zoo import ZOO
 
-    rows = [describe(name) for name in ZOO]
+    rows = [describe(name) for name in names or ZOO]
     report({"models": rows}, as_json, table(rows))

@@ -9,7 +9,6 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any
 
 import click
 
@@ -99,27 +98,17 @@ def _option(record: tuple[str, str]) -> tuple[str, str]:
 
 def networks() -> str:
     """What every named network is and costs, as counted here."""
-    rows = [table.describe(name) for name in ZOO]
-    head = ("network", "frames", "parameters", "TMAC", "of these deformable", "F^SR channels")
-    return _table(head, [_counted(row) for row in rows])
-
-
-def _counted(row: dict[str, Any]) -> tuple[str, ...]:
-    deformable = f"{row['tmac_deformable']:.3f}" if row["tmac_deformable"] else ""
-    counts = (f"{row['parameters']:,}", f"{row['tmac']:.3f}", deformable)
-    return (f"`{row['name']}`", str(row["frames"]), *counts, str(row["f_sr_channels"]))
+    return _table(table.HEAD[:6], [(f"`{row[0]}`", *row[1:6]) for row in _networks()])
 
 
 def published() -> str:
     """Where every named network comes from, and what is said of it there."""
-    head = ("network", "source", "parameters", "TMAC", "STD paper's TMAC", "where other than ours")
-    return _table(head, [_published(name, table.PUBLISHED[name]) for name in ZOO])
+    head = ("network", "source", *table.HEAD[6:9])
+    return _table(head, [(f"`{row[0]}`", _plain(row[9]), *row[6:9]) for row in _networks()])
 
 
-def _published(name: str, of: table.Published) -> tuple[str, ...]:
-    parameters = f"{of.parameters:,}" if of.parameters else ""
-    tmac, paper = (f"{count:g}" if count else "" for count in (of.tmac, of.paper_tmac))
-    return (f"`{name}`", _plain(of.source), parameters, tmac, paper, of.form)
+def _networks() -> list[tuple[str, ...]]:
+    return [table.cells(table.describe(name)) for name in ZOO]
 
 
 def differences() -> str:

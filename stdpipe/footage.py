@@ -57,10 +57,13 @@ def read(path: Path) -> Iterator[Footage]:
 
 
 def is_video(out: Path) -> bool:
-    """Whether an output of that name is a video (else a folder); ValueError for other suffixes."""
+    """Whether an output of that name is a video (else a folder); ValueError for other files.
+
+    A suffix names a kind where it has two letters: `results/v1.2` and `run.b3` are folders.
+    """
     if out.suffix.lower() in VIDEOS:
         return True
-    if out.suffix:
+    if sum(map(str.isalpha, out.suffix)) > 1 and not out.is_dir():
         raise ValueError(
             f"output {out} is neither a folder nor a kind of video{nearest(out.suffix, VIDEOS)}"
         )

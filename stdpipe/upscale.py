@@ -22,6 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stdpipe import footage, placement, runs
+from stdpipe.data.degrade import DEGRADATIONS
 from stdpipe.data.video import Frame
 from stdpipe.footage import Footage
 from stdpipe.models.base import Network, check_sees_lr
@@ -30,13 +31,14 @@ from stdpipe.models.reach import reach
 from stdpipe.tiles import Box, Tile, tiles
 
 CHUNK = 8  # centre frames at once: their windows share work
-# Larger frames are cut. FastDVDnet takes 20 KB of memory an LR pixel (EDVR-M 116), measured on a
-# CPU: 4.7 GB for a frame of 640 x 360.
+# Larger frames are cut. FastDVDnet takes 20 KB of memory an LR pixel (VESPCN 13, D3Dnet 20, SOF-VSR
+# 30, VSRNet 87, EDVR-M 116), measured on a CPU: 4.7 GB for a frame of 640 x 360.
 WHOLE = 640 * 360  # LR pixels
 SEEN = 480  # LR pixels on a side that a tile sees by default: as many as that frame has
 SMALLEST = 64  # LR pixels on a side that a tile answers for at least, by default
 FREE_OVERLAP = 64  # LR pixels, where a network's reach has no bound
 RATE = Fraction(25)  # frames a second, for a folder that becomes a video
+ORDINARY = 1.5  # phase of footage that nothing is known of: pixels of both sizes share the edges
 LOG = logging.getLogger(__name__)
 
 
@@ -80,6 +82,7 @@ def upscale(job: Upscaling) -> dict[str, Any]:
     net, facts = load_network(job.model, job.weights)
     check_sees_lr(net, "it enlarges nothing")
     net.eval()
+    _warn_of_shift(net, facts["degradation"])
     with footage.read(job.source) as source:
         grid = cut(net, source.height, source.width, job.tile)
         placement.settle(net, device, job.amp)
@@ -90,6 +93,7 @@ def upscale(job: Upscaling) -> dict[str, Any]:
         "model": facts["network"],
         "weights": facts["weights"],
         "weights_sha256": facts["sha256"],
+        "degradation": facts["degradation"],
         "source": str(job.source),
         "out": str(job.out),
         "frames": count,
@@ -107,6 +111,21 @@ def upscale(job: Upscaling) -> dict[str, Any]:
         "seconds": seconds,
         "frames_per_s": count / seconds,
     }
+
+
+def _warn_of_shift(net: Network, trained_for: str | None) -> None:
+    """Where LR pixels are taken to sit elsewhere than cameras and scalers put them."""
+    known = DEGRADATIONS.get(trained_for or "")
+    phase = known.phase if known else getattr(net, "phase", ORDINARY)
+    if phase != ORDINARY:
+        LOG.warning(
+            "stdpipe: %s takes LR pixel j to sit at HR pixel 4j + %g; ordinary footage, at "
+            "4j + %g and with another blur, comes out shifted by %g HR pixels",
+            f"a network trained for {known.name}" if known else "this network",
+            phase,
+            ORDINARY,
+            abs(ORDINARY - phase),
+        )
 
 
 def _check_places(job: Upscaling) -> None:

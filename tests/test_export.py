@@ -150,6 +150,7 @@ def test_a_small_network(stdpipe: Command, kind: str, phase: float) -> None:
     checked = found["checked"]
     assert checked["largest_difference"] < 1e-5
     assert len({tuple(size) for size in checked["sizes"]}) == 3
+    assert sorted(checked["batches"]) == [1, 2, 3]
     assert checked["by"].startswith("onnxruntime " if kind == "onnx" else "torch ")
     assert {path.name for path in Path().iterdir()} <= {"own_export.py", "__pycache__", file}
 
@@ -242,6 +243,19 @@ def test_networks_that_cannot(refused: Command, cls: str, kind: str, told: str) 
     network = ("--model", f"own_export:{cls}", "--weights", "random:0")
     assert told in refused("export", *network, "--out", file, "--format", kind)
     assert {path.name for path in Path().iterdir()} <= {"own_export.py", "__pycache__"}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_a_file_that_is_wrong_for_one_batch(batch: int) -> None:
+    """Its batch is promised to be free, and so each is looked at."""
+    net, _ = load_network("bicubic", None)
+
+    def run(window: Tensor) -> Tensor:
+        sr: Tensor = net(window)
+        return sr + (len(window) == batch)
+
+    with pytest.raises(ValueError, match="the exported network differs"):
+        export._check(net, run, "torch")
 
 
 def without(*missing: str) -> Callable[..., Any]:

@@ -194,6 +194,19 @@ def test_a_truncated_video(tmp_path: Path) -> None:
         assert 0 < len(list(found.frames)) < 40
 
 
+def test_which_outputs_are_folders(tmp_path: Path) -> None:
+    """A dot alone makes no file of a name; one of a kind we cannot write is refused, unless it is
+    a folder's already."""
+    for name in ("v1.2", "run.b3", "plain", "a.b.1"):
+        assert not footage.is_video(tmp_path / name)
+    assert footage.is_video(tmp_path / "v1.2.MP4")
+    for name in ("v.avi", "v.mp3", "v.3gp"):
+        with pytest.raises(ValueError, match="is neither a folder nor a kind of video"):
+            footage.is_video(tmp_path / name)
+        (tmp_path / name).mkdir()
+        assert not footage.is_video(tmp_path / name)
+
+
 @pytest.mark.parametrize("content", [b"", b"no video" * 100, b"\0\0\0\x20ftypisom" + bytes(500)])
 def test_no_video(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "v.mp4"

@@ -23,13 +23,14 @@ from stdpipe.data import video
 from stdpipe.evaluation.metrics import luma, psnr
 from stdpipe.models.base import Network, window_indices
 from stdpipe.models.bicubic import Bicubic
-from stdpipe.models.checkpoints import load_network
+from stdpipe.models.checkpoints import load_network, save_network
 from stdpipe.models.reach import reach
 from stdpipe.tiles import tiles
 
 Command = Callable[..., Any]
 Frames = NDArray[np.uint8]
 EDVR = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
+VDSR = "vdsr:num_feat=4,num_layer=2"
 BICUBIC = ("--model", "bicubic")
 CPU = torch.device("cpu")
 
@@ -121,6 +122,36 @@ def test_a_video(tmp_path: Path, stdpipe: Command) -> None:
     said = subprocess.run([video.ffmpeg(), "-i", out], capture_output=True, check=False).stderr
     assert b"Audio: aac" in said
     assert b"h264" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "degradation", "told"),
+    [
+        (VDSR, "bd", "a network trained for bd takes LR pixel j to sit at HR pixel 4j + 0; "),
+        (f"{VDSR},phase=0", None, "this network takes LR pixel j to sit at HR pixel 4j + 0; "),
+        (VDSR, "bi", ""),
+        (VDSR, None, ""),
+    ],
+)
+def test_what_weights_are_for(
+    tmp_path: Path,
+    stdpipe: Command,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    degradation: str | None,
+    told: str,
+) -> None:
+    """It stands in the result; and where the picture comes out shifted, a line says so."""
+    weights = tmp_path / "weights.pt"
+    save_network(weights, load_network(name, "random:0")[0], name, degradation)
+    source = save_folder(tmp_path / "lr", moving(1, 8, 8))
+    arguments = ("upscale", source, tmp_path / "sr", "--weights", weights, "--json")
+    assert json.loads(stdpipe(*arguments).stdout)["degradation"] == degradation
+    lines = [line for line in caplog.messages if "LR pixel" in line]
+    assert len(lines) == bool(told)
+    if told:
+        assert lines[0].startswith(f"stdpipe: {told}")
+        assert lines[0].endswith("comes out shifted by 1.5 HR pixels")
 
 
 @pytest.mark.parametrize(
@@ -310,7 +341,7 @@ def test_when_frames_are_cut_unasked() -> None:
         assert height * width <= upscale.WHOLE
 
 
-def peak(spawn: Command, source: Path, out: Path) -> int:
+def peak(spawn: Command, source: Path, out: Path, network: tuple[str, ...] = BICUBIC) -> int:
     """Largest memory in MB of the command; what its ffmpegs took is not measured."""
     before = (
         "import atexit, re\n"
@@ -319,7 +350,7 @@ def peak(spawn: Command, source: Path, out: Path) -> int:
         "def own(): return int(re.search(r'VmHWM:\\s*(\\d+)', status())[1])\n"
         "atexit.register(lambda: print(own() // 1024))"
     )
-    done = spawn(["upscale", source, out, *BICUBIC], before)
+    done = spawn(["upscale", source, out, *network], before)
     assert done.returncode == 0, done.stderr
     return int(done.stdout.splitlines()[-1])
 
@@ -340,6 +371,25 @@ def test_memory_does_not_grow_from_20_frames_to_100(tmp_path: Path, spawn: Comma
         source = save_video(tmp_path / f"{count}.mp4", moving(count, 120, 160))
         peaks.append(peak(spawn, source, tmp_path / f"sr{count}.mp4"))
     assert peaks[1] - peaks[0] < 37
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak")
+@pytest.mark.usefixtures("steady")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sofvsr:num_feat=16",
+        "d3dnet:num_feat=16,num_frame=3,num_deform_block=1,num_block=1",
+    ],
+)
+def test_memory_is_that_of_a_window(tmp_path: Path, spawn: Command, name: str) -> None:
+    """Eight frames at once took 850 MB more than one, and 340; one by one 70 and 6."""
+    peaks = []
+    for count in (1, 8):
+        source = save_folder(tmp_path / f"{count}", moving(count, 80, 80))
+        network = ("--model", name, "--weights", "random:0")
+        peaks.append(peak(spawn, source, tmp_path / f"sr{count}", network))
+    assert peaks[1] - peaks[0] < 100
 
 
 @pytest.mark.slow

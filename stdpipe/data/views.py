@@ -77,7 +77,7 @@ def baked_views(
     size do not have as many.
     """
     _check_distinct(count, patch, height, width)
-    views = []
+    views: list[View] = []
     for clip in clips:
         found: dict[View, None] = {}  # in the order drawn
         for i in itertools.count():

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from stdpipe.models.base import Network, window_indices
 from stdpipe.models.deform import DeformConvPack
 from stdpipe.models.layers import ResidualBlock, bilinear_base, conv3x3, leaky, residual_blocks, up2
+from stdpipe.models.options import check_window
 
 Pyramid = list[Tensor]
 LEVELS = ("l1", "l2", "l3")
@@ -203,8 +204,7 @@ class EDVR(Network):
         phase: float = 1.5,
     ) -> None:
         super().__init__()
-        if num_frame % 2 == 0:
-            raise ValueError(f"EDVR needs an odd num_frame (3, 5 or 7), got {num_frame}")
+        check_window("EDVR", num_frame)
         if num_feat % deformable_groups:
             raise ValueError(
                 f"EDVR's num_feat ({num_feat}) must be a multiple of deformable_groups "

@@ -9,7 +9,7 @@ Its stages. fuse: what each neighbour shows, at LR, from the centre, the neighbo
 between them. reconstruct: nothing. upsample: the recurrent projection, from neighbour to neighbour,
 nearly all of whose work is at HR; then 384 -> 64 channels. to_rgb: 64 -> 3. So there is no LR trunk
 worth caching: the `trunk` encodings refuse RBPN, the others take it.
-Axes: B batch, T frames of a clip, P pairs of frames, h w LR size, H W HR size.
+Axes: B batch, T frames of a clip, h w LR size, H W HR size.
 """
 
 from collections import OrderedDict
@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from stdpipe.models.base import Network, window_indices
 from stdpipe.models.flow import tvl1
 from stdpipe.models.layers import conv3x3, full_precision, shrink
-from stdpipe.suggest import nearest
+from stdpipe.models.options import check_choice, check_window
+from stdpipe.models.warp import over_pairs
 
 FLOWS = ("tvl1", "none")
 STRIDED = (8, 4, 2)  # kernel, stride and padding of what goes from HR to LR, or back
@@ -142,10 +143,8 @@ class RBPN(Network):
         published_head: bool = False,
     ) -> None:
         super().__init__()
-        if num_frame % 2 == 0 or num_frame < 3:
-            raise ValueError(f"RBPN needs an odd num_frame (3, 5, 7), got {num_frame}")
-        if flow not in FLOWS:
-            raise ValueError(f"RBPN's flow {flow!r} is unknown{nearest(flow, FLOWS)}")
+        check_window("RBPN", num_frame)
+        check_choice("RBPN's flow", flow, FLOWS)
         self.num_frame = num_frame
         self.num_base = num_base
         self.flow = flow
@@ -188,27 +187,16 @@ class RBPN(Network):
         Windows repeat frames at the edges of a clip: each pair (centre, neighbour) is worked on
         once.
         """
-        k = self.num_frame // 2
         windows = window_indices(clip.shape[1], self.num_frame, centres)
-        neighbours = [[(t, n) for n in w[:k] + w[k + 1 :]]
-                      for t, w in zip(centres, windows, strict=True)]  # fmt: skip
-        pairs = sorted({pair for of_centre in neighbours for pair in of_centre})
         centre = self.feat0(clip[:, list(centres)].flatten(0, 1)).unflatten(0, (clip.shape[0], -1))
-        shown = self._pairs(clip[:, [t for t, _ in pairs]], clip[:, [n for _, n in pairs]])
-        return torch.stack([
-            torch.cat([centre[:, i], *(shown[:, pairs.index(pair)] for pair in of_centre)], 1)
-            for i, of_centre in enumerate(neighbours)
-        ], 1)  # fmt: skip
+        return torch.cat((centre, over_pairs(self._shown, clip, windows).flatten(2, 3)), 2)
 
-    def _pairs(self, centre: Tensor, neighbour: Tensor) -> Tensor:
-        """(B, P, 3, h, w) each -> (B, P, num_base, h, w), still at LR."""
-        lead = centre.shape[:2]
-        centre, neighbour = centre.flatten(0, 1), neighbour.flatten(0, 1)
+    def _shown(self, neighbour: Tensor, centre: Tensor) -> Tensor:
+        """(B, 3, h, w) each -> (B, num_base, h, w), still at LR."""
         flow = torch.zeros_like(centre[:, :2])
         if self.flow == "tvl1":
             flow = tvl1(centre, neighbour).to(centre)
-        shown = self.feat1(torch.cat((centre, neighbour, flow), 1))
-        out: Tensor = self.res_feat1[:-1](shown).unflatten(0, lead)
+        out: Tensor = self.res_feat1[:-1](self.feat1(torch.cat((centre, neighbour, flow), 1)))
         return out
 
     def reconstruct(self, f_lr: Tensor) -> Tensor:

@@ -46,23 +46,27 @@ PUBLISHED = {
         0.06,
         form="5 frames, denoising",
         note="the paper's form is in a supplement that is not public; ours has a third stage and "
-        "EDVR's head, at the cost of its table",
+        "EDVR's head, at the cost of its table; unless norm=batch, LeakyReLU and biases stand in "
+        "place of batch norm and ReLU, and frames are seen less their surroundings' mean",
     ),
     "fastdvdnet-half": Published(FASTDVDNET),
     "fastdvdnet-quarter": Published(FASTDVDNET),
     "vdsr": Published(
         "VDSR, CVPR 2016; LoSealL/VideoSuperResolution",
-        668_227,
-        0.2305,
+        665_921,
+        0.2297,
         0.22,
-        note="on Y 665,921 parameters and 0.2297, which the paper may have cut off to 0.22",
+        form="Y",
+        note="RGB; as published, vdsr:channels=1, the published counts; the paper may have cut "
+        "0.2297 off to 0.22",
     ),
     "vsrnet": Published(
         VSRNET,
         272_577,
         0.098,
         form="5 frames, Y",
-        note="7 frames of RGB; as published, vsrnet:num_frame=5,channels=1, the published counts",
+        note="7 frames of RGB less a local mean, and the output a residual to the bicubic frame; "
+        "as published, vsrnet:num_frame=5,channels=1,residual=false, the published counts",
     ),
     "vsrnet-deep": Published(
         f"{VSRNET}; deepened to the STD paper's cost",
@@ -70,7 +74,14 @@ PUBLISHED = {
         note="a guess: the published layers take 0.137 for the paper's 7 frames, and end in 32 "
         "channels",
     ),
-    "vespcn": Published(VESPCN, 878_787, 0.0187),
+    "vespcn": Published(
+        VESPCN,
+        868_177,
+        0.0181,
+        form="Y",
+        note="RGB, and the output a residual to the bilinear frame; as published, "
+        "vespcn:channels=1,residual=false, the published counts",
+    ),
     "vespcn-deep": Published(
         f"{VESPCN}; deepened to the STD paper's cost",
         paper_tmac=0.26,
@@ -81,7 +92,8 @@ PUBLISHED = {
         1_047_617,
         0.045,
         form="Y",
-        note="RGB; as published, sofvsr:channels=1, the published counts",
+        note="RGB, and the output a residual to the bilinear frame; as published, "
+        "sofvsr:channels=1,residual=false, the published counts",
     ),
     "d3dnet": Published(
         "D3Dnet, IEEE SPL 2020; XinyiYing/D3Dnet",
@@ -104,12 +116,29 @@ PUBLISHED = {
 }
 
 
+HEAD = (
+    "network",
+    "frames",
+    "parameters",
+    "TMAC",
+    "of these deformable",
+    "F^SR channels",
+    "published parameters",
+    "published TMAC",
+    "STD paper's TMAC",
+    "source",
+)
+
+
 def describe(name: str) -> dict[str, Any]:
-    """One row: what `stdpipe models --json` tells of a network."""
+    """One row: what `stdpipe models --json` tells of a network.
+
+    Of one with options, or a user's own, nothing is published that could stand beside it.
+    """
     with torch.device("meta"):
         net = zoo.parse(name).build()
     macs = count_macs(net)
-    published = PUBLISHED.get(name, Published(""))
+    published = PUBLISHED.get(name, Published(_source(name)))
     return {
         "name": name,
         "frames": net.num_frame,
@@ -128,13 +157,15 @@ def describe(name: str) -> dict[str, Any]:
     }
 
 
+def _source(name: str) -> str:
+    base = PUBLISHED.get(name.partition(":")[0])
+    return base.source if base else ""
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows of `describe` as Markdown."""
-    head = (
-        "| network | frames | parameters | TMAC | of these deformable | F^SR channels "
-        "| published parameters | published TMAC | STD paper's TMAC | source |\n"
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |\n"
-    )
+    rule = ["---", *["---:"] * (len(HEAD) - 2), "---"]
+    lines = [f"| {' | '.join(line)} |" for line in (HEAD, rule, *map(cells, rows))]
     note = (
         f"\nTMAC: 10^12 multiply-accumulates of one window at {WIDTH} x {HEIGHT} LR pixels; "
         "convolutions,\nand the matrix products behind deformable sampling. EDVR takes less than "
@@ -142,22 +173,22 @@ def table(rows: list[dict[str, Any]]) -> str:
     )
     notes = [f"- {row['name']}: {row['published']['note']}" for row in rows]
     notes = [line for line in notes if not line.endswith(": ")]
-    return "\n".join([head + "\n".join(_line(row) for row in rows), note, "", *notes])
+    return "\n".join([*lines, note, "", *notes])
 
 
-def _line(row: dict[str, Any]) -> str:
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """A row as it is told, under HEAD."""
     published = row["published"]
     form = f" ({published['form']})" if published["form"] else ""
-    cells = [
+    return (
         row["name"],
-        row["frames"],
+        str(row["frames"]),
         f"{row['parameters']:,}",
         f"{row['tmac']:.3f}",
         f"{row['tmac_deformable']:.3f}" if row["tmac_deformable"] else "",
-        row["f_sr_channels"],
+        str(row["f_sr_channels"]),
         f"{published['parameters']:,}{form}" if published["parameters"] else "",
         f"{published['tmac']:.3f}{form}" if published["tmac"] else "",
-        published["std_paper_tmac"] or "",
+        str(published["std_paper_tmac"] or ""),
         row["source"],
-    ]
-    return f"| {' | '.join(str(cell) for cell in cells)} |"
+    )

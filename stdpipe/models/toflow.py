@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from stdpipe.models.base import SCALE, Network, window_indices
 from stdpipe.models.layers import bicubic_base
+from stdpipe.models.options import check_window
 from stdpipe.models.spynet import SPyNet
 from stdpipe.models.warp import warp
 
@@ -43,8 +44,7 @@ class TOFlow(Network):
         phase: float = 1.5,
     ) -> None:
         super().__init__()
-        if num_frame % 2 == 0:
-            raise ValueError(f"TOFlow needs an odd num_frame (3, 5, 7), got {num_frame}")
+        check_window("TOFlow", num_frame)
         self.num_frame = num_frame
         self.phase = phase
         self.centre_first = adapt_official_weights

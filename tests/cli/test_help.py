@@ -140,7 +140,7 @@ def test_no_new_options() -> None:
     }  # fmt: skip
     assert found["export"] == {"--model", "--weights", "--out", "--format", "--json"}
     assert found["pack-clips"] == {"--data", "--out", "--split", "--json"}
-    assert found["models"] == {"--json"}
+    assert found["models"] == {"names", "--json"}
     assert found["runs"] == {"folders", "--json"}
     for name in ("cache info", "cache repair"):
         assert found[name] == {"path", "--json"}

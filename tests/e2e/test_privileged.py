@@ -150,7 +150,7 @@ def test_what_is_shown_hr_is_no_use_without_it(
         "export": ("--out", tmp_path / "out.pt2", "--format", "torch"),
     }
     answer = refused(command, *arguments[command], "--weights", teacher / "weights.pt")
-    assert answer.startswith("stdpipe: pisr is shown HR, so ")
+    assert answer.startswith("stdpipe: PISR is shown HR, so ")
     assert told in answer
     assert list(tmp_path.iterdir()) == []
 

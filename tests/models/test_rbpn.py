@@ -232,8 +232,8 @@ def test_the_new_head_of_the_published_network_is_trained_alone(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"num_frame": 4}, r"odd num_frame \(3, 5, 7\), got 4"),
-        ({"num_frame": 1}, r"odd num_frame \(3, 5, 7\), got 1"),
+        ({"num_frame": 4}, r"odd num_frame \(3, 5 or 7\), got 4"),
+        ({"num_frame": 1}, r"odd num_frame \(3, 5 or 7\), got 1"),
         ({"flow": "tvl"}, r"flow 'tvl' is unknown; did you mean 'tvl1'\?"),
     ],
 )

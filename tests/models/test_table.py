@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +18,10 @@ PUBLISHED_FORMS = {
     "edvr": "edvr",
     "edvr-m": "edvr-m",
     "edvr-l": "edvr-l",
-    "vdsr": "vdsr",
-    "vsrnet": "vsrnet:num_frame=5,channels=1",
-    "vespcn": "vespcn",
-    "sofvsr": "sofvsr:channels=1",
+    "vdsr": "vdsr:channels=1",
+    "vsrnet": "vsrnet:num_frame=5,channels=1,residual=false",
+    "vespcn": "vespcn:channels=1,residual=false",
+    "sofvsr": "sofvsr:channels=1,residual=false",
     "d3dnet": "d3dnet:channels=1",
 }
 
@@ -47,6 +48,13 @@ def test_published_counts_are_counted_again(name: str) -> None:
         assert row["tmac"] == pytest.approx(published.tmac, abs=5e-4)
 
 
+@pytest.mark.parametrize("name", PUBLISHED_FORMS)
+def test_the_note_names_the_published_form(name: str) -> None:
+    """Where the default is another; of what makes it another all but the window's options."""
+    form = PUBLISHED_FORMS[name]
+    assert form == name or f"as published, {form}, the published counts" in PUBLISHED[name].note
+
+
 def test_deformable_sampling_is_counted_apart() -> None:
     """A 64-channel DCNv2 with 8 groups: conv_offset is a convolution, the rest is not."""
     with torch.device("meta"):
@@ -68,7 +76,8 @@ def test_text_is_a_markdown_table(stdpipe: Command, rows: dict[str, dict[str, An
     assert len(lines) == 2 + len(rows)
     assert {line.count("|") for line in lines} == {11}
     vdsr = next(line for line in lines if line.startswith("| vdsr |"))
-    assert vdsr.startswith("| vdsr | 1 | 668,227 | 0.231 |  | 64 | 668,227 | 0.231 | 0.22 | VDSR")
+    begins = "| vdsr | 1 | 668,227 | 0.231 |  | 64 | 665,921 (Y) | 0.230 (Y) | 0.22 | VDSR"
+    assert vdsr.startswith(begins)
 
 
 def test_what_differs_is_explained(stdpipe: Command, rows: dict[str, dict[str, Any]]) -> None:
@@ -82,3 +91,23 @@ def test_what_differs_is_explained(stdpipe: Command, rows: dict[str, dict[str, A
         assert same or published["note"], name
         if published["note"]:
             assert f"- {name}: {published['note']}" in text.splitlines()
+
+
+def test_any_name_is_described(
+    stdpipe: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With options and a user's own, in the order given, of which nothing is published."""
+    monkeypatch.chdir(tmp_path)
+    own = "from stdpipe.models.bicubic import Bicubic\n\n\nclass Own(Bicubic):\n    num_frame = 3\n"
+    Path("own_table.py").write_text(own)
+    names = ("vdsr:channels=1", "own_table:Own")
+    y, mine = json.loads(stdpipe("models", *names, "--json").stdout)["models"]
+    assert (y["name"], y["parameters"], y["published"]["parameters"]) == (names[0], 665_921, None)
+    assert y["source"] == PUBLISHED["vdsr"].source
+    assert (mine["name"], mine["frames"], mine["source"]) == ("own_table:Own", 3, "")
+    lines = stdpipe("models", *names).stdout.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:4]] == [f"| {name}" for name in names]
+
+
+def test_a_name_that_is_none(refused: Command) -> None:
+    assert "did you mean 'vdsr'?" in refused("models", "vdrs", code=2)
