@@ -266,9 +266,9 @@ def _targets(
         checkpoints.trained_for(facts, degradation_name)
         return teacher, None, LiveTeacher(teacher, device, every[0].amp, made)
     assert reader is not None
-    teacher = str(reader.manifest.made_by.get("teacher"))
-    if not teacher.startswith("pisr") and any(t.startswith("pisr") for o in every for t in o.terms):
-        LOG.warning("stdpipe: %s did not see HR: with it, scheme pisr is not Lee et al.'s", teacher)
+    name = str(reader.manifest.made_by.get("teacher"))
+    if not name.startswith("pisr") and any(t.startswith("pisr") for o in every for t in o.terms):
+        LOG.warning("stdpipe: %s did not see HR: with it, scheme pisr is not Lee et al.'s", name)
     for options in every:
         _check_targets(run, options, reader.manifest.targets, needed_targets(options))
     decode = Decoder(reader, device, "sr" in wanted, every[0].amp)

@@ -4,7 +4,7 @@ Caballero et al., "Real-Time Video Super-Resolution with Spatio-Temporal Network
 Compensation", CVPR 2017; layers as in LoSealL/VideoSuperResolution (Vespcn.py, Ops/Motion.py).
 F^SR: the 64 channels behind the pixel shuffle. 3 frames at 180 x 120:
 
-    RGB (default)   878,787 parameters, 0.018 TMAC
+    RGB (default)   878,787 parameters, 0.019 TMAC
     Y (published)   868,177             0.018
 
 Different from the published form: the output is a residual to the bilinear centre frame

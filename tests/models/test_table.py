@@ -75,6 +75,8 @@ def test_text_is_a_markdown_table(stdpipe: Command, rows: dict[str, dict[str, An
     lines = [line for line in stdpipe("models").stdout.splitlines() if line.startswith("|")]
     assert len(lines) == 2 + len(rows)
     assert {line.count("|") for line in lines} == {11}
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert "\n".join(lines) in readme, "README's table is another: paste what stdpipe models prints"
     vdsr = next(line for line in lines if line.startswith("| vdsr |"))
     begins = "| vdsr | 1 | 668,227 | 0.231 |  | 64 | 665,921 (Y) | 0.230 (Y) | 0.22 | VDSR"
     assert vdsr.startswith(begins)
