@@ -9,7 +9,7 @@ the centre sharing their filters, then 5x5 to 32, then 5x5. F^SR: those 32 chann
     7 frames, RGB (default)   423,299             0.162
 
 Different from the published form: input is upsampled here, at the degradation's phase; the output
-is a residual to the bicubic centre frame, and the input less that frame's local mean
+is a residual to the bicubic centre frame, the input less that frame's local mean, and ReLU leaks
 (residual=false: the image itself, of the frames themselves); RGB unless channels=1; motion, which
 the original takes from an external optical flow, is by default left to the filters (motion=flow:
 VESPCN's small flow network, whose work is not in the counts).
@@ -20,7 +20,7 @@ twenty layers of VDSR. A guess, for the paper's supplement is not public. 678,59
 0.234 TMAC.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,7 @@ from stdpipe.models.layers import (
     conv3x3,
     full_precision,
     init_relu,
+    leaky,
     relu_chain,
     shrink,
     surroundings,
@@ -47,8 +48,9 @@ DEEP = 20  # layers, VDSR's
 class MergeAfterFirst(nn.Module):
     """VSRNet's first two layers: (B, 2k+1, C, H, W) -> (B, 32, H, W)."""
 
-    def __init__(self, channels: int, num_frame: int) -> None:
+    def __init__(self, channels: int, num_frame: int, act: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
+        self.act = act
         # by distance from the centre: frames t - d and t + d share their filters
         self.conv1 = nn.ModuleList(
             nn.Conv2d(channels, 64, 9, padding=4) for _ in range(num_frame // 2 + 1)
@@ -58,7 +60,7 @@ class MergeAfterFirst(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         k = frames.shape[1] // 2
         maps = [self.conv1[abs(i - k)](frames[:, i]) for i in range(2 * k + 1)]
-        return F.relu(self.conv2(F.relu(torch.cat(maps, 1))))
+        return self.act(self.conv2(self.act(torch.cat(maps, 1))))
 
 
 class VSRNet(Network):
@@ -97,7 +99,9 @@ class VSRNet(Network):
             self.conv_last = conv3x3(64, channels)
         else:
             self.f_sr_channels = 32
-            self.merge = MergeAfterFirst(channels, num_frame)
+            # 11,200 weights meet in an output of its second layer: a few of Adam's steps silence a
+            # ReLU there, and the residual that it would add to is no reason to wake
+            self.merge = MergeAfterFirst(channels, num_frame, leaky if residual else F.relu)
             self.conv_last = nn.Conv2d(32, channels, 5, padding=2)
         init_relu(self)
         shrink(self.conv_last)
