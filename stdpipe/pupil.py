@@ -3,6 +3,7 @@
 Several may learn from one stream; each is then left as it would be had it been trained alone.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from stdpipe.distill.schemes import needs
 from stdpipe.distill.terms import MEMORIES, Lesson, scheme_loss, teacher_map
 from stdpipe.distill.time import CollapseGuard
 from stdpipe.models.base import Network
+
+LOG = logging.getLogger(__name__)
 
 
 class Losses(nn.Module):
@@ -66,6 +69,7 @@ class Pupil:
         self.terms = options.terms
         self._student = student.train()
         self.failed: runs.NotFiniteError | None = None
+        self.silent = False
         self.memories = {t: role for t, role in MEMORIES.items() if role in learners}
         frozen = options.memory == "frozen"
         self.guards = {t: CollapseGuard(learners[r], frozen) for t, r in self.memories.items()}
@@ -98,6 +102,8 @@ class Pupil:
 
     def update(self, step: int, inputs: Sequence[Mapping[str, Tensor]], waited: float) -> None:
         """One optimiser step with the gradients of all slices; raises NotFiniteError."""
+        if (step + 1) % self.options.log_every == 0 and not self.silent:
+            self._listen(step)
         self.stepper.step(step)
         values = watch.to_floats(self._slices)
         self._slices = []
@@ -106,6 +112,21 @@ class Pupil:
             guard.watch(values.get(term))
         self.metrics.add(values, waited)
         self.done = step + 1
+
+    def _listen(self, step: int) -> None:
+        """Whether any weight of the student still learns: ReLUs that a step too large has silenced
+        pass no gradient on, and the run would end as the base that the student adds to."""
+        weights = [p for p in self._student.parameters() if p.ndim > 1 and p.requires_grad]
+        self.silent = not any(p.grad is not None and bool(p.grad.any()) for p in weights)
+        if self.silent and ranks.first():
+            LOG.warning(
+                "stdpipe: %s has fallen silent: at step %d no gradient reaches a weight of the "
+                "student, which now adds nothing to its enlarged frame; begin anew at a lower lr "
+                "(it is %g)",
+                self.out,
+                step + 1,
+                self.options.lr,
+            )
 
     def write(self, batch: Mapping[str, Tensor]) -> dict[str, str]:
         """Metrics, checkpoint, evaluation and a picture of the batch, where they are due; returns

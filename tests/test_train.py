@@ -16,7 +16,8 @@ from stdpipe.data.clips import read_frames, view_pair
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.views import Box, View
 from stdpipe.distill.attention import attention_map
-from stdpipe.models.checkpoints import load_network
+from stdpipe.models import zoo
+from stdpipe.models.checkpoints import load_network, save_network
 from stdpipe.train import needed_targets
 
 Command = Callable[..., Any]
@@ -374,3 +375,21 @@ def test_evaluations_need_test_clips(
     told = refused(*train(tmp_path / "run", data, "--scheme", "none", evaluate_every=1))
     assert "sep_testlist.txt" in told
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("scheme", ["none", "std"])
+def test_a_student_that_falls_silent_is_told_once(
+    tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command,
+    caplog: pytest.LogCaptureFixture, scheme: str,
+) -> None:  # fmt: skip
+    """ReLUs below zero everywhere: only a bias, or what learns beside it, has a gradient."""
+    name = "vdsr:num_layer=3,phase=0.0"
+    net: Any = zoo.parse(name).build()
+    save_network(tmp_path / "alive.pt", net, name, "bd")
+    net.body[2].bias.data.fill_(-100)
+    save_network(tmp_path / "silent.pt", net, name, "bd")
+    more = ("--student", name, "--cache", tiny_cache, "--scheme", scheme)
+    stdpipe(*train(tmp_path / "a", tiny, *more, "--init", tmp_path / "alive.pt"))
+    assert "silent" not in caplog.text
+    stdpipe(*train(tmp_path / "b", tiny, *more, "--init", tmp_path / "silent.pt"))
+    assert caplog.text.count("has fallen silent: at step 1 no gradient reaches a weight") == 1
