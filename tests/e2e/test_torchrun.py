@@ -11,6 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from stdpipe.models import zoo
+from stdpipe.models.checkpoints import save_network
+
 Command = Callable[..., Any]
 Torchrun = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -182,7 +185,9 @@ def test_a_teacher_is_trained_by_two_as_by_one(
     net = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,"
     settings = ["tsa_steps=1", "steps=3", "batch=2", "patch=32", "workers=0", "log_every=1"]
     assigned = [word for setting in settings for word in ("--set", setting)]
-    command = ["train-teacher", "--data", tiny, "--teacher", net + "num_reconstruct_block=1"]
+    net += "num_reconstruct_block=1"
+    save_network(tmp_path / "init.pt", zoo.parse(net).build(), net, "bd")
+    command = ["train-teacher", "--data", tiny, "--teacher", net, "--init", tmp_path / "init.pt"]
     ran = torchrun(2, [*command, *assigned, "--out", tmp_path / "two"])
     assert ran.returncode == 0, ran.stderr
     stdpipe(*command, *assigned, "--out", tmp_path / "one")
