@@ -267,7 +267,8 @@ def _targets(
         return teacher, None, LiveTeacher(teacher, device, every[0].amp, made)
     assert reader is not None
     name = str(reader.manifest.made_by.get("teacher"))
-    if not name.startswith("pisr") and any(t.startswith("pisr") for o in every for t in o.terms):
+    follows = any(term.startswith("pisr") for options in every for term in options.terms)
+    if follows and not name.startswith("pisr") and ranks.first():
         LOG.warning("stdpipe: %s did not see HR: with it, scheme pisr is not Lee et al.'s", name)
     for options in every:
         _check_targets(run, options, reader.manifest.targets, needed_targets(options))

@@ -7,9 +7,8 @@ for every channel and pixel: where the teacher cannot be followed, a large scale
 less. The adapters are trained with the student and left behind.
 
 The original distils its network's last feature before the last layer. That is F^SR for networks
-that work at HR, such as VDSR of the paper's Table 1: term `pisr-sr`. On F^LR (`pisr`), what lies
-behind it, a backbone say, learns nothing from the term; for FastDVDnet nothing but the upsampling
-does.
+that work at HR, such as VDSR of the paper's Table 1: term `pisr-sr`. From `pisr`, on F^LR, a backbone
+behind F^LR learns nothing; FastDVDnet has none, and only its upsampling is left out.
 """
 
 import torch.nn.functional as F
@@ -39,7 +38,7 @@ def _adapter(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 def laplace_loss(mean: Tensor, scale: Tensor, teacher: Tensor) -> Tensor:
-    """Mean negative log-likelihood of the teacher's: log 2b + |F_T - mu| / b, equal shapes.
+    """Mean negative log-likelihood of the features F_T: log 2b + |F_T - mu| / b, equal shapes.
 
     It may be negative: where mu is what the teacher has, log 2b is left.
     """

@@ -85,14 +85,9 @@ def _td(x: Lesson, memory: str, student: Tensor, teacher: Tensor) -> Value:
     return Value(td_loss(cell_teacher, cell_student), scale, variance.detach())
 
 
-def _pisr(x: Lesson) -> Value:
-    mean, scale = x.helpers["pisr"](x.student.f_lr.flatten(0, 1))
-    return Value(pisr.laplace_loss(mean, scale, x.batch["f_lr"].flatten(0, 1)))
-
-
-def _pisr_sr(x: Lesson) -> Value:
-    mean, scale = x.helpers["pisr_sr"](x.student.f_sr.flatten(0, 1))
-    return Value(pisr.laplace_loss(mean, scale, x.batch["f_sr"].flatten(0, 1)))
+def _pisr(x: Lesson, adapters: str, student: Tensor, teacher: Tensor) -> Value:
+    mean, scale = x.helpers[adapters](student.flatten(0, 1))
+    return Value(pisr.laplace_loss(mean, scale, teacher.flatten(0, 1)))
 
 
 TERMS = {
@@ -113,8 +108,14 @@ TERMS = {
         lambda x: _td(x, "memory_lr", x.f_lr, x.batch["f_lr"]),
         "f_lr", 100.0, "L_TD on F^LR, paper Table 4",
     ),
-    "pisr": Term(_pisr, "f_lr", pisr.WEIGHT, "Lee et al. 2020, on F^LR"),
-    "pisr-sr": Term(_pisr_sr, "f_sr", pisr.WEIGHT, "Lee et al. 2020, on F^SR"),
+    "pisr": Term(
+        lambda x: _pisr(x, "pisr", x.student.f_lr, x.batch["f_lr"]),
+        "f_lr", pisr.WEIGHT, "Lee et al. 2020, on F^LR",
+    ),
+    "pisr-sr": Term(
+        lambda x: _pisr(x, "pisr_sr", x.student.f_sr, x.batch["f_sr"]),
+        "f_sr", pisr.WEIGHT, "Lee et al. 2020, on F^SR",
+    ),
     "affinity": Term(
         lambda x: Value(
             affinity.affinity_loss(x.student.f_lr.flatten(0, 1), x.batch["f_lr"].flatten(0, 1))
