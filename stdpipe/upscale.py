@@ -82,8 +82,8 @@ def upscale(job: Upscaling) -> dict[str, Any]:
     net, facts = load_network(job.model, job.weights)
     check_sees_lr(net, "it enlarges nothing")
     net.eval()
-    _warn_of_shift(net, facts["degradation"])
     with footage.read(job.source) as source:
+        _warn_of_shift(net, facts["degradation"])
         grid = cut(net, source.height, source.width, job.tile)
         placement.settle(net, device, job.amp)
         began = time.perf_counter()

@@ -7,8 +7,8 @@ for every channel and pixel: where the teacher cannot be followed, a large scale
 less. The adapters are trained with the student and left behind.
 
 The original distils its network's last feature before the last layer. That is F^SR for networks
-that work at HR, such as VDSR of the paper's Table 1: term `pisr-sr`. From `pisr`, on F^LR, a backbone
-behind F^LR learns nothing; FastDVDnet has none, and only its upsampling is left out.
+that work at HR, such as VDSR of the paper's Table 1: term `pisr-sr`. From `pisr`, on F^LR, what
+comes behind F^LR learns nothing: a backbone and the upsampling, for FastDVDnet the latter alone.
 """
 
 import torch.nn.functional as F

@@ -70,11 +70,11 @@ class Network(nn.Module):
         Without a gradient, which keeps all their maps anyway, they go one after the other: eight of
         D3Dnet's at once take 366 KB of memory an LR pixel (64 x 64), and so 63.
         """
-        windows = window_indices(clip.shape[1], self.num_frame, centres)
+        indices = window_indices(clip.shape[1], self.num_frame, centres)
+        windows = [take(clip, frames) for frames in indices]
         if not torch.is_grad_enabled():
-            return torch.stack([self.fuse(take(clip, window)) for window in windows], 1)
-        together = torch.stack([take(clip, window) for window in windows], 1)
-        return _unflatten(self.fuse(together.flatten(0, 1)), clip.shape[0])
+            return torch.stack([self.fuse(window) for window in windows], 1)
+        return _unflatten(self.fuse(torch.stack(windows, 1).flatten(0, 1)), clip.shape[0])
 
     def forward(self, window: Tensor) -> Tensor:
         """The centre frame of one window: (B, 2k+1, 3, h, w) -> sr (B, 3, H, W)."""
