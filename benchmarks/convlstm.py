@@ -21,11 +21,10 @@ import torch.nn.functional as F
 from timing import medians, report
 from torch import Tensor
 
-from stdpipe import runs
+from stdpipe.device import likes_channels_last, pick_device
 from stdpipe.distill.time import memory_cells, td_loss
 from stdpipe.models.convlstm import ConvLSTM
 from stdpipe.models.layers import to_channels_last
-from stdpipe.placement import likes_channels_last
 
 FRAMES, CHANNELS = 7, 64
 SIZES = ("patch", "batch", "threads", "device")
@@ -117,7 +116,7 @@ def main() -> None:
     if arguments.quick:
         arguments.patch, arguments.batch, arguments.repeats = 32, 1, 1
     torch.set_num_threads(arguments.threads)
-    device = runs.pick_device(arguments.device)
+    device = pick_device(arguments.device)
     run = build(arguments.patch, arguments.batch, device)
     if arguments.one:
         print(peak_mb(lambda: run(arguments.one), device))

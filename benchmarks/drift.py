@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from timing import report
 
-from stdpipe import config
 from stdpipe.cache import ENCODINGS
 from stdpipe.extract import Extraction, extract_teacher
 from stdpipe.train import StudentRun, train_student
+from stdpipe.training import config
 
 ASSETS = Path(str(files("stdpipe.assets")))
 DATA, TEACHER = ASSETS / "sample", str(ASSETS / "teacher.pt")

@@ -17,9 +17,9 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from timing import medians, report
 from torch import Tensor
 
-from stdpipe.data.clips import read_frames
 from stdpipe.data.degrade import degrade
 from stdpipe.data.layouts import find_clips
+from stdpipe.data.samples import read_frames
 from stdpipe.evaluate import Evaluation, evaluate
 from stdpipe.evaluation.metrics import QUALITY, luma
 from stdpipe.evaluation.protocols import PROTOCOLS, score_frames

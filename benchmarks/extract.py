@@ -29,14 +29,13 @@ import torch
 import torch.nn.functional as F
 from timing import medians, report
 
-from stdpipe import runs
 from stdpipe.cache import ENCODINGS
 from stdpipe.data.layouts import find_clips
+from stdpipe.device import keep_memory, pick_device, settle
 from stdpipe.extract import Extraction, extract_teacher, prepare
+from stdpipe.features.teacher import group_features
 from stdpipe.models import zoo
 from stdpipe.models.base import Network, window_indices
-from stdpipe.placement import keep_memory, settle
-from stdpipe.teaching import group_features
 
 FRAMES = 7
 TOLERANCE = 1e-4
@@ -156,7 +155,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    device = runs.pick_device(arguments.device)
+    device = pick_device(arguments.device)
     ratios, differences = {}, {}
     for name in ("edvr-l", "edvr-m"):
         found = over_windows(name, arguments.size, arguments.repeats, device)

@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from stdpipe import cache
-from stdpipe.data.clips import read_frames, view_pair
 from stdpipe.data.layouts import find_clips
+from stdpipe.data.samples import read_frames, view_pair
 from stdpipe.data.views import View
+from stdpipe.features.targets import tail_of
+from stdpipe.features.teacher import teacher_features
 from stdpipe.models.base import Network
 from stdpipe.models.checkpoints import load_network
-from stdpipe.targets import tail_of
-from stdpipe.teaching import teacher_features
 
 Maps = NDArray[np.float32]
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))

@@ -23,9 +23,9 @@ import torch
 from PIL import Image
 from timing import medians, report
 
-from stdpipe.data.clips import cut_view, view_size
 from stdpipe.data.layouts import Clip, find_clips, read_clip
 from stdpipe.data.packing import Packing, pack_clips
+from stdpipe.data.samples import cut_view, view_size
 from stdpipe.data.views import View, draw_box, full_views, generator
 
 Read = Callable[[Clip], Any]

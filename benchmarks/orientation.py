@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 from timing import machine
 
-from stdpipe.data.clips import read_frames, view_pair
 from stdpipe.data.layouts import find_clips
+from stdpipe.data.samples import read_frames, view_pair
 from stdpipe.data.views import NUM_ORIENTATIONS, View, orient
 from stdpipe.distill.attention import attention_map
-from stdpipe.encoding import encoding_error, relative_rmse
+from stdpipe.features.encoding import encoding_error, relative_rmse
+from stdpipe.features.teacher import teacher_features
 from stdpipe.models.checkpoints import load_network
-from stdpipe.teaching import teacher_features
 
 
 def main() -> None:

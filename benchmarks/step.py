@@ -31,16 +31,18 @@ from torch import Tensor
 from torch.utils.data import default_collate
 from torch.utils.flop_counter import FlopCounterMode
 
-from stdpipe import cache, runs, speed
-from stdpipe.config import StudentTraining
-from stdpipe.data.clips import Stream
+from stdpipe import cache
 from stdpipe.data.layouts import find_clips, read_with_crc32
+from stdpipe.data.samples import Stream
 from stdpipe.data.views import Box, View, full_views
+from stdpipe.device import autocast, pick_device
 from stdpipe.distill.terms import Lesson, helpers, scheme_loss
+from stdpipe.features.targets import CachedTargets, Decoder, LiveTeacher, tail_of
 from stdpipe.models import zoo
 from stdpipe.models.base import SCALE, Network
-from stdpipe.targets import CachedTargets, Decoder, LiveTeacher, tail_of
 from stdpipe.train import StudentRun, train_student
+from stdpipe.training import run_folder, speed
+from stdpipe.training.config import StudentTraining
 
 FRAMES = 7
 QUICK_TEACHER = "edvr:num_feat=8,deformable_groups=2,num_extract_block=1,num_reconstruct_block=1"
@@ -60,10 +62,10 @@ class Stage:
         speed.prepare(self.student, self.learners, options)
         parts = (self.student, *self.learners.values())
         trained = [p for part in parts for p in part.parameters()]
-        self.stepper = runs.Stepper(trained, options, device)
+        self.stepper = run_folder.Stepper(trained, options, device)
 
     def loss(self, batch: Batch) -> Tensor:
-        with runs.autocast(self.device, self.options.amp):
+        with autocast(self.device, self.options.amp):
             lesson = Lesson(self.student.features_clip(batch["lr"]), batch, self.learners)
             return scheme_loss(lesson, self.options.terms)["loss"]
 
@@ -142,7 +144,7 @@ def measure(folder: Path, arguments: argparse.Namespace, options: StudentTrainin
     torch.manual_seed(0)
     teacher = zoo.parse(arguments.teacher).build()
     paths = write_caches(folder, arguments.data, teacher, arguments.teacher)
-    device = runs.pick_device(arguments.device)
+    device = pick_device(arguments.device)
     base, where = windows(arguments.data, options.patch, options.batch)
     base = _on(device, base)
     sources: dict[str, Callable[[], Batch]] = {

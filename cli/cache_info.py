@@ -17,7 +17,7 @@ def info(path: str, as_json: bool) -> None:
       stdpipe cache info cache.zarr
     """
     from stdpipe.cache import open_reader
-    from stdpipe.info import describe, text
+    from stdpipe.features.info import describe, text
 
     reader = open_reader(path, allow_incomplete=True)
     facts = describe(reader)

@@ -125,11 +125,11 @@ def extract_teacher(as_json: bool, plan: bool, cache: str | None, **options: Any
     Example:
       stdpipe extract-teacher --data DATA --teacher edvr-m --weights random:0 --cache cache.zarr
     """
-    from stdpipe import ranks
+    from stdpipe import distributed
     from stdpipe.extract import Extraction, extract_teacher
 
     if plan:  # without a cache, of the disk at hand; of torchrun's ranks, one speaks for all
-        if ranks.from_torchrun()[0] == 0:
+        if distributed.from_torchrun()[0] == 0:
             _print_plan(Extraction(cache=cache or ".", **options), as_json)
         return
     if cache is None:

@@ -57,8 +57,8 @@ def train_teacher(
       stdpipe train-teacher --data DATA --teacher edvr:num_feat=16 --out runs/teacher
         --set steps=2 --set batch=1 --set patch=32
     """
-    from stdpipe import config as configuration
     from stdpipe.train_teacher import TeacherRun, train_teacher
+    from stdpipe.training import config as configuration
 
     file = config_file(config)
     options = usage(lambda: configuration.load(configuration.TeacherTraining, file, assignments))

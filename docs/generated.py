@@ -12,7 +12,6 @@ from itertools import pairwise
 
 import click
 
-from stdpipe import config
 from stdpipe.cache import ENCODINGS
 from stdpipe.cli.main import main
 from stdpipe.data.degrade import DEGRADATIONS
@@ -22,6 +21,7 @@ from stdpipe.evaluation import cost, temporal
 from stdpipe.evaluation.protocols import PROTOCOLS
 from stdpipe.models import table
 from stdpipe.models.zoo import ZOO
+from stdpipe.training import config
 
 MARK = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)
 

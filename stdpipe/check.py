@@ -11,17 +11,18 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from stdpipe import cache, placement, runs
-from stdpipe.data.clips import read_frames, view_hr
+from stdpipe import cache
 from stdpipe.data.layouts import Clip, find_clips
+from stdpipe.data.samples import read_frames, view_hr
 from stdpipe.data.views import Box, View, generator
+from stdpipe.device import pick_device, settle
 from stdpipe.distill.attention import attention_map
-from stdpipe.encoding import relative_rmse
+from stdpipe.features.encoding import relative_rmse
+from stdpipe.features.targets import CachedTargets, Decoder
+from stdpipe.features.teacher import seen_frames, teacher_features
 from stdpipe.models import zoo
 from stdpipe.models.base import Network
 from stdpipe.models.checkpoints import file_sha256, load_network
-from stdpipe.targets import CachedTargets, Decoder
-from stdpipe.teaching import seen_frames, teacher_features
 
 HALF_STEP = {"float32": 0.0, "float16": 2.0**-11}  # of a stored attention map, relative
 MARGIN = 3.0  # clips differ: times the encoding's error on the one that the manifest names
@@ -50,11 +51,11 @@ def check(
     keys = choose(list(reader.entries), clips, seed)
     if not keys:
         raise ValueError(f"cache {url} holds no clips yet: run extract-teacher first")
-    made, where = reader.manifest, runs.pick_device(device)
+    made, where = reader.manifest, pick_device(device)
     found = _clips(made, data)
     network = str(zoo.parse_trusted(str(made.made_by["teacher"]), url))
     teacher = load_network(network, teacher_weights)[0]
-    teacher = placement.settle(teacher, where, str(made.made_by["amp"]))
+    teacher = settle(teacher, where, str(made.made_by["amp"]))
     allowed = tolerance(made)
     rows = []
     for key in tqdm(keys, unit="clip", desc="cache check", disable=None):

@@ -8,13 +8,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from stdpipe import config
 from stdpipe.evaluate import Evaluation, evaluate
 from stdpipe.extract import Extraction, extract_teacher
 from stdpipe.models.base import count_parameters
 from stdpipe.models.checkpoints import load_network
 from stdpipe.report import write_report
 from stdpipe.train import StudentRun, train_student
+from stdpipe.training import config
 
 STUDENT = "fastdvdnet-quarter"
 DEGRADATION = "bd"

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from stdpipe import placement, runs
 from stdpipe.data.degrade import degradation, pad_to_scale
 from stdpipe.data.layouts import MOTION_LISTS, Clip, vimeo_lists
+from stdpipe.data.pieces import Piece, Video, ahead, num_frames, open_footage, pieces
+from stdpipe.device import autocast, keep_memory, pick_device, settle
 from stdpipe.distill.attention import attention_map
 from stdpipe.evaluation import protocols, results
 from stdpipe.evaluation.cost import running_cost
-from stdpipe.evaluation.footage import Piece, Video, ahead, num_frames, open_footage, pieces
 from stdpipe.evaluation.metrics import QUALITY
 from stdpipe.evaluation.pictures import save_comparison
 from stdpipe.evaluation.protocols import Protocol, rounded, score_frames, scored_frames
@@ -131,8 +131,8 @@ def evaluate(job: Evaluation) -> dict[str, Any]:
 
 
 def _set_up(job: Evaluation) -> Setup:
-    device = runs.pick_device(job.device)
-    placement.keep_memory(device)
+    device = pick_device(job.device)
+    keep_memory(device)
     entrants, teacher = _networks(job, device)
     clips, rules, chosen = scored_footage(job)
     setup = Setup(job, device, entrants, teacher, _degradation(job, entrants), clips, rules, chosen)
@@ -157,12 +157,12 @@ def _networks(job: Evaluation, device: torch.device) -> tuple[list[Entrant], Net
         name = facts["network"] + (f" @ {facts['weights']}" if facts["weights"] else "")
         if name in {entrant.name for entrant in entrants}:
             raise ValueError(f"network {name} is named twice: leave one out")
-        entrants.append(Entrant(name, placement.settle(net, device, job.amp), facts))
+        entrants.append(Entrant(name, settle(net, device, job.amp), facts))
     if job.teacher is None and job.teacher_weights is None:
         return entrants, None
     teacher = load_network(job.teacher, job.teacher_weights, phase)[0]
     check_sees_lr(teacher, "its output measures nothing")
-    return entrants, placement.settle(teacher, device, job.amp)
+    return entrants, settle(teacher, device, job.amp)
 
 
 def split_name(text: str) -> tuple[str | None, str | None]:
@@ -286,7 +286,7 @@ def _joined(rows: Sequence[Row], more: Sequence[Row]) -> list[Row]:
 def super_resolve(net: Network, piece: Piece, device: torch.device, amp: str = "none") -> Features:
     """Features of a piece's centres, each (n, C, ., .), as the whole clip would give them."""
     lr, centres = piece.around(net.num_frame // 2)
-    with runs.autocast(device, amp):
+    with autocast(device, amp):
         features = net.features_clip(lr.to(device)[None], centres)
     return Features(*(x[0] for x in features))
 
@@ -361,7 +361,7 @@ def _report(setup: Setup, entrant: Entrant, log: FrameLog) -> dict[str, Any]:
 
 def _cost(setup: Setup, net: Network) -> dict[str, Any]:
     def run(window: Tensor) -> None:
-        with runs.autocast(setup.device, setup.job.amp):
+        with autocast(setup.device, setup.job.amp):
             net(window)
 
     macs = count_macs(net)

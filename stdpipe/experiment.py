@@ -25,7 +25,6 @@ from typing import Any
 
 import torch
 
-from stdpipe import runs
 from stdpipe.evaluate import Evaluation, evaluate
 from stdpipe.evaluation.results import write_aside
 from stdpipe.extract import extract_teacher
@@ -46,6 +45,7 @@ from stdpipe.grid.summary import summary
 from stdpipe.report import Table, write_report
 from stdpipe.train import train_student
 from stdpipe.train_teacher import TeacherRun, train_teacher
+from stdpipe.training import run_folder
 
 Say = Callable[[str], None]
 
@@ -129,7 +129,7 @@ def _begin_process(threads: int, log: str) -> None:
     torch.set_num_threads(threads)
     sys.stderr = Path(log).open("a")  # noqa: SIM115 (for as long as the process lives)
     os.dup2(sys.stderr.fileno(), 2)
-    runs.end_with_parent()
+    run_folder.end_with_parent()
 
 
 def train_one(run: Run) -> None:

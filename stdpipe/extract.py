@@ -20,19 +20,20 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from stdpipe import cache, placement, ranks, runs
-from stdpipe.data.clips import read_frames
+from stdpipe import cache, distributed
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import Clip, find_clips
+from stdpipe.data.samples import read_frames
 from stdpipe.data.views import View, baked_views, full_views
-from stdpipe.disk import refuse_full_disk, weigh
-from stdpipe.encoding import Entry, encode, encoding_error
+from stdpipe.device import keep_memory, pick_device, settle
+from stdpipe.features.disk import refuse_full_disk, weigh
+from stdpipe.features.encoding import Entry, encode, encoding_error
+from stdpipe.features.targets import check_teacher, kept_parameters, refuse_trunk
+from stdpipe.features.teacher import group_features, seen_frames, teacher_features
 from stdpipe.models import checkpoints
 from stdpipe.models.base import Features, Network
 from stdpipe.models.checkpoints import load_network
 from stdpipe.suggest import nearest
-from stdpipe.targets import check_teacher, kept_parameters, refuse_trunk
-from stdpipe.teaching import group_features, seen_frames, teacher_features
 
 EXTRACTOR = 1  # raise it when the same teacher would yield other numbers
 READERS = 2  # threads that read and degrade; each group of clips is one task
@@ -155,8 +156,8 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
 
 def prepare(job: Extraction) -> Prepared:
     """Find the clips, load the teacher, list the views, say what the cache is or will be."""
-    device = runs.pick_device(job.device)
-    placement.keep_memory(device)
+    device = pick_device(job.device)
+    keep_memory(device)
     made, committed = _found(job.cache)
     clips = {c.key: c for c in find_clips(job.data, "train", length=job.frames)}
     phase = degradation(job.degradation or "bd").phase
@@ -164,7 +165,7 @@ def prepare(job: Extraction) -> Prepared:
     targets = job.targets or (made.targets if made else ("f_sr", "attention"))
     check_teacher(teacher, facts, targets)
     name = checkpoints.trained_for(facts, job.degradation)
-    teacher = placement.settle(teacher, device, job.amp)
+    teacher = settle(teacher, device, job.amp)
     first = read_frames(next(iter(clips.values()))).hr
     views, (height, width), viewed = _views(job, list(clips), first)
     encoding = job.encoding or (made.encoding if made else "float16")
@@ -241,7 +242,7 @@ def _channels(teacher: Network, device: torch.device, name: str) -> int:
 
 def _share(part: tuple[int, int] | None) -> tuple[int, int]:
     """Which share of how many is this process's own: --part's, divided among torchrun's ranks."""
-    (index, count), (rank, world) = part or (0, 1), ranks.from_torchrun()
+    (index, count), (rank, world) = part or (0, 1), distributed.from_torchrun()
     return index * world + rank, count * world
 
 
@@ -377,7 +378,7 @@ def _progress(total: int, done: int) -> Iterator[Callable[[int], None]]:
         initial=done,
         unit="clip",
         desc="extract-teacher",
-        disable=True if ranks.from_torchrun()[0] else None,
+        disable=True if distributed.from_torchrun()[0] else None,
         smoothing=0,  # clips come in bursts, of which only the overall rate tells the time left
     ) as bar:
 

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from stdpipe import cache
 from stdpipe.data.views import View
-from stdpipe.disk import weigh
-from stdpipe.encoding import encoding_error
 from stdpipe.extract import Extraction, Prepared, prepare
+from stdpipe.features.disk import weigh
+from stdpipe.features.encoding import encoding_error
+from stdpipe.features.targets import refuse_trunk, tail_of
+from stdpipe.features.teacher import group_features
 from stdpipe.models.base import Features
-from stdpipe.targets import refuse_trunk, tail_of
-from stdpipe.teaching import group_features
 
 MEASURED = 3  # clips
 

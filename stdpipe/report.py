@@ -20,14 +20,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from stdpipe import placement, runs
 from stdpipe.data.layouts import Clip
-from stdpipe.evaluation.footage import Video, open_footage
+from stdpipe.data.pieces import Video, open_footage
+from stdpipe.device import keep_memory, pick_device, settle
 from stdpipe.evaluation.results import write_aside
 from stdpipe.models import zoo
 from stdpipe.models.base import Network, count_parameters
 from stdpipe.models.macs import count_macs
-from stdpipe.reporting.clips import Detail, Gallery
+from stdpipe.reporting.clip_section import Detail, Gallery
 from stdpipe.reporting.inputs import Entry, Group, Labels, read_folders
 from stdpipe.reporting.page import Content, render
 from stdpipe.reporting.shots import (
@@ -74,8 +74,8 @@ def write_report(
         raise ValueError(f"nothing to report: {' '.join(inputs.missing) or 'no folder was given'}")
     missing = list(inputs.missing)
     groups = [_counted(group) for group in inputs.groups]
-    on = runs.pick_device(device)
-    placement.keep_memory(on)
+    on = pick_device(device)
+    keep_memory(on)
     galleries = {
         number: _galleries(group, clips, frames, out / "parts", on, missing)
         for number, group in enumerate(groups)
@@ -186,7 +186,7 @@ def _made(
     file = made_file(parts, entry.facts, shot)
     made = load_made(file)
     if made is None:
-        made = make(placement.settle(net, device), shot, pieces, device)
+        made = make(settle(net, device), shot, pieces, device)
         save_made(file, made)
     return made
 

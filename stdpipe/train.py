@@ -14,19 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stdpipe import cache, placement, ranks, runs, speed, watch
-from stdpipe.config import StudentTraining
-from stdpipe.data.clips import Stream, finish
+from stdpipe import cache, distributed
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import find_clips
+from stdpipe.data.samples import Stream, finish
 from stdpipe.data.views import NUM_ORIENTATIONS, View, full_views
+from stdpipe.device import keep_memory, pick_device
 from stdpipe.distill.schemes import needs
 from stdpipe.distill.terms import helpers
 from stdpipe.evaluate import Evaluation, evaluate
+from stdpipe.features.targets import CachedTargets, Decoder, LiveTeacher, check_teacher, to_device
 from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import SCALE, Network
-from stdpipe.pupil import Pupil
-from stdpipe.targets import CachedTargets, Decoder, LiveTeacher, check_teacher, to_device
+from stdpipe.training import metrics_log, run_folder, speed
+from stdpipe.training.config import StudentTraining
+from stdpipe.training.student import Pupil
 
 LOG = logging.getLogger(__name__)
 
@@ -73,9 +75,9 @@ def train_students(jobs: Sequence[tuple[StudentRun, StudentTraining]]) -> list[d
     """
     run, options = jobs[0]
     _check_together(jobs)
-    device = runs.pick_device(run.device)
-    placement.keep_memory(device)
-    with ranks.group(device), ExitStack() as opened:
+    device = pick_device(run.device)
+    keep_memory(device)
+    with distributed.group(device), ExitStack() as opened:
         reader = _open_cache(run, [o for _, o in jobs])
         name = run.degradation or (reader.manifest.made_by.get("degradation") if reader else "bd")
         live, targets, decode = _targets(run, [o for _, o in jobs], reader, str(name), device)
@@ -89,7 +91,7 @@ def train_students(jobs: Sequence[tuple[StudentRun, StudentTraining]]) -> list[d
             "degradation": name,
             "cache": run.cache,
             "cache_id": reader.manifest.cache_id if reader else None,
-            "clips": runs.digest(v.clip for v in stream.views),
+            "clips": run_folder.digest(v.clip for v in stream.views),
             "live_teacher": _sha256(run.live_teacher),
         }
         pupils = [_pupil(*job, facts, reader, live, device, opened) for job in jobs]
@@ -154,7 +156,7 @@ def _pupil(
     speed.prepare(student.to(device), learners, options)
     init = {"init": str(run.init) if run.init else None, "init_sha256": _sha256(run.init)}
     of_network = {"network": str(spec), **checkpoints.revised(student)}
-    opened.enter_context(runs.open_run(run.out, {**of_network, **facts, **init}, options))
+    opened.enter_context(run_folder.open_run(run.out, {**of_network, **facts, **init}, options))
     return Pupil(
         run.out,
         student,
@@ -184,7 +186,7 @@ def _open_cache(run: StudentRun, every: Sequence[StudentTraining]) -> cache.Read
         expect["teacher_sha256"] = checkpoints.file_sha256(run.teacher_weights)
     reader = cache.open_reader(run.cache, expect)
     random = str(reader.manifest.made_by.get("teacher_sha256")).startswith("random:")
-    if random and taught and ranks.first():
+    if random and taught and distributed.first():
         LOG.warning("stdpipe: the teacher of %s has random weights: only good for tests", run.cache)
     return reader
 
@@ -194,7 +196,7 @@ def _check_student(student: Network, name: str, options: StudentTraining) -> Non
         raise ValueError(f"{name} has nothing to train")
     if student.scale != 4:
         raise ValueError(f"{name} has no F^SR at 4 times the LR size")
-    runs.check_slices(student, name, options)
+    run_folder.check_slices(student, name, options)
 
 
 def _start_from(student: Network, init: Path, degradation_name: str) -> None:
@@ -268,7 +270,7 @@ def _targets(
     assert reader is not None
     name = str(reader.manifest.made_by.get("teacher"))
     follows = any(term.startswith("pisr") for options in every for term in options.terms)
-    if follows and not name.startswith("pisr") and ranks.first():
+    if follows and not name.startswith("pisr") and distributed.first():
         LOG.warning("stdpipe: %s did not see HR: with it, scheme pisr is not Lee et al.'s", name)
     for options in every:
         _check_targets(run, options, reader.manifest.targets, needed_targets(options))
@@ -331,9 +333,9 @@ def _fit(
 ) -> None:
     shared = pupils[0].options
     start, stop = min(p.done for p in pupils), max(p.options.steps for p in pupils)
-    batches = iter(runs.loader(stream, start, stop, shared, device))
-    bar = watch.progress("train-student", start, stop)
-    clock = watch.Clock()
+    batches = iter(run_folder.loader(stream, start, stop, shared, device))
+    bar = metrics_log.progress("train-student", start, stop)
+    clock = metrics_log.Clock()
     for step in range(start, stop):
         learning = [pupil for pupil in pupils if pupil.learns(step)]
         inputs = []
@@ -350,7 +352,7 @@ def _fit(
         for pupil in learning:
             try:
                 pupil.update(step, inputs, waited)
-            except runs.NotFiniteError as error:
+            except run_folder.NotFiniteError as error:
                 pupil.failed = error
                 continue
             if shown := pupil.write(batch):

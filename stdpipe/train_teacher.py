@@ -14,18 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stdpipe import ranks, runs, watch
-from stdpipe.config import TeacherTraining
-from stdpipe.data.clips import Stream, finish
+from stdpipe import distributed
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import find_clips
+from stdpipe.data.samples import Stream, finish
 from stdpipe.data.views import full_views, generator
+from stdpipe.device import autocast, pick_device
 from stdpipe.distill.charbonnier import charbonnier
 from stdpipe.distill.pisr import imitation_loss
 from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import Network, window_indices
 from stdpipe.models.pisr import PISR
 from stdpipe.suggest import nearest
+from stdpipe.training import metrics_log, run_folder
+from stdpipe.training.config import TeacherTraining
 
 LOG = logging.getLogger(__name__)
 
@@ -51,10 +53,10 @@ class TeacherRun:
 
 def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
     """Train, or resume; returns what was done. Weights end up in OUT/weights.pt."""
-    device = runs.pick_device(run.device)
+    device = pick_device(run.device)
     phase = degradation(run.degradation).phase
     spec = zoo.parse(run.network).with_phase(phase)
-    with ranks.group(device):
+    with distributed.group(device):
         last = _train(run, spec, options, device)
     weights = str(run.out / "weights.pt")
     return {"weights": weights, "network": str(spec), "steps": options.steps, "loss": last}
@@ -80,12 +82,12 @@ def _train(
         "data": str(run.data),
         "degradation": run.degradation,
         "exclude": list(run.exclude),
-        "clips": runs.digest(v.clip for v in stream.views),
+        "clips": run_folder.digest(v.clip for v in stream.views),
         "init": str(run.init) if run.init else None,
         "init_sha256": checkpoints.file_sha256(run.init) if run.init else None,
     }
     weights = run.out / "weights.pt"
-    with runs.open_run(run.out, facts, options):
+    with run_folder.open_run(run.out, facts, options):
         return _fit(
             net,
             stream,
@@ -123,7 +125,7 @@ def _check_network(net: Network, name: str, options: TeacherTraining) -> None:
         if not any(_within(k, (part,)) for k in names):
             known = dict.fromkeys(k.split(".")[0] for k in names)
             raise ValueError(f"train_only: {name} has no part {part!r}{nearest(part, known)}")
-    runs.check_slices(net, name, options)
+    run_folder.check_slices(net, name, options)
 
 
 def _within(name: str, parts: tuple[str, ...]) -> bool:
@@ -153,13 +155,13 @@ def _fit(
     options: TeacherTraining,
     device: torch.device,
 ) -> float | None:
-    stepper = runs.Stepper(list(net.parameters()), options, device)
+    stepper = run_folder.Stepper(list(net.parameters()), options, device)
     start = _resume(out, net, stepper)
-    metrics = watch.Metrics(out, start)
-    losses = ranks.spread(Losses(net, options.imitation))
-    slices = ranks.slices(options.batch, options.accumulate)
-    batches = iter(runs.loader(stream, start, options.steps, options, device))
-    bar, clock = watch.progress("train-teacher", start, options.steps), watch.Clock()
+    metrics = metrics_log.Metrics(out, start)
+    losses = distributed.spread(Losses(net, options.imitation))
+    slices = distributed.slices(options.batch, options.accumulate)
+    batches = iter(run_folder.loader(stream, start, options.steps, options, device))
+    bar, clock = metrics_log.progress("train-teacher", start, options.steps), metrics_log.Clock()
     for step in range(start, options.steps):
         _train_alone(net, _alone(options, step))
         inputs, parts = [], []
@@ -168,29 +170,29 @@ def _fit(
                 batch = {k: v.to(device, non_blocking=True) for k, v in next(batches).items()}
             batch = finish(batch, stream.degradation)
             window, hr = _pick_frames(batch, net, options, step, clips)
-            with ranks.apart(losses, more_to_come=clips is not slices[-1]):
-                with runs.autocast(device, options.amp):
+            with distributed.apart(losses, more_to_come=clips is not slices[-1]):
+                with autocast(device, options.amp):
                     made = losses(window, hr)
                 stepper.backward(made["loss"])
             inputs.append(batch)
             parts.append({name: part.detach() for name, part in made.items()})
         stepper.step(step)
-        values = watch.to_floats(parts)
-        runs.stop_on_nan(out, step, values, inputs)
+        values = metrics_log.to_floats(parts)
+        run_folder.stop_on_nan(out, step, values, inputs)
         metrics.add(values, clock.lap())
         bar.update()
         done = step + 1
         if done % options.log_every == 0 or done == options.steps:
             bar.set_postfix(metrics.log(done, lr=stepper.lr), loss=f"{metrics.last['loss']:.5f}")
-        if ranks.first() and (done % options.save_every == 0 or done == options.steps):
-            runs.save_checkpoint(out, done, net=net, stepper=stepper)
+        if distributed.first() and (done % options.save_every == 0 or done == options.steps):
+            run_folder.save_checkpoint(out, done, net=net, stepper=stepper)
             save_weights()
     bar.close()
     return metrics.last.get("loss")
 
 
-def _resume(out: Path, net: nn.Module, stepper: runs.Stepper) -> int:
-    saved = runs.load_checkpoint(out)
+def _resume(out: Path, net: nn.Module, stepper: run_folder.Stepper) -> int:
+    saved = run_folder.load_checkpoint(out)
     if saved is None:
         return 0
     net.load_state_dict(saved["net"])

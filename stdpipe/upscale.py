@@ -21,14 +21,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from stdpipe import footage, placement, runs
+from stdpipe.data import frame_files
 from stdpipe.data.degrade import DEGRADATIONS
+from stdpipe.data.frame_files import Footage
 from stdpipe.data.video import Frame
-from stdpipe.footage import Footage
+from stdpipe.deploy.reach import reach
+from stdpipe.deploy.tiles import Box, Tile, tiles
+from stdpipe.device import autocast, pick_device, settle
 from stdpipe.models.base import Network, check_sees_lr
 from stdpipe.models.checkpoints import load_network
-from stdpipe.models.reach import reach
-from stdpipe.tiles import Box, Tile, tiles
 
 CHUNK = 8  # centre frames at once: their windows share work
 # Larger frames are cut. FastDVDnet takes 20 KB of memory an LR pixel (VESPCN 13, D3Dnet 20, SOF-VSR
@@ -78,14 +79,14 @@ def upscale(job: Upscaling) -> dict[str, Any]:
     Raises ValueError, FileNotFoundError or FileExistsError in one line; `out` is then as it was.
     """
     _check_places(job)
-    device = runs.pick_device(job.device)
+    device = pick_device(job.device)
     net, facts = load_network(job.model, job.weights)
     check_sees_lr(net, "it enlarges nothing")
     net.eval()
-    with footage.read(job.source) as source:
+    with frame_files.read(job.source) as source:
         _warn_of_shift(net, facts["degradation"])
         grid = cut(net, source.height, source.width, job.tile)
-        placement.settle(net, device, job.amp)
+        settle(net, device, job.amp)
         began = time.perf_counter()
         count, seams = _run(net, source, grid, job, device)
         seconds = time.perf_counter() - began
@@ -99,7 +100,7 @@ def upscale(job: Upscaling) -> dict[str, Any]:
         "frames": count,
         "width": source.width * net.scale,
         "height": source.height * net.scale,
-        "fps": float(_rate(job, source)) if footage.is_video(job.out) else None,
+        "fps": float(_rate(job, source)) if frame_files.is_video(job.out) else None,
         "tiles": {
             "count": len(grid.tiles),
             "overlap": grid.overlap,
@@ -129,7 +130,7 @@ def _warn_of_shift(net: Network, trained_for: str | None) -> None:
 
 
 def _check_places(job: Upscaling) -> None:
-    footage.is_video(job.out)
+    frame_files.is_video(job.out)
     source, out = job.source.resolve(), job.out.resolve()
     if out == source or source in out.parents or out in source.parents:
         raise ValueError(f"output {job.out} and input {job.source} lie in each other: choose apart")
@@ -137,7 +138,7 @@ def _check_places(job: Upscaling) -> None:
         return
     if not job.overwrite:
         raise FileExistsError(f"{job.out} exists: choose another name, or give --overwrite")
-    if footage.is_video(out) != out.is_file():
+    if frame_files.is_video(out) != out.is_file():
         raise ValueError(f"{job.out} is no {'file' if out.is_dir() else 'folder'}: choose another")
     if out.is_dir() and any(path.suffix != ".png" for path in out.iterdir()):
         raise ValueError(f"{job.out} holds more than PNG files, and is not overwritten: empty it")
@@ -162,17 +163,19 @@ def _run(
     return count, largest
 
 
-def _sink(net: Network, source: Footage, job: Upscaling) -> AbstractContextManager[footage.Write]:
-    if not footage.is_video(job.out):
-        return footage.write_folder(job.out, source.names)
+def _sink(
+    net: Network, source: Footage, job: Upscaling
+) -> AbstractContextManager[frame_files.Write]:
+    if not frame_files.is_video(job.out):
+        return frame_files.write_folder(job.out, source.names)
     height, width = source.height * net.scale, source.width * net.scale
     sound = None if job.fps or source.names else job.source  # at another speed it would not fit
-    return footage.write_video(job.out, height, width, _rate(job, source), job.crf, sound)
+    return frame_files.write_video(job.out, height, width, _rate(job, source), job.crf, sound)
 
 
 def _rate(job: Upscaling, source: Footage) -> Fraction:
     if job.fps:
-        return footage.exact_rate(job.fps)
+        return frame_files.exact_rate(job.fps)
     return source.rate or RATE
 
 
@@ -230,7 +233,7 @@ def super_resolve(
     """sr of what each tile sees, float32 (N, 3, ., .), for centres of a clip (T, 3, h, w) uint8."""
     for tile in cutting:
         seen = clip[tile.seen.cut()].to(device).float() / 255
-        with runs.autocast(device, amp):
+        with autocast(device, amp):
             sr = net.forward_clip(seen[None], centres)[0].float()
         if not sr.isfinite().all():
             raise ValueError(

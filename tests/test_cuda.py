@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from stdpipe import cache, runs
+from stdpipe import cache
+from stdpipe.device import pick_device
 from stdpipe.distill.time import memory_cells, td_loss
-from stdpipe.encoding import quantise
+from stdpipe.features.encoding import quantise
 from stdpipe.models import zoo
 from stdpipe.models.checkpoints import save_network
 from stdpipe.models.convlstm import ConvLSTM
@@ -41,7 +42,7 @@ def test_the_memory_agrees(recompute: bool) -> None:
     memory.recompute = recompute
     found = []
     for place in ("cpu", "cuda"):
-        memory.to(runs.pick_device(place))
+        memory.to(pick_device(place))
         student = (teacher * 0.5).to(place).requires_grad_()
         loss = td_loss(*memory_cells(memory, teacher.to(place), student))
         gradients = torch.autograd.grad(loss, [student, *memory.parameters()])

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from stdpipe import demo
-from stdpipe.config import load
 from stdpipe.data.layouts import find_clips
 from stdpipe.models import zoo
 from stdpipe.models.checkpoints import load_network
+from stdpipe.training.config import load
 
 Command = Callable[..., Any]
 ASSETS = Path(str(files("stdpipe.assets")))

@@ -23,13 +23,13 @@ import click
 import pytest
 import torch
 
-from stdpipe import config
 from stdpipe.cli.main import main
 from stdpipe.distill import terms
 from stdpipe.distill.schemes import SCHEMES
 from stdpipe.evaluation.protocols import PROTOCOLS
 from stdpipe.models.base import Features
 from stdpipe.models.zoo import ZOO
+from stdpipe.training import config
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from stdpipe import evaluate
-from stdpipe.data.clips import read_frames
 from stdpipe.data.degrade import degrade
 from stdpipe.data.layouts import find_clips
-from stdpipe.evaluation.footage import pieces
+from stdpipe.data.pieces import pieces
+from stdpipe.data.samples import read_frames
 from stdpipe.evaluation.metrics import QUALITY
 from stdpipe.evaluation.protocols import protocol, score
 from stdpipe.evaluation.temporal import TEMPORAL

@@ -40,15 +40,15 @@ GRID: dict[str, Any] = {
 RUNS = "runs/fastdvdnet-quarter"
 KILLED_AT_THE_SECOND_RUN = """
 import os, signal
-from stdpipe import runs
-save, saved = runs.save_checkpoint, []
+from stdpipe.training import run_folder
+save, saved = run_folder.save_checkpoint, []
 def save_and_die(out, step, **parts):
     save(out, step, **parts)
     if "RUNS" in str(out):
         saved.append(step)
     if len(saved) == 4:
         os.kill(os.getpid(), signal.SIGKILL)
-runs.save_checkpoint = save_and_die
+run_folder.save_checkpoint = save_and_die
 """
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from stdpipe import cache
-from stdpipe.data.clips import read_frames, view_pair
 from stdpipe.data.layouts import find_clips
+from stdpipe.data.samples import read_frames, view_pair
 from stdpipe.data.views import Box, View, orient, upright_box
+from stdpipe.device import settle
 from stdpipe.models.checkpoints import load_network
-from stdpipe.placement import settle
 
 Command = Callable[..., Any]
 

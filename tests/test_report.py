@@ -284,7 +284,7 @@ def test_what_it_refuses(measured: Path, tmp_path: Path, refused: Command) -> No
 def test_flow_is_skipped_in_plain_words_without_opencv(
     measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stdpipe.reporting.clips.find_spec", lambda _name: None)
+    monkeypatch.setattr("stdpipe.reporting.clip_section.find_spec", lambda _name: None)
     write_report([measured / "e"], tmp_path, clips=1)
     text, _ = read(tmp_path)
     assert "Optical flow needs OpenCV, which was not installed" in text

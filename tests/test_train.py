@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from stdpipe import cache, train
-from stdpipe.config import StudentTraining
-from stdpipe.data.clips import read_frames, view_pair
 from stdpipe.data.layouts import find_clips
+from stdpipe.data.samples import read_frames, view_pair
 from stdpipe.data.views import Box, View
 from stdpipe.distill.attention import attention_map
 from stdpipe.models import zoo
 from stdpipe.models.checkpoints import load_network, save_network
 from stdpipe.train import needed_targets
+from stdpipe.training.config import StudentTraining
 
 Command = Callable[..., Any]
 PARTS = {
@@ -160,7 +160,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         if done == step:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("stdpipe.runs.save_checkpoint", save_and_stop)
+    monkeypatch.setattr("stdpipe.training.run_folder.save_checkpoint", save_and_stop)
 
 
 @pytest.mark.parametrize("scheme", ["none", "std"])

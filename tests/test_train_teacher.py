@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from stdpipe import runs
 from stdpipe.models import zoo
 from stdpipe.models.checkpoints import load_network, save_network
 from stdpipe.models.rbpn import RBPN
+from stdpipe.training import run_folder
 
 Command = Callable[..., Any]
 NET = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
@@ -32,7 +32,7 @@ def changed(a: dict[str, Tensor], b: dict[str, Tensor]) -> set[str]:
 
 
 def save_and_stop_at(step: int) -> Callable[..., None]:
-    save = runs.save_checkpoint
+    save = run_folder.save_checkpoint
 
     def save_and_stop(out: Path, done: int, **parts: Any) -> None:
         save(out, done, **parts)
@@ -150,7 +150,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     arguments = {"tsa_steps": tsa_steps, "steps": 4}
     stdpipe(*command(tmp_path / "whole", tiny, *init, **arguments))
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "save_checkpoint", save_and_stop_at(1))
+        patch.setattr(run_folder, "save_checkpoint", save_and_stop_at(1))
         refused(*command(tmp_path / "parts", tiny, *init, **arguments), code=130)
     stdpipe(*command(tmp_path / "parts", tiny, *init, **arguments))
     assert changed(weights(tmp_path / "whole"), weights(tmp_path / "parts")) == set()

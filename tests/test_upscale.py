@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stdpipe import footage, upscale
-from stdpipe.data import video
+from stdpipe import upscale
+from stdpipe.data import frame_files, video
+from stdpipe.deploy.reach import reach
+from stdpipe.deploy.tiles import tiles
 from stdpipe.evaluation.metrics import luma, psnr
 from stdpipe.models.base import Network, window_indices
 from stdpipe.models.bicubic import Bicubic
 from stdpipe.models.checkpoints import load_network, save_network
-from stdpipe.models.reach import reach
-from stdpipe.tiles import tiles
 
 Command = Callable[..., Any]
 Frames = NDArray[np.uint8]
@@ -51,14 +51,14 @@ def save_folder(folder: Path, frames: Frames) -> Path:
 
 
 def save_video(file: Path, frames: Frames, rate: Fraction = Fraction(25)) -> Path:
-    with footage.write_video(file, *frames.shape[1:3], rate, crf=0) as write:
+    with frame_files.write_video(file, *frames.shape[1:3], rate, crf=0) as write:
         for frame in frames:
             write(frame)
     return file
 
 
 def load(path: Path) -> Frames:
-    with footage.read(path) as found:
+    with frame_files.read(path) as found:
         return np.stack(list(found.frames))
 
 
@@ -112,7 +112,7 @@ def test_a_video(tmp_path: Path, stdpipe: Command) -> None:
     assert (result["frames"], result["width"], result["height"]) == (21, 248, 184)
     assert result["fps"] == float(rate)
     assert result["frames_per_s"] > 0
-    with footage.read(out) as found:
+    with frame_files.read(out) as found:
         assert (found.rate, found.count) == (rate, 21)
         back = np.stack(list(found.frames))
     expected = pixels(whole_clip(Bicubic(), load(source)))
@@ -162,7 +162,7 @@ def test_a_folder_becomes_a_video(
 ) -> None:
     source = save_folder(tmp_path / "lr", moving(5, 8, 12))
     stdpipe("upscale", source, tmp_path / "sr.mkv", *BICUBIC, *more)
-    with footage.read(tmp_path / "sr.mkv") as found:
+    with frame_files.read(tmp_path / "sr.mkv") as found:
         assert found.rate == rate
         assert len(list(found.frames)) == 5
 
@@ -403,7 +403,7 @@ def test_memory_of_1000_frames(tmp_path: Path, spawn: Command) -> None:
         looped = np.stack(list(itertools.islice(itertools.cycle(there_and_back), count)))
         source = save_video(tmp_path / f"{count}.mp4", looped)
         peaks.append(peak(spawn, source, tmp_path / f"sr{count}.mp4"))
-        with footage.read(tmp_path / f"sr{count}.mp4") as found:
+        with frame_files.read(tmp_path / f"sr{count}.mp4") as found:
             assert sum(1 for _ in found.frames) == count
     assert peaks[1] - peaks[0] < 30
 

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stdpipe import ranks
+from stdpipe import distributed
 
 COLLAPSE = 1e-8  # below this L_TD the paper fixes the ConvLSTM
 
@@ -30,11 +30,11 @@ def cell_variance(cell: Tensor) -> Tensor:
     """How much a cell (B, C, H, W) remembers: over pixels, channel by channel, since constant
     channels that differ are no memory either. Over the clips of all ranks, with gradient."""
     cell = cell.float()
-    if ranks.size() == 1:
+    if distributed.size() == 1:
         return cell.var(dim=(0, 2, 3)).mean()
-    count = ranks.size() * cell[:, 0].numel()
-    mean = ranks.total(cell.sum(dim=(0, 2, 3), keepdim=True)) / count
-    squares = ranks.total((cell - mean).square().sum(dim=(0, 2, 3)))
+    count = distributed.size() * cell[:, 0].numel()
+    mean = distributed.total(cell.sum(dim=(0, 2, 3), keepdim=True)) / count
+    squares = distributed.total((cell - mean).square().sum(dim=(0, 2, 3)))
     return (squares / (count - 1)).mean()
 
 

@@ -11,14 +11,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from stdpipe import cache, config
-from stdpipe.config import AMPS, StudentTraining, TeacherTraining
+from stdpipe import cache
 from stdpipe.data.degrade import degradation
 from stdpipe.distill.schemes import needs
 from stdpipe.evaluation.protocols import protocol
 from stdpipe.grid.summary import MOST
 from stdpipe.models import zoo
 from stdpipe.suggest import nearest
+from stdpipe.training import config
+from stdpipe.training.config import AMPS, StudentTraining, TeacherTraining
 
 EMBEDDED = "embedded"
 OWN = "own"

@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from stdpipe.config import StudentTraining
 from stdpipe.data.layouts import find_clips
+from stdpipe.data.pieces import open_footage
 from stdpipe.evaluate import split_name
-from stdpipe.evaluation.footage import open_footage
 from stdpipe.extract import Extraction
 from stdpipe.grid.schema import EMBEDDED, OWN, Experiment, Teacher
 from stdpipe.models import zoo
 from stdpipe.models.checkpoints import file_sha256, load_network
 from stdpipe.train import StudentRun
+from stdpipe.training.config import StudentTraining
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ import torch
 
 from stdpipe import cache
 from stdpipe.data.layouts import Clip, find_clips, read_clip
+from stdpipe.data.pieces import Video, num_frames
 from stdpipe.data.video import AS_CODED, decoded
 from stdpipe.evaluate import Evaluation, evaluate, scored_footage
 from stdpipe.evaluation import protocols
-from stdpipe.evaluation.footage import Video, num_frames
 from stdpipe.extract import extract_teacher
 from stdpipe.grid.setup import Entrant, Job, Run, Setup, extraction, results, threads_each
 from stdpipe.models import zoo

@@ -14,7 +14,7 @@ import yaml
 
 from stdpipe.evaluation.results import HEADINGS
 from stdpipe.reporting.charts import Colours, cost_chart, frame_chart, loss_charts
-from stdpipe.reporting.clips import Detail, Gallery, clip_section
+from stdpipe.reporting.clip_section import Detail, Gallery, clip_section
 from stdpipe.reporting.commands import evaluate_command, train_command
 from stdpipe.reporting.html import Html, join, tag
 from stdpipe.reporting.inputs import Entry, Group, Run

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stdpipe.data.layouts import Clip
+from stdpipe.data.pieces import Piece, Video, num_frames, pieces
 from stdpipe.distill.attention import attention_map
-from stdpipe.evaluation.footage import Piece, Video, num_frames, pieces
 from stdpipe.models import zoo
 from stdpipe.models.base import SCALE, Network
 from stdpipe.models.checkpoints import load_network

@@ -113,5 +113,5 @@ def test_a_rank_that_lost_another_says_so(
     def lose(_: object) -> None:
         raise RuntimeError(message)
 
-    monkeypatch.setattr("stdpipe.run_list.list_runs", lose)
+    monkeypatch.setattr("stdpipe.training.run_list.list_runs", lose)
     assert "another process of this run has ended" in refused("runs", ".")

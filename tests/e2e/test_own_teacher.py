@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from stdpipe import cache
-from stdpipe.data.clips import read_frames, view_pair
 from stdpipe.data.layouts import find_clips
+from stdpipe.data.samples import read_frames, view_pair
 from stdpipe.data.views import View, orient
+from stdpipe.device import settle
 from stdpipe.models.base import Network
 from stdpipe.models.checkpoints import load_network
-from stdpipe.placement import settle
 
 Command = Callable[..., Any]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_teacher.py"

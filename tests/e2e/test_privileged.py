@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from stdpipe import cache
-from stdpipe.data.clips import read_frames, view_hr
 from stdpipe.data.layouts import find_clips
+from stdpipe.data.samples import read_frames, view_hr
 from stdpipe.data.views import View, orient
 from stdpipe.models.checkpoints import load_network
 

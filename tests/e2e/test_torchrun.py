@@ -24,7 +24,7 @@ TEN_STEPS = {"steps": 10, "warmup_steps": 3, "batch": 2, "patch": 16, "save_ever
 MAIN = "from stdpipe.cli.main import main\nmain(prog_name='stdpipe')\n"
 KILL_RANK_1_AT_A_CHECKPOINT = """
 import os, signal
-from stdpipe.pupil import Pupil
+from stdpipe.training.student import Pupil
 write = Pupil.write
 def write_and_die(self, batch):
     shown = write(self, batch)

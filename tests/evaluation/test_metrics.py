@@ -7,9 +7,9 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from stdpipe.data.clips import read_frames
 from stdpipe.data.degrade import degrade
 from stdpipe.data.layouts import Clip, find_clips, read_clip
+from stdpipe.data.samples import read_frames
 from stdpipe.evaluation.metrics import QUALITY, luma, planes, psnr, quality, ssim
 from stdpipe.models.bicubic import Bicubic
 

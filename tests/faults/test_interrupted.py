@@ -32,14 +32,14 @@ JournalWriter.append = die
 # the process group is what Ctrl-C in a terminal reaches
 STOPPED_AT_A_CHECKPOINT = """
 import os, signal, subprocess
-from stdpipe import runs
-save = runs.save_checkpoint
+from stdpipe.training import run_folder
+save = run_folder.save_checkpoint
 def save_and_stop(out, step, **parts):
     save(out, step, **parts)
     if step == 1:
         (out / "workers").write_text(subprocess.getoutput(f"pgrep -g {{os.getpgrp()}}"))
         os.{call}({target}, signal.{signal})
-runs.save_checkpoint = save_and_stop
+run_folder.save_checkpoint = save_and_stop
 """
 KILL = STOPPED_AT_A_CHECKPOINT.format(call="kill", target="os.getpid()", signal="SIGKILL")
 CTRL_C = STOPPED_AT_A_CHECKPOINT.format(call="killpg", target="os.getpgrp()", signal="SIGINT")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stdpipe import runs
+from stdpipe.device import autocast, pick_device
 from stdpipe.models import zoo
 from stdpipe.models.base import Network
 
@@ -51,7 +51,7 @@ def test_networks_agree(net: Network) -> None:
     found = []
     for place in ("cpu", "cuda"):
         frames = clip.clone().to(place).requires_grad_()
-        features = net.to(runs.pick_device(place)).features_clip(frames)
+        features = net.to(pick_device(place)).features_clip(frames)
         (features.f_sr.square().mean() + features.sr.square().mean()).backward()
         assert frames.grad is not None
         found.append([*(x.detach().cpu() for x in features), frames.grad.cpu()])
@@ -63,11 +63,11 @@ def test_networks_agree(net: Network) -> None:
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_networks_in_mixed_precision(net: Network, amp: str) -> None:
     """The image keeps float32, finite and near; gradients of parameters are finite."""
-    device = runs.pick_device("cuda")
+    device = pick_device("cuda")
     net.to(device)
     window = noise(1, net.num_frame, 3, 12, 16).to(device).requires_grad_()
     plain = net(window)
-    with runs.autocast(device, amp):
+    with autocast(device, amp):
         sr = net(window)
     sr.square().mean().backward()
     assert sr.dtype == torch.float32

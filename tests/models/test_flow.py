@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stdpipe import assets
-from stdpipe.data.clips import read_frames
 from stdpipe.data.degrade import degrade
 from stdpipe.data.layouts import find_clips
+from stdpipe.data.samples import read_frames
 from stdpipe.models.flow import tvl1
 from stdpipe.models.warp import warp
 

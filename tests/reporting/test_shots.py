@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stdpipe.data.layouts import find_clips
-from stdpipe.evaluation.footage import pieces
+from stdpipe.data.pieces import pieces
 from stdpipe.models.checkpoints import load_network
 from stdpipe.reporting.shots import Window, load_made, make, most_detail, save_made, take_shot
 

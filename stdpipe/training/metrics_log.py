@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from stdpipe import ranks
+from stdpipe import distributed
 from stdpipe.evaluation.pictures import heat
 
 
@@ -32,7 +32,7 @@ class Metrics:
         self.path = out / "metrics.jsonl"
         self.board: Any = None
         self.last: dict[str, float] = {}
-        if ranks.first():
+        if distributed.first():
             self._forget_after(resume_step)
             self.board = _tensorboard(out)
         self._begin()
@@ -69,7 +69,7 @@ class Metrics:
         speed = max(self._counts.values()) / elapsed
         self.last = means
         line = {**means, **others, "steps_per_s": speed, "wait": self._waited / elapsed}
-        if ranks.first():
+        if distributed.first():
             with self.path.open("a") as file:
                 file.write(json.dumps({"step": step, **line}) + "\n")
         if self.board:
@@ -116,7 +116,7 @@ def to_floats(slices: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
     """Loss parts on the host, the mean over a step's slices and over ranks, with one
     synchronisation for all of them."""
     parts = [torch.stack([part.detach().float() for part in x.values()]) for x in slices]
-    values = ranks.mean(torch.stack(parts).mean(0)).tolist()
+    values = distributed.mean(torch.stack(parts).mean(0)).tolist()
     return dict(zip(slices[0], values, strict=True))
 
 
@@ -136,5 +136,5 @@ def _as_picture(frame: Tensor) -> NDArray[np.uint8]:
 
 def progress(name: str, start: int, steps: int) -> "tqdm[Any]":
     """A progress bar, quiet where stderr is no terminal, and on other ranks than the first."""
-    quiet = None if ranks.first() else True
+    quiet = None if distributed.first() else True
     return tqdm(total=steps, initial=start, unit="step", desc=name, disable=quiet)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from stdpipe import cache
 from stdpipe.data.views import NUM_ORIENTATIONS, Box, View, oriented_size, unorient
+from stdpipe.features.targets import CachedTargets, Decoder, tail_of
 from stdpipe.models import zoo
 from stdpipe.models.base import Network
-from stdpipe.targets import CachedTargets, Decoder, tail_of
 
 HEIGHT, WIDTH, FRAMES = 24, 32, 2  # of LR
 VIEWS = [View("a", orientation) for orientation in range(NUM_ORIENTATIONS)]

@@ -1,7 +1,9 @@
-"""Where and how networks run: their layout on a device, and the memory that a CPU run keeps."""
+"""Where networks run: which device, in which precision and memory layout."""
 
 import ctypes
+import os
 import sys
+from contextlib import nullcontext
 from typing import TypeVar
 
 import torch
@@ -44,3 +46,31 @@ def keep_memory(device: torch.device) -> None:
                 if libc.mallopt(M_MMAP_THRESHOLD, threshold):
                     libc.mallopt(M_TRIM_THRESHOLD, KEPT)
                     return
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto" is CUDA where there is one, else CPU; ValueError where the named one is missing."""
+    # float32 means float32 in every stage: TF32 would round a convolution's inputs to 10 bits
+    torch.backends.cudnn.allow_tf32 = False
+    full = name
+    if name == "auto":
+        full = "cuda" if torch.cuda.is_available() else "cpu"
+    if full == "cuda":
+        full = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"  # torchrun's, one GPU each
+    try:
+        device = torch.device(full)
+        torch.empty(1, device=device)
+        if device.type == "cuda":  # pinned memory, too, then belongs to this one
+            torch.cuda.set_device(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device {name!r} is not to be had: {str(error).splitlines()[0]}"
+        ) from None
+    return device
+
+
+def autocast(device: torch.device, amp: str):  # type: ignore[no-untyped-def]
+    """Mixed precision as a context; "none" leaves float32."""
+    if amp == "none":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if amp == "bf16" else torch.float16)

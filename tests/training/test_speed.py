@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from stdpipe import runs, speed, watch
-from stdpipe.config import StudentTraining
+from stdpipe.device import autocast
 from stdpipe.distill.terms import Lesson, helpers, scheme_loss
 from stdpipe.models import zoo
 from stdpipe.models.base import Network
+from stdpipe.training import metrics_log, run_folder, speed
+from stdpipe.training.config import StudentTraining
 
 CPU = torch.device("cpu")
 STUDENT = "fastdvdnet-quarter"
@@ -27,16 +28,16 @@ def losses(student: str, steps: int = 3, **settings: object) -> list[float]:
     learners = helpers(options.terms, net.f_sr_channels)
     speed.prepare(net, learners, options)
     trained = [p for part in (net, *learners.values()) for p in part.parameters()]
-    stepper = runs.Stepper(trained, options, CPU)
+    stepper = run_folder.Stepper(trained, options, CPU)
     batch = clips()
     found = []
     for step in range(steps):
-        with runs.autocast(CPU, options.amp):
+        with autocast(CPU, options.amp):
             lesson = Lesson(net.features_clip(batch["lr"]), batch, learners)
             parts = scheme_loss(lesson, options.terms)
         stepper.backward(parts["loss"])
         stepper.step(step)
-        found += watch.to_floats([parts]).values()
+        found += metrics_log.to_floats([parts]).values()
     return found
 
 

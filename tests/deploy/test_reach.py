@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stdpipe.models import reach as reach_module
+from stdpipe.deploy import reach as reach_module
+from stdpipe.deploy.reach import reach
 from stdpipe.models.base import Network
 from stdpipe.models.bicubic import Bicubic
 from stdpipe.models.edvr import EDVR
 from stdpipe.models.fastdvdnet import FastDVDnet
-from stdpipe.models.reach import reach
 
 
 class Chain(Network):

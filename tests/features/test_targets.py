@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stdpipe import cache
-from stdpipe.config import StudentTraining
-from stdpipe.data.clips import read_frames, view_pair
 from stdpipe.data.layouts import find_clips
+from stdpipe.data.samples import read_frames, view_pair
 from stdpipe.data.views import Box, View, orient
+from stdpipe.device import settle
 from stdpipe.distill.output import BORDER
 from stdpipe.distill.terms import TERMS
 from stdpipe.extract import Extraction, extract_teacher
+from stdpipe.features.targets import CachedTargets, Decoder, load_tail, tail_of
+from stdpipe.features.teacher import teacher_features
 from stdpipe.models.base import Features
 from stdpipe.models.checkpoints import load_network, save_network
-from stdpipe.placement import settle
-from stdpipe.targets import CachedTargets, Decoder, load_tail, tail_of
-from stdpipe.teaching import teacher_features
 from stdpipe.train import StudentRun, train_student
+from stdpipe.training.config import StudentTraining
 
 TINY = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
 HEIGHT, WIDTH = 48, 64

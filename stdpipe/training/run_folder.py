@@ -16,7 +16,7 @@ import os
 import pickle
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,9 @@ import yaml
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from stdpipe import ranks
-from stdpipe.config import Training
+from stdpipe import distributed
 from stdpipe.models.checkpoints import save_atomically
+from stdpipe.training.config import Training
 
 # may differ when a run is resumed, as may the number of processes
 FREE = {
@@ -45,7 +45,7 @@ def open_run(out: Path, facts: Mapping[str, Any], options: Training) -> Iterator
     `cache_id` and `init_sha256`.
     """
     with ExitStack() as locked:
-        ranks.from_first(lambda: locked.enter_context(_claimed(out, facts, options)))
+        distributed.from_first(lambda: locked.enter_context(_claimed(out, facts, options)))
         yield
 
 
@@ -99,7 +99,7 @@ class Batches(Sampler[list[int]]):
     def __init__(self, start: int, stop: int, batch: int, accumulate: int = 1) -> None:
         self.steps = range(start, stop)
         self.batch = batch
-        self.slices = ranks.slices(batch, accumulate)
+        self.slices = distributed.slices(batch, accumulate)
 
     def __len__(self) -> int:
         return len(self.steps) * len(self.slices)
@@ -145,13 +145,13 @@ def _wait_and_end() -> None:
 
 def check_slices(net: nn.Module, name: str, options: Training) -> None:
     """Raise ValueError where ranks and `accumulate` cannot share out a step of this network."""
-    ranks.slices(options.batch, options.accumulate)
+    distributed.slices(options.batch, options.accumulate)
     normed = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in net.modules())
-    if normed and ranks.size() * options.accumulate > 1:
+    if normed and distributed.size() * options.accumulate > 1:
         raise ValueError(
-            f"{name} normalises over the clips of a step, of which {ranks.size()} processes and "
-            f"accumulate {options.accumulate} would show it a part each: another result; train it "
-            "in one process with accumulate=1"
+            f"{name} normalises over the clips of a step, of which {distributed.size()} processes "
+            f"and accumulate {options.accumulate} would show it a part each: another result; train "
+            "it in one process with accumulate=1"
         )
 
 
@@ -160,34 +160,6 @@ def learning_rate(step: int, options: Training) -> float:
     if options.schedule == "cosine":
         return options.lr * 0.5 * (1 + math.cos(math.pi * step / options.steps))
     return options.lr * 0.5 ** (step // options.lr_halve_every)
-
-
-def pick_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one, else CPU; ValueError where the named one is missing."""
-    # float32 means float32 in every stage: TF32 would round a convolution's inputs to 10 bits
-    torch.backends.cudnn.allow_tf32 = False
-    full = name
-    if name == "auto":
-        full = "cuda" if torch.cuda.is_available() else "cpu"
-    if full == "cuda":
-        full = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"  # torchrun's, one GPU each
-    try:
-        device = torch.device(full)
-        torch.empty(1, device=device)
-        if device.type == "cuda":  # pinned memory, too, then belongs to this one
-            torch.cuda.set_device(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"device {name!r} is not to be had: {str(error).splitlines()[0]}"
-        ) from None
-    return device
-
-
-def autocast(device: torch.device, amp: str):  # type: ignore[no-untyped-def]
-    """Mixed precision as a context; "none" leaves float32."""
-    if amp == "none":
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16 if amp == "bf16" else torch.float16)
 
 
 class Stepper:
@@ -239,7 +211,7 @@ def load_checkpoint(out: Path) -> dict[str, Any] | None:
 
     Read by the first rank alone, and sent to the others.
     """
-    content = ranks.from_first(lambda: _read_checkpoint(out / "checkpoint.pt"))
+    content = distributed.from_first(lambda: _read_checkpoint(out / "checkpoint.pt"))
     if content is not None:
         torch.set_rng_state(content["rng"])
     return content
@@ -271,7 +243,7 @@ def stop_on_nan(
     """
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
-        of_rank = f"-rank-{ranks.rank()}" if ranks.size() > 1 else ""
+        of_rank = f"-rank-{distributed.rank()}" if distributed.size() > 1 else ""
         file = out / f"nan-step-{step}{of_rank}.pt"
         save_atomically(file, {k: torch.cat([x[k] for x in inputs]).cpu() for k in inputs[0]})
         raise NotFiniteError(

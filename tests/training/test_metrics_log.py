@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from stdpipe import watch
+from stdpipe.training import metrics_log
 
 Command = Callable[..., Any]
 
 
 def test_metrics_are_means_since_the_last_line(tmp_path: Path) -> None:
-    metrics = watch.Metrics(tmp_path, 0)
+    metrics = metrics_log.Metrics(tmp_path, 0)
     for loss in (1.0, 3.0):
         metrics.add({"loss": loss}, waited=0.0)
     metrics.add({"loss": 5.0, "sd": 7.0}, waited=0.0)
@@ -32,13 +32,13 @@ def test_metrics_are_means_since_the_last_line(tmp_path: Path) -> None:
 def test_metrics_drop_what_is_run_again_and_torn_lines(tmp_path: Path) -> None:
     lines = [json.dumps({"step": step, "loss": 1}) for step in (1, 2, 3)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 4, "lo')
-    watch.Metrics(tmp_path, 2)
+    metrics_log.Metrics(tmp_path, 2)
     assert (tmp_path / "metrics.jsonl").read_text().splitlines() == lines[:2]
 
 
 def test_the_share_of_time_that_waits_for_data(tmp_path: Path) -> None:
     """Of two seconds asked for, at most all of the time since the last line."""
-    metrics, clock = watch.Metrics(tmp_path, 0), watch.Clock()
+    metrics, clock = metrics_log.Metrics(tmp_path, 0), metrics_log.Clock()
     with clock.waiting():
         time.sleep(0.02)
     waited = clock.lap()
@@ -52,12 +52,12 @@ def test_the_share_of_time_that_waits_for_data(tmp_path: Path) -> None:
 
 def test_to_floats_averages_slices() -> None:
     slices = [{"loss": torch.tensor(x), "sd": torch.tensor(3.0)} for x in (1.0, 2.0)]
-    assert watch.to_floats(slices) == {"loss": pytest.approx(1.5), "sd": pytest.approx(3.0)}
+    assert metrics_log.to_floats(slices) == {"loss": pytest.approx(1.5), "sd": pytest.approx(3.0)}
 
 
 def test_panels_stand_side_by_side_at_one_size() -> None:
     lr, hr = torch.zeros(3, 2, 3), torch.full((3, 8, 12), 2.0)  # beyond white
-    picture = watch.panels([lr, hr], [torch.ones(8, 12)])
+    picture = metrics_log.panels([lr, hr], [torch.ones(8, 12)])
     assert picture.shape == (8, 36, 3)
     assert picture.dtype == np.uint8
     assert (picture[:, :12] == 0).all()
@@ -85,10 +85,10 @@ def test_tensorboard_gets_scalars_and_pictures_and_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """LR, SR, HR and the student's attention; the teacher's too once it is read."""
-    monkeypatch.setattr(watch, "_tensorboard", lambda _: None)
+    monkeypatch.setattr(metrics_log, "_tensorboard", lambda _: None)
     stdpipe(*train(tmp_path / "without", tiny, "--cache", tiny_cache))
     board = Board()
-    monkeypatch.setattr(watch, "_tensorboard", lambda _: board)
+    monkeypatch.setattr(metrics_log, "_tensorboard", lambda _: board)
     stdpipe(*train(tmp_path / "with", tiny, "--cache", tiny_cache))
     assert board.scalars["loss"] == [1, 2, 3]
     assert board.scalars["td"] == [2, 3]
@@ -102,7 +102,7 @@ def test_tensorboard_gets_scalars_and_pictures_and_changes_nothing(
 
 def test_the_real_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    metrics = watch.Metrics(tmp_path, 0)
+    metrics = metrics_log.Metrics(tmp_path, 0)
     metrics.add({"loss": 1.0}, waited=0.0)
     metrics.log(1, lr=0.1)
     metrics.show(1, np.zeros((4, 8, 3), np.uint8))

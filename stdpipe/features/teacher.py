@@ -6,9 +6,9 @@ Axes: T frames of a clip, C channels, H W HR size, h w LR size.
 import torch
 from torch import Tensor
 
-from stdpipe import runs
-from stdpipe.data.clips import view_hr, view_pair
+from stdpipe.data.samples import view_hr, view_pair
 from stdpipe.data.views import View
+from stdpipe.device import autocast
 from stdpipe.models.base import Features, Network
 
 
@@ -29,7 +29,7 @@ def group_features(
     found: dict[int, Features] = {}
     for shape in dict.fromkeys(clip.shape for clip in seen):
         alike = [i for i, clip in enumerate(seen) if clip.shape == shape]
-        with runs.autocast(device, amp):
+        with autocast(device, amp):
             batch = teacher.features_clip(
                 torch.stack([seen[i].to(device, non_blocking=True) for i in alike])
             )

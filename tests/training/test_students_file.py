@@ -9,10 +9,10 @@ import pytest
 import torch
 import yaml
 
-from stdpipe import runs
-from stdpipe.config import StudentTraining
-from stdpipe.students import read_students
 from stdpipe.train import StudentRun
+from stdpipe.training import run_folder
+from stdpipe.training.config import StudentTraining
+from stdpipe.training.students_file import read_students
 
 Command = Callable[..., Any]
 OTHER_WIDTH = "d3dnet:num_feat=4,num_frame=3,num_deform_block=1,num_block=1"
@@ -84,7 +84,7 @@ def test_stopped_between_two_checkpoints_they_go_on(
     students = describe(tmp_path, {"a": {}, "b": {"scheme": "none", "student": OTHER_WIDTH}})
     more = ("--cache", tiny_cache, "--students", students)
     stdpipe(*train(tmp_path / "whole", tiny, *more))
-    save = runs.save_checkpoint
+    save = run_folder.save_checkpoint
 
     def save_and_stop(out: Path, done: int, **parts: Any) -> None:
         save(out, done, **parts)
@@ -92,7 +92,7 @@ def test_stopped_between_two_checkpoints_they_go_on(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("stdpipe.runs.save_checkpoint", save_and_stop)
+        patch.setattr("stdpipe.training.run_folder.save_checkpoint", save_and_stop)
         refused(*train(tmp_path / "parts", tiny, *more), code=130)
     steps = [
         torch.load(tmp_path / "parts" / name / "checkpoint.pt", weights_only=True)["step"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stdpipe.config import StudentTraining, TeacherTraining, Training, from_mapping, load
+from stdpipe.training.config import StudentTraining, TeacherTraining, Training, from_mapping, load
 
 CONFIGS = Path(str(files("stdpipe.configs")))
 

@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stdpipe import cache, placement, runs
+from stdpipe import cache
 from stdpipe.data.views import Box, View, orient, oriented_size, upright_box
+from stdpipe.device import autocast, settle
 from stdpipe.distill.terms import TAUGHT
-from stdpipe.encoding import dequantise
+from stdpipe.features.encoding import dequantise
 from stdpipe.models import zoo
 from stdpipe.models.base import SCALE, Network
 
@@ -191,7 +192,7 @@ class Decoder:
         for n, (y, x) in enumerate(batch["trunk_at"].tolist()):
             for t in range(0, trunk.shape[1], at_once):
                 frames = slice(t, t + at_once)
-                with runs.autocast(trunk.device, self.amp):
+                with autocast(trunk.device, self.amp):
                     f_sr = self.teacher.upsample(trunk[n, frames])
                 crops[n, frames] = f_sr[..., y : y + height, x : x + width]
         return crops
@@ -235,7 +236,7 @@ def load_tail(
     state = {name: torch.from_numpy(kept[name]).to(device) for name in wanted}
     net.load_state_dict(state, strict=False, assign=True)
     for part in parts:
-        placement.settle(net.get_submodule(part), device)
+        settle(net.get_submodule(part), device)
     return net.eval()
 
 
@@ -246,7 +247,7 @@ class LiveTeacher:
         self, teacher: Network, device: torch.device, amp: str, names: Collection[str] = ("f_sr",)
     ) -> None:
         # requires_grad stays: torch picks its convolutions by it, and they round differently
-        self.teacher = placement.settle(teacher, device, amp)
+        self.teacher = settle(teacher, device, amp)
         self.amp = amp
         self.names = names
 
@@ -255,7 +256,7 @@ class LiveTeacher:
         """Adds f_sr (B, T, 64, H, W), or what of its Features is asked for, to the batch; clip by
         clip, as extraction runs it, since other batch sizes round otherwise."""
         seen = batch["hr" if self.teacher.sees_hr else "lr"]
-        with runs.autocast(seen.device, self.amp):
+        with autocast(seen.device, self.amp):
             clips = [self._wanted(one) for one in seen]
         made = zip(self.names, zip(*clips, strict=True), strict=True)
         return {**batch, **{name: torch.cat(maps).float() for name, maps in made}}

@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
+from stdpipe.device import keep_memory, settle
 from stdpipe.models import zoo
-from stdpipe.placement import keep_memory, settle
 
 CPU = torch.device("cpu")
 SMALL = (
@@ -36,7 +36,7 @@ def test_convolutions_lie_channels_last() -> None:
 
 FAULTS = """
 import resource, sys, torch
-from stdpipe.placement import keep_memory
+from stdpipe.device import keep_memory
 if sys.argv[1] == "keep":
     keep_memory(torch.device("cpu"))
 for _ in range(20):

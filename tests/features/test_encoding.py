@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from stdpipe import cache
 from stdpipe.data.views import Box, View, unorient
-from stdpipe.encoding import encode, encoding_error, quantise, relative_rmse
+from stdpipe.features.encoding import encode, encoding_error, quantise, relative_rmse
 from stdpipe.models.base import Features
 from stdpipe.models.checkpoints import load_network
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdpipe.tiles import Box, Tile, tiles
+from stdpipe.deploy.tiles import Box, Tile, tiles
 
 SIZES = st.integers(1, 70)
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from stdpipe import placement
-from stdpipe.config import StudentTraining
+from stdpipe.device import likes_channels_last
 from stdpipe.models.base import Features, Network
 from stdpipe.models.convlstm import ConvLSTM
 from stdpipe.models.layers import to_channels_last
+from stdpipe.training.config import StudentTraining
 
 
 def prepare(student: Network, learners: Mapping[str, nn.Module], options: StudentTraining) -> None:
@@ -23,7 +23,7 @@ def prepare(student: Network, learners: Mapping[str, nn.Module], options: Studen
     Raises ValueError where that cannot be done.
     """
     device = next(student.parameters()).device
-    if options.channels_last and placement.likes_channels_last(device, options.amp):
+    if options.channels_last and likes_channels_last(device, options.amp):
         for module in (student, *learners.values()):
             to_channels_last(module)
     for module in learners.values():

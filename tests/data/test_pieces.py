@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from imageio_ffmpeg import get_ffmpeg_exe
 from numpy.typing import NDArray
 
-from stdpipe.data.clips import read_frames
 from stdpipe.data.degrade import degrade
 from stdpipe.data.layouts import Clip
-from stdpipe.evaluation.footage import BLOCK, CHUNK, Video, ahead, num_frames, open_footage, pieces
+from stdpipe.data.pieces import BLOCK, CHUNK, Video, ahead, num_frames, open_footage, pieces
+from stdpipe.data.samples import read_frames
 
 LENGTH = 2 * BLOCK + 3
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stdpipe import footage
+from stdpipe.data import frame_files
 
 Frames = NDArray[np.uint8]
 
@@ -23,7 +23,7 @@ def flat(*colours: tuple[int, int, int], height: int = 32, width: int = 48) -> F
 
 
 def save(out: Path, frames: Frames, rate: Fraction, crf: int = 0) -> Path:
-    with footage.write_video(out, *frames.shape[1:3], rate, crf) as write:
+    with frame_files.write_video(out, *frames.shape[1:3], rate, crf) as write:
         for frame in frames:
             write(frame)
     return out
@@ -43,13 +43,13 @@ def grey(count: int) -> Frames:
     return flat(*[(n, n, n) for n in range(40, 40 + 4 * count, 4)])
 
 
-@pytest.mark.parametrize("suffix", footage.VIDEOS)
+@pytest.mark.parametrize("suffix", frame_files.VIDEOS)
 @pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(30000, 1001), Fraction(25)])
 def test_a_video_there_and_back(tmp_path: Path, suffix: str, rate: Fraction) -> None:
     """Every frame, in order, at the exact rate though ffmpeg shows two decimals of it."""
     frames = grey(12)
     video = save(tmp_path / f"v{suffix}", frames, rate)
-    with footage.read(video) as found:
+    with frame_files.read(video) as found:
         assert (found.height, found.width, found.rate, found.count) == (32, 48, rate, 12)
         back = np.stack(list(found.frames))
     assert back.shape == frames.shape
@@ -61,7 +61,7 @@ def test_colours_survive_and_are_tagged(tmp_path: Path) -> None:
     """Written by one matrix and read by another, red would come back as (255, 24, 0)."""
     frames = flat((255, 0, 0), (0, 255, 0), (0, 0, 255), (200, 120, 40))
     video = save(tmp_path / "v.mp4", frames, Fraction(25))
-    with footage.read(video) as found:
+    with frame_files.read(video) as found:
         back = np.stack(list(found.frames)).astype(int)
     assert np.abs(back - frames).max() <= 4
     assert "yuv420p(tv, bt709" in said_of(video)
@@ -80,7 +80,7 @@ def test_colours_survive_and_are_tagged(tmp_path: Path) -> None:
     ],
 )
 def test_exact_rates(shown: float, exact: Fraction) -> None:
-    assert footage.exact_rate(shown) == exact
+    assert frame_files.exact_rate(shown) == exact
 
 
 def test_a_folder_there_and_back(tmp_path: Path) -> None:
@@ -91,14 +91,14 @@ def test_a_folder_there_and_back(tmp_path: Path) -> None:
         iio.imwrite(tmp_path / "in" / f"f{number}.png", frame)
     (tmp_path / "out").mkdir()
     iio.imwrite(tmp_path / "out" / "old.png", frames[0])
-    with footage.read(tmp_path / "in") as found:
+    with frame_files.read(tmp_path / "in") as found:
         assert (found.height, found.width, found.rate, found.count) == (32, 48, None, 11)
         assert found.names == tuple(f"f{number}" for number in range(11))
-        with footage.write_folder(tmp_path / "out", found.names) as write:
+        with frame_files.write_folder(tmp_path / "out", found.names) as write:
             for frame in found.frames:
                 write(frame)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"f{n}.png" for n in range(11)}
-    with footage.read(tmp_path / "out") as found:
+    with frame_files.read(tmp_path / "out") as found:
         assert np.array_equal(np.stack(list(found.frames)), frames)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
@@ -108,7 +108,7 @@ def test_frames_are_read_one_by_one(tmp_path: Path) -> None:
     for number, frame in enumerate(grey(4)):
         iio.imwrite(tmp_path / f"{number}.png", frame)
     (tmp_path / "3.png").write_bytes(b"no image")
-    with footage.read(tmp_path) as found:
+    with frame_files.read(tmp_path) as found:
         for _ in range(3):
             next(found.frames)
         with pytest.raises(ValueError, match=r"3\.png cannot be read"):
@@ -118,7 +118,10 @@ def test_frames_are_read_one_by_one(tmp_path: Path) -> None:
 def test_frames_of_two_sizes(tmp_path: Path) -> None:
     iio.imwrite(tmp_path / "0.png", flat((9, 9, 9))[0])
     iio.imwrite(tmp_path / "1.png", flat((9, 9, 9), width=40)[0])
-    with footage.read(tmp_path) as found, pytest.raises(ValueError, match="frame 2 is 40x32, the"):
+    with (
+        frame_files.read(tmp_path) as found,
+        pytest.raises(ValueError, match="frame 2 is 40x32, the"),
+    ):
         list(found.frames)
 
 
@@ -134,9 +137,9 @@ def loud(tmp_path: Path) -> Path:
 
 
 def test_sound_is_copied(tmp_path: Path, loud: Path) -> None:
-    with footage.read(loud) as found:
+    with frame_files.read(loud) as found:
         out = tmp_path / "out.mkv"
-        with footage.write_video(out, 32, 48, Fraction(24), 12, loud) as write:
+        with frame_files.write_video(out, 32, 48, Fraction(24), 12, loud) as write:
             for frame in found.frames:
                 write(frame)
     assert "Audio: wmav2" in said_of(out)
@@ -145,19 +148,19 @@ def test_sound_is_copied(tmp_path: Path, loud: Path) -> None:
 def test_sound_that_does_not_fit(tmp_path: Path, loud: Path) -> None:
     """ffmpeg's own words, what to do, and nothing left behind."""
     out = tmp_path / "out.mp4"
-    writing = footage.write_video(out, 32, 48, Fraction(24), 12, loud)
+    writing = frame_files.write_video(out, 32, 48, Fraction(24), 12, loud)
     with pytest.raises(OSError, match=r"could not write .*mp4 \(.*wmav2.*; \.mkv takes any"):
         write_until(writing, count=100)
     assert list(tmp_path.iterdir()) == [loud]
 
 
-def write_until(writing: AbstractContextManager[footage.Write], count: int) -> None:
+def write_until(writing: AbstractContextManager[frame_files.Write], count: int) -> None:
     with writing as write:
         for frame in flat(*count * [(9, 9, 9)]):
             write(frame)
 
 
-def fail_after(writing: AbstractContextManager[footage.Write]) -> None:
+def fail_after(writing: AbstractContextManager[frame_files.Write]) -> None:
     with writing as write:
         write(flat((9, 9, 9))[0])
         raise ZeroDivisionError
@@ -168,9 +171,9 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
     video = save(tmp_path / "v.mp4", grey(3), Fraction(25))
     before = video.read_bytes()
     with pytest.raises(ZeroDivisionError):
-        fail_after(footage.write_folder(tmp_path / "f"))
+        fail_after(frame_files.write_folder(tmp_path / "f"))
     with pytest.raises(ZeroDivisionError):
-        fail_after(footage.write_video(video, 32, 48, Fraction(25), 12))
+        fail_after(frame_files.write_video(video, 32, 48, Fraction(25), 12))
     assert video.read_bytes() == before
     assert list(tmp_path.iterdir()) == [video]
 
@@ -178,7 +181,7 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
 def test_odd_sizes_are_no_video(tmp_path: Path) -> None:
     with (
         pytest.raises(ValueError, match="even sides, got 47x32: write a folder"),
-        footage.write_video(tmp_path / "v.mp4", 32, 47, Fraction(25), 12),
+        frame_files.write_video(tmp_path / "v.mp4", 32, 47, Fraction(25), 12),
     ):
         pass
 
@@ -190,7 +193,7 @@ def test_a_truncated_video(tmp_path: Path) -> None:
     fast = tmp_path / "fast.mp4"
     ffmpeg("-i", whole, "-c", "copy", "-movflags", "+faststart", fast)
     fast.write_bytes(fast.read_bytes()[: fast.stat().st_size * 2 // 3])
-    with footage.read(fast) as found:
+    with frame_files.read(fast) as found:
         assert 0 < len(list(found.frames)) < 40
 
 
@@ -198,25 +201,25 @@ def test_which_outputs_are_folders(tmp_path: Path) -> None:
     """A dot alone makes no file of a name; one of a kind we cannot write is refused, unless it is
     a folder's already."""
     for name in ("v1.2", "run.b3", "plain", "a.b.1"):
-        assert not footage.is_video(tmp_path / name)
-    assert footage.is_video(tmp_path / "v1.2.MP4")
+        assert not frame_files.is_video(tmp_path / name)
+    assert frame_files.is_video(tmp_path / "v1.2.MP4")
     for name in ("v.avi", "v.mp3", "v.3gp"):
         with pytest.raises(ValueError, match="is neither a folder nor a kind of video"):
-            footage.is_video(tmp_path / name)
+            frame_files.is_video(tmp_path / name)
         (tmp_path / name).mkdir()
-        assert not footage.is_video(tmp_path / name)
+        assert not frame_files.is_video(tmp_path / name)
 
 
 @pytest.mark.parametrize("content", [b"", b"no video" * 100, b"\0\0\0\x20ftypisom" + bytes(500)])
 def test_no_video(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "v.mp4"
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=r"v\.mp4 is no video"), footage.read(file):
+    with pytest.raises(ValueError, match=r"v\.mp4 is no video"), frame_files.read(file):
         pass
 
 
 def test_names_that_ffmpeg_would_take_for_addresses(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=tmp_path, prefix="a:b ") as folder:
         video = save(Path(folder) / "x:y%03d.mp4", grey(3), Fraction(25))
-        with footage.read(video) as found:
+        with frame_files.read(video) as found:
             assert len(list(found.frames)) == 3

@@ -8,14 +8,15 @@ import torch
 import yaml
 from torch import nn
 
-from stdpipe import runs
-from stdpipe.config import StudentTraining
+from stdpipe.device import pick_device
+from stdpipe.training import run_folder
+from stdpipe.training.config import StudentTraining
 
 OPTIONS = StudentTraining(steps=10, warmup_steps=2)
 
 
 def test_open_run_writes_the_resolved_config(tmp_path: Path) -> None:
-    with runs.open_run(tmp_path / "a" / "run", {"network": "n", "cache": None}, OPTIONS):
+    with run_folder.open_run(tmp_path / "a" / "run", {"network": "n", "cache": None}, OPTIONS):
         pass
     held = yaml.safe_load((tmp_path / "a" / "run" / "config.yaml").read_text())
     assert held["network"] == "n"
@@ -25,13 +26,13 @@ def test_open_run_writes_the_resolved_config(tmp_path: Path) -> None:
 
 
 def test_open_run_refuses_another_config_and_says_what_differs(tmp_path: Path) -> None:
-    with runs.open_run(tmp_path, {"network": "n"}, OPTIONS):
+    with run_folder.open_run(tmp_path, {"network": "n"}, OPTIONS):
         pass
     before = (tmp_path / "config.yaml").read_bytes()
     other = StudentTraining(steps=12, warmup_steps=2)
     with (
         pytest.raises(ValueError, match=r"network 'n' there, 'm' now; steps 10 there, 12 now"),
-        runs.open_run(tmp_path, {"network": "m"}, other),
+        run_folder.open_run(tmp_path, {"network": "m"}, other),
     ):
         pass
     assert (tmp_path / "config.yaml").read_bytes() == before
@@ -43,85 +44,85 @@ def test_open_run_refuses_another_config_and_says_what_differs(tmp_path: Path) -
 )
 def test_open_run_lets_speed_differ(tmp_path: Path, free: dict[str, int]) -> None:
     for options in (OPTIONS, StudentTraining(steps=10, warmup_steps=2, **free)):  # type: ignore[arg-type]
-        with runs.open_run(tmp_path, {}, options):
+        with run_folder.open_run(tmp_path, {}, options):
             pass
 
 
 def test_a_run_begun_before_a_key_existed_goes_on(tmp_path: Path) -> None:
-    with runs.open_run(tmp_path, {"network": "n"}, OPTIONS):
+    with run_folder.open_run(tmp_path, {"network": "n"}, OPTIONS):
         pass
     file = tmp_path / "config.yaml"
     held = yaml.safe_load(file.read_text())
     del held["data_seed"], held["lambda1"]
     file.write_text(yaml.safe_dump(held))
-    with runs.open_run(tmp_path, {"network": "n"}, OPTIONS):
+    with run_folder.open_run(tmp_path, {"network": "n"}, OPTIONS):
         pass
     other = StudentTraining(steps=10, warmup_steps=2, lambda1=2.0)
     with (
         pytest.raises(ValueError, match=r"lambda1 1\.0 there, 2\.0 now"),
-        runs.open_run(tmp_path, {"network": "n"}, other),
+        run_folder.open_run(tmp_path, {"network": "n"}, other),
     ):
         pass
 
 
 def test_data_may_move_but_not_change(tmp_path: Path) -> None:
-    with runs.open_run(tmp_path, {"data": "/a", "clips": "1"}, OPTIONS):
+    with run_folder.open_run(tmp_path, {"data": "/a", "clips": "1"}, OPTIONS):
         pass
-    with runs.open_run(tmp_path, {"data": "/b", "clips": "1"}, OPTIONS):
+    with run_folder.open_run(tmp_path, {"data": "/b", "clips": "1"}, OPTIONS):
         pass
     with (
         pytest.raises(ValueError, match="clips '1' there, '2' now"),
-        runs.open_run(tmp_path, {"data": "/b", "clips": "2"}, OPTIONS),
+        run_folder.open_run(tmp_path, {"data": "/b", "clips": "2"}, OPTIONS),
     ):
         pass
 
 
 def test_nobody_else_trains_in_the_same_folder(tmp_path: Path) -> None:
     with (
-        runs.open_run(tmp_path, {}, OPTIONS),
+        run_folder.open_run(tmp_path, {}, OPTIONS),
         pytest.raises(ValueError, match="another process is training in"),
-        runs.open_run(tmp_path, {}, OPTIONS),
+        run_folder.open_run(tmp_path, {}, OPTIONS),
     ):
         pass
 
 
 def test_batches_are_numbered_from_the_first_step() -> None:
-    assert list(runs.Batches(0, 2, 3)) == [[0, 1, 2], [3, 4, 5]]
-    assert list(runs.Batches(1, 2, 3)) == [[3, 4, 5]]
-    assert len(runs.Batches(4, 10, 3)) == 6
+    assert list(run_folder.Batches(0, 2, 3)) == [[0, 1, 2], [3, 4, 5]]
+    assert list(run_folder.Batches(1, 2, 3)) == [[3, 4, 5]]
+    assert len(run_folder.Batches(4, 10, 3)) == 6
 
 
 def test_slices_of_a_batch_follow_each_other() -> None:
-    batches = runs.Batches(1, 3, 4, accumulate=2)
+    batches = run_folder.Batches(1, 3, 4, accumulate=2)
     assert list(batches) == [[4, 5], [6, 7], [8, 9], [10, 11]]
     assert len(batches) == 4
 
 
 def test_learning_rate() -> None:
     halve = StudentTraining(lr=1e-4)
-    rates = [runs.learning_rate(s, halve) for s in (0, 199_999, 200_000, 799_999)]
+    rates = [run_folder.learning_rate(s, halve) for s in (0, 199_999, 200_000, 799_999)]
     assert rates == pytest.approx([1e-4, 1e-4, 5e-5, 1.25e-5])
     cosine = StudentTraining(steps=100, warmup_steps=1, lr=2.0, schedule="cosine")
-    assert [runs.learning_rate(s, cosine) for s in (0, 50, 100)] == pytest.approx([2, 1, 0])
+    assert [run_folder.learning_rate(s, cosine) for s in (0, 50, 100)] == pytest.approx([2, 1, 0])
 
 
 def test_pick_device() -> None:
-    assert runs.pick_device("cpu").type == "cpu"
-    assert runs.pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert pick_device("cpu").type == "cpu"
+    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(ValueError, match="device 'gpu' is not to be had") as caught:
-        runs.pick_device("gpu")
+        pick_device("gpu")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_pick_device_without_cuda() -> None:
     with pytest.raises(ValueError, match="device 'cuda' is not to be had"):
-        runs.pick_device("cuda")
+        pick_device("cuda")
 
 
 def test_stepper_clips_the_gradient() -> None:
     weight = nn.Parameter(torch.zeros(4))
-    stepper = runs.Stepper([weight], StudentTraining(max_grad_norm=0.5), torch.device("cpu"))
+    stepper = run_folder.Stepper([weight], StudentTraining(max_grad_norm=0.5), torch.device("cpu"))
     stepper.backward((weight * 100).sum())
     stepper.step(0)
     moment = stepper.optimiser.state[weight]["exp_avg"]  # a tenth of the first gradient
@@ -137,7 +138,7 @@ def test_slices_make_one_step() -> None:
     for accumulate in (1, 2):
         weight = nn.Parameter(torch.zeros(2))
         options = StudentTraining(accumulate=accumulate)
-        stepper = runs.Stepper([weight], options, torch.device("cpu"))
+        stepper = run_folder.Stepper([weight], options, torch.device("cpu"))
         for part in clips.chunk(accumulate):
             stepper.backward((part @ weight).mean())
         stepper.step(0)
@@ -146,10 +147,10 @@ def test_slices_make_one_step() -> None:
 
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
-    assert runs.load_checkpoint(tmp_path) is None
+    assert run_folder.load_checkpoint(tmp_path) is None
     net = nn.Linear(2, 2)
-    runs.save_checkpoint(tmp_path, 7, net=net, frozen=True)
-    saved = runs.load_checkpoint(tmp_path)
+    run_folder.save_checkpoint(tmp_path, 7, net=net, frozen=True)
+    saved = run_folder.load_checkpoint(tmp_path)
     assert saved is not None
     assert (saved["step"], saved["frozen"]) == (7, True)
     assert torch.equal(saved["net"]["weight"], net.weight)
@@ -158,19 +159,21 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0, 10, 500])
 def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path: Path, keep: int) -> None:
-    runs.save_checkpoint(tmp_path, 7, net=nn.Linear(2, 2))
+    run_folder.save_checkpoint(tmp_path, 7, net=nn.Linear(2, 2))
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged") as caught:
-        runs.load_checkpoint(tmp_path)
+        run_folder.load_checkpoint(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_stop_on_nan_saves_the_inputs(tmp_path: Path) -> None:
     batch = {"lr": torch.ones(2, 3)}
-    runs.stop_on_nan(tmp_path, 4, {"loss": 1.0}, [batch])
+    run_folder.stop_on_nan(tmp_path, 4, {"loss": 1.0}, [batch])
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match=r"loss, td is not finite at step 5.*nan-step-5\.pt"):
-        runs.stop_on_nan(tmp_path, 5, {"loss": math.nan, "rec": 1.0, "td": math.inf}, [batch] * 2)
+        run_folder.stop_on_nan(
+            tmp_path, 5, {"loss": math.nan, "rec": 1.0, "td": math.inf}, [batch] * 2
+        )
     saved = torch.load(tmp_path / "nan-step-5.pt", weights_only=True)
     assert torch.equal(saved["lr"], torch.ones(4, 3))

@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stdpipe import config
-from stdpipe.config import StudentTraining
 from stdpipe.models import zoo
 from stdpipe.train import StudentRun
+from stdpipe.training import config
+from stdpipe.training.config import StudentTraining
 
 
 def read_students(

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from stdpipe import cache, disk
+from stdpipe import cache
+from stdpipe.features import disk
 
 Command = Callable[..., Any]
 

@@ -13,13 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from stdpipe import ranks, runs, watch
-from stdpipe.config import StudentTraining
+from stdpipe import distributed
+from stdpipe.device import autocast
 from stdpipe.distill.attention import attention_map
 from stdpipe.distill.schemes import needs
 from stdpipe.distill.terms import MEMORIES, Lesson, scheme_loss, teacher_map
 from stdpipe.distill.time import CollapseGuard
 from stdpipe.models.base import Network
+from stdpipe.training import metrics_log, run_folder
+from stdpipe.training.config import StudentTraining
 
 LOG = logging.getLogger(__name__)
 
@@ -68,19 +70,19 @@ class Pupil:
         self.out, self.options, self.device = out, options, device
         self.terms = options.terms
         self._student = student.train()
-        self.failed: runs.NotFiniteError | None = None
+        self.failed: run_folder.NotFiniteError | None = None
         self.silent = False
         self.memories = {t: role for t, role in MEMORIES.items() if role in learners}
         frozen = options.memory == "frozen"
         self.guards = {t: CollapseGuard(learners[r], frozen) for t, r in self.memories.items()}
         self.parts: dict[str, nn.Module] = {"student": student, **learners}
         trained = [p for part in self.parts.values() for p in part.parameters()]
-        self.stepper = runs.Stepper(trained, options, device)
+        self.stepper = run_folder.Stepper(trained, options, device)
         self.done = self._resume()
         # of networks with dropout, on a CPU: a GPU's own is neither kept nor resumed
         self.random = torch.get_rng_state()
-        self.metrics = watch.Metrics(out, self.done)
-        self.losses = ranks.spread(Losses(student, learners, options))
+        self.metrics = metrics_log.Metrics(out, self.done)
+        self.losses = distributed.spread(Losses(student, learners, options))
         self._save_weights, self._evaluate = save_weights, evaluate
         self._slices: list[dict[str, Tensor]] = []
         self._seen = {"hr", "lr", *needs(self.terms, options.attention)}
@@ -94,8 +96,8 @@ class Pupil:
         terms = self.terms if step >= self.options.warmup_steps else {}
         sees = self._sees(batch)
         seen = {name: values for name, values in batch.items() if name in sees}
-        with self._own_random_state(), ranks.apart(self.losses, more_to_come):
-            with runs.autocast(self.device, self.options.amp):
+        with self._own_random_state(), distributed.apart(self.losses, more_to_come):
+            with autocast(self.device, self.options.amp):
                 losses = self.losses(seen, terms)
             self.stepper.backward(losses["loss"])
         self._slices.append({name: part.detach() for name, part in losses.items()})
@@ -105,9 +107,9 @@ class Pupil:
         if (step + 1) % self.options.log_every == 0 and not self.silent:
             self._listen(step)
         self.stepper.step(step)
-        values = watch.to_floats(self._slices)
+        values = metrics_log.to_floats(self._slices)
         self._slices = []
-        runs.stop_on_nan(self.out, step, values, inputs)
+        run_folder.stop_on_nan(self.out, step, values, inputs)
         for term, guard in self.guards.items():
             guard.watch(values.get(term))
         self.metrics.add(values, waited)
@@ -118,7 +120,7 @@ class Pupil:
         pass no gradient on, and the run would end as the base that the student adds to."""
         weights = [p for p in self._student.parameters() if p.ndim > 1 and p.requires_grad]
         self.silent = not any(p.grad is not None and bool(p.grad.any()) for p in weights)
-        if self.silent and ranks.first():
+        if self.silent and distributed.first():
             LOG.warning(
                 "stdpipe: %s has fallen silent: at step %d no gradient reaches a weight of the "
                 "student, which now adds nothing to its enlarged frame; begin anew at a lower lr "
@@ -135,7 +137,7 @@ class Pupil:
         if self._due(self.options.log_every):
             norms = {f"{role}_norm": _norm(self.parts[role]) for role in self.memories.values()}
             shown = self.metrics.log(self.done, lr=self.stepper.lr, **norms)
-        if ranks.first():
+        if distributed.first():
             self._write_files(batch)
         return shown
 
@@ -153,7 +155,7 @@ class Pupil:
                 self.metrics.show(self.done, self._picture(batch))
             frozen = {_frozen(term): guard.frozen for term, guard in self.guards.items()}
             with self._own_random_state():
-                runs.save_checkpoint(
+                run_folder.save_checkpoint(
                     self.out, self.done, **self.parts, stepper=self.stepper, **frozen
                 )
 
@@ -172,7 +174,7 @@ class Pupil:
         hand, the teacher's."""
         student = self._student.eval()
         middle = batch["lr"].shape[1] // 2
-        with runs.autocast(self.device, self.options.amp):
+        with autocast(self.device, self.options.amp):
             features = student.features_clip(batch["lr"][:1], [middle])
             mine = self.parts["adapter"](features.f_sr[:, 0])
         student.train()
@@ -180,7 +182,7 @@ class Pupil:
         if {"f_sr", "attention"} & batch.keys() & self._sees(batch):
             maps.append(teacher_map(batch, self.options.attention)[0, middle])
         frames = [batch["lr"][0, middle], features.sr[0, 0].float(), batch["hr"][0, middle]]
-        return watch.panels(frames, maps)
+        return metrics_log.panels(frames, maps)
 
     @contextmanager
     def _own_random_state(self) -> Iterator[None]:
@@ -190,7 +192,7 @@ class Pupil:
         self.random = torch.get_rng_state()
 
     def _resume(self) -> int:
-        saved = runs.load_checkpoint(self.out)
+        saved = run_folder.load_checkpoint(self.out)
         if saved is None:
             return 0
         for name, part in self.parts.items():

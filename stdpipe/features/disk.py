@@ -6,7 +6,7 @@ from collections.abc import Callable
 from stdpipe import cache
 from stdpipe.cache.shards import encode_shard
 from stdpipe.data.views import View
-from stdpipe.encoding import encode
+from stdpipe.features.encoding import encode
 from stdpipe.models.base import Features
 
 
