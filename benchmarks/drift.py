@@ -16,9 +16,11 @@ import torch
 from timing import report
 
 from stdpipe.cache import ENCODINGS
-from stdpipe.extract import Extraction, extract_teacher
-from stdpipe.train import StudentRun, train_student
+from stdpipe.extract import extract_teacher
+from stdpipe.features.extraction import Extraction
+from stdpipe.train import train_student
 from stdpipe.training import config
+from stdpipe.training.jobs import StudentRun
 
 ASSETS = Path(str(files("stdpipe.assets")))
 DATA, TEACHER = ASSETS / "sample", str(ASSETS / "teacher.pt")

@@ -20,7 +20,8 @@ from torch import Tensor
 from stdpipe.data.degrade import degrade
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import read_frames
-from stdpipe.evaluate import Evaluation, evaluate
+from stdpipe.evaluate import evaluate
+from stdpipe.evaluation.job import Evaluation
 from stdpipe.evaluation.metrics import QUALITY, luma
 from stdpipe.evaluation.protocols import PROTOCOLS, score_frames
 from stdpipe.models.bicubic import Bicubic

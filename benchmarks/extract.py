@@ -32,7 +32,8 @@ from timing import medians, report
 from stdpipe.cache import ENCODINGS
 from stdpipe.data.layouts import find_clips
 from stdpipe.device import keep_memory, pick_device, settle
-from stdpipe.extract import Extraction, extract_teacher, prepare
+from stdpipe.extract import extract_teacher, prepare
+from stdpipe.features.extraction import Extraction
 from stdpipe.features.teacher import group_features
 from stdpipe.models import zoo
 from stdpipe.models.base import Network, window_indices
@@ -71,7 +72,7 @@ def over_windows(
     net, theirs = network(name).to(device), reference()
     state = net.state_dict()  # settling copies, so theirs keeps torch's usual layout
     net = settle(copy.deepcopy(net), device)
-    keep_memory(device)  # helps the rival, too
+    keep_memory(device)  # helps the baseline, too
     clip = torch.rand(1, FRAMES, 3, size[1], size[0], device=device)
     windows = window_indices(FRAMES, FRAMES, range(FRAMES))
 
@@ -126,12 +127,12 @@ def stage_over_teacher(root: Path, arguments: argparse.Namespace) -> float:
         for group in groups:
             group_features(ready.teacher, group, ready.device, "none")
 
-    rivals = {
+    baselines = {
         "stage": lambda: extract_teacher(job()),
         "teacher": teacher,
         "not counted": lambda: shutil.rmtree(caches),
     }
-    seconds = medians(rivals, arguments.repeats)
+    seconds = medians(baselines, arguments.repeats)
     return seconds["stage"] / seconds["teacher"]
 
 

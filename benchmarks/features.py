@@ -19,8 +19,7 @@ from stdpipe import cache
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import read_frames, view_pair
 from stdpipe.data.views import View
-from stdpipe.features.targets import tail_of
-from stdpipe.features.teacher import teacher_features
+from stdpipe.features.teacher import tail_of, teacher_features
 from stdpipe.models.base import Network
 from stdpipe.models.checkpoints import load_network
 

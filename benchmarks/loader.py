@@ -117,14 +117,14 @@ def measure(folder: Path, arguments: Any, with_lmdb: bool) -> tuple[dict[str, fl
     if with_lmdb:
         write_lmdb(png_clips, folder / "clips.lmdb")
         passes["lmdb"] = (png_clips, lmdb_reader(folder / "clips.lmdb"))
-    rivals = {
+    baselines = {
         name: lambda clips=clips, read=read: samples(clips, read, arguments.patch)
         for name, (clips, read) in passes.items()
     }
-    expected = rivals["packed"]()
-    for name, run in rivals.items():
+    expected = baselines["packed"]()
+    for name, run in baselines.items():
         assert all(map(torch.equal, run(), expected)), f"{name} gives other samples"
-    seconds = medians(rivals, arguments.repeats)
+    seconds = medians(baselines, arguments.repeats)
     height, width = read_clip(packed_clips[0]).shape[1:3]
     return seconds, {
         "clips": len(packed_clips),

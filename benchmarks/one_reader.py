@@ -9,7 +9,7 @@ import sys
 import time
 
 from stdpipe.cache import open_reader
-from stdpipe.cache.rivals import draw, through_reader
+from stdpipe.cache.baselines import draw, through_reader
 from stdpipe.cache.shards import use_one_thread
 
 path, patch, crops, index, count = sys.argv[1], *map(int, sys.argv[2:])

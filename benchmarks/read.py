@@ -2,7 +2,8 @@
 
 python benchmarks/read.py [--json] [--quick] [--entries 12]      --entries 12 needs 6 GB of disk
 Entries of (7, 64, 256, 448): features of the embedded teacher (features.py), their int8 codes the
-same in all rivals (stores.py). One core, one thread, warm page cache, medians of interleaved runs;
+same in all baselines (stores.py). One core, one thread, warm page cache, medians of interleaved
+runs;
 the cache's checksums are on, and its scales are read, too.
 Ratios are of crops per CPU second; of logical MB per CPU second, where both serve the same bytes:
   int8_over_RIVAL      the int8 cache against the same codes elsewhere, read into memory
@@ -30,7 +31,7 @@ import torch
 from timing import medians, one_core, report
 
 from stdpipe import cache
-from stdpipe.cache.rivals import Window, draw, through_reader
+from stdpipe.cache.baselines import Window, draw, through_reader
 from stdpipe.cache.shards import use_one_thread
 
 HALO = 2
@@ -60,7 +61,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     use_one_thread()
     with one_core():
-        reads: dict[str, Callable[[Window], Any]] = dict(stores.rivals(reader, folder))
+        reads: dict[str, Callable[[Window], Any]] = dict(stores.baselines(reader, folder))
         check_equal(reader, reads, windows)
         reads |= {name: through_reader(one, HALO) for name, one in readers.items()}
         runs = {name: partial(read_all, read, windows) for name, read in reads.items()}
@@ -91,7 +92,7 @@ def read_all(read: Callable[[Window], Any], windows: list[Window]) -> None:
 def check_equal(
     reader: cache.Reader, reads: Mapping[str, Callable[[Window], Any]], windows: list[Window]
 ) -> None:
-    """Every rival serves what the cache serves."""
+    """Every baseline serves what the cache serves."""
     for window in windows[:2]:
         ours = through_reader(reader, HALO)(window)["f_sr"]
         for name, read in reads.items():
@@ -106,8 +107,8 @@ def ratios(crops: Mapping[str, float]) -> dict[str, float]:
         "trunk-int8_over_int8": crops["trunk-int8"] / crops["int8"],
         "trunk-int8-64_over_int8": crops["trunk-int8-64"] / crops["int8"],
     }
-    rivals = [name for name in crops if name not in features.CACHES]
-    return {f"int8_over_{name}": crops["int8"] / crops[name] for name in rivals} | ours
+    baselines = [name for name in crops if name not in features.CACHES]
+    return {f"int8_over_{name}": crops["int8"] / crops[name] for name in baselines} | ours
 
 
 def aggregates(path: Path, patch: int, arguments: argparse.Namespace) -> tuple[float, float]:

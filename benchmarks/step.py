@@ -36,13 +36,15 @@ from stdpipe.data.layouts import find_clips, read_with_crc32
 from stdpipe.data.samples import Stream
 from stdpipe.data.views import Box, View, full_views
 from stdpipe.device import autocast, pick_device
-from stdpipe.distill.terms import Lesson, helpers, scheme_loss
-from stdpipe.features.targets import CachedTargets, Decoder, LiveTeacher, tail_of
+from stdpipe.distill.terms import LossInputs, build_helpers, scheme_loss
+from stdpipe.features.targets import CachedTargets, Decoder, LiveTeacher
+from stdpipe.features.teacher import tail_of
 from stdpipe.models import zoo
 from stdpipe.models.base import SCALE, Network
-from stdpipe.train import StudentRun, train_student
+from stdpipe.train import train_student
 from stdpipe.training import run_folder, speed
 from stdpipe.training.config import StudentTraining
+from stdpipe.training.jobs import StudentRun
 
 FRAMES = 7
 QUICK_TEACHER = "edvr:num_feat=8,deformable_groups=2,num_extract_block=1,num_reconstruct_block=1"
@@ -58,7 +60,7 @@ class Stage:
         self.device = device
         with device:
             self.student = zoo.parse(student).build().train()
-            self.learners = helpers(options.terms, 64)
+            self.learners = build_helpers(options.terms, 64)
         speed.prepare(self.student, self.learners, options)
         parts = (self.student, *self.learners.values())
         trained = [p for part in parts for p in part.parameters()]
@@ -66,8 +68,8 @@ class Stage:
 
     def loss(self, batch: Batch) -> Tensor:
         with autocast(self.device, self.options.amp):
-            lesson = Lesson(self.student.features_clip(batch["lr"]), batch, self.learners)
-            return scheme_loss(lesson, self.options.terms)["loss"]
+            inputs = LossInputs(self.student.features_clip(batch["lr"]), batch, self.learners)
+            return scheme_loss(inputs, self.options.terms)["loss"]
 
     def step(self, batch: Batch) -> None:
         self.stepper.backward(self.loss(batch))
@@ -154,8 +156,8 @@ def measure(folder: Path, arguments: argparse.Namespace, options: StudentTrainin
     sources = {"free": lambda: ready, **sources}
     sources["live"] = partial(LiveTeacher(teacher, device, options.amp), base)
     stage = Stage(arguments.student, options, device)
-    rivals = {n: lambda get=get: stage.step(get()) for n, get in sources.items()}
-    seconds = medians(rivals, arguments.repeats)
+    baselines = {n: lambda get=get: stage.step(get()) for n, get in sources.items()}
+    seconds = medians(baselines, arguments.repeats)
     targets = {n: get for n, get in sources.items() if n in paths}
     seconds |= {f"targets of {n}": s for n, s in medians(targets, arguments.repeats).items()}
     giga = {name: count / 1e9 for name, count in macs(arguments, options, teacher).items()}

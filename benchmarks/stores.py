@@ -1,4 +1,4 @@
-"""Rivals of the cache: other ways to keep the same int8 codes on disk and to read a window of them.
+"""Baselines of the cache: other ways to keep the same int8 codes on disk and read a window of them.
 
 Each function writes what `reader` holds to `folder` and returns how a window is read from there, as
 an array of its own, (T, C, h, w).
@@ -16,14 +16,14 @@ import zarr
 from numpy.typing import NDArray
 
 from stdpipe.cache import Reader
-from stdpipe.cache.rivals import Window
+from stdpipe.cache.baselines import Window
 
 Codes = NDArray[np.int8]
 Read = Callable[[Window], Codes]
 H5_TUNED = 64 << 20  # bytes of chunk cache in which the chunks of a crop have room
 
 
-def rivals(reader: Reader, folder: Path) -> dict[str, Read]:
+def baselines(reader: Reader, folder: Path) -> dict[str, Read]:
     """All of them, by name; tensorstore where it is installed."""
     found = {
         "memmap": memmap(reader, folder),

@@ -1,4 +1,4 @@
-"""How every script here measures: rivals in turn, A B A B, and medians: drift hits all alike."""
+"""How every script here measures: baselines in turn, A B A B, and medians: drift hits all alike."""
 
 import json
 import os
@@ -13,14 +13,14 @@ import torch
 
 
 def medians(
-    rivals: Mapping[str, Callable[[], object]],
+    baselines: Mapping[str, Callable[[], object]],
     repeats: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Median seconds of each rival by `clock`, after one warm-up of all."""
-    times: dict[str, list[float]] = {name: [] for name in rivals}
+    """Median seconds of each baseline by `clock`, after one warm-up of all."""
+    times: dict[str, list[float]] = {name: [] for name in baselines}
     for turn in range(repeats + 1):
-        for name, run in rivals.items():
+        for name, run in baselines.items():
             began = clock()
             run()
             if torch.cuda.is_available():

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stdpipe.cache.errors import UserError
 from stdpipe.cache.layout import INT8_LIMIT
 
 _FLOAT16_ROUNDS_TO_INF = 65520.0  # halfway between the largest float16, 65504, and the next step
@@ -13,7 +14,7 @@ _FLOAT16_ROUNDS_TO_INF = 65520.0  # halfway between the largest float16, 65504, 
 def encode(values: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
     """float32 values of any shape as float32 or float16.
 
-    Raises ValueError where a value is not finite or, for float16, too large.
+    Raises UserError where a value is not finite or, for float16, too large.
     """
     assert dtype in ("float32", "float16")
     assert values.dtype == np.float32
@@ -21,7 +22,7 @@ def encode(values: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
     largest = float(np.maximum(values.max(), -values.min()))
     _refuse_not_finite(largest)
     if dtype == "float16" and largest >= _FLOAT16_ROUNDS_TO_INF:
-        raise ValueError(
+        raise UserError(
             f"its largest value {largest:g} overflows float16 (65504): use --encoding float32 or "
             "trunk-float32"
         )
@@ -32,7 +33,7 @@ def quantise(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
     """int8 codes of (T, C, H, W) and their scale (2, C): value = code * scale[0] + scale[1].
 
     Each channel of the entry spans its own least and greatest value, over all frames: measured,
-    clipping outliers loses more than it gains. Raises ValueError where a value is not finite.
+    clipping outliers loses more than it gains. Raises UserError where a value is not finite.
     """
     low, high = values.min((0, 2, 3)), values.max((0, 2, 3))
     _refuse_not_finite(float(np.maximum(high, -low).max()))
@@ -54,21 +55,21 @@ def dequantise(codes: NDArray[np.int8], scale: NDArray[np.float32]) -> NDArray[n
 
 
 def check_finite(values: NDArray[np.floating[Any]]) -> None:
-    """Raise ValueError where a value, already in its stored dtype, is not finite."""
+    """Raise UserError where a value, already in its stored dtype, is not finite."""
     _refuse_not_finite(float(np.maximum(values.max(), -values.min())))
 
 
 def check_codes(codes: NDArray[np.int8], scale: NDArray[np.float32] | None) -> None:
-    """Raise ValueError for codes that `quantise` would not make, or a missing scale (2, C)."""
+    """Raise UserError for codes that `quantise` would not make, or a missing scale (2, C)."""
     shape = (2, codes.shape[1])
     if scale is None or scale.shape != shape or scale.dtype != np.float32:
-        raise ValueError(f"int8 codes need a float32 scale {shape} beside them")
+        raise UserError(f"int8 codes need a float32 scale {shape} beside them")
     if not np.isfinite(scale).all():
-        raise ValueError("its scale is not finite: check the teacher and its weights")
+        raise UserError("its scale is not finite: check the teacher and its weights")
     if int(codes.min()) < -INT8_LIMIT:
-        raise ValueError(f"a code lies below -{INT8_LIMIT}")
+        raise UserError(f"a code lies below -{INT8_LIMIT}")
 
 
 def _refuse_not_finite(largest: float) -> None:
     if not np.isfinite(largest):
-        raise ValueError("holds values that are not finite: check the teacher and its weights")
+        raise UserError("holds values that are not finite: check the teacher and its weights")

@@ -1,5 +1,9 @@
-"""The one error that users of a cache meet."""
+"""The errors that stdpipe tells its user in one line: what was wrong, and what to do."""
 
 
-class CacheError(ValueError):
-    """A cache that cannot be used as asked: one line, what was got and what to do."""
+class UserError(ValueError):
+    """Something that the user can mend. Every other ValueError is a fault of stdpipe's own."""
+
+
+class CacheError(UserError):
+    """A cache that cannot be used as asked."""

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from stdpipe.cache.checksum import crc32c
+from stdpipe.cache.errors import UserError
 
 _MARK = '"crc32c":'
 
@@ -19,10 +20,10 @@ def seal(content: dict[str, Any], indent: int | None = None) -> bytes:
 
 
 def unseal(data: bytes) -> dict[str, Any]:
-    """What `seal` was given. Raises ValueError where a single character differs."""
+    """What `seal` was given. Raises UserError where a single character differs."""
     body, _, tail = data.rpartition(_MARK.encode())
     if tail != f"{crc32c(body)}}}\n".encode():
-        raise ValueError("its checksum does not fit its text")
+        raise UserError("its checksum does not fit its text")
     content: dict[str, Any] = json.loads(data)
     del content["crc32c"]
     return content

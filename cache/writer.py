@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stdpipe.cache import layout
 from stdpipe.cache.codecs import check_codes, check_finite, encode, quantise
 from stdpipe.cache.creation import enter, leftovers
-from stdpipe.cache.errors import CacheError
+from stdpipe.cache.errors import CacheError, UserError
 from stdpipe.cache.journal import (
     REPAIR,
     JournalFile,
@@ -200,7 +200,7 @@ def _stored_form(spec: ArraySpec, name: str, arrays: Arrays) -> dict[str, NDArra
     scale_name = name + SCALE_SUFFIX
     wanted = sorted({"float32", spec.dtype})
     if values.shape != shape or str(values.dtype) not in wanted:
-        raise ValueError(f"got {values.dtype} {values.shape}, give {' or '.join(wanted)} {shape}")
+        raise UserError(f"got {values.dtype} {values.shape}, give {' or '.join(wanted)} {shape}")
     if spec.dtype != "int8":
         if values.dtype != np.float32:
             check_finite(values)

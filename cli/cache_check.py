@@ -39,8 +39,8 @@ def check(path: str, as_json: bool, **options: Any) -> None:
     Example:
       stdpipe cache check cache.zarr --teacher-weights random:0
     """
-    from stdpipe.check import check, table
+    from stdpipe.check import check, check_table
 
     found = check(path, **options)
-    report(found, as_json, table(found))
+    report(found, as_json, check_table(found))
     sys.exit(1 if found["beyond"] else 0)

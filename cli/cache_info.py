@@ -17,8 +17,8 @@ def info(path: str, as_json: bool) -> None:
       stdpipe cache info cache.zarr
     """
     from stdpipe.cache import open_reader
-    from stdpipe.features.info import describe, text
+    from stdpipe.features.info import describe_cache, info_text
 
     reader = open_reader(path, allow_incomplete=True)
-    facts = describe(reader)
-    report(facts, as_json, text(facts, reader.manifest.made_by))
+    facts = describe_cache(reader)
+    report(facts, as_json, info_text(facts, reader.manifest.made_by))

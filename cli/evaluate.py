@@ -79,7 +79,9 @@ def evaluate(models: tuple[str, ...], metrics: str, as_json: bool, **options: An
     Example:
       stdpipe evaluate --data DATA --model bicubic --degradation bi --out results/bicubic
     """
-    from stdpipe.evaluate import Evaluation, evaluate, table
+    from stdpipe.evaluate import evaluate
+    from stdpipe.evaluation.job import Evaluation
+    from stdpipe.evaluation.results import results_table
 
     first, others = (models[0] if models else None), models[1:]
     kinds = tuple(filter(None, metrics.replace(" ", "").split(",")))
@@ -91,4 +93,4 @@ def evaluate(models: tuple[str, ...], metrics: str, as_json: bool, **options: An
         raise Interrupted(
             f"interrupted; {kept if job.out else 'without --out, nothing is kept'}"
         ) from None
-    report(result, as_json, table(result))
+    report(result, as_json, results_table(result))

@@ -59,13 +59,17 @@ def experiment(
       stdpipe experiment table2 --profile debug --data DATA --test vid4=DATA --out table2
     """
     from stdpipe.experiment import run_experiment
-    from stdpipe.grid import schema, table
+    from stdpipe.grid import schema, tables
     from stdpipe.grid.setup import Job
 
     made = usage(lambda: schema.load(schema.packaged(file), profile))
     where["tests"] = {name: Path(folder) for name, folder in where["tests"].items()}
     result = run_experiment(Job(made, **where), lambda line: click.echo(line, err=True), plan_only)
-    report(result, as_json, table.plan(result) if plan_only else table.summary(made, result))
+    report(
+        result,
+        as_json,
+        tables.plan_text(result) if plan_only else tables.summary_text(made, result),
+    )
     if failed := result.get("failed"):
         grid = len(made.students) * len(made.schemes) * len(made.seeds)
         raise Failure(f"{len(failed)} of {grid} trainings failed, {next(iter(failed))} first")

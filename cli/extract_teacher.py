@@ -45,8 +45,8 @@ def _print_plan(job: Any, as_json: bool) -> None:
     """Exit 1 where the chosen encoding does not fit on the disk."""
     from stdpipe import plan
 
-    found = plan.plan(job)
-    report(found, as_json, plan.table(found))
+    found = plan.plan_extraction(job)
+    report(found, as_json, plan.plan_table(found))
     if not found["fits"]:
         raise Failure(
             f"--encoding {found['encoding']} needs {found['missing_bytes'] / 1e9:,.1f} GB, "
@@ -126,7 +126,8 @@ def extract_teacher(as_json: bool, plan: bool, cache: str | None, **options: Any
       stdpipe extract-teacher --data DATA --teacher edvr-m --weights random:0 --cache cache.zarr
     """
     from stdpipe import distributed
-    from stdpipe.extract import Extraction, extract_teacher
+    from stdpipe.extract import extract_teacher
+    from stdpipe.features.extraction import Extraction
 
     if plan:  # without a cache, of the disk at hand; of torchrun's ranks, one speaks for all
         if distributed.from_torchrun()[0] == 0:

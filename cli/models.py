@@ -25,8 +25,8 @@ def models(names: tuple[str, ...], as_json: bool) -> None:
     Example:
       stdpipe models vsrnet vsrnet:num_frame=5,channels=1,residual=false
     """
-    from stdpipe.models.table import describe, table
+    from stdpipe.models.table import describe_network, network_table
     from stdpipe.models.zoo import ZOO
 
-    rows = [describe(name) for name in names or ZOO]
-    report({"models": rows}, as_json, table(rows))
+    rows = [describe_network(name) for name in names or ZOO]
+    report({"models": rows}, as_json, network_table(rows))

@@ -22,7 +22,7 @@ def runs(folders: tuple[Path, ...], as_json: bool) -> None:
     Example:
       stdpipe runs runs results
     """
-    from stdpipe.training.run_list import list_runs, table
+    from stdpipe.training.run_list import list_runs, run_table
 
     rows = list_runs(folders)
-    report({"runs": rows}, as_json, table(rows) if rows else "no runs here")
+    report({"runs": rows}, as_json, run_table(rows) if rows else "no runs here")

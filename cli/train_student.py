@@ -76,8 +76,9 @@ def train_student(
       stdpipe train-student --data DATA --cache cache.zarr --student fastdvdnet-quarter
         --out runs/std --set steps=2 --set warmup_steps=1 --set patch=32
     """
-    from stdpipe.train import StudentRun, train_students
+    from stdpipe.train import train_students
     from stdpipe.training import config as configuration
+    from stdpipe.training.jobs import StudentRun
     from stdpipe.training.students_file import read_students
 
     file = config_file(config)

@@ -57,8 +57,9 @@ def train_teacher(
       stdpipe train-teacher --data DATA --teacher edvr:num_feat=16 --out runs/teacher
         --set steps=2 --set batch=1 --set patch=32
     """
-    from stdpipe.train_teacher import TeacherRun, train_teacher
+    from stdpipe.train_teacher import train_teacher
     from stdpipe.training import config as configuration
+    from stdpipe.training.jobs import TeacherRun
 
     file = config_file(config)
     options = usage(lambda: configuration.load(configuration.TeacherTraining, file, assignments))

@@ -108,7 +108,7 @@ def published() -> str:
 
 
 def _networks() -> list[tuple[str, ...]]:
-    return [table.cells(table.describe(name)) for name in ZOO]
+    return [table.cells(table.describe_network(name)) for name in ZOO]
 
 
 def differences() -> str:

@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from stdpipe import cache
+from stdpipe.cache.errors import UserError
 from stdpipe.data.layouts import Clip, find_clips
 from stdpipe.data.samples import read_frames, view_hr
 from stdpipe.data.views import Box, View, generator
@@ -43,14 +44,14 @@ def check(
 
     An entry is beyond where an error exceeds MARGIN times that of its encoding, as the manifest
     has it, plus ROUNDING for the cache's mixed precision, plus HALF_STEP for attention. An
-    unfinished cache is checked as far as it goes. Raises ValueError or FileNotFoundError: no cache,
+    unfinished cache is checked as far as it goes. Raises UserError or FileNotFoundError: no cache,
     other weights (both sha256 named, before anything runs), other frames, no data, nothing
     committed.
     """
     reader = cache.open_reader(url, {"teacher_sha256": _sha256(teacher_weights)}, True)
     keys = choose(list(reader.entries), clips, seed)
     if not keys:
-        raise ValueError(f"cache {url} holds no clips yet: run extract-teacher first")
+        raise UserError(f"cache {url} holds no clips yet: run extract-teacher first")
     made, where = reader.manifest, pick_device(device)
     found = _clips(made, data)
     network = str(zoo.parse_trusted(str(made.made_by["teacher"]), url))
@@ -88,10 +89,10 @@ def choose(keys: list[str], count: int, seed: int) -> list[str]:
 
 
 def tolerance(made: cache.Manifest) -> dict[str, float]:
-    """Largest error to accept, by target. Raises ValueError where the manifest lacks the encoding's
+    """Largest error to accept, by target. Raises UserError where the manifest lacks the encoding's
     own error."""
     if "error" not in made.notes:
-        raise ValueError("the cache's manifest does not say what its encoding loses: extract again")
+        raise UserError("the cache's manifest does not say what its encoding loses: extract again")
     rounding = ROUNDING[str(made.made_by["amp"])]
     measured = made.notes["error"]
     allowed = {name: MARGIN * measured[f"{name}_rmse"] + rounding for name in made.targets}
@@ -123,7 +124,7 @@ def _errors(
     """Relative RMSE of one view's targets against the live teacher's."""
     made = reader.manifest
     if view.clip not in clips:
-        raise ValueError(f"clip {view.clip} of the cache is not in the data set: give its own one")
+        raise UserError(f"clip {view.clip} of the cache is not in the data set: give its own one")
     frames = read_frames(clips[view.clip])
     hr = view_hr(frames.hr, view)
     seen = seen_frames(teacher, frames.hr, view, str(made.made_by["degradation"]))
@@ -147,7 +148,7 @@ def _worst(rows: list[dict[str, Any]], targets: tuple[str, ...]) -> dict[str, di
     return found
 
 
-def table(result: dict[str, Any]) -> str:
+def check_table(result: dict[str, Any]) -> str:
     """For people, in Markdown."""
     allowed = result["tolerance"]
     lines = [

@@ -8,13 +8,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from stdpipe.evaluate import Evaluation, evaluate
-from stdpipe.extract import Extraction, extract_teacher
+from stdpipe.evaluate import evaluate
+from stdpipe.evaluation.job import Evaluation
+from stdpipe.extract import extract_teacher
+from stdpipe.features.extraction import Extraction
 from stdpipe.models.base import count_parameters
 from stdpipe.models.checkpoints import load_network
 from stdpipe.report import write_report
-from stdpipe.train import StudentRun, train_student
+from stdpipe.train import train_student
 from stdpipe.training import config
+from stdpipe.training.jobs import StudentRun
 
 STUDENT = "fastdvdnet-quarter"
 DEGRADATION = "bd"

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from stdpipe.cache.errors import UserError
 from stdpipe.models.layers import to_channels_last
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -49,7 +50,7 @@ def keep_memory(device: torch.device) -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one, else CPU; ValueError where the named one is missing."""
+    """ "auto" is CUDA where there is one, else CPU; UserError where the named one is missing."""
     # float32 means float32 in every stage: TF32 would round a convolution's inputs to 10 bits
     torch.backends.cudnn.allow_tf32 = False
     full = name
@@ -63,9 +64,7 @@ def pick_device(name: str) -> torch.device:
         if device.type == "cuda":  # pinned memory, too, then belongs to this one
             torch.cuda.set_device(device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"device {name!r} is not to be had: {str(error).splitlines()[0]}"
-        ) from None
+        raise UserError(f"device {name!r} is not to be had: {str(error).splitlines()[0]}") from None
     return device
 
 

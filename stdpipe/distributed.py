@@ -14,6 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from stdpipe.cache.errors import UserError
+
 Made = TypeVar("Made")
 
 
@@ -54,11 +56,11 @@ def first() -> bool:
 def slices(batch: int, accumulate: int) -> list[range]:
     """Which clips of a step this rank takes, one range for each of its `accumulate` passes.
 
-    Raises ValueError where ranks and passes do not divide the batch.
+    Raises UserError where ranks and passes do not divide the batch.
     """
     count, left = divmod(batch, size() * accumulate)
     if left:
-        raise ValueError(
+        raise UserError(
             f"batch ({batch}) is the clips of one step in all processes, and {size()} of them with "
             f"accumulate ({accumulate}) do not divide it: make it a multiple of "
             f"{size() * accumulate}"

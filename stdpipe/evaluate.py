@@ -9,20 +9,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import degradation, pad_to_scale
 from stdpipe.data.layouts import MOTION_LISTS, Clip, vimeo_lists
-from stdpipe.data.pieces import Piece, Video, ahead, num_frames, open_footage, pieces
+from stdpipe.data.pieces import Piece, Video, ahead, num_frames, pieces
 from stdpipe.device import autocast, keep_memory, pick_device, settle
 from stdpipe.distill.attention import attention_map
 from stdpipe.evaluation import protocols, results
 from stdpipe.evaluation.cost import running_cost
+from stdpipe.evaluation.job import Evaluation, scored_footage, split_name
 from stdpipe.evaluation.metrics import QUALITY
 from stdpipe.evaluation.pictures import save_comparison
 from stdpipe.evaluation.protocols import Protocol, rounded, score_frames, scored_frames
@@ -31,55 +32,12 @@ from stdpipe.evaluation.temporal import TEMPORAL, Temporal, flow_name
 from stdpipe.models.base import Features, Network, check_sees_lr, count_parameters
 from stdpipe.models.checkpoints import load_network, trained_for
 from stdpipe.models.macs import count_macs
-from stdpipe.suggest import nearest
 
-KINDS = ("quality", "temporal", "cost")
 LOG = logging.getLogger(__name__)
 
-table = results.table
-
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What to measure, on what, by which rules."""
-
-    data: Path
-    """A folder that find_clips knows, or a video file."""
-    model: str | None = None
-    """A network: NAME, NAME@FILE with its weights, or None where the weights file names it."""
-    weights: str | None = None
-    others: tuple[str, ...] = ()
-    """More networks, measured in the same pass over the data: NAME, NAME@FILE or @FILE."""
-    degradation: str | None = None
-    """None takes what the weights were trained for, or `bd`."""
-    protocol: str | None = None
-    """None takes the one for what lies in `data`."""
-    crop: int | None = None
-    """Pixels left out at each border; None leaves the protocol's."""
-    metrics: tuple[str, ...] = ("quality",)
-    """What to measure beside `quality`, which always is: `temporal`, `cost`."""
-    out: Path | None = None
-    """Where results and pictures go; None writes nothing, and cannot go on when stopped."""
-    teacher: str | None = None
-    teacher_weights: str | None = None
-    """One more network, whose attention is shown in the pictures."""
-    pictures: int = 4
-    """Clips of which the middle frame is shown."""
-    device: str = "auto"
-    amp: str = "none"
-
-    def __post_init__(self) -> None:
-        for name in self.metrics:
-            if name not in KINDS:
-                raise ValueError(f"unknown metrics {name!r}{nearest(name, KINDS)}")
-        if self.weights and (self.others or "@" in (self.model or "")):
-            raise ValueError(
-                "--weights is for a single --model: give each of several its own, as NAME@FILE"
-            )
-
-
-@dataclass(frozen=True)
-class Entrant:
+class LoadedNetwork:
     """A network that is measured."""
 
     name: str
@@ -90,12 +48,12 @@ class Entrant:
 
 
 @dataclass(frozen=True)
-class Setup:
+class EvaluationSetup:
     """What a job's names stand for."""
 
     job: Evaluation
     device: torch.device
-    entrants: list[Entrant]
+    networks: list[LoadedNetwork]
     teacher: Network | None
     degradation: str
     clips: list[Clip | Video]
@@ -117,75 +75,59 @@ def evaluate(job: Evaluation) -> dict[str, Any]:
     """Returns the result as JSON has it: the whole definition, then each network's figures.
 
     One network's (`model`, `weights`, `average`, `clips`, ...) lie at the top, those of several in
-    the list `networks`. Raises ValueError or OSError in one line.
+    the list `networks`. Raises UserError or OSError in one line.
     """
     setup = _set_up(job)
     definition = _definition(setup)
     log = _open_log(setup, definition)
     _measure(setup, log)
-    networks = [_report(setup, entrant, log) for entrant in setup.entrants]
+    networks = [_report(setup, network, log) for network in setup.networks]
     result = {**definition, **(networks[0] if len(networks) == 1 else {"networks": networks})}
     if job.out:
         log.finish(job.out, result)
     return result
 
 
-def _set_up(job: Evaluation) -> Setup:
+def _set_up(job: Evaluation) -> EvaluationSetup:
     device = pick_device(job.device)
     keep_memory(device)
-    entrants, teacher = _networks(job, device)
+    networks, teacher = _networks(job, device)
     clips, rules, chosen = scored_footage(job)
-    setup = Setup(job, device, entrants, teacher, _degradation(job, entrants), clips, rules, chosen)
+    setup = EvaluationSetup(
+        job, device, networks, teacher, _degradation(job, networks), clips, rules, chosen
+    )
     longest = max(len(setup.scored(clip)) for clip in clips)
     if "temporal" in job.metrics and longest < 2:
-        raise ValueError(
+        raise UserError(
             f"temporal metrics need consecutive frames, but protocol {rules.name!r} scores one of "
             "each clip here: choose --protocol vid4 or longer clips"
         )
     return setup
 
 
-def _networks(job: Evaluation, device: torch.device) -> tuple[list[Entrant], Network | None]:
+def _networks(job: Evaluation, device: torch.device) -> tuple[list[LoadedNetwork], Network | None]:
     """Those to measure and the teacher, on the device."""
     phase = degradation(job.degradation or "bd").phase
     name, file = split_name(job.model or "")
     asked = [(name, file or job.weights), *map(split_name, job.others)]
-    entrants: list[Entrant] = []
+    networks: list[LoadedNetwork] = []
     for model, weights in asked:
         net, facts = load_network(model, weights, phase)
         check_sees_lr(net, "its output measures nothing")
         name = facts["network"] + (f" @ {facts['weights']}" if facts["weights"] else "")
-        if name in {entrant.name for entrant in entrants}:
-            raise ValueError(f"network {name} is named twice: leave one out")
-        entrants.append(Entrant(name, settle(net, device, job.amp), facts))
+        if name in {network.name for network in networks}:
+            raise UserError(f"network {name} is named twice: leave one out")
+        networks.append(LoadedNetwork(name, settle(net, device, job.amp), facts))
     if job.teacher is None and job.teacher_weights is None:
-        return entrants, None
+        return networks, None
     teacher = load_network(job.teacher, job.teacher_weights, phase)[0]
     check_sees_lr(teacher, "its output measures nothing")
-    return entrants, settle(teacher, device, job.amp)
+    return networks, settle(teacher, device, job.amp)
 
 
-def split_name(text: str) -> tuple[str | None, str | None]:
-    """NAME, NAME@FILE or @FILE -> name and file."""
-    name, _, file = text.partition("@")
-    return name or None, file or None
-
-
-def scored_footage(job: Evaluation) -> tuple[list[Clip | Video], Protocol, str]:
-    """The clips that count, the rules, and why these."""
-    clips = open_footage(job.data)
-    name, chosen = job.protocol, "asked for"
-    if name is None:
-        name, reason = protocols.default_protocol({c.key: num_frames(c) for c in clips})
-        chosen = f"by default: {reason}"
-    rules = protocols.with_crop(protocols.protocol(name), job.crop)
-    keys = set(protocols.scored_clips([clip.key for clip in clips], rules))
-    return [clip for clip in clips if clip.key in keys], rules, chosen
-
-
-def _degradation(job: Evaluation, entrants: Sequence[Entrant]) -> str:
+def _degradation(job: Evaluation, networks: Sequence[LoadedNetwork]) -> str:
     """The one asked for, or that the weights were trained for; then they must agree."""
-    trained = {e.facts["degradation"]: e.name for e in entrants if e.facts["degradation"]}
+    trained = {e.facts["degradation"]: e.name for e in networks if e.facts["degradation"]}
     if job.degradation:
         for name, network in trained.items():
             if name != job.degradation:
@@ -193,12 +135,12 @@ def _degradation(job: Evaluation, entrants: Sequence[Entrant]) -> str:
         return job.degradation
     if len(trained) > 1:
         told = ", ".join(f"{network} for {name}" for name, network in trained.items())
-        raise ValueError(f"trained for different degradations: {told}; give --degradation")
-    others = [trained_for(e.facts, None) for e in entrants if not e.facts["degradation"]]
+        raise UserError(f"trained for different degradations: {told}; give --degradation")
+    others = [trained_for(e.facts, None) for e in networks if not e.facts["degradation"]]
     return str([*trained, *others][0])
 
 
-def _definition(setup: Setup) -> dict[str, Any]:
+def _definition(setup: EvaluationSetup) -> dict[str, Any]:
     """All that a result's figures mean, whatever the networks."""
     temporal = {"flow": flow_name(), **TEMPORAL} if "temporal" in setup.job.metrics else {}
     return {
@@ -212,25 +154,25 @@ def _definition(setup: Setup) -> dict[str, Any]:
     }
 
 
-def _open_log(setup: Setup, definition: Mapping[str, Any]) -> FrameLog:
+def _open_log(setup: EvaluationSetup, definition: Mapping[str, Any]) -> FrameLog:
     lengths = {clip.key: len(setup.scored(clip)) for clip in setup.clips}
     made_by = {
-        "networks": {e.name: e.facts["sha256"] for e in setup.entrants},
+        "networks": {e.name: e.facts["sha256"] for e in setup.networks},
         "amp": setup.job.amp,
         "frames": lengths,
         "stdpipe": version("stdpipe"),
     }
-    names = [entrant.name for entrant in setup.entrants]
+    names = [network.name for network in setup.networks]
     return FrameLog(setup.job.out, {**definition, **made_by}, names, lengths, setup.figures)
 
 
-def _measure(setup: Setup, log: FrameLog) -> None:
+def _measure(setup: EvaluationSetup, log: FrameLog) -> None:
     """One pass over the clips that are left; each one's figures go to the log as it ends."""
     todo = [clip for clip in setup.clips if clip.key not in log.done]
     total = sum(len(setup.scored(clip)) for clip in todo)
     with tqdm(total=total, unit="frame", desc="evaluate", disable=None) as bar:
         for clip, of_clip in _by_clip(ahead(_stream(setup, todo))):
-            rows: dict[str, list[Row]] = {entrant.name: [] for entrant in setup.entrants}
+            rows: dict[str, list[Row]] = {network.name: [] for network in setup.networks}
             temporal = Temporal(setup.rules.crop) if "temporal" in setup.job.metrics else None
             for piece in of_clip:
                 for name, figures in _score(setup, clip, piece, temporal).items():
@@ -239,8 +181,10 @@ def _measure(setup: Setup, log: FrameLog) -> None:
             log.add(clip.key, rows)
 
 
-def _stream(setup: Setup, clips: Sequence[Clip | Video]) -> Iterator[tuple[Clip | Video, Piece]]:
-    nets = [*(entrant.net for entrant in setup.entrants), setup.teacher]
+def _stream(
+    setup: EvaluationSetup, clips: Sequence[Clip | Video]
+) -> Iterator[tuple[Clip | Video, Piece]]:
+    nets = [*(network.net for network in setup.networks), setup.teacher]
     k = max(net.num_frame // 2 for net in nets if net is not None)
     for clip in clips:
         frames = setup.scored(clip)
@@ -257,16 +201,16 @@ def _by_clip(
 
 @torch.inference_mode()
 def _score(
-    setup: Setup, clip: Clip | Video, piece: Piece, temporal: Temporal | None
+    setup: EvaluationSetup, clip: Clip | Video, piece: Piece, temporal: Temporal | None
 ) -> dict[str, list[Row]]:
     """The figures of a piece's frames, by network; and its picture, where it is to be shown."""
     show = _index_to_show(setup, clip, piece)
     results, shown = {}, {}
-    for entrant in setup.entrants:
-        features = super_resolve(entrant.net, piece, setup.device, setup.job.amp)
-        results[entrant.name] = _checked(features.sr, clip, piece)
+    for network in setup.networks:
+        features = super_resolve(network.net, piece, setup.device, setup.job.amp)
+        results[network.name] = _checked(features.sr, clip, piece)
         if show is not None:
-            shown[entrant.name] = features.sr[show], attention_map(features.f_sr[show].float())
+            shown[network.name] = features.sr[show], attention_map(features.f_sr[show].float())
     if show is not None:
         _show(setup, clip, piece, show, shown)
     hr = piece.hr.to(setup.device).float() / 255
@@ -296,14 +240,14 @@ def _checked(sr: Tensor, clip: Clip | Video, piece: Piece) -> Tensor:
     height, width = piece.hr.shape[-2:]
     sr = sr[..., :height, :width].float()
     if not sr.isfinite().all():
-        raise ValueError(
+        raise UserError(
             f"clip {clip.key}: the network's output is not finite near frame {piece.centres[0]}; "
             "check its weights, or leave fp16 for bf16"
         )
     return sr
 
 
-def _index_to_show(setup: Setup, clip: Clip | Video, piece: Piece) -> int | None:
+def _index_to_show(setup: EvaluationSetup, clip: Clip | Video, piece: Piece) -> int | None:
     """Where the clip's middle frame lies in the piece, for the clips that are to be shown."""
     middle, job = num_frames(clip) // 2, setup.job
     among = clip.key in {each.key for each in setup.clips[: job.pictures]}
@@ -311,7 +255,7 @@ def _index_to_show(setup: Setup, clip: Clip | Video, piece: Piece) -> int | None
 
 
 def _show(
-    setup: Setup,
+    setup: EvaluationSetup,
     clip: Clip | Video,
     piece: Piece,
     index: int,
@@ -338,12 +282,12 @@ def _pixels(image: Tensor) -> Any:
     return (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
-def _report(setup: Setup, entrant: Entrant, log: FrameLog) -> dict[str, Any]:
+def _report(setup: EvaluationSetup, network: LoadedNetwork, log: FrameLog) -> dict[str, Any]:
     """One network's part of the result."""
-    facts, clips = entrant.facts, log.networks[entrant.name]
+    facts, clips = network.facts, log.networks[network.name]
     averages = results.averages({c.key: clips[c.key] for c in setup.clips}, setup.figures)
     report = {
-        "name": entrant.name,
+        "name": network.name,
         "model": facts["network"],
         "weights": facts["weights"],
         "weights_sha256": facts["sha256"],
@@ -355,11 +299,11 @@ def _report(setup: Setup, entrant: Entrant, log: FrameLog) -> dict[str, Any]:
     if lists:
         report["lists"] = results.by_list(averages["clips"], lists, setup.figures)
     if "cost" in setup.job.metrics:
-        report["cost"] = _cost(setup, entrant.net)
+        report["cost"] = _cost(setup, network.net)
     return report
 
 
-def _cost(setup: Setup, net: Network) -> dict[str, Any]:
+def _cost(setup: EvaluationSetup, net: Network) -> dict[str, Any]:
     def run(window: Tensor) -> None:
         with autocast(setup.device, setup.job.amp):
             net(window)

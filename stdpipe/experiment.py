@@ -25,49 +25,54 @@ from typing import Any
 
 import torch
 
-from stdpipe.evaluate import Evaluation, evaluate
+from stdpipe.evaluate import evaluate
+from stdpipe.evaluation.job import Evaluation
 from stdpipe.evaluation.results import write_aside
 from stdpipe.extract import extract_teacher
-from stdpipe.grid import table, trial
+from stdpipe.grid import tables
+from stdpipe.grid.estimate import Verbs, estimate
 from stdpipe.grid.schema import TestSet
 from stdpipe.grid.setup import (
-    Entrant,
+    GridNetwork,
+    GridRun,
+    GridSetup,
     Job,
-    Run,
-    Setup,
-    entrants,
     extraction,
+    grid_networks,
     results,
     set_up,
     threads_each,
 )
 from stdpipe.grid.summary import summary
-from stdpipe.report import Table, write_report
+from stdpipe.report import write_report
+from stdpipe.reporting.tables import Table
 from stdpipe.train import train_student
-from stdpipe.train_teacher import TeacherRun, train_teacher
+from stdpipe.train_teacher import train_teacher
 from stdpipe.training import run_folder
+from stdpipe.training.jobs import TeacherRun
 
 Say = Callable[[str], None]
+VERBS = Verbs(extract_teacher, train_teacher, train_student, evaluate)
 
 
 def run_experiment(job: Job, say: Say, plan_only: bool = False) -> dict[str, Any]:
     """Run all of it, or what is missing; returns the plan, or the summary with `failed` runs.
 
-    Raises ValueError or OSError in one line for what cannot be begun, and for an extraction or an
+    Raises UserError or OSError in one line for what cannot be begun, and for an extraction or an
     evaluation that fails; a training that fails is told, and the others go on.
     """
     setup = set_up(job)
-    plan = trial.plan(setup, entrants(setup, planned=True))
+    plan = estimate(setup, grid_networks(setup, planned=True), VERBS)
     if plan_only:
         return plan
-    say(table.plan(plan))
+    say(tables.plan_text(plan))
     _extract(setup, say)
     failed = _train(setup, say)
     _evaluate(setup, say)
     return _summarise(setup, failed, say)
 
 
-def _extract(setup: Setup, say: Say) -> None:
+def _extract(setup: GridSetup, say: Say) -> None:
     """Teachers that must be trained first, then a cache of each."""
     for label, teacher in setup.teachers.items():
         weights = Path(setup.weights(label))
@@ -83,7 +88,7 @@ def _extract(setup: Setup, say: Say) -> None:
         say(f"cache {found['cache']}: {found['entries']} clips, {found['bytes'] / 1e9:.2f} GB")
 
 
-def _train(setup: Setup, say: Say) -> dict[str, str]:
+def _train(setup: GridSetup, say: Say) -> dict[str, str]:
     """What is missing of the grid; those that failed, and why."""
     todo = [run for run in setup.runs if not run.done]
     failed = {}
@@ -100,7 +105,7 @@ def _train(setup: Setup, say: Say) -> dict[str, str]:
     return failed
 
 
-def _trained(todo: list[Run], job: Job) -> Iterator[tuple[Run, "Future[None]"]]:
+def _trained(todo: list[GridRun], job: Job) -> Iterator[tuple[GridRun, "Future[None]"]]:
     """Each run as it ends: one after the other here, or several in processes of their own."""
     if job.jobs == 1:
         for run in todo:
@@ -132,20 +137,22 @@ def _begin_process(threads: int, log: str) -> None:
     run_folder.end_with_parent()
 
 
-def train_one(run: Run) -> None:
+def train_one(run: GridRun) -> None:
     """Train, or go on, and mark the run as done."""
     train_student(run.job, run.options)
     write_aside(run.mark, json.dumps(run.definition, indent=2) + "\n")
 
 
-def _evaluate(setup: Setup, say: Say) -> None:
-    """Every network that has no result yet: one pass over each test set for each seed, the rivals
-    in the first."""
+def _evaluate(setup: GridSetup, say: Say) -> None:
+    """Every network that has no result yet: one pass over each test set for each seed; the
+    first seed's pass measures the baselines, too."""
     first = setup.experiment.seeds[0]
     for seed in setup.experiment.seeds:
         for test in setup.experiment.tests:
             found = results(setup, test.name)
-            some = [e for e in entrants(setup) if (first if e.seed is None else e.seed) == seed]
+            some = [
+                e for e in grid_networks(setup) if (first if e.seed is None else e.seed) == seed
+            ]
             missing = [e for e in some if e.key not in found]
             if missing:
                 data = setup.tests[test.name]
@@ -153,10 +160,10 @@ def _evaluate(setup: Setup, say: Say) -> None:
                 evaluate(_pass(setup, test, missing))
 
 
-def _pass(setup: Setup, test: TestSet, missing: list[Entrant]) -> Evaluation:
+def _pass(setup: GridSetup, test: TestSet, missing: list[GridNetwork]) -> Evaluation:
     """Into a folder that the networks name, so that a stopped pass over the same ones goes on."""
     name = hashlib.sha256("".join(e.key for e in missing).encode()).hexdigest()[:12]
-    model, *others = (entrant.model for entrant in missing)
+    model, *others = (network.model for network in missing)
     return Evaluation(
         setup.tests[test.name],
         model,
@@ -169,12 +176,12 @@ def _pass(setup: Setup, test: TestSet, missing: list[Entrant]) -> Evaluation:
     )
 
 
-def _summarise(setup: Setup, failed: Mapping[str, str], say: Say) -> dict[str, Any]:
+def _summarise(setup: GridSetup, failed: Mapping[str, str], say: Say) -> dict[str, Any]:
     """summary.json and summary.md, and the report of the first seed."""
     measured = {test: results(setup, test) for test in setup.tests}
     found: list[tuple[str, int | None, dict[str, Any]]] = [
-        (entrant.label, entrant.seed, {test: measured[test][entrant.key] for test in measured})
-        for entrant in entrants(setup)
+        (network.label, network.seed, {test: measured[test][network.key] for test in measured})
+        for network in grid_networks(setup)
     ]
     out = setup.job.out
     result = {
@@ -184,17 +191,17 @@ def _summarise(setup: Setup, failed: Mapping[str, str], say: Say) -> dict[str, A
         "failed": dict(failed),
     }
     write_aside(out / "summary.json", json.dumps(result, indent=2) + "\n")
-    write_aside(out / "summary.md", table.summary(setup.experiment, result) + "\n")
+    write_aside(out / "summary.md", tables.summary_text(setup.experiment, result) + "\n")
     say(f"summary in {out / 'summary.md'}")
     if found:
         say(f"report in {_report(setup, result)['report']}")
     return result
 
 
-def _report(setup: Setup, result: Mapping[str, Any]) -> dict[str, Any]:
+def _report(setup: GridSetup, result: Mapping[str, Any]) -> dict[str, Any]:
     """All figures over seeds; pictures and curves of the first seed alone."""
     first = setup.experiment.seeds[0]
-    shown = [entrant for entrant in entrants(setup) if entrant.seed in (None, first)]
+    shown = [network for network in grid_networks(setup) if network.seed in (None, first)]
     folders = {results(setup, test)[e.key]["folder"] for test in setup.tests for e in shown}
     runs_shown = [run for run in setup.runs if run.seed == first and run.done]
     labels = {str(run.job.out): f"{run.label}, seed {run.seed}" for run in setup.runs}
@@ -202,7 +209,7 @@ def _report(setup: Setup, result: Mapping[str, Any]) -> dict[str, Any]:
         [*map(Path, sorted(folders)), *(run.job.out for run in runs_shown)],
         setup.job.out / "report",
         labels=labels,
-        tables=[Table(*plain) for plain in table.plain(setup.experiment, result)],
+        tables=[Table(*plain) for plain in tables.summary_tables(setup.experiment, result)],
         title=setup.experiment.name,
         device=setup.job.device,
     )

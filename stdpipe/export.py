@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from stdpipe.cache.errors import UserError
 from stdpipe.models.base import Network, check_sees_lr, count_parameters
 from stdpipe.models.checkpoints import load_network
 
@@ -40,7 +41,7 @@ class Export:
 
     def __post_init__(self) -> None:
         if self.out.suffix != SUFFIXES[self.format]:
-            raise ValueError(
+            raise UserError(
                 f"--format {self.format} writes a {SUFFIXES[self.format]} file, but --out is "
                 f"{self.out}; change one of them"
             )
@@ -49,7 +50,7 @@ class Export:
 def export(job: Export) -> dict[str, Any]:
     """Returns what was written as JSON has it: sizes, opset, and the check's largest difference.
 
-    Raises ValueError where the network cannot be traced or written, or the file gives other images
+    Raises UserError where the network cannot be traced or written, or the file gives other images
     than the network; then nothing is left at `out`.
     """
     if job.format == "onnx":
@@ -162,7 +163,7 @@ def _check(
     batches = [2, 3, 1]
     differences = [_difference(net, run, *size, n) for size, n in zip(sizes, batches, strict=True)]
     if not all(difference <= TOLERANCE for difference in differences):  # nan is not
-        raise ValueError(
+        raise UserError(
             f"the exported network differs from torch's by {differences} at {sizes} in batches of "
             f"{batches}, more than {TOLERANCE:g}: it is not written; please report the network"
         )
@@ -199,7 +200,7 @@ def _in_onnxruntime(path: Path) -> Callable[[Tensor], Tensor] | None:
 def _require_onnx() -> None:
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"ONNX export needs {' and '.join(missing)}: pip install 'stdpipe[export]', or take "
             "--format torch"
         )
@@ -215,7 +216,7 @@ def _told(build: Callable[[], Any], what: str) -> Any:
         while root.__cause__:
             root = root.__cause__
         first = str(root).strip().partition("\n")[0]
-        raise ValueError(f"{what}: {type(root).__name__}: {first}") from error
+        raise UserError(f"{what}: {type(root).__name__}: {first}") from error
 
 
 @contextmanager

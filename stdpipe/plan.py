@@ -13,11 +13,10 @@ from torch import Tensor
 
 from stdpipe import cache
 from stdpipe.data.views import View
-from stdpipe.extract import Extraction, Prepared, prepare
 from stdpipe.features.disk import weigh
 from stdpipe.features.encoding import encoding_error
-from stdpipe.features.targets import refuse_trunk, tail_of
-from stdpipe.features.teacher import group_features
+from stdpipe.features.extraction import Extraction, Prepared, prepare
+from stdpipe.features.teacher import group_features, refuse_trunk, tail_of
 from stdpipe.models.base import Features
 
 MEASURED = 3  # clips
@@ -32,7 +31,7 @@ class Cost(NamedTuple):
     """As encoding_error tells it."""
 
 
-def plan(job: Extraction) -> dict[str, Any]:
+def plan_extraction(job: Extraction) -> dict[str, Any]:
     """Costs by encoding, of all entries; `fits` says whether the chosen one does on the cache's
     disk. That, `missing_bytes` and `teacher_hours` are of the entries that a cache to resume lacks.
 
@@ -142,7 +141,7 @@ def _total(clips: list[Cost], entries: int) -> dict[str, Any]:
     }
 
 
-def table(result: dict[str, Any]) -> str:
+def plan_table(result: dict[str, Any]) -> str:
     """For people, in Markdown."""
     free = result["free_bytes"]
     free = "" if free is None else f"; {free / 1e9:,.1f} GB are free"

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from stdpipe.cache.errors import UserError
 from stdpipe.data.layouts import Clip
 from stdpipe.data.pieces import Video, open_footage
 from stdpipe.device import keep_memory, pick_device, settle
@@ -28,7 +29,7 @@ from stdpipe.models import zoo
 from stdpipe.models.base import Network, count_parameters
 from stdpipe.models.macs import count_macs
 from stdpipe.reporting.clip_section import Detail, Gallery
-from stdpipe.reporting.inputs import Entry, Group, Labels, read_folders
+from stdpipe.reporting.inputs import Group, Labels, Measured, read_folders
 from stdpipe.reporting.page import Content, render
 from stdpipe.reporting.shots import (
     Made,
@@ -67,11 +68,11 @@ def write_report(
     clips: how many of each data set are shown, the first ones, or their keys. frames: the most that
     networks are run on, of each. labels: what the page calls a network, by its name in results, its
     weights file or the folder of that; or a training run, by its folder. tables: more of them, put
-    first. Raises ValueError or OSError, in one line, for a folder that is neither kind.
+    first. Raises UserError or OSError, in one line, for a folder that is neither kind.
     """
     inputs = read_folders(folders, labels)
     if not (inputs.groups or inputs.runs or tables):
-        raise ValueError(f"nothing to report: {' '.join(inputs.missing) or 'no folder was given'}")
+        raise UserError(f"nothing to report: {' '.join(inputs.missing) or 'no folder was given'}")
     missing = list(inputs.missing)
     groups = [_counted(group) for group in inputs.groups]
     on = pick_device(device)
@@ -165,9 +166,9 @@ def _chosen(group: Group, clips: int | Sequence[str], missing: list[str]) -> lis
     return [there[key] for key in wanted if key in there]
 
 
-def _networks(group: Group, missing: list[str]) -> list[tuple[Entry, Network]]:
+def _networks(group: Group, missing: list[str]) -> list[tuple[Measured, Network]]:
     """Those that can be run again, each once."""
-    found: dict[tuple[str, str | None], tuple[Entry, Network]] = {}
+    found: dict[tuple[str, str | None], tuple[Measured, Network]] = {}
     for entry in group.entries:
         key = (str(entry.facts["model"]), entry.facts["weights_sha256"])
         if key in found:
@@ -180,7 +181,7 @@ def _networks(group: Group, missing: list[str]) -> list[tuple[Entry, Network]]:
 
 
 def _made(
-    entry: Entry, net: Network, shot: Shot, pieces: Any, parts: Path, device: torch.device
+    entry: Measured, net: Network, shot: Shot, pieces: Any, parts: Path, device: torch.device
 ) -> Made:
     """From an earlier report, or made now and kept."""
     file = made_file(parts, entry.facts, shot)
@@ -199,7 +200,7 @@ def _rendered(content: Content, limit: int) -> tuple[str, list[str]]:
         page = render(content._replace(galleries=galleries, missing=missing), detail)
         if len(page.encode()) <= limit:
             return page, missing
-    raise ValueError(
+    raise UserError(
         f"the page is {len(page.encode()):,} bytes without any picture, more than {limit:,}: give "
         "fewer folders"
     )

@@ -12,6 +12,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from stdpipe.cache.errors import UserError
+
 SCALE = 4
 REACH = 2  # LR pixels on each side that a pixel of `up` is made of
 Distance = TypeVar("Distance", float, Tensor)
@@ -32,7 +34,7 @@ def up(x: Tensor, weigh: Callable[[float], float], border: str, phase: float) ->
     would do in TF32, and which counters of MACs would take for the network's.
     """
     if not -1 < phase <= 4:
-        raise ValueError(f"phase {phase} is none: LR sample j sits at HR pixel 4j + phase, 0 to 3")
+        raise UserError(f"phase {phase} is none: LR sample j sits at HR pixel 4j + phase, 0 to 3")
     taps = _constant(_taps, weigh, phase, device=x.device, dtype=x.dtype)
     with _own_precision(x):
         wide = _up_lines(x, taps, border)

@@ -7,7 +7,6 @@ Axes: B batch, T frames of a clip, H W HR size.
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,24 @@ import torch
 from torch import Tensor
 
 from stdpipe import cache, distributed
+from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import Stream, finish
 from stdpipe.data.views import NUM_ORIENTATIONS, View, full_views
 from stdpipe.device import keep_memory, pick_device
 from stdpipe.distill.schemes import needs
-from stdpipe.distill.terms import helpers
-from stdpipe.evaluate import Evaluation, evaluate
-from stdpipe.features.targets import CachedTargets, Decoder, LiveTeacher, check_teacher, to_device
+from stdpipe.distill.terms import build_helpers
+from stdpipe.evaluate import evaluate
+from stdpipe.evaluation.job import Evaluation
+from stdpipe.features.targets import CachedTargets, Decoder, LiveTeacher, to_device
+from stdpipe.features.teacher import check_teacher
 from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import SCALE, Network
 from stdpipe.training import metrics_log, run_folder, speed
 from stdpipe.training.config import StudentTraining
-from stdpipe.training.student import Pupil
+from stdpipe.training.jobs import StudentRun
+from stdpipe.training.student import StudentTrainer
 
 LOG = logging.getLogger(__name__)
 
@@ -36,29 +39,6 @@ Decode = Decoder | LiveTeacher
 
 # what the stream is made of, and how it is walked through
 SHARED = ("patch", "batch", "accumulate", "stream_seed", "workers", "amp")
-
-
-@dataclass(frozen=True)
-class StudentRun:
-    """Where and on what; how is a StudentTraining."""
-
-    data: Path
-    student: str
-    out: Path
-    cache: str | None = None
-    """None is enough for scheme "none", which then sees every orientation of a clip. To compare it
-    with a distilled student, give both the cache: they see the same clips in the same order."""
-    degradation: str | None = None
-    """None takes the cache's, or `bd` without a cache."""
-    teacher_weights: Path | None = None
-    """Where given, a cache made with other weights is refused."""
-    live_teacher: str | None = None
-    """Weights of a teacher to run in the loop instead of reading targets, for comparison."""
-    init: Path | None = None
-    """Weights to start from: the student's own, or those of a `pisr` around it."""
-    frames: int = 7
-    """T of a clip; longer sequences are cut."""
-    device: str = "auto"
 
 
 def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
@@ -70,7 +50,7 @@ def train_students(jobs: Sequence[tuple[StudentRun, StudentTraining]]) -> list[d
     """Several at once from one stream, each as if it were trained alone.
 
     Runs may differ in student, init and out, options in all but what the stream is made of
-    (SHARED). Raises ValueError where they differ elsewhere, and, when the others are done, where a
+    (SHARED). Raises UserError where they differ elsewhere, and, when the others are done, where a
     student's loss was not finite.
     """
     run, options = jobs[0]
@@ -94,17 +74,17 @@ def train_students(jobs: Sequence[tuple[StudentRun, StudentTraining]]) -> list[d
             "clips": run_folder.digest(v.clip for v in stream.views),
             "live_teacher": _sha256(run.live_teacher),
         }
-        pupils = [_pupil(*job, facts, reader, live, device, opened) for job in jobs]
-        _fit(pupils, stream, decode, _first_taught(jobs), device)
+        trainers = [_trainer(*job, facts, reader, live, device, opened) for job in jobs]
+        _fit(trainers, stream, decode, _first_taught(jobs), device)
     return [
         {
             "weights": str(run.out / "weights.pt"),
             "network": str(_spec(run, str(name))),
             "scheme": options.scheme,
             "steps": options.steps,
-            **pupil.metrics.last,
+            **trainer.metrics.last,
         }
-        for (run, options), pupil in zip(jobs, pupils, strict=True)
+        for (run, options), trainer in zip(jobs, trainers, strict=True)
     ]
 
 
@@ -115,12 +95,12 @@ def _check_together(jobs: Sequence[tuple[StudentRun, StudentTraining]]) -> None:
             mine, other = getattr(options, key), getattr(first, key)
             if mine != other:
                 key = "data_seed" if key == "stream_seed" else key
-                raise ValueError(
+                raise UserError(
                     f"students that train together share {key}: {mine} for {run.out.name}, "
                     f"{other} for {jobs[0][0].out.name}; set it once for all"
                 )
     if len({run.out.resolve() for run, _ in jobs}) < len(jobs):
-        raise ValueError("students that train together need a folder each")
+        raise UserError("students that train together need a folder each")
 
 
 def _first_taught(jobs: Sequence[tuple[StudentRun, StudentTraining]]) -> int:
@@ -132,7 +112,7 @@ def _spec(run: StudentRun, degradation_name: str) -> zoo.Spec:
     return zoo.parse(run.student).with_phase(degradation(degradation_name).phase)
 
 
-def _pupil(
+def _trainer(
     run: StudentRun,
     options: StudentTraining,
     facts: Mapping[str, Any],
@@ -140,7 +120,7 @@ def _pupil(
     live: Network | None,
     device: torch.device,
     opened: ExitStack,
-) -> Pupil:
+) -> StudentTrainer:
     """A student with its helpers; `opened` keeps its folder for the time of training."""
     name, weights = str(facts["degradation"]), run.out / "weights.pt"
     spec = _spec(run, name)
@@ -151,16 +131,16 @@ def _pupil(
         _start_from(student, run.init, name)
     lr_channels = _lr_channels(student, str(spec), options, reader, live)
     # built after the student, whose weights are then the same in every scheme
-    learners = helpers(options.terms, student.f_sr_channels, lr_channels)
-    learners = {role: module.to(device) for role, module in learners.items()}
-    speed.prepare(student.to(device), learners, options)
+    helpers = build_helpers(options.terms, student.f_sr_channels, lr_channels)
+    helpers = {role: module.to(device) for role, module in helpers.items()}
+    speed.prepare(student.to(device), helpers, options)
     init = {"init": str(run.init) if run.init else None, "init_sha256": _sha256(run.init)}
     of_network = {"network": str(spec), **checkpoints.revised(student)}
     opened.enter_context(run_folder.open_run(run.out, {**of_network, **facts, **init}, options))
-    return Pupil(
+    return StudentTrainer(
         run.out,
         student,
-        learners,
+        helpers,
         options,
         device,
         lambda: checkpoints.save_network(weights, student, str(spec), name),
@@ -174,7 +154,7 @@ def _open_cache(run: StudentRun, every: Sequence[StudentTraining]) -> cache.Read
     taught = [options.scheme for options in every if options.terms]
     if run.cache is None:
         if taught and run.live_teacher is None:
-            raise ValueError(
+            raise UserError(
                 f"scheme {taught[0]!r} learns from a teacher: give --cache, made by "
                 "extract-teacher, or choose --scheme none"
             )
@@ -193,9 +173,9 @@ def _open_cache(run: StudentRun, every: Sequence[StudentTraining]) -> cache.Read
 
 def _check_student(student: Network, name: str, options: StudentTraining) -> None:
     if not any(p.requires_grad for p in student.parameters()):
-        raise ValueError(f"{name} has nothing to train")
+        raise UserError(f"{name} has nothing to train")
     if student.scale != 4:
-        raise ValueError(f"{name} has no F^SR at 4 times the LR size")
+        raise UserError(f"{name} has no F^SR at 4 times the LR size")
     run_folder.check_slices(student, name, options)
 
 
@@ -228,7 +208,7 @@ def _lr_channels(
         return 0, 0
     mine = _probe(student)
     if not mine.requires_grad:
-        raise ValueError(
+        raise UserError(
             f"scheme {options.scheme!r} teaches F^LR, but {name} trains nothing before it (it is "
             "the input itself there); choose a scheme on F^SR, such as std"
         )
@@ -284,7 +264,7 @@ def _check_targets(
     for name in names:
         if name not in held:
             all_of_them = ",".join(n for n in cache.TARGETS if n in (*held, *names))
-            raise ValueError(
+            raise UserError(
                 f"scheme {options.scheme!r} needs {name}, which {run.cache} does not hold (it has "
                 f"{', '.join(held)}); extract again with --targets {all_of_them}"
             )
@@ -310,7 +290,7 @@ def _check_clip_list(run: StudentRun, here: Any, cached: set[str]) -> None:
     for some, others, where in ((cached, here, f"cache {run.cache}"), (here, cached, run.data)):
         odd = sorted(set(some) - set(others))
         if odd:
-            raise ValueError(
+            raise UserError(
                 f"clip lists differ: {where} has {len(odd)} clips that the other lacks, {odd[0]} "
                 f"first ({len(cached)} clips in {run.cache}, {len(here)} in {run.data}); use the "
                 "data set of the cache, or extract again"
@@ -325,19 +305,19 @@ def needed_targets(options: StudentTraining) -> tuple[str, ...]:
 
 
 def _fit(
-    pupils: Sequence[Pupil],
+    trainers: Sequence[StudentTrainer],
     stream: Stream,
     decode: Decode | None,
     first_taught: int,
     device: torch.device,
 ) -> None:
-    shared = pupils[0].options
-    start, stop = min(p.done for p in pupils), max(p.options.steps for p in pupils)
+    shared = trainers[0].options
+    start, stop = min(p.done for p in trainers), max(p.options.steps for p in trainers)
     batches = iter(run_folder.loader(stream, start, stop, shared, device))
     bar = metrics_log.progress("train-student", start, stop)
     clock = metrics_log.Clock()
     for step in range(start, stop):
-        learning = [pupil for pupil in pupils if pupil.learns(step)]
+        learning = [trainer for trainer in trainers if trainer.learns(step)]
         inputs = []
         for slices_left in reversed(range(shared.accumulate)):
             with clock.waiting():
@@ -346,22 +326,22 @@ def _fit(
             inputs.append(batch)
             if decode and step >= first_taught:
                 batch = decode(batch)
-            for pupil in learning:
-                pupil.learn(batch, step, more_to_come=slices_left > 0)
+            for trainer in learning:
+                trainer.learn(batch, step, more_to_come=slices_left > 0)
         waited = clock.lap()
-        for pupil in learning:
+        for trainer in learning:
             try:
-                pupil.update(step, inputs, waited)
+                trainer.update(step, inputs, waited)
             except run_folder.NotFiniteError as error:
-                pupil.failed = error
+                trainer.failed = error
                 continue
-            if shown := pupil.write(batch):
-                of_whom = {} if len(pupils) == 1 else {"of": pupil.out.name}
+            if shown := trainer.write(batch):
+                of_whom = {} if len(trainers) == 1 else {"of": trainer.out.name}
                 bar.set_postfix({**of_whom, **shown})
         bar.update()
-        if all(pupil.failed or pupil.done == pupil.options.steps for pupil in pupils):
+        if all(trainer.failed or trainer.done == trainer.options.steps for trainer in trainers):
             break
     bar.close()
-    failed = [pupil.failed for pupil in pupils if pupil.failed]
+    failed = [trainer.failed for trainer in trainers if trainer.failed]
     if failed:
         raise failed[0]

@@ -7,7 +7,6 @@ the head that makes a published RBPN fit. PISR's teacher is shown HR, and imitat
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from stdpipe import distributed
+from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import Stream, finish
@@ -28,27 +28,11 @@ from stdpipe.models.pisr import PISR
 from stdpipe.suggest import nearest
 from stdpipe.training import metrics_log, run_folder
 from stdpipe.training.config import TeacherTraining
+from stdpipe.training.jobs import TeacherRun
 
 LOG = logging.getLogger(__name__)
 
 FUSION = "fusion"  # EDVR's name for its TSA, or for what it has in its place
-
-
-@dataclass(frozen=True)
-class TeacherRun:
-    """Where and on what; how is a TeacherTraining."""
-
-    data: Path
-    network: str
-    out: Path
-    degradation: str = "bd"
-    exclude: tuple[str, ...] = ()
-    """Clip keys of the train list to leave out."""
-    init: Path | None = None
-    """Weights to start from; a TSA fusion, or a part of train_only, that they lack starts fresh."""
-    frames: int = 7
-    """T of a clip; longer sequences are cut."""
-    device: str = "auto"
 
 
 def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
@@ -74,7 +58,7 @@ def _train(
         _start_from(net, run.init, _alone(options, step=0))
     elif _alone(options, step=0):
         key = "train_only" if options.parts else "tsa_steps"
-        raise ValueError(f"{key} leaves the rest of {spec} as --init has it: give --init")
+        raise UserError(f"{key} leaves the rest of {spec} as --init has it: give --init")
     net.to(device)
     facts = {
         "network": str(spec),
@@ -102,10 +86,10 @@ def _stream(run: TeacherRun, options: TeacherTraining) -> Stream:
     clips = {c.key: c for c in find_clips(run.data, "train", length=run.frames)}
     unknown = sorted(set(run.exclude) - clips.keys())
     if unknown:
-        raise ValueError(f"--exclude names {unknown[0]!r}, which is no training clip of {run.data}")
+        raise UserError(f"--exclude names {unknown[0]!r}, which is no training clip of {run.data}")
     keys = [k for k in clips if k not in run.exclude]
     if not keys:
-        raise ValueError(f"--exclude leaves none of the {len(clips)} training clips of {run.data}")
+        raise UserError(f"--exclude leaves none of the {len(clips)} training clips of {run.data}")
     seed = options.stream_seed
     return Stream(clips, full_views(keys, seed, 8), run.degradation, options.patch, seed)
 
@@ -113,18 +97,18 @@ def _stream(run: TeacherRun, options: TeacherTraining) -> Stream:
 def _check_network(net: Network, name: str, options: TeacherTraining) -> None:
     names = [k for k, p in net.named_parameters() if p.requires_grad]
     if not names:
-        raise ValueError(f"{name} has nothing to train")
+        raise UserError(f"{name} has nothing to train")
     if net.scale != 4 and not net.sees_hr:
-        raise ValueError(f"{name} does not enlarge by 4: its input has HR size already")
+        raise UserError(f"{name} does not enlarge by 4: its input has HR size already")
     if options.tsa_steps and not any(_within(k, (FUSION,)) for k in names):
-        raise ValueError(
+        raise UserError(
             f"tsa_steps ({options.tsa_steps}) train a fusion, which {name} has not; "
             "set tsa_steps=0 or choose an edvr"
         )
     for part in options.parts:
         if not any(_within(k, (part,)) for k in names):
             known = dict.fromkeys(k.split(".")[0] for k in names)
-            raise ValueError(f"train_only: {name} has no part {part!r}{nearest(part, known)}")
+            raise UserError(f"train_only: {name} has no part {part!r}{nearest(part, known)}")
     run_folder.check_slices(net, name, options)
 
 
@@ -158,7 +142,7 @@ def _fit(
     stepper = run_folder.Stepper(list(net.parameters()), options, device)
     start = _resume(out, net, stepper)
     metrics = metrics_log.Metrics(out, start)
-    losses = distributed.spread(Losses(net, options.imitation))
+    losses = distributed.spread(TeacherLosses(net, options.imitation))
     slices = distributed.slices(options.batch, options.accumulate)
     batches = iter(run_folder.loader(stream, start, options.steps, options, device))
     bar, clock = metrics_log.progress("train-teacher", start, options.steps), metrics_log.Clock()
@@ -215,7 +199,7 @@ def _pick_frames(
     return window, batch["hr"][each, torch.tensor(t)]
 
 
-class Losses(nn.Module):
+class TeacherLosses(nn.Module):
     """L_rec; for PISR's teacher, the imitation of LR by its encoder too."""
 
     def __init__(self, net: Network, imitation: float) -> None:

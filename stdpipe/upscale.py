@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from stdpipe.cache.errors import UserError
 from stdpipe.data import frame_files
 from stdpipe.data.degrade import DEGRADATIONS
 from stdpipe.data.frame_files import Footage
@@ -76,7 +77,7 @@ class Grid:
 def upscale(job: Upscaling) -> dict[str, Any]:
     """Returns what was written, how it was cut and how fast it went, as JSON has it.
 
-    Raises ValueError, FileNotFoundError or FileExistsError in one line; `out` is then as it was.
+    Raises UserError, FileNotFoundError or FileExistsError in one line; `out` is then as it was.
     """
     _check_places(job)
     device = pick_device(job.device)
@@ -133,15 +134,15 @@ def _check_places(job: Upscaling) -> None:
     frame_files.is_video(job.out)
     source, out = job.source.resolve(), job.out.resolve()
     if out == source or source in out.parents or out in source.parents:
-        raise ValueError(f"output {job.out} and input {job.source} lie in each other: choose apart")
+        raise UserError(f"output {job.out} and input {job.source} lie in each other: choose apart")
     if not out.exists():
         return
     if not job.overwrite:
         raise FileExistsError(f"{job.out} exists: choose another name, or give --overwrite")
     if frame_files.is_video(out) != out.is_file():
-        raise ValueError(f"{job.out} is no {'file' if out.is_dir() else 'folder'}: choose another")
+        raise UserError(f"{job.out} is no {'file' if out.is_dir() else 'folder'}: choose another")
     if out.is_dir() and any(path.suffix != ".png" for path in out.iterdir()):
-        raise ValueError(f"{job.out} holds more than PNG files, and is not overwritten: empty it")
+        raise UserError(f"{job.out} holds more than PNG files, and is not overwritten: empty it")
 
 
 def _run(
@@ -159,7 +160,7 @@ def _run(
             largest = max(largest, step)
             progress.update(len(frames))
         if not count:
-            raise ValueError(f"{job.source} has no frames")
+            raise UserError(f"{job.source} has no frames")
     return count, largest
 
 
@@ -236,7 +237,7 @@ def super_resolve(
         with autocast(device, amp):
             sr = net.forward_clip(seen[None], centres)[0].float()
         if not sr.isfinite().all():
-            raise ValueError(
+            raise UserError(
                 "the network's output is not finite; check its weights, or leave fp16 for bf16"
             )
         yield tile, sr

@@ -196,9 +196,9 @@ def test_the_scheme_that_extend_adds(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def loss(student: torch.Tensor) -> dict[str, torch.Tensor]:
         features = Features(student, student, student, hr)
-        learners = terms.helpers({"edges": 1.0}, 64)
-        lesson = terms.Lesson(features, {"hr": hr, "f_sr": f_sr}, learners)
-        return terms.scheme_loss(lesson, {"edges": 1.0})
+        learners = terms.build_helpers({"edges": 1.0}, 64)
+        inputs = terms.LossInputs(features, {"hr": hr, "f_sr": f_sr}, learners)
+        return terms.scheme_loss(inputs, {"edges": 1.0})
 
     assert loss(f_sr)["edges"] == 0
     assert loss(f_sr + 0.5)["edges"] < 1e-10  # a constant has no edges

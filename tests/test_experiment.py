@@ -29,7 +29,7 @@ GRID: dict[str, Any] = {
         "save_every": 1,
     },
     "tests": {"own": {"data": "own", "protocol": "vid4"}},
-    "rivals": ["bicubic"],
+    "baselines": ["bicubic"],
     "paper": {
         "source": "Table 0",
         "columns": ["own/average"],
@@ -125,7 +125,7 @@ def test_the_summary_by_hand(grid: Path) -> None:
     assert row["sd"] == pytest.approx(abs(std[0] - std[1]) / math.sqrt(2))
     change = found["differences"]["fastdvdnet-quarter/std"]["own"]["psnr_y"]
     first, second = std[0] - none[0], std[1] - none[1]
-    assert change["baseline"] == "fastdvdnet-quarter/none"
+    assert change["reference"] == "fastdvdnet-quarter/none"
     assert change["mean"] == pytest.approx((first + second) / 2)
     half = 12.706 * abs(first - second) / math.sqrt(2) / math.sqrt(2)
     assert change["interval"][1] - change["mean"] == pytest.approx(half)

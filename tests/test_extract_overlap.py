@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from stdpipe import cache, extract
-from stdpipe.extract import Extraction, extract_teacher
+from stdpipe.extract import extract_teacher
+from stdpipe.features.extraction import Extraction
 
 Command = Callable[..., Any]
 TEACHER = (

@@ -16,7 +16,7 @@ HOMES = {"stdpipe": ROOT / "stdpipe", "stdpipe.cache": ROOT / "cache", "stdpipe.
 HOMES["stdpipe.configs"] = ROOT / "configs"
 STAGES = {"extract", "train", "train_teacher", "evaluate", "demo", "runs", "config"}
 STAGES |= {"export", "upscale", "footage", "report", "experiment"}
-STAGES |= {"pupil", "students", "run_list", "watch"}
+STAGES |= {"trainer", "students", "run_list", "watch"}
 # room -> what of stdpipe it may import; "" stands for plain modules such as stdpipe.suggest
 MAY_IMPORT = {
     "cache": {"cache"},

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stdpipe.report import Table, write_report
+from stdpipe.report import write_report
+from stdpipe.reporting.tables import Table
 
 Command = Callable[..., Any]
 NETWORKS = ("bicubic", "fastdvdnet-quarter@random:0")

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stdpipe import resample
+from stdpipe.cache.errors import UserError
 from stdpipe.suggest import nearest
 
 
@@ -54,10 +55,10 @@ DEGRADATIONS = {
 
 
 def degradation(name: str) -> Degradation:
-    """Look a degradation up by name; ValueError with the nearest name otherwise."""
+    """Look a degradation up by name; UserError with the nearest name otherwise."""
     if name in DEGRADATIONS:
         return DEGRADATIONS[name]
-    raise ValueError(f"unknown degradation {name!r}{nearest(name, DEGRADATIONS)}")
+    raise UserError(f"unknown degradation {name!r}{nearest(name, DEGRADATIONS)}")
 
 
 def degrade(hr: Tensor, name: str, eight_bit: bool = True) -> Tensor:

@@ -17,6 +17,7 @@ from typing import IO
 import imageio.v3 as iio
 import numpy as np
 
+from stdpipe.cache.errors import UserError
 from stdpipe.data.layouts import Clip, find_clips, read_clip
 from stdpipe.data.video import Frame, decoded, ffmpeg
 from stdpipe.suggest import nearest
@@ -44,7 +45,7 @@ class Footage:
 def read(path: Path) -> Iterator[Footage]:
     """Open a video file, or a folder with the frames of one clip.
 
-    Raises FileNotFoundError for what is missing, ValueError for what is neither, and later for a
+    Raises FileNotFoundError for what is missing, UserError for what is neither, and later for a
     frame that cannot be read or has another size than the first.
     """
     if path.is_dir():
@@ -57,14 +58,14 @@ def read(path: Path) -> Iterator[Footage]:
 
 
 def is_video(out: Path) -> bool:
-    """Whether an output of that name is a video (else a folder); ValueError for other files.
+    """Whether an output of that name is a video (else a folder); UserError for other files.
 
     A suffix names a kind where it has two letters: `results/v1.2` and `run.b3` are folders.
     """
     if out.suffix.lower() in VIDEOS:
         return True
     if sum(map(str.isalpha, out.suffix)) > 1 and not out.is_dir():
-        raise ValueError(
+        raise UserError(
             f"output {out} is neither a folder nor a kind of video{nearest(out.suffix, VIDEOS)}"
         )
     return False
@@ -73,7 +74,7 @@ def is_video(out: Path) -> bool:
 def _folder(path: Path) -> Footage:
     clips = find_clips(path, None)
     if len(clips) > 1:
-        raise ValueError(
+        raise UserError(
             f"{path} holds {len(clips)} clips ({clips[0].key}, ...): give the folder of one of them"
         )
     clip = clips[0]
@@ -89,7 +90,7 @@ def _same_size(path: Path, first: Frame, others: Iterator[Frame]) -> Iterator[Fr
     yield first
     for number, frame in enumerate(others, start=2):
         if frame.shape != first.shape:
-            raise ValueError(
+            raise UserError(
                 f"{path}: frame {number} is {frame.shape[1]}x{frame.shape[0]}, the first is "
                 f"{first.shape[1]}x{first.shape[0]}; frames of one clip must have one size"
             )
@@ -104,7 +105,7 @@ def _video(path: Path, frames: Iterator[Frame]) -> Footage:
     )
     header = re.match(rb"YUV4MPEG2 W(\d+) H(\d+) F(\d+):(\d+) ", probe.stdout)
     if not header:
-        raise ValueError(f"{path} is no video that ffmpeg can read")
+        raise UserError(f"{path} is no video that ffmpeg can read")
     width, height, over, under = map(int, header.groups())
     rate = Fraction(over, under)
     length = re.search(rb"Duration: (\d+):(\d+):([\d.]+)", probe.stderr)
@@ -156,10 +157,10 @@ def write_video(
 
     sound: a file from which it is copied as it is, if there is any.
 
-    Raises ValueError for odd sizes, which 4:2:0 has not, and OSError with ffmpeg's own words.
+    Raises UserError for odd sizes, which 4:2:0 has not, and OSError with ffmpeg's own words.
     """
     if height % 2 or width % 2:
-        raise ValueError(f"a video needs even sides, got {width}x{height}: write a folder instead")
+        raise UserError(f"a video needs even sides, got {width}x{height}: write a folder instead")
     aside = out.with_name(f"{out.stem}.partial{out.suffix}")
     aside.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile() as log:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from stdpipe.cache.errors import UserError
 from stdpipe.data import packed
 
 Split = Literal["train", "test"]
@@ -57,13 +58,13 @@ def find_clips(
     and drops the shorter tail.
 
     Raises FileNotFoundError for what is missing (the folder, a list, a listed clip or a frame of
-    it), ValueError for a folder without clips, for a damaged file and for a clip shorter than
+    it), UserError for a folder without clips, for a damaged file and for a clip shorter than
     `length`.
     """
     if split not in (None, *SPLITS):
-        raise ValueError(f"split {split!r} is not known: use 'train', 'test' or None")
+        raise UserError(f"split {split!r} is not known: use 'train', 'test' or None")
     if length is not None and length < 1:
-        raise ValueError(f"length is {length}, but a clip has at least one frame")
+        raise UserError(f"length is {length}, but a clip has at least one frame")
     root = Path(folder)
     if packed.is_hdf5(root):
         clips = _packed_clips(root, split)
@@ -90,7 +91,7 @@ def vimeo_lists(folder: str | os.PathLike[str]) -> dict[str, list[str]]:
 def read_clip(clip: Clip) -> NDArray[np.uint8]:
     """The frames of `clip` as uint8 RGB, (T, H, W, 3); grey is repeated, alpha dropped.
 
-    Raises ValueError, naming the clip and the frame, for an image that cannot be read in full,
+    Raises UserError, naming the clip and the frame, for an image that cannot be read in full,
     is not 8-bit RGB or grey, or differs in size from the clip's first; naming the clip, where a
     packed file is damaged.
     """
@@ -127,7 +128,7 @@ def _packed_clips(file: Path, split: Split | None) -> list[Clip]:
     keys = sorted(found.keys, key=_natural_path)
     if split and not found.lists.keys().isdisjoint(SPLITS):
         if split not in found.lists:
-            raise ValueError(
+            raise UserError(
                 f"{file} has no {split} clips: it was packed from {found.source} without that "
                 "list; pack both"
             )
@@ -145,7 +146,7 @@ def _recognise(root: Path, split: Split | None) -> list[Clip]:
     if not clips and (root / "GT").is_dir():
         clips = _frame_clips(root / "GT")
     if not clips:
-        raise ValueError(
+        raise UserError(
             f"no clips in {root}: looked for sequences/ (Vimeo90K), for folders of frames and for "
             f"frames ({', '.join(sorted(s[1:] for s in FRAME_SUFFIXES))}), there and in GT/"
         )
@@ -162,7 +163,7 @@ def _vimeo_clips(home: Path, split: Split | None) -> list[Clip]:
     keys = _keys_on_disk(sequences) if split is None else _keys_listed(home, VIMEO_LISTS[split])
     origin = str(sequences) if split is None else VIMEO_LISTS[split]
     if not keys:
-        raise ValueError(f"no clips: {origin} in {home} is empty")
+        raise UserError(f"no clips: {origin} in {home} is empty")
     return [_vimeo_clip(sequences, key, origin) for key in keys]
 
 
@@ -216,7 +217,7 @@ def _frames(folder: Path) -> tuple[Path, ...]:
     stems: dict[str, Path] = {}
     for path in paths:
         if (twin := stems.setdefault(path.stem, path)) is not path:
-            raise ValueError(
+            raise UserError(
                 f"{folder} holds both {twin.name} and {path.name}: which is the frame? Keep one"
             )
     return tuple(paths)
@@ -247,7 +248,7 @@ def _natural_path(key: str) -> list[tuple[list[str | int], str]]:
 def _cut(clip: Clip, length: int) -> Iterator[Clip]:
     num_frames = len(clip.frames)
     if num_frames < length:
-        raise ValueError(
+        raise UserError(
             f"clip {clip.key} has {num_frames} frames, but {length} are asked for: use a smaller "
             "length or remove the clip"
         )
@@ -265,7 +266,7 @@ def _read_files(clip: Clip, paths: tuple[Path, ...]) -> NDArray[np.uint8]:
     for index, path in enumerate(paths[1:], start=1):
         frame = _read_frame(clip, path)
         if frame.shape != first.shape:
-            raise ValueError(
+            raise UserError(
                 f"clip {clip.key}: {paths[0].name} is {_size(first)}, but {path.name} is "
                 f"{_size(frame)}: frames of one clip must have one size"
             )
@@ -285,7 +286,7 @@ def _read_frame(clip: Clip, path: Path) -> NDArray[np.uint8]:
         raise _unreadable(clip, path) from error
     if mode not in READABLE_MODES or _is_deep_png(data):
         deep = "16-bit " if _is_deep_png(data) else ""
-        raise ValueError(
+        raise UserError(
             f"clip {clip.key}: {path.name} is a {deep}{mode} image: convert it to 8-bit RGB or grey"
         )
     return _to_rgb(pixels)
@@ -296,7 +297,7 @@ def _read_bytes(clip: Clip, path: Path) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         reason = error.strerror or error
-        raise ValueError(f"clip {clip.key}: {path} cannot be read ({reason})") from error
+        raise UserError(f"clip {clip.key}: {path} cannot be read ({reason})") from error
     # A decoder stops at the last pixel it needs; a PNG without its last chunk was cut off.
     if not data or (data.startswith(PNG_START) and PNG_END not in data):
         raise _unreadable(clip, path)

@@ -26,6 +26,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from stdpipe.cache.errors import UserError
+
 FORMAT, VERSION = "stdpipe-clips", 1
 HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)  # what damage is raised as
 
@@ -41,10 +43,10 @@ class PackedFile:
     """An open packed file with its tables; `read` frames of a clip from it."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ValueError for a file that is damaged or something else."""
+        """Raises UserError for a file that is damaged or something else."""
         self.path = path
         if not is_hdf5(path):
-            raise ValueError(f"{path} is no HDF5 file: check the path")
+            raise UserError(f"{path} is no HDF5 file: check the path")
         with self._told():
             # no lock: many processes read one file, also on NFS and on read-only disks
             self.file = h5py.File(path, "r", locking=False)
@@ -65,13 +67,13 @@ class PackedFile:
         except HDF5_ERRORS as error:
             reason = " ".join(str(error).split())
             state = "is truncated" if "truncated" in reason else f"cannot be read ({reason})"
-            raise ValueError(f"{self.path} {state}: copy it again, or pack it again") from error
+            raise UserError(f"{self.path} {state}: copy it again, or pack it again") from error
 
     def _refuse_others(self, kind: object, version: object) -> None:
         if kind != FORMAT:
-            raise ValueError(f"{self.path} is an HDF5 file, but none of pack-clips: check the path")
+            raise UserError(f"{self.path} is an HDF5 file, but none of pack-clips: check the path")
         if version != VERSION:
-            raise ValueError(
+            raise UserError(
                 f"{self.path} has format version {version}, this stdpipe reads {VERSION}: "
                 "pack it again"
             )
@@ -88,11 +90,11 @@ class PackedFile:
     def read(self, key: str, index: int, frames: range) -> tuple[NDArray[np.uint8], int]:
         """Consecutive frames of clip number `index`, (t, H, W, 3), and the crc32 of their bytes.
 
-        Raises ValueError with `key`, the clip's name for its user, where they are damaged.
+        Raises UserError with `key`, the clip's name for its user, where they are damaged.
         """
         assert frames.step == 1
         if not self.source_bytes[index]:
-            raise ValueError(f"clip {key} of {self.path} is not packed yet: run pack-clips again")
+            raise UserError(f"clip {key} of {self.path} is not packed yet: run pack-clips again")
         try:
             pixels: NDArray[np.uint8] = self._block(index)[frames.start : frames.stop]
         except KeyError:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from stdpipe.cache.errors import UserError
 from stdpipe.data.layouts import SPLITS, Clip, find_clips, frame_size, read_clip, vimeo_lists
 from stdpipe.data.packed import FORMAT, VERSION, PackedFile
 
@@ -42,7 +43,7 @@ class Packing:
 
 
 def pack_clips(job: Packing) -> dict[str, Any]:
-    """Pack, or resume; returns what lies in OUT. Raises ValueError where that is something else."""
+    """Pack, or resume; returns what lies in OUT. Raises UserError where that is something else."""
     clips, lists = _chosen(job)
     if not job.out.exists():
         job.out.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +66,7 @@ def pack_clips(job: Packing) -> dict[str, Any]:
 def _chosen(job: Packing) -> tuple[list[Clip], dict[str, list[str]]]:
     """The clips to pack, and what of Vimeo90K's lists is about them."""
     if job.data.is_file():
-        raise ValueError(f"{job.data} is a file: give the folder of the data set")
+        raise UserError(f"{job.data} is a file: give the folder of the data set")
     splits = [s for s in SPLITS if job.split in (s, "both")]
     clips = {clip.key: clip for split in splits for clip in find_clips(job.data, split)}
     others = set(SPLITS) - set(splits)
@@ -167,7 +168,7 @@ def _write_clip(fd: int, places: _Places, index: int, clip: Clip) -> int:
     frames = read_clip(clip)
     expected = (*places.shapes[index], 3)
     if frames.shape != expected:
-        raise ValueError(
+        raise UserError(
             f"clip {clip.key}: its frames are {frames.shape[2]}x{frames.shape[1]}, but were "
             f"{expected[2]}x{expected[1]} when packing began: remove {places.file} to begin anew"
         )
@@ -190,7 +191,7 @@ def _write(fd: int, values: NDArray[Any], offset: int) -> None:
 def _same_clips(
     path: Path, data: Path, clips: list[Clip], lists: Mapping[str, list[str]]
 ) -> PackedFile:
-    """The file, open; ValueError where it is not made for these clips."""
+    """The file, open; UserError where it is not made for these clips."""
     packed = PackedFile(path)
     there = list(zip(packed.keys, packed.shapes[:, 0].tolist(), strict=True))
     here = [(clip.key, len(clip.frames)) for clip in clips]
@@ -198,7 +199,7 @@ def _same_clips(
         return packed
     packed.close()
     odd = [key for key, _ in sorted(set(there) ^ set(here))]
-    raise ValueError(
+    raise UserError(
         f"{path} holds {len(there)} clips of {packed.source}, not the {len(here)} asked for of "
         f"{data} ({f'{odd[0]} differs' if odd else 'their lists differ'}): choose another --out, "
         "or remove it"
@@ -208,7 +209,7 @@ def _same_clips(
 def _refuse_other_frames(packed: PackedFile, data: Path, clips: list[Clip]) -> None:
     for clip, size in zip(clips, packed.source_bytes.tolist(), strict=True):
         if (now := _source_bytes(clip)) != size:
-            raise ValueError(
+            raise UserError(
                 f"{packed.path} was packed from other frames of clip {clip.key} ({size:,} bytes in "
                 f"{packed.source}, {now:,} in {data}): choose another --out, or remove it"
             )
@@ -217,7 +218,7 @@ def _refuse_other_frames(packed: PackedFile, data: Path, clips: list[Clip]) -> N
 def _refuse_full_disk(out: Path, needed: int) -> None:
     free = shutil.disk_usage(out.parent).free
     if needed > free:
-        raise ValueError(
+        raise UserError(
             f"{out} will take {needed / 1e9:,.1f} GB, but {free / 1e9:,.1f} GB are free there: "
             "make space, or choose another disk"
         )
@@ -235,7 +236,7 @@ def _alone(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(
+            raise UserError(
                 f"another process is packing {out}: wait for it, or choose another --out"
             ) from None
         yield

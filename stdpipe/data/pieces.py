@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import degrade, pad_to_scale
 from stdpipe.data.layouts import Clip, find_clips, read_clip
 from stdpipe.data.video import AS_CODED, decoded
@@ -114,7 +115,7 @@ def _blocks(clip: Clip | Video, start: int, stop: int) -> Iterator[Tensor]:
         _, height, width, _ = frames.shape
         first = first or (height, width)
         if (height, width) != first:
-            raise ValueError(
+            raise UserError(
                 f"clip {clip.key}: frames of {first[1]}x{first[0]} and of {width}x{height}: frames "
                 "of one clip must have one size"
             )
@@ -142,4 +143,4 @@ def _video_frames(video: Video, start: int, stop: int) -> Iterator[NDArray[np.ui
                 held = []
             if number == stop - 1:
                 return
-    raise ValueError(f"{video.path} has {number + 1} frames now, but had {video.num_frames}")
+    raise UserError(f"{video.path} has {number + 1} frames now, but had {video.num_frames}")

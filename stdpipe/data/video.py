@@ -13,6 +13,8 @@ import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
+from stdpipe.cache.errors import UserError
+
 Frame = NDArray[np.uint8]
 AS_CODED = ("-fps_mode", "passthrough")  # none repeated or dropped to keep a constant rate
 
@@ -25,7 +27,7 @@ def ffmpeg() -> str:
 def decoded(path: Path, options: tuple[str, ...] = ()) -> Generator[Frame]:
     """RGB frames (H, W, 3) of the first video stream, at a constant rate, or with AS_CODED.
 
-    Raises ValueError for what is no video, or a damaged one. Close it where it is left early.
+    Raises UserError for what is no video, or a damaged one. Close it where it is left early.
     """
     output = [*options, "-f", "image2pipe", "-c:v", "ppm", "-"]
     command = [ffmpeg(), "-v", "error", "-i", f"file:{path}", "-map", "0:v:0", *output]
@@ -41,7 +43,7 @@ def decoded(path: Path, options: tuple[str, ...] = ()) -> Generator[Frame]:
             if running.wait():
                 told.seek(0)
                 reason = told.read().decode(errors="replace").strip().splitlines()[-1:]
-                raise ValueError(f"{path} cannot be read as a video ({' '.join(reason)})")
+                raise UserError(f"{path} cannot be read as a video ({' '.join(reason)})")
         finally:
             running.kill()
 

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from stdpipe.cache.errors import UserError
+
 NUM_ORIENTATIONS = 8
 
 
@@ -60,7 +62,7 @@ def generator(*counter: object) -> np.random.Generator:
 def full_views(clips: list[str], seed: int, orientations: int) -> list[View]:
     """Each clip in its own `orientations` (1 to 8) distinct orientations, drawn by seed and key."""
     if not 1 <= orientations <= NUM_ORIENTATIONS:
-        raise ValueError(f"orientations must be 1 to {NUM_ORIENTATIONS}, got {orientations}")
+        raise UserError(f"orientations must be 1 to {NUM_ORIENTATIONS}, got {orientations}")
     views = []
     for clip in clips:
         drawn = generator(seed, "orientation", clip).permutation(NUM_ORIENTATIONS)
@@ -73,7 +75,7 @@ def baked_views(
 ) -> list[View]:
     """`count` distinct crops a clip, each in an orientation of its own, of (height, width) frames.
 
-    The teacher sees just the crop, as it would in the loop. Raises ValueError where frames of that
+    The teacher sees just the crop, as it would in the loop. Raises UserError where frames of that
     size do not have as many.
     """
     _check_distinct(count, patch, height, width)
@@ -95,7 +97,7 @@ def _check_distinct(count: int, patch: int, height: int, width: int) -> None:
     """Whether there are as many; a patch too large is draw_box's to refuse."""
     places = max((height - patch) // 4 + 1, 1) * max((width - patch) // 4 + 1, 1)
     if not 1 <= count <= NUM_ORIENTATIONS * places:
-        raise ValueError(
+        raise UserError(
             f"frames of {height} x {width} have 1 to {NUM_ORIENTATIONS * places} distinct baked "
             f"views of patch {patch}, but {count} a clip are asked for"
         )
@@ -139,7 +141,7 @@ def upright_box(box: Box, orientation: int, height: int, width: int) -> Box:
 def draw_box(rng: np.random.Generator, patch: int, height: int, width: int, step: int = 4) -> Box:
     """A random patch x patch window on the x4 grid of an oriented (height, width) frame."""
     if patch > min(height, width):
-        raise ValueError(
+        raise UserError(
             f"patch {patch} does not fit into frames of {height} x {width}; choose a smaller patch"
         )
     y, x = (int(rng.integers((side - patch) // step + 1)) * step for side in (height, width))

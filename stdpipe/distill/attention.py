@@ -6,6 +6,8 @@ Axes: any leading axes (B, T), then C H W.
 import torch.nn.functional as F
 from torch import Tensor
 
+from stdpipe.cache.errors import UserError
+
 
 def attention_map(f_sr: Tensor, kind: str = "sum2") -> Tensor:
     """M(F^SR): (..., C, H, W) -> (..., H, W). "sum" Eq. 1, "sum2" Eq. 2, "max2" Eq. 3."""
@@ -16,7 +18,7 @@ def attention_map(f_sr: Tensor, kind: str = "sum2") -> Tensor:
             return f_sr.square().sum(-3)
         case "max2":
             return f_sr.square().amax(-3)
-    raise ValueError(f"attention {kind!r} is unknown (known: sum, sum2, max2)")
+    raise UserError(f"attention {kind!r} is unknown (known: sum, sum2, max2)")
 
 
 def sd_loss(student_map: Tensor, teacher_map: Tensor, norm: str = "none") -> Tensor:

@@ -6,6 +6,7 @@
 import math
 from collections.abc import Mapping
 
+from stdpipe.cache.errors import UserError
 from stdpipe.distill.terms import TERMS
 from stdpipe.suggest import nearest
 
@@ -22,7 +23,7 @@ def parse_scheme(text: str, lambda1: float = 1.0, lambda2: float = 100.0) -> dic
     """Term -> weight, in the order of TERMS; terms of weight zero are left out.
 
     lambda1 and lambda2 are the weights of sd, sd-lr and of td, td-lr that give none themselves.
-    Raises ValueError: unknown name, a weight that is no number, a term named twice.
+    Raises UserError: unknown name, a weight that is no number, a term named twice.
     """
     default = {name: term.weight for name, term in TERMS.items()}
     default |= {"sd": lambda1, "sd-lr": lambda1, "td": lambda2, "td-lr": lambda2}
@@ -31,17 +32,17 @@ def parse_scheme(text: str, lambda1: float = 1.0, lambda2: float = 100.0) -> dic
         name, equals, number = (part.strip() for part in item.partition("="))
         for term in _terms_of(name, bool(equals)):
             if term in weights:
-                raise ValueError(f"scheme {text!r} names {term} twice; name it once")
+                raise UserError(f"scheme {text!r} names {term} twice; name it once")
             weights[term] = _weight(name, number) if equals else default[term]
     return {name: weights[name] for name in TERMS if weights.get(name)}
 
 
 def _terms_of(name: str, weighted: bool) -> tuple[str, ...]:
     if name not in SCHEMES:
-        raise ValueError(f"scheme {name!r} is unknown{nearest(name, SCHEMES)}")
+        raise UserError(f"scheme {name!r} is unknown{nearest(name, SCHEMES)}")
     if weighted and name not in TERMS:
         parts = ", ".join(SCHEMES[name]) or "no terms"
-        raise ValueError(f"scheme {name!r} stands for {parts}; give weights to terms, not to it")
+        raise UserError(f"scheme {name!r} stands for {parts}; give weights to terms, not to it")
     return SCHEMES[name]
 
 
@@ -51,7 +52,7 @@ def _weight(name: str, number: str) -> float:
     except ValueError:
         weight = math.nan
     if not 0 <= weight < math.inf:
-        raise ValueError(f"the weight of {name} should be a number of zero or more, got {number!r}")
+        raise UserError(f"the weight of {name} should be a number of zero or more, got {number!r}")
     return weight
 
 

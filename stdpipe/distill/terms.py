@@ -18,11 +18,11 @@ from stdpipe.distill.time import cell_variance, memory_cells, td_loss
 from stdpipe.models.base import Features
 from stdpipe.models.convlstm import ConvLSTM
 
-TAUGHT = 64  # channels of F^SR in every network that can teach it, and of the ConvLSTM
+F_SR_CHANNELS = 64  # channels of F^SR in every network that can teach it, and of the ConvLSTM
 
 
 @dataclass(frozen=True)
-class Lesson:
+class LossInputs:
     """What a term looks at: features of T frames of B clips, and how to compare them."""
 
     student: Features
@@ -31,7 +31,7 @@ class Lesson:
     """"hr" (B, T, 3, H, W), and of the teacher what the terms need: "f_sr", "f_lr", "sr" as the
     student's, or "attention" (B, T, H, W), which is sum2."""
     helpers: Mapping[str, nn.Module]
-    """What is trained with the student and left behind: `helpers` builds it."""
+    """What is trained with the student and left behind: `build_helpers` builds it."""
     attention: str = "sum2"
     attention_norm: str = "none"
     td_scale: str = "none"
@@ -58,24 +58,24 @@ class Value(NamedTuple):
 class Term(NamedTuple):
     """One part of a loss. needs: of the teacher; "sr" is made of f_sr and its last convolution."""
 
-    compute: Callable[[Lesson], Value]
+    compute: Callable[[LossInputs], Value]
     needs: str
     weight: float
     source: str
 
 
-def _sd(x: Lesson) -> Value:
+def _sd(x: LossInputs) -> Value:
     student = attention_map(x.f_sr.float(), x.attention)
     return Value(sd_loss(student, teacher_map(x.batch, x.attention), x.attention_norm))
 
 
-def _sd_lr(x: Lesson) -> Value:
+def _sd_lr(x: LossInputs) -> Value:
     student = attention_map(x.f_lr.float(), x.attention)
     teacher = attention_map(x.batch["f_lr"].float(), x.attention)
     return Value(sd_loss(student, teacher, x.attention_norm))
 
 
-def _td(x: Lesson, memory: str, student: Tensor, teacher: Tensor) -> Value:
+def _td(x: LossInputs, memory: str, student: Tensor, teacher: Tensor) -> Value:
     """td_scale="variance" divides L_TD by the variance of the teacher's cell: shrinking all cells,
     which training the shared ConvLSTM would otherwise reward, then gains nothing."""
     cell_teacher, cell_student = memory_cells(x.helpers[memory], teacher, student)
@@ -85,7 +85,7 @@ def _td(x: Lesson, memory: str, student: Tensor, teacher: Tensor) -> Value:
     return Value(td_loss(cell_teacher, cell_student), scale, variance.detach())
 
 
-def _pisr(x: Lesson, adapters: str, student: Tensor, teacher: Tensor) -> Value:
+def _pisr(x: LossInputs, adapters: str, student: Tensor, teacher: Tensor) -> Value:
     mean, scale = x.helpers[adapters](student.flatten(0, 1))
     return Value(pisr.laplace_loss(mean, scale, teacher.flatten(0, 1)))
 
@@ -131,13 +131,16 @@ TERMS = {
 MEMORIES = {"td": "memory", "td-lr": "memory_lr"}  # whose ConvLSTM is whose
 
 
-def helpers(
+def build_helpers(
     terms: Mapping[str, float], f_sr_channels: int, f_lr_channels: tuple[int, int] = (0, 0)
 ) -> dict[str, nn.Module]:
     """What the terms train beside the student; memory and adapter always, and first: a student of
     one seed then begins alike in every scheme. f_lr_channels: the student's and the teacher's."""
     mine, theirs = f_lr_channels
-    built: dict[str, nn.Module] = {"memory": ConvLSTM(), "adapter": _adapter(f_sr_channels, TAUGHT)}
+    built: dict[str, nn.Module] = {
+        "memory": ConvLSTM(),
+        "adapter": _adapter(f_sr_channels, F_SR_CHANNELS),
+    }
     if {"sd-lr", "td-lr"} & terms.keys():
         built["adapter_lr"] = _adapter(mine, theirs)
     if "td-lr" in terms:
@@ -145,7 +148,7 @@ def helpers(
     if "pisr" in terms:
         built["pisr"] = pisr.Adapters(mine, theirs)
     if "pisr-sr" in terms:
-        built["pisr_sr"] = pisr.Adapters(f_sr_channels, TAUGHT)
+        built["pisr_sr"] = pisr.Adapters(f_sr_channels, F_SR_CHANNELS)
     return built
 
 
@@ -167,17 +170,17 @@ def teacher_map(batch: Mapping[str, Tensor], attention: str) -> Tensor:
     return batch["attention"].float()
 
 
-def scheme_loss(lesson: Lesson, terms: Mapping[str, float]) -> dict[str, Tensor]:
+def scheme_loss(inputs: LossInputs, terms: Mapping[str, float]) -> dict[str, Tensor]:
     """Loss parts of a batch: "loss", "rec" (Eq. 8), and each term by its name, unweighted.
 
     Beside td there is "cell_var", the variance of the teacher's cells ("cell_var_lr" for td-lr).
     """
-    taught = {name: values.detach() for name, values in lesson.batch.items()}
-    lesson = replace(lesson, batch=taught)  # no gradient enters the teacher, even if it asks
-    parts = {"rec": charbonnier(lesson.student.sr, taught["hr"])}
+    taught = {name: values.detach() for name, values in inputs.batch.items()}
+    inputs = replace(inputs, batch=taught)  # no gradient enters the teacher, even if it asks
+    parts = {"rec": charbonnier(inputs.student.sr, taught["hr"])}
     loss = parts["rec"]
     for name, weight in terms.items():
-        value, divisor, variance = TERMS[name].compute(lesson)
+        value, divisor, variance = TERMS[name].compute(inputs)
         parts[name] = value
         if variance is not None:
             parts[name.replace("td", "cell_var").replace("-", "_")] = variance

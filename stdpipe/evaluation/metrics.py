@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+from stdpipe.cache.errors import UserError
+
 # BT.601, studio swing, for RGB in [0, 1]. OpenCV's YCrCb is full range and gives other numbers.
 LUMA_RED, LUMA_GREEN, LUMA_BLUE, LUMA_BLACK = 65.481, 128.553, 24.966, 16.0
 
@@ -26,7 +28,7 @@ QUALITY = {
 def luma(rgb: Tensor) -> Tensor:
     """Y of RGB in [0, 1], (..., 3, H, W) -> (..., H, W) float64; [16, 235] for RGB in range."""
     if rgb.ndim < 3 or rgb.shape[-3] != 3:
-        raise ValueError(f"luma needs (..., 3, H, W), but got {tuple(rgb.shape)}")
+        raise UserError(f"luma needs (..., 3, H, W), but got {tuple(rgb.shape)}")
     red, green, blue = rgb.double().unbind(-3)
     return LUMA_RED * red + LUMA_GREEN * green + LUMA_BLUE * blue + LUMA_BLACK
 
@@ -62,11 +64,11 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Mean SSIM of values in [0, 255], one a plane: two (N, H, W) -> (N,) float64.
 
     Wang et al. 2004 as its MATLAB code has it: 11x11 Gaussian window of sigma 1.5, only where
-    the window lies wholly inside the frame. Raises ValueError for frames smaller than that.
+    the window lies wholly inside the frame. Raises UserError for frames smaller than that.
     """
     _check_same_shape(a, b)
     if a.ndim != 3 or min(a.shape[1:]) < SSIM_WINDOW:
-        raise ValueError(
+        raise UserError(
             f"SSIM needs frames (N, H, W) of at least {SSIM_WINDOW}x{SSIM_WINDOW}, but got "
             f"{tuple(a.shape)}"
         )
@@ -113,6 +115,6 @@ def _correlate(maps: Tensor, weights: list[float], dim: int) -> Tensor:
 
 def _check_same_shape(a: Tensor, b: Tensor) -> None:
     if a.shape != b.shape:
-        raise ValueError(
+        raise UserError(
             f"frames of different shapes cannot be compared: {tuple(a.shape)} and {tuple(b.shape)}"
         )

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from stdpipe.cache.errors import UserError
+
 Panel = NDArray[Any]
 
 # Black, purple, red, orange, white in steps of equal lightness (CIE L* 0, 17, 33, 50, 67, 83,
@@ -42,10 +44,10 @@ def save_comparison(
     A panel is a picture, uint8 (H, W, 3), or a map such as attention, float (H, W), coloured
     from 0 to its own 99.5th percentile. The largest panel sets the size; smaller ones (LR) are
     enlarged to it in whole pixels. `crop` cuts the middle out of large frames, at most 480 x 360.
-    Raises ValueError for no panels, other kinds of panels, or sizes that no whole factor relates.
+    Raises UserError for no panels, other kinds of panels, or sizes that no whole factor relates.
     """
     if not columns:
-        raise ValueError("a comparison needs at least one panel, but got none")
+        raise UserError("a comparison needs at least one panel, but got none")
     panels = {label: _as_rgb(label, panel) for label, panel in columns.items()}
     height = max(panel.shape[0] for panel in panels.values())
     width = max(panel.shape[1] for panel in panels.values())
@@ -83,9 +85,9 @@ def _as_rgb(label: str, panel: Panel) -> NDArray[np.uint8]:
         return panel
     if np.issubdtype(panel.dtype, np.floating) and panel.ndim == 2 and panel.size:
         if not np.isfinite(panel).all():
-            raise ValueError(f"panel {label!r} holds values that are not finite")
+            raise UserError(f"panel {label!r} holds values that are not finite")
         return heat(panel.astype(np.float64))
-    raise ValueError(
+    raise UserError(
         f"panel {label!r} is {panel.dtype} {panel.shape}: give uint8 (H, W, 3) or a float map "
         "(H, W)"
     )
@@ -95,7 +97,7 @@ def _enlarge(label: str, panel: Panel, height: int, width: int) -> Panel:
     """Every pixel as a block, so that an LR panel shows what the network was given."""
     factor = height // panel.shape[0]
     if (panel.shape[0] * factor, panel.shape[1] * factor) != (height, width):
-        raise ValueError(
+        raise UserError(
             f"panel {label!r} is {panel.shape[1]}x{panel.shape[0]}, which no whole factor enlarges "
             f"to {width}x{height}"
         )

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from stdpipe.cache.errors import UserError
 from stdpipe.evaluation.metrics import QUALITY, SSIM_WINDOW, planes, quality
 from stdpipe.suggest import nearest
 
@@ -94,10 +95,10 @@ PROTOCOLS = {
 
 
 def protocol(name: str) -> Protocol:
-    """The protocol of that name; ValueError with the nearest one for a name that is not known."""
+    """The protocol of that name; UserError with the nearest one for a name that is not known."""
     if name in PROTOCOLS:
         return PROTOCOLS[name]
-    raise ValueError(f"unknown protocol {name!r}{nearest(name, PROTOCOLS)}")
+    raise UserError(f"unknown protocol {name!r}{nearest(name, PROTOCOLS)}")
 
 
 def default_protocol(clips: Mapping[str, int]) -> tuple[str, str]:
@@ -114,7 +115,7 @@ def with_crop(rules: Protocol, crop: int | None) -> Protocol:
     if crop is None or crop == rules.crop:
         return rules
     if crop < 0:
-        raise ValueError(f"crop is {crop}, but counts pixels at each border: 0 or more")
+        raise UserError(f"crop is {crop}, but counts pixels at each border: 0 or more")
     note = f"{rules.name}'s rules but for the border."
     return dataclasses.replace(rules, name=f"{rules.name}-crop{crop}", crop=crop, note=note)
 
@@ -125,13 +126,13 @@ def definition(rules: Protocol) -> dict[str, Any]:
 
 
 def scored_clips(keys: Sequence[str], rules: Protocol) -> list[str]:
-    """The keys of the clips that count; ValueError where one that the protocol names is missing."""
+    """The keys of the clips that count; UserError where one that the protocol names is missing."""
     if rules.clips is None:
         return list(keys)
     found = [key for key in keys if key.rpartition("/")[2] in rules.clips]
     missing = set(rules.clips) - {key.rpartition("/")[2] for key in found}
     if missing:
-        raise ValueError(
+        raise UserError(
             f"protocol {rules.name!r} scores clips {', '.join(rules.clips)}, but "
             f"{', '.join(sorted(missing))} is not there: choose another protocol for other data"
         )
@@ -139,13 +140,13 @@ def scored_clips(keys: Sequence[str], rules: Protocol) -> list[str]:
 
 
 def scored_frames(num_frames: int, rules: Protocol) -> list[int]:
-    """The indices of the frames of a clip that count; ValueError where none is left."""
+    """The indices of the frames of a clip that count; UserError where none is left."""
     if rules.frames == "centre":
         indices = [num_frames // 2] if num_frames > 2 * rules.skip else []
     else:
         indices = list(range(rules.skip, num_frames - rules.skip))
     if not indices:
-        raise ValueError(
+        raise UserError(
             f"a clip of {num_frames} frames has none that protocol {rules.name!r} scores "
             f"(it skips {rules.skip} at each end): use longer clips or another protocol"
         )
@@ -156,11 +157,11 @@ def score(sr: Tensor, hr: Tensor, rules: Protocol) -> dict[str, list[float]]:
     """The figures of QUALITY for one clip, a number a scored frame (PSNR of equal ones is inf).
 
     `hr` is the whole clip, (T, 3, H, W) in [0, 1]. `sr` is the whole clip too, or just the
-    frames that `scored_frames` names, in that order. Raises ValueError for shapes that do not fit.
+    frames that `scored_frames` names, in that order. Raises UserError for shapes that do not fit.
     """
     indices = scored_frames(len(hr), rules)
     if sr.ndim != 4 or sr.shape[1:] != hr.shape[1:] or len(sr) not in (len(hr), len(indices)):
-        raise ValueError(
+        raise UserError(
             f"result {tuple(sr.shape)} does not fit the clip {tuple(hr.shape)}, of which "
             f"{len(indices)} frames are scored"
         )
@@ -191,12 +192,12 @@ def score_frames(
 def to_compare(rgb_CHW: Tensor, rules: Protocol) -> Tensor:
     """RGB in [0, 1], (3, H, W) -> the planes that are compared, rounded and without the border.
 
-    Raises ValueError for a frame of which too little is left.
+    Raises UserError for a frame of which too little is left.
     """
     height, width = rgb_CHW.shape[-2:]
     crop = rules.crop
     if min(height, width) - 2 * crop < SSIM_WINDOW:
-        raise ValueError(
+        raise UserError(
             f"frames of {width}x{height} are too small for protocol {rules.name!r}: {SSIM_WINDOW} "
             f"pixels must be left after {crop} are cropped at each border"
         )

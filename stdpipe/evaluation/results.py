@@ -73,7 +73,7 @@ class FrameLog:
 
     def finish(self, out: Path, result: Mapping[str, Any]) -> None:
         """Write result.json and table.md; the run is no longer unfinished."""
-        write_aside(out / "table.md", table(result) + "\n")
+        write_aside(out / "table.md", results_table(result) + "\n")
         write_aside(out / "result.json", json.dumps(result, indent=2) + "\n")
         assert self.mark
         self.mark.unlink(missing_ok=True)
@@ -155,7 +155,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return math.fsum(finite) / len(finite) if finite else None
 
 
-def table(result: Mapping[str, Any]) -> str:
+def results_table(result: Mapping[str, Any]) -> str:
     """Markdown: the rules, a table of all networks where there are several, each one's clips."""
     networks = result.get("networks", [result])
     rules = result["protocol"]

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stdpipe.cache.errors import UserError
 from stdpipe.evaluation.metrics import luma
 
 FLOW = "OpenCV {version}'s DIS, medium preset, on 8-bit luma"
@@ -33,9 +34,9 @@ MIN_SIDE = 32  # below, DIS has no pyramid to work on
 
 
 def flow_name() -> str:
-    """What computes the flow, for results; ValueError where OpenCV is not installed."""
+    """What computes the flow, for results; UserError where OpenCV is not installed."""
     if find_spec("cv2") is None:
-        raise ValueError(
+        raise UserError(
             "temporal metrics need OpenCV's optical flow: pip install 'stdpipe[temporal]'"
         )
     import cv2
@@ -110,7 +111,7 @@ def flow(a: _Frame, b: _Frame) -> Tensor:
 
     if min(a.grey.shape) < MIN_SIDE:
         height, width = a.grey.shape
-        raise ValueError(
+        raise UserError(
             f"frames of {width}x{height} are too small for optical flow: temporal metrics need "
             f"{MIN_SIDE} pixels each way"
         )

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 from stdpipe import cache
+from stdpipe.cache.errors import UserError
 from stdpipe.cache.shards import encode_shard
 from stdpipe.data.views import View
 from stdpipe.features.encoding import encode
@@ -13,7 +14,7 @@ from stdpipe.models.base import Features
 def refuse_full_disk(
     url: str, manifest: cache.Manifest, missing: int, weigh_one: Callable[[], int]
 ) -> None:
-    """Raise ValueError where `missing` more entries do not fit beside the cache.
+    """Raise UserError where `missing` more entries do not fit beside the cache.
 
     Their size before compression is enough to let them pass; only where it is not does weigh_one
     say what one takes in truth.
@@ -23,7 +24,7 @@ def refuse_full_disk(
         return
     needed = weigh_one() * missing
     if needed > free:
-        raise ValueError(
+        raise UserError(
             f"{missing:,} clips as {manifest.encoding} need about {needed / 1e9:,.1f} GB, but "
             f"{free / 1e9:,.1f} GB are free for {url}; choose a smaller --encoding (--plan weighs "
             "them all) or another disk"
@@ -39,7 +40,7 @@ def uncompressed(manifest: cache.Manifest) -> int:
 def weigh(manifest: cache.Manifest, view: View, features: Features) -> dict[str, int]:
     """Bytes of each array's file of one entry.
 
-    Raises ValueError where the encoding cannot hold it.
+    Raises UserError where the encoding cannot hold it.
     """
     entry = encode(features, view, manifest).arrays()
     return {

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stdpipe import cache
+from stdpipe.cache.errors import UserError
 from stdpipe.cache.layout import INT8_LIMIT
 from stdpipe.data.views import View, unorient
 from stdpipe.distill.attention import attention_map
@@ -24,7 +25,7 @@ def quantise(values: Tensor) -> tuple[Tensor, Tensor]:
     """stdpipe.cache.quantise on the values' own device, to the same bits: (T, C, H, W) float32 ->
     int8 codes and their scale (2, C).
 
-    Values that are not finite become any code: see `Entry.arrays`.
+    Values that are not finite become any code: see `EncodedClip.arrays`.
     """
     low, high = values.amin((0, 2, 3)), values.amax((0, 2, 3))
     # divisors are tensors: CUDA multiplies by a plain number's reciprocal, which rounds otherwise
@@ -43,7 +44,7 @@ def dequantise(codes: Tensor, scale: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def encode(features: Features, view: View, manifest: cache.Manifest) -> "Entry":
+def encode(features: Features, view: View, manifest: cache.Manifest) -> "EncodedClip":
     """One clip's features, T frames, as the manifest's arrays, on their way to the host.
 
     Full-frame maps are turned back upright, so that they fit one array whatever the orientation;
@@ -59,7 +60,7 @@ def encode(features: Features, view: View, manifest: cache.Manifest) -> "Entry":
         largest[name] = _to_host(_magnitude(values))
         stored |= _stored(name, values, manifest.arrays[name].dtype)
     arrays = {name: _to_host(values.contiguous()) for name, values in stored.items()}
-    return Entry(arrays, largest, _mark(features.f_sr.device))
+    return EncodedClip(arrays, largest, _mark(features.f_sr.device))
 
 
 def _stored(name: str, values: Tensor, dtype: str) -> dict[str, Tensor]:
@@ -78,7 +79,7 @@ def _refuse(name: str, largest: Tensor, dtype: str) -> None:
     try:  # the cache's own rule, and its words
         cache.encode(largest.reshape(1).cpu().numpy(), "float32" if dtype == "int8" else dtype)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise UserError(f"{name}: {error}") from None
 
 
 def _to_host(values: Tensor) -> Tensor:
@@ -99,7 +100,7 @@ def _mark(device: torch.device) -> "torch.cuda.Event | None":
 
 
 @dataclass(frozen=True)
-class Entry:
+class EncodedClip:
     """One clip as it is to lie on disk, its copies to the host perhaps still under way."""
 
     tensors: dict[str, Tensor]
@@ -110,7 +111,7 @@ class Entry:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What Writer.write takes; waits for the copies.
 
-        Raises ValueError, naming the array: a value is not finite, or too large for float16.
+        Raises UserError, naming the array: a value is not finite, or too large for float16.
         """
         if self.copied is not None:
             self.copied.synchronize()
@@ -132,7 +133,7 @@ def encoding_error(
     f_sr_rmse: relative RMSE of f_sr; sr_psnr: PSNR in dB of the SR image through the teacher's last
     convolution, against the unencoded one (null where equal); attention_rmse: relative, of the map;
     f_lr_rmse: relative, where f_lr is a target.
-    Raises ValueError where the encoding cannot hold the values.
+    Raises UserError where the encoding cannot hold the values.
     """
     stored, dtype, _ = cache.ENCODINGS[encoding]
     decoded = _there_and_back(stored, getattr(features, stored).float(), dtype)

@@ -11,7 +11,7 @@ LABELS = {"teacher_sha256": "weights sha256", "lr_8bit": "LR in 8 bits"}
 Facts = dict[str, Any]
 
 
-def describe(reader: cache.Reader) -> Facts:
+def describe_cache(reader: cache.Reader) -> Facts:
     """All that is known of a cache, flat: who made it under the manifest's own names, and
 
     entries (of the whole job), committed, complete; array_shapes (of one entry);
@@ -37,7 +37,7 @@ def describe(reader: cache.Reader) -> Facts:
     }
 
 
-def text(facts: Facts, made_by: Mapping[str, Any]) -> str:
+def info_text(facts: Facts, made_by: Mapping[str, Any]) -> str:
     """What `describe` returned, for people, a fact a line; made_by: the manifest's."""
     state = "complete" if facts["complete"] else "not complete"
     head = f"{facts['cache']}: {state}, {facts['committed']:,} of {facts['entries']:,} entries"

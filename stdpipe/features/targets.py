@@ -7,7 +7,6 @@ Axes: B batch, T frames of a clip, C channels, H W HR size, h w LR size.
 """
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,69 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stdpipe import cache
+from stdpipe.cache.errors import UserError
 from stdpipe.data.views import Box, View, orient, oriented_size, upright_box
 from stdpipe.device import autocast, settle
-from stdpipe.distill.terms import TAUGHT
+from stdpipe.distill.terms import F_SR_CHANNELS
 from stdpipe.features.encoding import dequantise
 from stdpipe.models import zoo
 from stdpipe.models.base import SCALE, Network
 
 Arrays = dict[str, NDArray[np.float32]]
-
-
-def check_teacher(teacher: Network, facts: dict[str, Any], targets: Collection[str]) -> None:
-    """Raise ValueError for a network whose F^SR no student here could match, where one is to."""
-    enlarges = teacher.scale == SCALE or teacher.sees_hr
-    if not enlarges or (teacher.f_sr_channels != TAUGHT and set(targets) != {"f_lr"}):
-        raise ValueError(f"{facts['network']} has no 64-channel F^SR at 4 times the LR size")
-
-
-def kept_parameters(teacher: Network, manifest: cache.Manifest) -> Arrays | None:
-    """Of the teacher, what its cache keeps: the tail where the trunk is stored, and wherever f_sr
-    is served the last convolution, which makes SR of it. None where there is nothing to keep."""
-    tail = tail_of(teacher) if manifest.stored == "trunk" else {}
-    head = _parameters(teacher, teacher.head) if "f_sr" in manifest.targets else {}
-    return {**tail, **head} or None
-
-
-def tail_of(teacher: Network) -> Arrays:
-    """The teacher's parameters that turn the trunk into f_sr, by name.
-
-    Raises ValueError where the network has no trunk.
-    """
-    tail = _parameters(teacher, teacher.tail)
-    if not tail:
-        raise ValueError(
-            f"{type(teacher).__name__} has no trunk that a tail turns into f_sr: choose an "
-            "encoding that stores f_sr itself (float16, int8)"
-        )
-    return tail
-
-
-def refuse_trunk(encoding: str, name: str, teacher: Network, height: int, width: int) -> None:
-    """Raise ValueError where this teacher's trunk cannot be cached for frames of this HR size."""
-    if cache.ENCODINGS[encoding].stored != "trunk":
-        return
-    if name.partition(":")[0] not in zoo.ZOO:
-        raise ValueError(
-            f"encoding {encoding!r} has training rebuild the teacher's tail by the name in the "
-            f"cache, and {name} would be imported for it; choose float16 or int8"
-        )
-    multiple = 4 * teacher.multiple
-    if height % multiple or width % multiple:
-        raise ValueError(
-            f"encoding {encoding!r} needs frames whose sides are multiples of {multiple} (the "
-            f"teacher pads others, and its padding is not cached), got {width} x {height}; choose "
-            "int8 or float16"
-        )
-
-
-def _parameters(teacher: Network, parts: tuple[str, ...]) -> Arrays:
-    return {
-        name: value.detach().float().cpu().contiguous().numpy()
-        for name, value in teacher.state_dict().items()
-        if name.split(".")[0] in parts
-    }
 
 
 class CachedTargets:
@@ -94,7 +39,7 @@ class CachedTargets:
         key = str(view)
         made_from = self.reader.extra(key).get("source_crc32")
         if made_from != crc32:
-            raise ValueError(
+            raise UserError(
                 f"the frames of clip {view.clip} are not those the cache was made from (crc32 "
                 f"{crc32} here, {made_from} there); use the same data set or extract again"
             )
@@ -188,7 +133,7 @@ class Decoder:
         assert self.teacher is not None
         height, width = batch["hr"].shape[-2:]
         at_once = 1 if trunk.device.type == "cpu" else trunk.shape[1]
-        crops = torch.empty(*trunk.shape[:2], TAUGHT, height, width, device=trunk.device)
+        crops = torch.empty(*trunk.shape[:2], F_SR_CHANNELS, height, width, device=trunk.device)
         for n, (y, x) in enumerate(batch["trunk_at"].tolist()):
             for t in range(0, trunk.shape[1], at_once):
                 frames = slice(t, t + at_once)
@@ -213,10 +158,10 @@ def _dequantised(batch: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def _check_head(network: str) -> None:
-    """Raise ValueError where a crop of f_sr does not give a crop of the image, or where a class
+    """Raise UserError where a crop of f_sr does not give a crop of the image, or where a class
     that the cache names would have to be imported for it."""
     if network.partition(":")[0] not in zoo.ZOO or not zoo.parse(network).cls.head:
-        raise ValueError(
+        raise UserError(
             f"the term `output` makes the teacher's image of crops of its f_sr, which the last "
             f"layers of {network} do not allow: choose another scheme, or another teacher"
         )
@@ -232,7 +177,7 @@ def load_tail(
     parts = (*net.tail * tail, *net.head * head)
     wanted = {k for k in net.state_dict() if k.split(".")[0] in parts}
     if not wanted <= kept.keys():
-        raise ValueError(f"what the cache keeps does not fit {network}; extract again")
+        raise UserError(f"what the cache keeps does not fit {network}; extract again")
     state = {name: torch.from_numpy(kept[name]).to(device) for name in wanted}
     net.load_state_dict(state, strict=False, assign=True)
     for part in parts:

@@ -3,13 +3,22 @@
 Axes: T frames of a clip, C channels, H W HR size, h w LR size.
 """
 
+from collections.abc import Collection
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from stdpipe import cache
+from stdpipe.cache.errors import UserError
 from stdpipe.data.samples import view_hr, view_pair
 from stdpipe.data.views import View
 from stdpipe.device import autocast
+from stdpipe.distill.terms import F_SR_CHANNELS
+from stdpipe.features.targets import Arrays
+from stdpipe.models import zoo
 from stdpipe.models.base import Features, Network
+from stdpipe.resample import SCALE
 
 
 def seen_frames(teacher: Network, hr: Tensor, view: View, degradation_name: str) -> Tensor:
@@ -40,3 +49,58 @@ def group_features(
 def teacher_features(teacher: Network, seen: Tensor, device: torch.device, amp: str) -> Features:
     """All features of one clip's frames: each (T, C, ., .)."""
     return group_features(teacher, [seen], device, amp)[0]
+
+
+def check_teacher(teacher: Network, facts: dict[str, Any], targets: Collection[str]) -> None:
+    """Raise UserError for a network whose F^SR no student here could match, where one is to."""
+    enlarges = teacher.scale == SCALE or teacher.sees_hr
+    if not enlarges or (teacher.f_sr_channels != F_SR_CHANNELS and set(targets) != {"f_lr"}):
+        raise UserError(f"{facts['network']} has no 64-channel F^SR at 4 times the LR size")
+
+
+def kept_parameters(teacher: Network, manifest: cache.Manifest) -> Arrays | None:
+    """Of the teacher, what its cache keeps: the tail where the trunk is stored, and wherever f_sr
+    is served the last convolution, which makes SR of it. None where there is nothing to keep."""
+    tail = tail_of(teacher) if manifest.stored == "trunk" else {}
+    head = _parameters(teacher, teacher.head) if "f_sr" in manifest.targets else {}
+    return {**tail, **head} or None
+
+
+def tail_of(teacher: Network) -> Arrays:
+    """The teacher's parameters that turn the trunk into f_sr, by name.
+
+    Raises UserError where the network has no trunk.
+    """
+    tail = _parameters(teacher, teacher.tail)
+    if not tail:
+        raise UserError(
+            f"{type(teacher).__name__} has no trunk that a tail turns into f_sr: choose an "
+            "encoding that stores f_sr itself (float16, int8)"
+        )
+    return tail
+
+
+def refuse_trunk(encoding: str, name: str, teacher: Network, height: int, width: int) -> None:
+    """Raise UserError where this teacher's trunk cannot be cached for frames of this HR size."""
+    if cache.ENCODINGS[encoding].stored != "trunk":
+        return
+    if name.partition(":")[0] not in zoo.ZOO:
+        raise UserError(
+            f"encoding {encoding!r} has training rebuild the teacher's tail by the name in the "
+            f"cache, and {name} would be imported for it; choose float16 or int8"
+        )
+    multiple = 4 * teacher.multiple
+    if height % multiple or width % multiple:
+        raise UserError(
+            f"encoding {encoding!r} needs frames whose sides are multiples of {multiple} (the "
+            f"teacher pads others, and its padding is not cached), got {width} x {height}; choose "
+            "int8 or float16"
+        )
+
+
+def _parameters(teacher: Network, parts: tuple[str, ...]) -> Arrays:
+    return {
+        name: value.detach().float().cpu().contiguous().numpy()
+        for name, value in teacher.state_dict().items()
+        if name.split(".")[0] in parts
+    }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stdpipe import cache
+from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import degradation
 from stdpipe.distill.schemes import needs
 from stdpipe.evaluation.protocols import protocol
@@ -73,7 +74,7 @@ class PaperRow:
 
     label: str
     ours: str | None
-    """"STUDENT/SCHEME" ("*" is the first student) or a rival's name; None where we have none."""
+    """"STUDENT/SCHEME" ("*" is the first student) or a baseline's name; None where we have none."""
     figures: tuple[float | None, ...]
     """As published, one a column."""
 
@@ -105,12 +106,12 @@ class Experiment:
     students: dict[str, dict[str, Any]]
     """Name -> what of the training differs for it."""
     schemes: tuple[Scheme, ...]
-    baseline: str
+    reference: str
     """Label of the scheme that others are compared with."""
     seeds: tuple[int, ...]
     training: dict[str, Any]
     tests: tuple[TestSet, ...]
-    rivals: tuple[str, ...]
+    baselines: tuple[str, ...]
     paper: Paper
 
     def options(self, student: str, scheme: Scheme, seed: int) -> StudentTraining:
@@ -138,7 +139,7 @@ def load(file: Path, profile: str | None = None) -> Experiment:
     try:
         return _experiment(given)
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+        raise UserError(f"{file}: {error}") from None
 
 
 def packaged(name: str) -> Path:
@@ -148,7 +149,7 @@ def packaged(name: str) -> Path:
     folder = Path(str(files("stdpipe.configs"))) / "experiments"
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if name not in known:
-        raise ValueError(f"no experiment {name!r}{nearest(name, known)}, nor such a file")
+        raise UserError(f"no experiment {name!r}{nearest(name, known)}, nor such a file")
     return folder / f"{name}.yaml"
 
 
@@ -164,24 +165,24 @@ def _experiment(given: dict[str, Any]) -> Experiment:
     _known(given, [field.name for field in dataclasses.fields(Experiment)], "unknown key")
     for key in ("name", "teachers", "students", "schemes", "tests"):
         if not given.get(key):
-            raise ValueError(f"{key} is missing")
+            raise UserError(f"{key} is missing")
     teachers = tuple(_teacher(k, v) for k, v in _mapping("teachers", given["teachers"]).items())
     schemes = _schemes(given["schemes"], teachers)
     seeds = given.get("seeds", [0])
     if not isinstance(seeds, list):
-        raise ValueError(f"seeds should be a list of whole numbers, got {seeds!r}")
+        raise UserError(f"seeds should be a list of whole numbers, got {seeds!r}")
     if not all(type(seed) is int for seed in seeds) or not 1 <= len(set(seeds)) == len(seeds):
-        raise ValueError(f"seeds should be different whole numbers, got {given['seeds']!r}")
+        raise UserError(f"seeds should be different whole numbers, got {given['seeds']!r}")
     if len(seeds) > MOST:
-        raise ValueError(f"at most {MOST} seeds, got {len(seeds)}")
-    baseline = given.get("baseline", schemes[0].label)
-    _known({baseline: None}, [s.label for s in schemes], "baseline: unknown scheme")
+        raise UserError(f"at most {MOST} seeds, got {len(seeds)}")
+    reference = given.get("reference", schemes[0].label)
+    _known({reference: None}, [s.label for s in schemes], "reference: unknown scheme")
     training = given.get("training", {})
     if not isinstance(training, dict):
-        raise ValueError(f"training should hold key: value lines, got {training!r}")
+        raise UserError(f"training should hold key: value lines, got {training!r}")
     for key in ("seed", "scheme"):
         if key in training:
-            raise ValueError(f"training: {key} is one of {key}s, which the grid is made of")
+            raise UserError(f"training: {key} is one of {key}s, which the grid is made of")
     made = Experiment(
         name=_label(given["name"]),
         about=" ".join(str(given.get("about", "")).split()),
@@ -193,11 +194,11 @@ def _experiment(given: dict[str, Any]) -> Experiment:
         teachers=teachers,
         students={k: v or {} for k, v in _mapping("students", given["students"]).items()},
         schemes=schemes,
-        baseline=baseline,
+        reference=reference,
         seeds=tuple(seeds),
         training=training,
         tests=tuple(_test(k, v or {}) for k, v in _mapping("tests", given["tests"]).items()),
-        rivals=tuple(given.get("rivals", ())),
+        baselines=tuple(given.get("baselines", ())),
         paper=_paper(given.get("paper", {})),
     )
     _check(made)
@@ -218,11 +219,11 @@ def _check(made: Experiment) -> None:
         _known({column.partition("/")[0]: None}, known, f"paper: column {column!r}: unknown test")
     for row in made.paper.rows:
         label = (row.ours or "").partition("/")[2]
-        known = [s.label for s in made.schemes] if label else [*made.rivals]
+        known = [s.label for s in made.schemes] if label else [*made.baselines]
         if row.ours:
             _known({label or row.ours: None}, known, f"paper: row {row.label!r}: unknown")
         if len(row.figures) != len(made.paper.columns):
-            raise ValueError(
+            raise UserError(
                 f"paper: row {row.label!r} has {len(row.figures)} figures for "
                 f"{len(made.paper.columns)} columns"
             )
@@ -241,7 +242,7 @@ def _teacher(label: str, given: Any) -> Teacher:
     if given.get("network"):
         zoo.parse(given["network"])
     elif training is not None:
-        raise ValueError(f"teacher {label}: a teacher to train needs its network")
+        raise UserError(f"teacher {label}: a teacher to train needs its network")
     return Teacher(_label(label), training=training, **given)
 
 
@@ -281,18 +282,18 @@ def _mapping(key: str, given: Any) -> dict[str, Any]:
     if isinstance(given, list):
         return {str(item): None for item in given}
     if not isinstance(given, dict):
-        raise ValueError(f"{key} should be a list, or names with something to each")
+        raise UserError(f"{key} should be a list, or names with something to each")
     return {str(name): value for name, value in given.items()}
 
 
 def _label(text: str) -> str:
     """It becomes the name of a folder."""
     if not re.fullmatch(r"[\w.=+-]+", str(text)):
-        raise ValueError(f"label {text!r} should be of letters, digits and . _ - + = only")
+        raise UserError(f"label {text!r} should be of letters, digits and . _ - + = only")
     return str(text)
 
 
 def _known(given: Mapping[str, Any], known: Any, what: str) -> None:
     for key in given:
         if key not in known:
-            raise ValueError(f"{what} {key!r}{nearest(str(key), list(known))}")
+            raise UserError(f"{what} {key!r}{nearest(str(key), list(known))}")

@@ -10,15 +10,16 @@ from typing import Any, NamedTuple
 
 import torch
 
+from stdpipe.cache.errors import UserError
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.pieces import open_footage
-from stdpipe.evaluate import split_name
-from stdpipe.extract import Extraction
+from stdpipe.evaluation.job import split_name
+from stdpipe.features.extraction import Extraction
 from stdpipe.grid.schema import EMBEDDED, OWN, Experiment, Teacher
 from stdpipe.models import zoo
 from stdpipe.models.checkpoints import file_sha256, load_network
-from stdpipe.train import StudentRun
 from stdpipe.training.config import StudentTraining
+from stdpipe.training.jobs import StudentRun
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def threads_each(job: Job) -> int:
     return max(torch.get_num_threads() // job.jobs, 1)
 
 
-class Run(NamedTuple):
+class GridRun(NamedTuple):
     """One training of the grid."""
 
     student: str
@@ -74,8 +75,8 @@ class Run(NamedTuple):
         return {"student": self.student, **dataclasses.asdict(self.options)}
 
 
-class Entrant(NamedTuple):
-    """A network to measure: one of the grid, with its seed, or a rival."""
+class GridNetwork(NamedTuple):
+    """A network to measure: one of the grid, with its seed, or a baseline."""
 
     label: str
     seed: int | None
@@ -88,14 +89,14 @@ class Entrant(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Setup:
+class GridSetup:
     """What a job's names stand for."""
 
     job: Job
     data: Path
     tests: dict[str, Path]
     teachers: dict[str, Teacher]
-    runs: list[Run]
+    runs: list[GridRun]
 
     @property
     def experiment(self) -> Experiment:
@@ -118,22 +119,22 @@ class Setup:
         return str(self.job.out / ("cache.zarr" if first else f"cache-{teacher}.zarr"))
 
 
-def set_up(job: Job) -> Setup:
+def set_up(job: Job) -> GridSetup:
     """Resolve names; whatever is missing is told now."""
     made = job.experiment
     given = job.data or made.data
     if given is None:
-        raise ValueError(f"experiment {made.name} names no data: give --data")
+        raise UserError(f"experiment {made.name} names no data: give --data")
     data = Path(given)
     used = [t for t in made.teachers if t.label in {s.teacher for s in made.schemes}]
     labels = [teacher.label for teacher in used]
     for label in job.teachers:
         if label not in labels:
-            raise ValueError(
+            raise UserError(
                 f"--teacher {label}: the experiment has no teacher of that name "
                 f"(known: {', '.join(labels)})"
             )
-    setup = Setup(job, data, _tests(job, data), {t.label: t for t in used}, [])
+    setup = GridSetup(job, data, _tests(job, data), {t.label: t for t in used}, [])
     for teacher in used:
         _check_teacher(setup, teacher)
     find_clips(data, "train")
@@ -146,7 +147,7 @@ def set_up(job: Job) -> Setup:
                 run = StudentRun(data, student, out, setup.cache(scheme.teacher))
                 run = dataclasses.replace(run, degradation=made.degradation, device=job.device)
                 options = made.options(student, scheme, seed)
-                setup.runs.append(Run(student, scheme.label, seed, run, options))
+                setup.runs.append(GridRun(student, scheme.label, seed, run, options))
     # by seeds, so that what is finished early can be compared
     setup.runs.sort(key=lambda run: made.seeds.index(run.seed))
     return setup
@@ -158,25 +159,25 @@ def _tests(job: Job, data: Path) -> dict[str, Path]:
     for test in made.tests:
         given = job.tests.get(test.name, test.data)
         if given is None:
-            raise ValueError(f"test set {test.name} has no data: give --test {test.name}=DIR")
+            raise UserError(f"test set {test.name} has no data: give --test {test.name}=DIR")
         found[test.name] = data if given == OWN else Path(given)
     for name in job.tests:
         if name not in found:
-            raise ValueError(
+            raise UserError(
                 f"--test {name}: the experiment has no such test set (known: {', '.join(found)})"
             )
     return found
 
 
-def _check_teacher(setup: Setup, teacher: Teacher) -> None:
+def _check_teacher(setup: GridSetup, teacher: Teacher) -> None:
     weights = setup.weights(teacher.label)
     if teacher.training is None and not (weights.startswith("random:") or Path(weights).exists()):
         named = teacher.weights or setup.job.teachers.get(teacher.label)
         what = f"no file {weights}" if named else "no weights"
-        raise ValueError(f"teacher {teacher.label}: {what}; give --teacher {teacher.label}=FILE")
+        raise UserError(f"teacher {teacher.label}: {what}; give --teacher {teacher.label}=FILE")
 
 
-def extraction(setup: Setup, teacher: str) -> Extraction:
+def extraction(setup: GridSetup, teacher: str) -> Extraction:
     """How that teacher's cache is made."""
     made = setup.experiment
     return Extraction(
@@ -192,28 +193,30 @@ def extraction(setup: Setup, teacher: str) -> Extraction:
     )
 
 
-def entrants(setup: Setup, planned: bool = False) -> list[Entrant]:
-    """Rivals, then every run that has ended, and, if `planned`, those that have not (no key)."""
+def grid_networks(setup: GridSetup, planned: bool = False) -> list[GridNetwork]:
+    """Baselines, then every run that has ended, and, if `planned`, those that have not (no key)."""
     found = []
-    for rival in setup.experiment.rivals:
-        name, file = split_name(rival)
-        if rival in setup.teachers:
-            name, file = setup.teachers[rival].network, setup.weights(rival)
+    for baseline in setup.experiment.baselines:
+        name, file = split_name(baseline)
+        if baseline in setup.teachers:
+            name, file = setup.teachers[baseline].network, setup.weights(baseline)
         if file is None:
             kind = key = str(zoo.parse(name or ""))
         elif not Path(file).exists() and planned:
             kind, key = str(zoo.parse(name or "")), ""
         else:
             kind, key = load_network(name, file)[1]["network"], file_sha256(Path(file))
-        found.append(Entrant(rival, None, f"{name or ''}@{file}" if file else rival, kind, key))
+        found.append(
+            GridNetwork(baseline, None, f"{name or ''}@{file}" if file else baseline, kind, key)
+        )
     for run in setup.runs:
         if run.done or planned:
             key = file_sha256(run.weights) if run.done else ""
-            found.append(Entrant(run.label, run.seed, f"@{run.weights}", run.student, key))
+            found.append(GridNetwork(run.label, run.seed, f"@{run.weights}", run.student, key))
     return found
 
 
-def results(setup: Setup, test: str) -> dict[str, dict[str, Any]]:
+def results(setup: GridSetup, test: str) -> dict[str, dict[str, Any]]:
     """A network's key -> its part of a result, with protocol and folder, of all passes so far."""
     found = {}
     rules = {t.name: t.protocol for t in setup.experiment.tests}[test]

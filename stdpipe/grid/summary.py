@@ -46,10 +46,10 @@ METRICS = ("psnr_y", "ssim_y")
 def summary(
     experiment: "Experiment", found: Sequence[tuple[str, int | None, Mapping[str, Any]]]
 ) -> dict[str, Any]:
-    """All figures of an experiment. found: label, seed (None for a rival), test set -> result.
+    """All figures of an experiment. found: label, seed (None for a baseline), test set -> result.
 
     rows: label -> test -> column (average, each clip, each list) -> metric -> `spread` and the
-    values by seed. differences: label -> test -> metric -> `paired` with the baseline's label of
+    values by seed. differences: label -> test -> metric -> `paired` with the reference's label of
     the same student, of the test's average.
     """
     rows: dict[str, Any] = {}
@@ -62,7 +62,7 @@ def summary(
                         place.setdefault(metric, {})[seed] = figures[metric]
     differences = {}
     for student in experiment.students:
-        base = f"{student}/{experiment.baseline}"
+        base = f"{student}/{experiment.reference}"
         for scheme in experiment.schemes:
             label = f"{student}/{scheme.label}"
             if label != base and label in rows and base in rows:
@@ -73,7 +73,7 @@ def summary(
         "about": experiment.about,
         "degradation": experiment.degradation,
         "seeds": list(experiment.seeds),
-        "baseline": experiment.baseline,
+        "reference": experiment.reference,
         "protocols": definition,
         "rows": _told(rows),
         "differences": differences,
@@ -91,7 +91,7 @@ def _against(row: Mapping[str, Any], base: Mapping[str, Any], name: str) -> dict
     return {
         test: {
             metric: {
-                "baseline": name,
+                "reference": name,
                 **(paired(row[test]["average"][metric], base[test]["average"][metric]) or {}),
             }
             for metric in METRICS
@@ -101,7 +101,7 @@ def _against(row: Mapping[str, Any], base: Mapping[str, Any], name: str) -> dict
 
 
 def _told(rows: Mapping[str, Any]) -> dict[str, Any]:
-    """Each dict of values by seed as its spread, the values beside (none for rivals)."""
+    """Each dict of values by seed as its spread, the values beside (none for baselines)."""
     return {
         label: {
             test: {

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stdpipe.cache.errors import UserError
+
 SCALE = 4
 
 
@@ -83,7 +85,7 @@ class Network(nn.Module):
     def features(self, window: Tensor) -> Features:
         """All stages of one window, each computed once: (B, 2k+1, 3, h, w)."""
         if window.shape[1] != self.num_frame:
-            raise ValueError(f"this network's window is {self.num_frame}, got {window.shape[1]}")
+            raise UserError(f"this network's window is {self.num_frame}, got {window.shape[1]}")
         height, width = window.shape[-2:]
         window = pad_to_multiple(window, self.multiple)
         centre = window[:, self.num_frame // 2]
@@ -143,9 +145,9 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
 
 def check_sees_lr(net: Network, consequence: str) -> None:
-    """Raise ValueError for a privileged teacher where LR is all that a network is shown."""
+    """Raise UserError for a privileged teacher where LR is all that a network is shown."""
     if net.sees_hr:
-        raise ValueError(
+        raise UserError(
             f"{type(net).__name__} is shown HR, so {consequence}: it can only teach; take a "
             "network that is shown LR, such as its student"
         )

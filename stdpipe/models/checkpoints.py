@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stdpipe.cache.errors import UserError
 from stdpipe.models import zoo
 from stdpipe.models.base import Network
 from stdpipe.models.foreign import State, to_basicsr
@@ -29,7 +30,7 @@ def load_network(
 
     name: zoo name, or None where the file says it. weights: a file, "random:SEED", or None for a
     network without parameters. phase: the degradation's, for random weights whose name
-    does not give one. Raises ValueError or OSError in one line.
+    does not give one. Raises UserError or OSError in one line.
     """
     if weights is None:
         return _without_weights(name)
@@ -47,18 +48,18 @@ def load_network(
 def trained_for(facts: Mapping[str, Any], asked: str | None) -> str:
     """The degradation to use with a network: the one asked for, or its weights'.
 
-    Raises ValueError where the two differ, or where neither is known: published EDVR checkpoints do
+    Raises UserError where the two differ, or where neither is known: published EDVR checkpoints do
     not say that they are for `bi`, and the wrong one costs about 7 dB.
     """
     known = facts["degradation"]
     if asked and known and asked != known:
-        raise ValueError(
+        raise UserError(
             f"{facts['weights']} was trained for degradation {known!r}, but --degradation "
             f"{asked!r} was asked for; change one of them"
         )
     made_here = facts["weights"] is None or str(facts["weights"]).startswith("random:")
     if not (asked or known or made_here):
-        raise ValueError(
+        raise UserError(
             f"{facts['weights']} does not say which degradation it was trained for: give "
             "--degradation (published EDVR checkpoints are for bi)"
         )
@@ -67,20 +68,20 @@ def trained_for(facts: Mapping[str, Any], asked: str | None) -> str:
 
 def _without_weights(name: str | None) -> tuple[Network, dict[str, Any]]:
     if name is None:
-        raise ValueError("name a network, or give a weights file that stdpipe wrote")
+        raise UserError("name a network, or give a weights file that stdpipe wrote")
     spec = zoo.parse(name)
     net = spec.build()
     if any(True for _ in net.parameters()):
-        raise ValueError(f"{name} needs weights: give a checkpoint file, or random:SEED for a test")
+        raise UserError(f"{name} needs weights: give a checkpoint file, or random:SEED for a test")
     return net, {"network": str(spec), "weights": None, "sha256": None, "degradation": None}
 
 
 def _random(name: str | None, weights: str, phase: float | None) -> tuple[Network, dict[str, Any]]:
     if name is None:
-        raise ValueError(f"weights {weights} need a network's name")
+        raise UserError(f"weights {weights} need a network's name")
     seed = weights.removeprefix("random:")
     if not seed.isdigit():
-        raise ValueError(f"weights {weights!r} should read random:SEED with a whole number")
+        raise UserError(f"weights {weights!r} should read random:SEED with a whole number")
     spec = zoo.parse(name) if phase is None else zoo.parse(name).with_phase(phase)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed))
@@ -91,17 +92,17 @@ def _random(name: str | None, weights: str, phase: float | None) -> tuple[Networ
 def _agree(name: str | None, in_file: str | None, weights: str) -> zoo.Spec:
     if in_file is None:
         if name is None:
-            raise ValueError(f"{weights} does not say which network it is for; name one")
+            raise UserError(f"{weights} does not say which network it is for; name one")
         return zoo.parse(name)
     if name is None:
         return zoo.parse_trusted(in_file, weights)
     mine = zoo.parse(name)
     theirs = zoo.parse(in_file) if f"{in_file}:".startswith(f"{mine.name}:") else None
     if theirs is None:
-        raise ValueError(f"{weights} holds {in_file}, but {mine} was asked for; change one of them")
+        raise UserError(f"{weights} holds {in_file}, but {mine} was asked for; change one of them")
     same_class = mine.name == theirs.name
     if not same_class or any(theirs.option(k) != v for k, v in mine.asked.items()):
-        raise ValueError(f"{weights} holds {theirs}, but {mine} was asked for; change one of them")
+        raise UserError(f"{weights} holds {theirs}, but {mine} was asked for; change one of them")
     return theirs
 
 
@@ -109,17 +110,17 @@ def read_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
     """A file's parameters, and what else our own files say about them.
 
     Foreign files come back under BasicSR's names, our own as they are. Raises FileNotFoundError, or
-    ValueError for a file that is damaged, would run code, or holds no weights.
+    UserError for a file that is damaged, would run code, or holds no weights.
     """
     content = _load(path)
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary of weights")
+        raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary of weights")
     if "stepper" in content:
-        raise ValueError(f"{path} is a training checkpoint: take the weights.pt beside it")
+        raise UserError(f"{path} is a training checkpoint: take the weights.pt beside it")
     nested = [content[k] for k in ("params_ema", "params", "state_dict") if k in content]
     inner = nested[0] if nested else content
     if not isinstance(inner, dict) or not any(isinstance(v, Tensor) for v in inner.values()):
-        raise ValueError(f"{path} holds no weights")
+        raise UserError(f"{path} holds no weights")
     state = {str(k): v for k, v in inner.items() if isinstance(v, Tensor)}
     header = {k: content[k] for k in ("network", "revision", "degradation") if k in content}
     return (state if header else to_basicsr(state)), header
@@ -136,12 +137,12 @@ def _load(path: Path) -> Any:
         # torch's words for a function or class that is more than tensors and plain values
         asked = re.search(r"GLOBAL (\S+)", str(error))
         if not asked:
-            raise ValueError(f"{path} is no checkpoint, or a damaged one") from None
-        raise ValueError(
+            raise UserError(f"{path} is no checkpoint, or a damaged one") from None
+        raise UserError(
             f"{path} would run code on loading and is refused: it asks for {asked[1]}"
         ) from None
     except Exception:  # damage inside a pickle can raise anything
-        raise ValueError(f"{path} is no checkpoint, or a truncated one") from None
+        raise UserError(f"{path} is no checkpoint, or a truncated one") from None
 
 
 def save_network(path: Path, net: nn.Module, network: str, degradation: str | None) -> None:
@@ -162,10 +163,10 @@ def save_atomically(path: Path, content: object) -> None:
 
 
 def check_revision(net: nn.Module, header: Mapping[str, Any], source: str) -> None:
-    """Raise ValueError where our own file is of a network that has been changed since."""
+    """Raise UserError where our own file is of a network that has been changed since."""
     made, now = header.get("revision", 1), _revision(net)
     if "network" in header and made != now:
-        raise ValueError(
+        raise UserError(
             f"{source} was trained for revision {made} of {header['network']}, which is revision "
             f"{now} here and would make other images of it: train it again"
         )
@@ -192,7 +193,7 @@ def load_state(net: nn.Module, state: State, source: str) -> None:
     told = [f"{what} {len(keys)} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})"
             for what, keys in problems if keys]  # fmt: skip
     if told:
-        raise ValueError(
+        raise UserError(
             f"{source} does not fit this network: it {'; '.join(told)}"
             + _one_part(own, [key for _, keys in problems for key in keys], source)
         )

@@ -1,4 +1,4 @@
-"""VSR-DUF, a rival: Jo, Oh, Kang, Kim, "Deep Video Super-Resolution Network Using Dynamic
+"""VSR-DUF, a baseline: Jo, Oh, Kang, Kim, "Deep Video Super-Resolution Network Using Dynamic
 Upsampling Filters Without Explicit Motion Compensation", CVPR 2018. Parameter names are BasicSR's
 (basicsr/archs/duf_arch.py), so that its checkpoints load.
 
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stdpipe.cache.errors import UserError
 from stdpipe.models.base import SCALE, Network, window_indices
 
 SIZES = {16: (3, 32), 28: (9, 16), 52: (21, 16)}  # layers -> dense blocks, channels each adds
@@ -89,7 +90,7 @@ class DUF(Network):
     ) -> None:
         super().__init__()
         if num_layer not in SIZES:
-            raise ValueError(f"DUF has 16, 28 or 52 layers, got num_layer={num_layer}")
+            raise UserError(f"DUF has 16, 28 or 52 layers, got num_layer={num_layer}")
         count, grown = SIZES[num_layer]
         eps = 1e-3 if adapt_official_weights else 1e-5
         channels = num_feat + count * grown

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stdpipe.cache.errors import UserError
 from stdpipe.models.base import Network, window_indices
 from stdpipe.models.deform import DeformConvPack
 from stdpipe.models.layers import ResidualBlock, bilinear_base, conv3x3, leaky, residual_blocks, up2
@@ -206,12 +207,12 @@ class EDVR(Network):
         super().__init__()
         check_window("EDVR", num_frame)
         if num_feat % deformable_groups:
-            raise ValueError(
+            raise UserError(
                 f"EDVR's num_feat ({num_feat}) must be a multiple of deformable_groups "
                 f"({deformable_groups})"
             )
         if hr_in and not with_predeblur:
-            raise ValueError("EDVR's hr_in=true needs with_predeblur=true, which shrinks the input")
+            raise UserError("EDVR's hr_in=true needs with_predeblur=true, which shrinks the input")
         self.num_frame = num_frame
         self.phase = phase
         self.hr_in = hr_in

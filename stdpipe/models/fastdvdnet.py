@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stdpipe.cache.errors import UserError
 from stdpipe.models.base import Network, window_indices
 from stdpipe.models.layers import (
     bilinear_base,
@@ -103,7 +104,7 @@ class FastDVDnet(Network):
     def __init__(self, num_feat: int = 64, norm: str = "none", phase: float = 1.5) -> None:
         super().__init__()
         if norm not in ("none", "batch"):
-            raise ValueError(f"FastDVDnet's norm is 'none' or 'batch', got {norm!r}")
+            raise UserError(f"FastDVDnet's norm is 'none' or 'batch', got {norm!r}")
         self.phase = phase
         self.stage1 = DenoisingBlock(3, norm)
         self.stage2 = DenoisingBlock(3, norm)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from stdpipe.cache.errors import UserError
 from stdpipe.models.base import SCALE, Network
 
 WIDE, NARROW = 56, 12
@@ -31,7 +32,7 @@ class PISR(Network):
         text = student.replace(";", ",")
         spec = zoo.parse_trusted(text, f"pisr's student={student}")
         if spec.cls is PISR:
-            raise ValueError(f"pisr's student={student} would see HR itself; choose another")
+            raise UserError(f"pisr's student={student} would see HR itself; choose another")
         self.student = spec.with_phase(phase).build()
         self.revision = self.student.revision
         self.num_frame = self.student.num_frame

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stdpipe.cache.errors import UserError
 from stdpipe.models.base import SCALE, Network, window_indices
 from stdpipe.models.layers import bilinear_base, full_precision, leaky, shrink, up2
 from stdpipe.models.luma import in_channels, luma, to_image
@@ -122,7 +123,7 @@ class SOFVSR(Network):
         check_window("SOF-VSR", num_frame)
         check_channels("SOF-VSR", channels)
         if num_feat % 2:
-            raise ValueError(f"SOF-VSR's num_feat is split in halves: even, got {num_feat}")
+            raise UserError(f"SOF-VSR's num_feat is split in halves: even, got {num_feat}")
         self.num_frame = num_frame
         self.channels = channels
         self.phase = phase

@@ -130,7 +130,7 @@ HEAD = (
 )
 
 
-def describe(name: str) -> dict[str, Any]:
+def describe_network(name: str) -> dict[str, Any]:
     """One row: what `stdpipe models --json` tells of a network.
 
     Of one with options, or a user's own, nothing is published that could stand beside it.
@@ -162,8 +162,8 @@ def _source(name: str) -> str:
     return base.source if base else ""
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows of `describe` as Markdown."""
+def network_table(rows: list[dict[str, Any]]) -> str:
+    """The rows of `describe_network` as Markdown."""
     rule = ["---", *["---:"] * (len(HEAD) - 2), "---"]
     lines = [f"| {' | '.join(line)} |" for line in (HEAD, rule, *map(cells, rows))]
     note = (

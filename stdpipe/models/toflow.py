@@ -1,5 +1,5 @@
-"""TOFlow, a rival: Xue, Chen, Wu, Wei, Freeman, "Video Enhancement with Task-Oriented Flow", IJCV
-2019. Parameter names are BasicSR's (basicsr/archs/tof_arch.py), so that its checkpoints load.
+"""TOFlow, a baseline: Xue, Chen, Wu, Wei, Freeman, "Video Enhancement with Task-Oriented Flow",
+IJCV 2019. Parameter names are BasicSR's (basicsr/archs/tof_arch.py), so that its checkpoints load.
 
 7 frames: 1,405,899 parameters, 0.8145 TMAC at 180 x 120 (and 0.00005 for enlarging the frames).
 

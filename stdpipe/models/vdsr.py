@@ -10,6 +10,7 @@ works on RGB unless told channels=1.
 
 from torch import Tensor
 
+from stdpipe.cache.errors import UserError
 from stdpipe.models.base import Network
 from stdpipe.models.layers import bicubic_base, conv3x3, init_relu, relu_chain, shrink
 from stdpipe.models.luma import in_channels, to_image
@@ -25,7 +26,7 @@ class VDSR(Network):
         super().__init__()
         check_channels("VDSR", channels)
         if num_layer < 2:
-            raise ValueError(f"VDSR's num_layer is at least 2, got {num_layer}")
+            raise UserError(f"VDSR's num_layer is at least 2, got {num_layer}")
         self.channels = channels
         self.phase = phase
         self.f_sr_channels = num_feat

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from stdpipe.cache.errors import UserError
 from stdpipe.models.base import Network
 from stdpipe.models.bicubic import Bicubic
 from stdpipe.models.d3dnet import D3DNet
@@ -89,12 +90,12 @@ def parse(text: str) -> Spec:
         cls, options = _import(name, class_name), {}
         canonical = f"{name}:{class_name}"
     else:
-        raise ValueError(f"unknown network {name!r}{nearest(name, ZOO)}")
+        raise UserError(f"unknown network {name!r}{nearest(name, ZOO)}")
     given = {**options, **_options(text, rest)}
     known = inspect.signature(cls).parameters
     for option in given:
         if option not in known:
-            raise ValueError(f"{name} has no option {option!r}{nearest(option, known)}")
+            raise UserError(f"{name} has no option {option!r}{nearest(option, known)}")
     typed = {k: _as_default(f"{name}'s {k}", v, known[k].default) for k, v in given.items()}
     return Spec(cls, canonical, _without_defaults(cls, typed), typed)
 
@@ -102,7 +103,7 @@ def parse(text: str) -> Spec:
 def parse_trusted(text: str, source: str) -> Spec:
     """A name that a file gives: importing a module that it names would run code, and is refused."""
     if text.partition(":")[0] not in ZOO:
-        raise ValueError(
+        raise UserError(
             f"{source} names the network {text!r}; name it on the command line to import it"
         )
     return parse(text)
@@ -113,11 +114,11 @@ def _options(text: str, rest: str) -> dict[str, Any]:
     for item in filter(None, rest.split(",")):
         key, equals, value = item.partition("=")
         if not equals:
-            raise ValueError(f"option {item!r} of {text!r} should read key=value")
+            raise UserError(f"option {item!r} of {text!r} should read key=value")
         try:
             options[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise ValueError(f"option {item!r} of {text!r} is no YAML value") from None
+            raise UserError(f"option {item!r} of {text!r} is no YAML value") from None
     return options
 
 
@@ -127,7 +128,7 @@ def _as_default(what: str, value: Any, default: Any) -> Any:
         with contextlib.suppress(ValueError):
             return float(value)  # YAML 1.1 reads 1e-4 as text
     if isinstance(default, bool | int | float | str) and type(value) is not type(default):
-        raise ValueError(f"{what} should be {type(default).__name__}, got {value!r}")
+        raise UserError(f"{what} should be {type(default).__name__}, got {value!r}")
     return value
 
 
@@ -147,10 +148,10 @@ def _import(module: str, class_name: str) -> type[Network]:
     try:
         cls = getattr(importlib.import_module(module), class_name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"cannot import network {module}:{class_name}: {error}") from error
+        raise UserError(f"cannot import network {module}:{class_name}: {error}") from error
     missing = [m for m in ("features_clip", "forward_clip") if not hasattr(cls, m)]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"{module}:{class_name} is no network: it lacks {', '.join(missing)}; "
             "derive it from stdpipe.models.base.Network"
         )

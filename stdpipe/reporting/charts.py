@@ -9,7 +9,7 @@ from typing import Any
 
 from stdpipe.evaluation.results import HEADINGS
 from stdpipe.reporting.html import Html, data, tag
-from stdpipe.reporting.inputs import Group, Run
+from stdpipe.reporting.inputs import Group, TrainingRun
 from stdpipe.reporting.tables import COSTS
 
 MAX_POINTS = 400  # of a line: more than a screen has room for
@@ -74,7 +74,7 @@ def frame_chart(group: Group, clip: str, colours: Colours, name: str) -> Html | 
     return _chart(name, content) if lines else None
 
 
-def loss_charts(runs: Sequence[Run], colours: Colours) -> list[Html]:
+def loss_charts(runs: Sequence[TrainingRun], colours: Colours) -> list[Html]:
     """Each part of the loss over the steps, a line a run."""
     parts = dict.fromkeys(
         name for run in runs for line in run.lines for name in line if name not in NOT_LOSSES

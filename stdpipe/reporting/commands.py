@@ -3,14 +3,14 @@
 import shlex
 from typing import Any
 
-from stdpipe.reporting.inputs import Entry, Group, Run
+from stdpipe.reporting.inputs import Group, Measured, TrainingRun
 
 # keys of a run's config that are no training options
 FACTS = {"network", "data", "degradation", "cache", "init", "exclude"}
 FACTS |= {"cache_id", "clips", "live_teacher", "init_sha256"}
 
 
-def evaluate_command(entry: Entry, group: Group) -> str:
+def evaluate_command(entry: Measured, group: Group) -> str:
     """For this network alone."""
     name, weights = str(entry.facts["model"]), entry.facts["weights"]
     # a protocol with another border is named so: vid4-crop8
@@ -26,7 +26,7 @@ def evaluate_command(entry: Entry, group: Group) -> str:
     return shlex.join(map(str, [*words, "--out", entry.folder]))
 
 
-def train_command(run: Run) -> str:
+def train_command(run: TrainingRun) -> str:
     """With every option, defaults too."""
     config = run.config
     role = "student" if "scheme" in config else "teacher"

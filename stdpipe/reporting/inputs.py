@@ -14,11 +14,13 @@ from typing import Any
 
 import yaml
 
+from stdpipe.cache.errors import UserError
+
 Labels = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Entry:
+class Measured:
     """One network's figures, as one evaluation has them."""
 
     label: str
@@ -47,7 +49,7 @@ class Group:
     clips: Mapping[str, int]
     """How many frames of each were scored."""
     metrics: dict[str, str] = field(default_factory=dict)
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[Measured] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -56,7 +58,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """A training run: its config and what metrics.jsonl has, line by line."""
 
     label: str
@@ -72,7 +74,7 @@ class Inputs:
     """All that the folders hold, and what is missing there, in plain words."""
 
     groups: list[Group]
-    runs: list[Run]
+    runs: list[TrainingRun]
     missing: list[str]
 
 
@@ -105,7 +107,7 @@ def _refuse(folder: Path) -> None:
     if not folder.is_dir():
         state = "is no folder" if folder.exists() else "does not exist"
         raise FileNotFoundError(f"{folder} {state}: give folders of evaluate or of training")
-    raise ValueError(
+    raise UserError(
         f"{folder} holds neither an evaluation (result.json) nor a training run (config.yaml): "
         "give the --out of stdpipe evaluate, train-student or train-teacher"
     )
@@ -121,9 +123,9 @@ def _read_evaluation(folder: Path, labels: Labels, groups: dict[str, Group]) -> 
             group = _group_of(result, facts, groups)
             label = _distinct(_label(facts, labels), {e.label for e in group.entries}, folder)
             of_network = frames.get(facts["name"], {})
-            group.entries.append(Entry(label, folder, _when(file), facts, of_network))
+            group.entries.append(Measured(label, folder, _when(file), facts, of_network))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"{file} is no result that this version can read ({type(error).__name__}: {error}): "
             "evaluate again"
         ) from None
@@ -184,14 +186,14 @@ def _distinct(label: str, taken: set[str], folder: Path) -> str:
     return label
 
 
-def _read_run(folder: Path, labels: Labels, taken: set[str]) -> Run:
+def _read_run(folder: Path, labels: Labels, taken: set[str]) -> TrainingRun:
     file = folder / "config.yaml"
     try:
         config = yaml.safe_load(file.read_text())
     except yaml.YAMLError:
         config = None
     if not isinstance(config, dict):
-        raise ValueError(f"{file} is no config of a training run: it is damaged, or another's")
+        raise UserError(f"{file} is no config of a training run: it is damaged, or another's")
     place = folder.resolve()
     label = _distinct(labels.get(str(folder), _run_name(place)), taken, place.parent)
     lines = _read_lines(folder / "metrics.jsonl")
@@ -199,7 +201,7 @@ def _read_run(folder: Path, labels: Labels, taken: set[str]) -> Run:
         lines and lines[-1]["step"] >= config.get("steps", math.inf)
     )
     latest = max((f for f in (file, folder / "metrics.jsonl") if f.is_file()), key=_time)
-    return Run(label, folder, _when(latest), config, lines, finished)
+    return TrainingRun(label, folder, _when(latest), config, lines, finished)
 
 
 def _read_lines(file: Path) -> list[dict[str, float]]:

@@ -17,7 +17,7 @@ from stdpipe.reporting.charts import Colours, cost_chart, frame_chart, loss_char
 from stdpipe.reporting.clip_section import Detail, Gallery, clip_section
 from stdpipe.reporting.commands import evaluate_command, train_command
 from stdpipe.reporting.html import Html, join, tag
-from stdpipe.reporting.inputs import Entry, Group, Run
+from stdpipe.reporting.inputs import Group, Measured, TrainingRun
 from stdpipe.reporting.tables import (
     MAX_CLIPS,
     Table,
@@ -40,7 +40,7 @@ class Content(NamedTuple):
     groups: Sequence[Group]
     galleries: Mapping[int, Sequence[Gallery]]
     """By number of the group."""
-    runs: Sequence[Run]
+    runs: Sequence[TrainingRun]
     missing: Sequence[str]
 
 
@@ -203,7 +203,7 @@ def _more_clips(group: Group) -> list[Html]:
     return [tag("p", text, class_="quiet")] if rest > 0 else []
 
 
-def _training(runs: Sequence[Run], colours: Colours) -> list[Html]:
+def _training(runs: Sequence[TrainingRun], colours: Colours) -> list[Html]:
     if not runs:
         return []
     charts = loss_charts(runs, colours)
@@ -223,7 +223,7 @@ def _training(runs: Sequence[Run], colours: Colours) -> list[Html]:
     ]
 
 
-def _state(run: Run) -> str:
+def _state(run: TrainingRun) -> str:
     config = run.config
     done = f"{run.lines[-1]['step']:,.0f}" if run.lines else "no"
     what = f"{config.get('network', 'a network')}, scheme {config.get('scheme', 'none')}"
@@ -253,7 +253,7 @@ def _sources(content: Content) -> Html:
     return tag("section", tag("h2", "Sources"), *parts, class_="sources", id="sources")
 
 
-def _entry(entry: Entry, group: Group) -> Html:
+def _entry(entry: Measured, group: Group) -> Html:
     weights = entry.facts.get("weights_sha256")
     trained = entry.facts.get("trained_for")
     facts = [
@@ -267,7 +267,7 @@ def _entry(entry: Entry, group: Group) -> Html:
     return tag("details", tag("summary", entry.label), definitions(facts))
 
 
-def _run(run: Run) -> Html:
+def _run(run: TrainingRun) -> Html:
     config = yaml.safe_dump(dict(run.config), sort_keys=False, allow_unicode=True)
     facts = definitions(
         [

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stdpipe.cache.errors import UserError
 from stdpipe.data.layouts import Clip
 from stdpipe.data.pieces import Piece, Video, num_frames, pieces
 from stdpipe.distill.attention import attention_map
@@ -121,14 +122,14 @@ def most_detail(hr: Pixels) -> Window:
 def load_again(facts: Mapping[str, Any]) -> Network:
     """The network that an evaluation's `facts` name, with the same weights.
 
-    Raises ValueError or OSError where it cannot be had: the weights are gone or others now, or the
+    Raises UserError or OSError where it cannot be had: the weights are gone or others now, or the
     network is a user's own, whose module a file must not have us import.
     """
     name, weights = str(facts["model"]), facts["weights"]
     zoo.parse_trusted(name, "the result")
     net, found = load_network(name, weights)
     if found["sha256"] != facts["weights_sha256"]:
-        raise ValueError(f"{weights} holds other weights now than those that were measured")
+        raise UserError(f"{weights} holds other weights now than those that were measured")
     return net.eval()
 
 
@@ -142,14 +143,14 @@ def made_file(folder: Path, facts: Mapping[str, Any], shot: Shot) -> Path:
 
 @torch.inference_mode()
 def make(net: Network, shot: Shot, found: Sequence[Piece], device: torch.device) -> Made:
-    """Super-resolve the shot. Raises ValueError for a result that is not finite."""
+    """Super-resolve the shot. Raises UserError for a result that is not finite."""
     parts, k = [], net.num_frame // 2
     for piece in found:
         lr, centres = piece.around(k)
         parts.append(_whole(net.forward_clip(lr.to(device)[None], centres)[0], shot).cpu())
     sr = torch.cat(parts)
     if not sr.isfinite().all():
-        raise ValueError(f"its output for clip {shot.clip} is not finite")
+        raise UserError(f"its output for clip {shot.clip} is not finite")
     pixels = np.stack([_pixels(frame) for frame in sr])
     at = shot.middle
     maps = _maps(net, shot, found, device)

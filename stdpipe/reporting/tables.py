@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from stdpipe.evaluation.results import HEADINGS
 from stdpipe.reporting.html import Html, join, tag
-from stdpipe.reporting.inputs import Entry, Group
+from stdpipe.reporting.inputs import Group, Measured
 
 MAX_CLIPS = 60  # more in one table help nobody
 
@@ -18,7 +18,7 @@ BETTER = {
     "tof": min,
     "profile_diff": min,
 }
-COSTS = {  # of Entry.facts["cost"]: heading, factor, format
+COSTS = {  # of Measured.facts["cost"]: heading, factor, format
     "parameters": ("Parameters", 1, ",.0f"),
     "macs": ("GMAC a frame", 1e-9, ",.2f"),
     "seconds_per_frame": ("ms a frame", 1e3, ",.1f"),
@@ -83,7 +83,7 @@ def cost_table(group: Group) -> Html | None:
     return _table(f"Cost, {group.title}", _names(group.entries), columns) if columns else None
 
 
-def _names(entries: Sequence[Entry]) -> _Column:
+def _names(entries: Sequence[Measured]) -> _Column:
     return _Column("Network", [entry.label for entry in entries], set())
 
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from stdpipe.cache.errors import UserError
 from stdpipe.distill.schemes import parse_scheme
 from stdpipe.suggest import nearest
 
@@ -60,9 +61,9 @@ class Training:
         _one_of("schedule", self.schedule, ("halve", "cosine"))
         _one_of("amp", self.amp, AMPS)
         if self.patch % 16:
-            raise ValueError(f"patch must be a multiple of 16 HR pixels, got {self.patch}")
+            raise UserError(f"patch must be a multiple of 16 HR pixels, got {self.patch}")
         if self.batch % self.accumulate:
-            raise ValueError(
+            raise UserError(
                 f"accumulate ({self.accumulate}) does not divide batch ({self.batch}); a step's "
                 "clips are shared out equally"
             )
@@ -100,12 +101,12 @@ class TeacherTraining(Training):
         super().__post_init__()
         _not_negative(self, "tsa_steps", "imitation")
         if self.tsa_steps and self.parts:
-            raise ValueError(
+            raise UserError(
                 f"tsa_steps ({self.tsa_steps}) begin with the fusion and go on with everything, "
                 f"train_only ({self.train_only}) never does; set one of them"
             )
         if self.tsa_steps > self.steps:
-            raise ValueError(
+            raise UserError(
                 f"tsa_steps ({self.tsa_steps}) is more than steps ({self.steps}); lower tsa_steps "
                 "or raise steps"
             )
@@ -154,12 +155,12 @@ class StudentTraining(Training):
         _one_of("memory", self.memory, ("trained", "frozen"))
         _one_of("td_scale", self.td_scale, ("none", "variance"))
         if self.td_scale == "variance" and self.accumulate > 1:
-            raise ValueError(
+            raise UserError(
                 f"td_scale variance looks at all clips of a step at once, accumulate "
                 f"({self.accumulate}) at a part of them: set one of them back"
             )
         if self.terms and self.warmup_steps >= self.steps:
-            raise ValueError(
+            raise UserError(
                 f"warmup_steps ({self.warmup_steps}) leaves nothing of steps ({self.steps}) to "
                 f"scheme {self.scheme!r}; lower warmup_steps or raise steps"
             )
@@ -174,24 +175,24 @@ def load(
     assignments: Sequence[str],
     own: Mapping[str, Any] | None = None,
 ) -> Options:
-    """Defaults, then a YAML file, then key=value pairs, then `own`; ValueError in one line."""
+    """Defaults, then a YAML file, then key=value pairs, then `own`; UserError in one line."""
     given = read_yaml(file) if file else {}
     for item in assignments:
         key, equals, value = item.partition("=")
         if not equals:
-            raise ValueError(f"--set {item!r} should read key=value")
+            raise UserError(f"--set {item!r} should read key=value")
         given[key] = _parse(value, f"--set {item!r}")
     return from_mapping(cls, {**given, **(own or {})})
 
 
 def from_mapping(cls: type[Options], given: Mapping[str, Any]) -> Options:
-    """Check names and types; ValueError names the nearest known key."""
+    """Check names and types; UserError names the nearest known key."""
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for key, value in given.items():
         if key not in fields:
-            raise ValueError(f"unknown config key {key!r}{nearest(str(key), fields)}")
+            raise UserError(f"unknown config key {key!r}{nearest(str(key), fields)}")
         if not _fits(value, fields[key].type):
-            raise ValueError(f"{key} should be {fields[key].type.__name__}, got {value!r}")  # type: ignore[union-attr]
+            raise UserError(f"{key} should be {fields[key].type.__name__}, got {value!r}")  # type: ignore[union-attr]
     return cls(**{k: fields[k].type(v) for k, v in given.items()})  # type: ignore[operator]
 
 
@@ -202,7 +203,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise FileNotFoundError(f"no config file {file}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"{file} should hold key: value lines")
+        raise UserError(f"{file} should hold key: value lines")
     return content
 
 
@@ -210,7 +211,7 @@ def _parse(text: str, source: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{source} is no YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{source} is no YAML: {' '.join(str(error).split())}") from None
 
 
 def _fits(value: object, kind: object) -> bool:
@@ -226,15 +227,15 @@ def _fits(value: object, kind: object) -> bool:
 def _positive(options: object, *names: str) -> None:
     for name in names:
         if not 0 < getattr(options, name) < math.inf:  # NaN is no number either
-            raise ValueError(f"{name} must be above zero, got {getattr(options, name)}")
+            raise UserError(f"{name} must be above zero, got {getattr(options, name)}")
 
 
 def _not_negative(options: object, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(options, name) < math.inf:
-            raise ValueError(f"{name} must be zero or more, got {getattr(options, name)}")
+            raise UserError(f"{name} must be zero or more, got {getattr(options, name)}")
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise ValueError(f"{name} {value!r} is unknown{nearest(value, known)}")
+        raise UserError(f"{name} {value!r} is unknown{nearest(value, known)}")

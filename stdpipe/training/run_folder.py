@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from stdpipe import distributed
+from stdpipe.cache.errors import UserError
 from stdpipe.models.checkpoints import save_atomically
 from stdpipe.training.config import Training
 
@@ -56,7 +57,7 @@ def _claimed(out: Path, facts: Mapping[str, Any], options: Training) -> Iterator
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(
+            raise UserError(
                 f"another process is training in {out}: wait for it, or choose another --out"
             ) from None
         _write_config(out, facts, options)
@@ -86,7 +87,7 @@ def _refuse_other_config(out: Path, old: Mapping[str, Any], new: Mapping[str, An
         if key not in FREE and old.get(key) != new.get(key)
     ]
     if differences:
-        raise ValueError(
+        raise UserError(
             f"{out} holds a run with another config ({'; '.join(differences)}); "
             "choose another --out, or the old options to resume"
         )
@@ -144,11 +145,11 @@ def _wait_and_end() -> None:
 
 
 def check_slices(net: nn.Module, name: str, options: Training) -> None:
-    """Raise ValueError where ranks and `accumulate` cannot share out a step of this network."""
+    """Raise UserError where ranks and `accumulate` cannot share out a step of this network."""
     distributed.slices(options.batch, options.accumulate)
     normed = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in net.modules())
     if normed and distributed.size() * options.accumulate > 1:
-        raise ValueError(
+        raise UserError(
             f"{name} normalises over the clips of a step, of which {distributed.size()} processes "
             f"and accumulate {options.accumulate} would show it a part each: another result; train "
             "it in one process with accumulate=1"
@@ -207,7 +208,7 @@ def save_checkpoint(out: Path, step: int, **parts: Any) -> None:
 
 
 def load_checkpoint(out: Path) -> dict[str, Any] | None:
-    """The run's last checkpoint, or None where it has none yet; ValueError for a damaged one.
+    """The run's last checkpoint, or None where it has none yet; UserError for a damaged one.
 
     Read by the first rank alone, and sent to the others.
     """
@@ -223,13 +224,13 @@ def _read_checkpoint(path: Path) -> dict[str, Any] | None:
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
-        raise ValueError(
+        raise UserError(
             f"{path} is damaged; restore it, or remove it to begin this run anew"
         ) from None
     return content
 
 
-class NotFiniteError(ValueError):
+class NotFiniteError(UserError):
     """A loss is infinite or no number."""
 
 

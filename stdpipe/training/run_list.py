@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from stdpipe.cache.errors import UserError
 from stdpipe.models.checkpoints import file_sha256
 
 
@@ -19,7 +20,7 @@ def list_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """
     for folder in folders:
         if not folder.is_dir():
-            raise ValueError(f"no folder {folder}")
+            raise UserError(f"no folder {folder}")
     found = dict.fromkeys(path for folder in folders for path in _files(folder))
     results = [path for path in found if path.name == "result.json"]
     scores = [(path, score) for path in results for score in _scores(path)]
@@ -27,7 +28,7 @@ def list_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
     return [row for row in runs if row]
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
+def run_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """For people; a run that is not finished shows how far it is."""
     head = ("run", "network", "scheme", "seed", "step", "loss", "steps/s", "best PSNR Y")
     lines = [head, *(_cells(row) for row in rows)]

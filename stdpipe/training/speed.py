@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from stdpipe.cache.errors import UserError
 from stdpipe.device import likes_channels_last
 from stdpipe.models.base import Features, Network
 from stdpipe.models.convlstm import ConvLSTM
@@ -16,17 +17,17 @@ from stdpipe.models.layers import to_channels_last
 from stdpipe.training.config import StudentTraining
 
 
-def prepare(student: Network, learners: Mapping[str, nn.Module], options: StudentTraining) -> None:
+def prepare(student: Network, helpers: Mapping[str, nn.Module], options: StudentTraining) -> None:
     """Set up a student, and what is trained beside it, as `channels_last`, `recompute` and
     `compile` say; state_dicts keep their names and values.
 
-    Raises ValueError where that cannot be done.
+    Raises UserError where that cannot be done.
     """
     device = next(student.parameters()).device
     if options.channels_last and likes_channels_last(device, options.amp):
-        for module in (student, *learners.values()):
+        for module in (student, *helpers.values()):
             to_channels_last(module)
-    for module in learners.values():
+    for module in helpers.values():
         if isinstance(module, ConvLSTM):
             module.recompute = options.recompute
     plain = fast = student.features_clip
@@ -65,7 +66,7 @@ def _in_training(plain: FeaturesClip, fast: FeaturesClip) -> FeaturesClip:
 def _check_compiler(device: torch.device) -> None:
     name = os.environ.get("CXX", "g++")
     if device.type == "cpu" and not shutil.which(name):
-        raise ValueError(
+        raise UserError(
             f"compile: true needs a C++ compiler on a CPU, and there is no {name}: install one, "
             "name it in CXX, or set compile=false"
         )
@@ -73,7 +74,7 @@ def _check_compiler(device: torch.device) -> None:
 
 def _check_repeatable(student: Network) -> None:
     if any(isinstance(module, _BatchNorm) for module in student.modules()):
-        raise ValueError(
+        raise UserError(
             "recompute: true would have this student's batch norm count every batch twice; set "
             "recompute=false, or choose a student without it"
         )

@@ -17,7 +17,7 @@ from stdpipe import distributed
 from stdpipe.device import autocast
 from stdpipe.distill.attention import attention_map
 from stdpipe.distill.schemes import needs
-from stdpipe.distill.terms import MEMORIES, Lesson, scheme_loss, teacher_map
+from stdpipe.distill.terms import MEMORIES, LossInputs, scheme_loss, teacher_map
 from stdpipe.distill.time import CollapseGuard
 from stdpipe.models.base import Network
 from stdpipe.training import metrics_log, run_folder
@@ -26,32 +26,32 @@ from stdpipe.training.config import StudentTraining
 LOG = logging.getLogger(__name__)
 
 
-class Losses(nn.Module):
+class StudentLosses(nn.Module):
     """A batch's losses, of a student and of what is trained beside it."""
 
     def __init__(
-        self, student: Network, learners: Mapping[str, nn.Module], options: StudentTraining
+        self, student: Network, helpers: Mapping[str, nn.Module], options: StudentTraining
     ) -> None:
         super().__init__()
         self.student = student
-        self.learners = nn.ModuleDict(learners)
+        self.helpers = nn.ModuleDict(helpers)
         self.options = options
 
     def forward(self, batch: Mapping[str, Tensor], terms: Mapping[str, float]) -> dict[str, Tensor]:
         """Parts by name, means over the batch; "loss" alone has a gradient."""
-        lesson = Lesson(
+        inputs = LossInputs(
             self.student.features_clip(batch["lr"]),
             batch,
-            dict(self.learners.items()),
+            dict(self.helpers.items()),
             attention=self.options.attention,
             attention_norm=self.options.attention_norm,
             td_scale=self.options.td_scale,
         )
-        parts = scheme_loss(lesson, terms)
+        parts = scheme_loss(inputs, terms)
         return {name: x if name == "loss" else x.detach() for name, x in parts.items()}
 
 
-class Pupil:
+class StudentTrainer:
     """Built, and filled from the run's last checkpoint where there is one.
 
     Networks are on the device already. `done` counts finished steps.
@@ -61,7 +61,7 @@ class Pupil:
         self,
         out: Path,
         student: Network,
-        learners: Mapping[str, nn.Module],
+        helpers: Mapping[str, nn.Module],
         options: StudentTraining,
         device: torch.device,
         save_weights: Callable[[], None],
@@ -71,18 +71,18 @@ class Pupil:
         self.terms = options.terms
         self._student = student.train()
         self.failed: run_folder.NotFiniteError | None = None
-        self.silent = False
-        self.memories = {t: role for t, role in MEMORIES.items() if role in learners}
+        self.dead = False
+        self.memories = {t: role for t, role in MEMORIES.items() if role in helpers}
         frozen = options.memory == "frozen"
-        self.guards = {t: CollapseGuard(learners[r], frozen) for t, r in self.memories.items()}
-        self.parts: dict[str, nn.Module] = {"student": student, **learners}
+        self.guards = {t: CollapseGuard(helpers[r], frozen) for t, r in self.memories.items()}
+        self.parts: dict[str, nn.Module] = {"student": student, **helpers}
         trained = [p for part in self.parts.values() for p in part.parameters()]
         self.stepper = run_folder.Stepper(trained, options, device)
         self.done = self._resume()
         # of networks with dropout, on a CPU: a GPU's own is neither kept nor resumed
         self.random = torch.get_rng_state()
         self.metrics = metrics_log.Metrics(out, self.done)
-        self.losses = distributed.spread(Losses(student, learners, options))
+        self.losses = distributed.spread(StudentLosses(student, helpers, options))
         self._save_weights, self._evaluate = save_weights, evaluate
         self._slices: list[dict[str, Tensor]] = []
         self._seen = {"hr", "lr", *needs(self.terms, options.attention)}
@@ -104,8 +104,8 @@ class Pupil:
 
     def update(self, step: int, inputs: Sequence[Mapping[str, Tensor]], waited: float) -> None:
         """One optimiser step with the gradients of all slices; raises NotFiniteError."""
-        if (step + 1) % self.options.log_every == 0 and not self.silent:
-            self._listen(step)
+        if (step + 1) % self.options.log_every == 0 and not self.dead:
+            self._check_for_dead_units(step)
         self.stepper.step(step)
         values = metrics_log.to_floats(self._slices)
         self._slices = []
@@ -115,14 +115,14 @@ class Pupil:
         self.metrics.add(values, waited)
         self.done = step + 1
 
-    def _listen(self, step: int) -> None:
+    def _check_for_dead_units(self, step: int) -> None:
         """Whether any weight of the student still learns: ReLUs that a step too large has silenced
         pass no gradient on, and the run would end as the base that the student adds to."""
         weights = [p for p in self._student.parameters() if p.ndim > 1 and p.requires_grad]
-        self.silent = not any(p.grad is not None and bool(p.grad.any()) for p in weights)
-        if self.silent and distributed.first():
+        self.dead = not any(p.grad is not None and bool(p.grad.any()) for p in weights)
+        if self.dead and distributed.first():
             LOG.warning(
-                "stdpipe: %s has fallen silent: at step %d no gradient reaches a weight of the "
+                "stdpipe: %s has fallen dead: at step %d no gradient reaches a weight of the "
                 "student, which now adds nothing to its enlarged frame; begin anew at a lower lr "
                 "(it is %g)",
                 self.out,
@@ -186,7 +186,7 @@ class Pupil:
 
     @contextmanager
     def _own_random_state(self) -> Iterator[None]:
-        """Not that of a pupil beside it."""
+        """Not that of a trainer beside it."""
         torch.set_rng_state(self.random)
         yield
         self.random = torch.get_rng_state()

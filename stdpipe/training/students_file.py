@@ -13,10 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from stdpipe.cache.errors import UserError
 from stdpipe.models import zoo
-from stdpipe.train import StudentRun
 from stdpipe.training import config
 from stdpipe.training.config import StudentTraining
+from stdpipe.training.jobs import StudentRun
 
 
 def read_students(
@@ -25,11 +26,11 @@ def read_students(
     """Each student's run, in a folder of its name under `common.out`, and its options.
 
     All see the clips in the order of the common data_seed (or seed), whatever their own seeds.
-    Raises ValueError in one line.
+    Raises UserError in one line.
     """
     entries = config.read_yaml(file)
     if not entries:
-        raise ValueError(f"{file} names no student")
+        raise UserError(f"{file} names no student")
     jobs = []
     seed = config.load(StudentTraining, base, assignments).stream_seed
     for name, entry in entries.items():
@@ -45,14 +46,14 @@ def _run(
     file: Path, name: str, entry: Any, common: StudentRun
 ) -> tuple[StudentRun, Mapping[str, Any]]:
     if not isinstance(entry, dict | None):
-        raise ValueError(f"{file}: {name} should hold key: value pairs, got {entry!r}")
+        raise UserError(f"{file}: {name} should hold key: value pairs, got {entry!r}")
     if Path(name).name != name or name == "..":
-        raise ValueError(f"{file}: {name!r} cannot be a folder's name")
+        raise UserError(f"{file}: {name!r} cannot be a folder's name")
     own = dict(entry or {})
     student = own.pop("student", common.student)
     init = own.pop("init", common.init)
     if not student:
-        raise ValueError(f"{file}: {name} names no network: give it `student`, or give --student")
+        raise UserError(f"{file}: {name} names no network: give it `student`, or give --student")
     zoo.parse(str(student))
     out = common.out / name
     return replace(common, student=str(student), init=init and Path(init), out=out), own

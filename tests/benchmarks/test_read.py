@@ -1,7 +1,7 @@
 """The benchmark scripts run, on sizes too small for their speeds to mean anything.
 
 Not asserted: that anything is fast. What does not depend on the machine is: sizes, counts, names,
-and (within the scripts) that every rival serves the same values.
+and (within the scripts) that every baseline serves the same values.
 """
 
 import json
@@ -29,9 +29,9 @@ def run(script: str) -> dict[str, Any]:
 
 def test_read() -> None:
     found = run("read.py")
-    rivals = "memmap h5py h5py-rdcc-0 h5py-rdcc-64M pt pt-mmap zarr-default zarr-same-store"
+    baselines = "memmap h5py h5py-rdcc-0 h5py-rdcc-64M pt pt-mmap zarr-default zarr-same-store"
     assert {
-        *(f"int8_over_{name}" for name in rivals.split()),
+        *(f"int8_over_{name}" for name in baselines.split()),
         *("float16_over_int8", "zstd_over_none", "readers_8_over_1"),
         *("trunk-int8_over_int8", "trunk-int8-64_over_int8"),
     } == found["ratios"].keys() - {"int8_over_tensorstore"}

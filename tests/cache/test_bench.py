@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdpipe.cache import Manifest, bench, open_reader, open_writer, rivals
+from stdpipe.cache import Manifest, baselines, bench, open_reader, open_writer
 from stdpipe.cache.layout import ArraySpec
 
 MakeManifest = Callable[..., Manifest]
@@ -33,11 +33,11 @@ def test_all_rivals_agree(
     reader = open_reader(make(tmp_path / "cache.zarr", manifest, arrays))
     keys = list(reader.entries)
     ways = [
-        rivals.through_reader(reader, 2),
-        rivals.through_zarr(reader, 2),
-        rivals.through_memmap(reader, keys, tmp_path, 2),
+        baselines.through_reader(reader, 2),
+        baselines.through_zarr(reader, 2),
+        baselines.through_memmap(reader, keys, tmp_path, 2),
     ]
-    for window in rivals.draw(reader, keys, 12, 10):
+    for window in baselines.draw(reader, keys, 12, 10):
         ours, *others = (read(window) for read in ways)
         assert ours.keys() == manifest.arrays.keys()
         for theirs in others:
@@ -47,8 +47,8 @@ def test_all_rivals_agree(
 
 def test_windows_are_within_on_the_grid_and_spread(cache: Path) -> None:
     reader = open_reader(cache)
-    windows = rivals.draw(reader, list(reader.entries), 16, 200)
-    assert windows == rivals.draw(reader, list(reader.entries), 16, 200)
+    windows = baselines.draw(reader, list(reader.entries), 16, 200)
+    assert windows == baselines.draw(reader, list(reader.entries), 16, 200)
     assert {(w.height, w.width) for w in windows} == {(16, 16)}
     assert {w.key for w in windows} == set(reader.entries)
     assert {w.y for w in windows} == {0, 4}  # 20 rows
@@ -57,7 +57,7 @@ def test_windows_are_within_on_the_grid_and_spread(cache: Path) -> None:
 
 def test_a_patch_larger_than_the_frame_is_the_frame(cache: Path) -> None:
     reader = open_reader(cache)
-    (window,) = rivals.draw(reader, list(reader.entries)[:1], 256, 1)
+    (window,) = baselines.draw(reader, list(reader.entries)[:1], 256, 1)
     assert window[1:] == (0, 0, 20, 132)
 
 
@@ -72,8 +72,8 @@ def test_a_trunk_comes_with_its_halo(limit: int, size: int, halo: int, data: st.
     size = min(size, limit)
     start = data.draw(st.integers(0, limit - size))
     spec = ArraySpec("trunk", (1, 1, 1, limit, limit), (), (), "int8")
-    window = rivals.Window("key", 4 * start, 0, 4 * size, 4 * limit)
-    _, rows, columns = rivals._region(spec, window, halo)
+    window = baselines.Window("key", 4 * start, 0, 4 * size, 4 * limit)
+    _, rows, columns = baselines._region(spec, window, halo)
     assert (columns.start, columns.stop) == (0, limit)
     assert 0 <= rows.start <= max(start - halo, 0)
     assert min(start + size + halo, limit) <= rows.stop <= limit
@@ -83,4 +83,4 @@ def test_a_trunk_comes_with_its_halo(limit: int, size: int, halo: int, data: st.
 def test_progress_ends_at_its_total(cache: Path) -> None:
     seen: list[tuple[int, int]] = []
     bench.bench(cache, crops=4, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(done, 7) for done in range(1, 8)]  # 4 of ours alone, then 1 of each rival
+    assert seen == [(done, 7) for done in range(1, 8)]  # 4 of ours alone, then 1 of each baseline

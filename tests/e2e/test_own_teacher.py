@@ -139,7 +139,7 @@ def test_the_plan_of_a_teacher_without_a_trunk(
 @pytest.mark.parametrize("name", [RBPN, "toflow:num_frame=3,num_feat=4,num_flow_feat=2",
                                   "duf:num_layer=16,num_feat=4"])  # fmt: skip
 def test_evaluate(tmp_path: Path, tiny: Path, stdpipe: Command, name: str) -> None:
-    """The second teacher and the rivals are measured as any network, with pictures."""
+    """The second teacher and the baselines are measured as any network, with pictures."""
     measure = ("--model", name, "--weights", "random:0", "--out", tmp_path / "r", "--json")
     found = json.loads(stdpipe("evaluate", "--data", tiny, *measure).stdout)
     assert found["model"].startswith(name.split(":")[0])

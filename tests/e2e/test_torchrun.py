@@ -24,14 +24,14 @@ TEN_STEPS = {"steps": 10, "warmup_steps": 3, "batch": 2, "patch": 16, "save_ever
 MAIN = "from stdpipe.cli.main import main\nmain(prog_name='stdpipe')\n"
 KILL_RANK_1_AT_A_CHECKPOINT = """
 import os, signal
-from stdpipe.training.student import Pupil
-write = Pupil.write
+from stdpipe.training.student import StudentTrainer
+write = StudentTrainer.write
 def write_and_die(self, batch):
     shown = write(self, batch)
     if os.environ["RANK"] == "1" and self.done == 2:
         os.kill(os.getpid(), signal.SIGKILL)
     return shown
-Pupil.write = write_and_die
+StudentTrainer.write = write_and_die
 """
 
 

@@ -19,13 +19,15 @@ from stdpipe.data.views import Box, View, orient
 from stdpipe.device import settle
 from stdpipe.distill.output import BORDER
 from stdpipe.distill.terms import TERMS
-from stdpipe.extract import Extraction, extract_teacher
-from stdpipe.features.targets import CachedTargets, Decoder, load_tail, tail_of
-from stdpipe.features.teacher import teacher_features
+from stdpipe.extract import extract_teacher
+from stdpipe.features.extraction import Extraction
+from stdpipe.features.targets import CachedTargets, Decoder, load_tail
+from stdpipe.features.teacher import tail_of, teacher_features
 from stdpipe.models.base import Features
 from stdpipe.models.checkpoints import load_network, save_network
-from stdpipe.train import StudentRun, train_student
+from stdpipe.train import train_student
 from stdpipe.training.config import StudentTraining
+from stdpipe.training.jobs import StudentRun
 
 TINY = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
 HEIGHT, WIDTH = 48, 64

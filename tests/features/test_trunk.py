@@ -15,7 +15,8 @@ from torch import Tensor
 
 from stdpipe import cache
 from stdpipe.data.views import NUM_ORIENTATIONS, Box, View, oriented_size, unorient
-from stdpipe.features.targets import CachedTargets, Decoder, tail_of
+from stdpipe.features.targets import CachedTargets, Decoder
+from stdpipe.features.teacher import tail_of
 from stdpipe.models import zoo
 from stdpipe.models.base import Network
 

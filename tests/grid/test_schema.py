@@ -39,7 +39,7 @@ def write(folder: Path, **changes: Any) -> Path:
         ({"schemes": {"a": {"scheme": "std", "memry": "frozen"}}}, "did you mean 'memory'?"),
         ({"schemes": {"a": {"scheme": "std", "teacher": "u"}}}, "unknown teacher 'u' (known: t)"),
         ({"schemes": {"a/b": "std"}}, "label 'a/b' should be of letters"),
-        ({"baseline": "nothing"}, "baseline: unknown scheme 'nothing'; did you mean 'none'?"),
+        ({"reference": "nothing"}, "reference: unknown scheme 'nothing'; did you mean 'none'?"),
         ({"seeds": [0, 0]}, "seeds should be different whole numbers, got [0, 0]"),
         ({"seeds": [0.5]}, "seeds should be different whole numbers"),
         ({"seeds": 3}, "seeds should be a list of whole numbers, got 3"),
@@ -152,7 +152,7 @@ def test_every_table_of_the_paper(
         ours = {row.ours for row in made.paper.rows}
         grid = {f"{s}/{scheme.label}" for s in made.students for scheme in made.schemes}
         stars = {f"*/{scheme.label}" for scheme in made.schemes}
-        assert ours <= {None, *made.rivals, *grid, *stars}
+        assert ours <= {None, *made.baselines, *grid, *stars}
 
 
 def test_the_first_table_explains_every_key() -> None:

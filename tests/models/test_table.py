@@ -10,7 +10,7 @@ import torch
 
 from stdpipe.models import zoo
 from stdpipe.models.macs import count_macs
-from stdpipe.models.table import PUBLISHED, describe
+from stdpipe.models.table import PUBLISHED, describe_network
 from stdpipe.models.zoo import ZOO
 
 Command = Callable[..., Any]
@@ -28,7 +28,7 @@ PUBLISHED_FORMS = {
 
 @pytest.fixture(scope="module")
 def rows() -> dict[str, dict[str, Any]]:
-    return {name: describe(name) for name in ZOO}
+    return {name: describe_network(name) for name in ZOO}
 
 
 def test_every_network_has_a_source() -> None:
@@ -39,7 +39,7 @@ def test_every_network_has_a_source() -> None:
 def test_published_counts_are_counted_again(name: str) -> None:
     """Parameters and TMAC; EDVR's TMAC are fewer, since the reference's half of each first offset
     convolution is published as run for every neighbour. FastDVDnet's are of the denoiser."""
-    published, row = PUBLISHED[name], describe(PUBLISHED_FORMS[name])
+    published, row = PUBLISHED[name], describe_network(PUBLISHED_FORMS[name])
     assert published.tmac
     assert row["parameters"] == published.parameters
     if name.startswith("edvr"):

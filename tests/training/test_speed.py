@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stdpipe.device import autocast
-from stdpipe.distill.terms import Lesson, helpers, scheme_loss
+from stdpipe.distill.terms import LossInputs, build_helpers, scheme_loss
 from stdpipe.models import zoo
 from stdpipe.models.base import Network
 from stdpipe.training import metrics_log, run_folder, speed
@@ -25,7 +25,7 @@ def losses(student: str, steps: int = 3, **settings: object) -> list[float]:
     options = StudentTraining(warmup_steps=0, **settings)  # type: ignore[arg-type]
     torch.manual_seed(0)
     net = zoo.parse(student).build().train()
-    learners = helpers(options.terms, net.f_sr_channels)
+    learners = build_helpers(options.terms, net.f_sr_channels)
     speed.prepare(net, learners, options)
     trained = [p for part in (net, *learners.values()) for p in part.parameters()]
     stepper = run_folder.Stepper(trained, options, CPU)
@@ -33,8 +33,8 @@ def losses(student: str, steps: int = 3, **settings: object) -> list[float]:
     found = []
     for step in range(steps):
         with autocast(CPU, options.amp):
-            lesson = Lesson(net.features_clip(batch["lr"]), batch, learners)
-            parts = scheme_loss(lesson, options.terms)
+            inputs = LossInputs(net.features_clip(batch["lr"]), batch, learners)
+            parts = scheme_loss(inputs, options.terms)
         stepper.backward(parts["loss"])
         stepper.step(step)
         found += metrics_log.to_floats([parts]).values()

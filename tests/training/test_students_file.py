@@ -9,9 +9,9 @@ import pytest
 import torch
 import yaml
 
-from stdpipe.train import StudentRun
 from stdpipe.training import run_folder
 from stdpipe.training.config import StudentTraining
+from stdpipe.training.jobs import StudentRun
 from stdpipe.training.students_file import read_students
 
 Command = Callable[..., Any]

@@ -1,4 +1,4 @@
-"""The rivals of the paper's tables, TOFlow and VSR-DUF, from BasicSR's file to a trained network.
+"""Baselines of the paper's tables, TOFlow and VSR-DUF, from BasicSR's file to a trained network.
 
 Their names and shapes are held against BasicSR's in tests/models. Not shown: a published file, none
 of which can be shipped here.
@@ -17,12 +17,12 @@ from stdpipe.models.checkpoints import load_network
 
 Command = Callable[..., Any]
 SETTINGS = {"steps": 2, "batch": 1, "patch": 32, "workers": 0, "save_every": 2}
-RIVALS = ["toflow", "duf"]
+BASELINES = ["toflow", "duf"]
 
 
 @pytest.fixture
 def theirs(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[str, Path]:
-    """A rival's name and a file as BasicSR saves it: parameters and statistics, no word of what
+    """A baseline's name and a file as BasicSR saves it: parameters and statistics, no word of what
     it is. Norms have seen something."""
     net, _ = load_network(request.param, "random:0")
     for name, buffer in net.named_buffers():
@@ -37,7 +37,7 @@ def parameters(file: Path) -> dict[str, Tensor]:
     return content
 
 
-@pytest.mark.parametrize("theirs", RIVALS, indirect=True)
+@pytest.mark.parametrize("theirs", BASELINES, indirect=True)
 def test_a_published_file_is_measured(
     tmp_path: Path, tiny: Path, stdpipe: Command, refused: Command, theirs: tuple[str, Path]
 ) -> None:
@@ -53,7 +53,7 @@ def test_a_published_file_is_measured(
     assert found["average"]["psnr_y"] > 0
 
 
-@pytest.mark.parametrize("theirs", RIVALS, indirect=True)
+@pytest.mark.parametrize("theirs", BASELINES, indirect=True)
 def test_it_trains_on(
     tmp_path: Path, tiny: Path, stdpipe: Command, theirs: tuple[str, Path]
 ) -> None:

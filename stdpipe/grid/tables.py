@@ -8,7 +8,7 @@ from stdpipe.grid.schema import Experiment
 Plain = tuple[str, str, list[str], list[list[str]]]
 
 
-def plan(found: Mapping[str, Any]) -> str:
+def plan_text(found: Mapping[str, Any]) -> str:
     """What will run, and what it will cost."""
     lines = [
         f"experiment {found['name']} in {found['out']}",
@@ -47,17 +47,17 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def summary(experiment: Experiment, found: Mapping[str, Any]) -> str:
+def summary_text(experiment: Experiment, found: Mapping[str, Any]) -> str:
     """summary.md: each test set's table, then the paper's own beside ours."""
     lines = [f"# {found['name']}", "", *([found["about"], ""] if found["about"] else [])]
     lines += [f"FAILED: {where}: {why}\n" for where, why in found["failed"].items()]
     lines.append(_rules(found))
-    for title, text, head, rows in plain(experiment, found):
+    for title, text, head, rows in summary_tables(experiment, found):
         lines += ["", f"## {title}", "", text, "", *_markdown(head, rows)]
     return "\n".join(lines)
 
 
-def plain(experiment: Experiment, found: Mapping[str, Any]) -> list[Plain]:
+def summary_tables(experiment: Experiment, found: Mapping[str, Any]) -> list[Plain]:
     """Every table of it: title, what the figures are, head and rows."""
     tables = []
     for test, rules in found["protocols"].items():
@@ -70,7 +70,7 @@ def plain(experiment: Experiment, found: Mapping[str, Any]) -> list[Plain]:
 def _rules(found: Mapping[str, Any]) -> str:
     return (
         f"Degradation {found['degradation']}; seeds {', '.join(map(str, found['seeds']))}. Mean ± "
-        f"standard deviation over seeds. Difference: from {found['baseline']} of the same student, "
+        f"standard deviation over seeds. Difference: from {found['reference']} of one student, "
         "paired seed by seed; in brackets the 95 % interval of Student's t over n seeds (none for "
         "one seed), which takes the differences for a sample of a normal distribution."
     )

@@ -10,10 +10,10 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import imageio.v3 as iio
 import torch
@@ -22,27 +22,45 @@ from stdpipe import cache
 from stdpipe.data.layouts import Clip, find_clips, read_clip
 from stdpipe.data.pieces import Video, num_frames
 from stdpipe.data.video import AS_CODED, decoded
-from stdpipe.evaluate import Evaluation, evaluate, scored_footage
 from stdpipe.evaluation import protocols
-from stdpipe.extract import extract_teacher
-from stdpipe.grid.setup import Entrant, Job, Run, Setup, extraction, results, threads_each
+from stdpipe.evaluation.job import Evaluation, scored_footage
+from stdpipe.features.extraction import Extraction
+from stdpipe.grid.setup import (
+    GridNetwork,
+    GridRun,
+    GridSetup,
+    Job,
+    extraction,
+    results,
+    threads_each,
+)
 from stdpipe.models import zoo
 from stdpipe.models.bicubic import Bicubic
-from stdpipe.train import train_student
-from stdpipe.train_teacher import TeacherRun, train_teacher
+from stdpipe.training.config import StudentTraining, TeacherTraining
+from stdpipe.training.jobs import StudentRun, TeacherRun
 
 
-def plan(setup: Setup, entrants: list[Entrant]) -> dict[str, Any]:
-    """Bytes, runs, steps and hours of what is missing; `entrants`: all there will be to measure."""
+class Verbs(NamedTuple):
+    """The commands that a trial runs; experiment.py gives them, since no room imports a verb."""
+
+    extract_teacher: Callable[[Extraction], dict[str, Any]]
+    train_teacher: Callable[[TeacherRun, TeacherTraining], object]
+    train_student: Callable[[StudentRun, StudentTraining], object]
+    evaluate: Callable[[Evaluation], object]
+
+
+def estimate(setup: GridSetup, networks: list[GridNetwork], verbs: Verbs) -> dict[str, Any]:
+    """Bytes, runs, steps and hours of what is missing; `networks`: all that
+    there will be to measure."""
     todo = [run for run in setup.runs if not run.done]
     with tempfile.TemporaryDirectory() as folder, _quiet():
         clip = _one_clip(setup.data, Path(folder) / "data")
         small = dataclasses.replace(setup, data=clip, job=_job(setup, Path(folder)))
-        caches = [_cache(setup, small, label, needed=bool(todo)) for label in setup.teachers]
-        teachers = [_teacher_seconds(setup, small, label) for label in setup.teachers]
+        caches = [_cache(setup, small, label, verbs, needed=bool(todo)) for label in setup.teachers]
+        teachers = [_teacher_seconds(setup, small, label, verbs) for label in setup.teachers]
         with _threads(threads_each(setup.job)):
-            kinds = _kinds(small, todo)
-        tests = _tests(setup, small, entrants)
+            kinds = _kinds(small, todo, verbs)
+        tests = _tests(setup, small, networks, verbs)
     train = math.fsum(_run_seconds(run, kinds[run.label]) for run in todo) / setup.job.jobs
     hours = {
         "teachers": math.fsum(teachers) / 3600,
@@ -84,7 +102,7 @@ def _threads(count: int) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def _job(setup: Setup, folder: Path) -> Job:
+def _job(setup: GridSetup, folder: Path) -> Job:
     """Into the trial's folder; with random weights of a teacher that is yet to be trained."""
     weights = {label: setup.weights(label) for label in setup.teachers}
     for label, file in weights.items():
@@ -102,7 +120,9 @@ def _one_clip(data: Path, folder: Path) -> Path:
     return folder
 
 
-def _cache(setup: Setup, small: Setup, label: str, needed: bool) -> dict[str, Any]:
+def _cache(
+    setup: GridSetup, small: GridSetup, label: str, verbs: Verbs, needed: bool
+) -> dict[str, Any]:
     """What that teacher's cache is and costs; the trial's own is made, where anything is missing or
     it is `needed` to train from."""
     entries = len(find_clips(setup.data, "train", length=7)) * setup.experiment.orientations
@@ -112,7 +132,7 @@ def _cache(setup: Setup, small: Setup, label: str, needed: bool) -> dict[str, An
         done, weight = len(reader.entries), reader.total_bytes()
     if needed or done < entries:
         began = time.perf_counter()
-        found = extract_teacher(extraction(small, label))
+        found = verbs.extract_teacher(extraction(small, label))
         seconds = (time.perf_counter() - began) / found["entries"]
         weight = found["bytes"] // found["entries"] * entries
     return {
@@ -126,7 +146,7 @@ def _cache(setup: Setup, small: Setup, label: str, needed: bool) -> dict[str, An
     }
 
 
-def _teacher_seconds(setup: Setup, small: Setup, label: str) -> float:
+def _teacher_seconds(setup: GridSetup, small: GridSetup, label: str, verbs: Verbs) -> float:
     """What its own training costs, where that comes first and is not there yet."""
     teacher = setup.teachers[label]
     if not setup.trains(label) or Path(setup.weights(label)).exists():
@@ -136,12 +156,12 @@ def _teacher_seconds(setup: Setup, small: Setup, label: str) -> float:
     made = small.experiment.degradation
     run = TeacherRun(small.data, str(teacher.network), out, made, device=small.job.device)
     changes: dict[str, Any] = {"steps": 3, "log_every": 1, "save_every": 3, "workers": 0}
-    train_teacher(run, dataclasses.replace(teacher.training, **changes))
+    verbs.train_teacher(run, dataclasses.replace(teacher.training, **changes))
     last = (out / "metrics.jsonl").read_text().splitlines()[-1]
     return teacher.training.steps / float(json.loads(last)["steps_per_s"])
 
 
-def _kinds(small: Setup, todo: list[Run]) -> dict[str, dict[str, float]]:
+def _kinds(small: GridSetup, todo: list[GridRun], verbs: Verbs) -> dict[str, dict[str, float]]:
     """STUDENT/SCHEME -> seconds a step in warm-up, and after it."""
     found: dict[str, dict[str, float]] = {}
     for run in todo:
@@ -159,19 +179,21 @@ def _kinds(small: Setup, todo: list[Run]) -> dict[str, dict[str, float]]:
             "workers": 0,
         }
         changes |= {"lr": 1e-6}  # what diverges is for the experiment to tell
-        train_student(job, dataclasses.replace(run.options, **changes))
+        verbs.train_student(job, dataclasses.replace(run.options, **changes))
         lines = (out / "metrics.jsonl").read_text().splitlines()
         seconds = [1 / json.loads(line)["steps_per_s"] for line in lines]
         found[run.label] = {"warmup": seconds[1], "step": seconds[3]}
     return found
 
 
-def _run_seconds(run: Run, kind: dict[str, float]) -> float:
+def _run_seconds(run: GridRun, kind: dict[str, float]) -> float:
     warm = min(run.options.warmup_steps, run.options.steps)
     return warm * kind["warmup"] + (run.options.steps - warm) * kind["step"]
 
 
-def _tests(setup: Setup, small: Setup, entrants: list[Entrant]) -> dict[str, dict[str, Any]]:
+def _tests(
+    setup: GridSetup, small: GridSetup, networks: list[GridNetwork], verbs: Verbs
+) -> dict[str, dict[str, Any]]:
     """Test set -> what is measured there, and seconds in all: each network's time for the pixels of
     the trial's clip, for as many pixels as there are if all frames had the first one's size."""
     found: dict[str, dict[str, Any]] = {}
@@ -181,10 +203,10 @@ def _tests(setup: Setup, small: Setup, entrants: list[Entrant]) -> dict[str, dic
         job = Evaluation(folder, protocol=test.protocol)
         clips, rules, _ = scored_footage(job)
         frames = sum(len(protocols.scored_frames(num_frames(clip), rules)) for clip in clips)
-        todo = [e for e in entrants if e.key not in results(setup, test.name)]
-        for entrant in todo:
-            if entrant.kind not in speeds:
-                speeds[entrant.kind] = _speed(small, entrant.kind)
+        todo = [e for e in networks if e.key not in results(setup, test.name)]
+        for network in todo:
+            if network.kind not in speeds:
+                speeds[network.kind] = _speed(small, network.kind, verbs)
         found[test.name] = {
             "data": str(folder),
             "protocol": rules.name,
@@ -196,14 +218,14 @@ def _tests(setup: Setup, small: Setup, entrants: list[Entrant]) -> dict[str, dic
     return found
 
 
-def _speed(small: Setup, model: str) -> float:
+def _speed(small: GridSetup, model: str, verbs: Verbs) -> float:
     """Seconds a pixel, of weights that do not matter here."""
     clip = find_clips(small.data, "test")[0]
     began = time.perf_counter()
     random = "random:0" if zoo.parse(model).cls is not Bicubic else None
     amp = small.experiment.evaluation_amp
     degradation = small.experiment.degradation
-    evaluate(Evaluation(small.data, model, random, degradation=degradation, amp=amp))
+    verbs.evaluate(Evaluation(small.data, model, random, degradation=degradation, amp=amp))
     return (time.perf_counter() - began) / len(clip.frames) / _area(clip)
 
 
