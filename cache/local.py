@@ -12,6 +12,7 @@ from pathlib import Path
 
 from stdpipe.cache.checksum import Buffer
 from stdpipe.cache.errors import CacheError
+from stdpipe.cache.files import fsync
 from stdpipe.cache.layout import PARTIAL_SUFFIX
 from stdpipe.cache.place import Span
 
@@ -183,20 +184,6 @@ class FileLock:
             fcntl.flock(self._fd, fcntl.LOCK_UN)  # also where forked children have it open still
             os.close(self._fd)
         self._fd = None
-
-
-def fsync(path: Path) -> None:
-    """Push a file, or the names in a folder, to the disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def is_full(error: OSError) -> bool:
-    """Whether a full disk or quota is behind an error."""
-    return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def _create_file(path: Path) -> int:

@@ -18,6 +18,7 @@ from stdpipe.cache import layout
 from stdpipe.cache.codecs import check_codes, check_finite, encode, quantise
 from stdpipe.cache.creation import enter, leftovers
 from stdpipe.cache.errors import CacheError, UserError
+from stdpipe.cache.files import is_full
 from stdpipe.cache.journal import (
     REPAIR,
     JournalFile,
@@ -29,7 +30,6 @@ from stdpipe.cache.journal import (
     read_journals,
 )
 from stdpipe.cache.layout import SCALE_SUFFIX, ArraySpec
-from stdpipe.cache.local import is_full
 from stdpipe.cache.manifest import Manifest, create_mark
 from stdpipe.cache.place import Lock, Place, open_place
 from stdpipe.cache.shards import encode_shard, fingerprint

@@ -187,7 +187,7 @@ def _less_memory() -> str:
 
 
 def _is_full(error: OSError) -> bool:
-    from stdpipe.cache.local import is_full  # here: --help has no need of numpy
+    from stdpipe.cache.files import is_full  # here: --help has no need of numpy
 
     return is_full(error)
 

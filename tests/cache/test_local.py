@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from stdpipe.cache.errors import CacheError
-from stdpipe.cache.local import LocalPlace, is_full
+from stdpipe.cache.files import is_full
+from stdpipe.cache.local import LocalPlace
 
 
 @pytest.fixture

@@ -1,0 +1,76 @@
+"""Files on a local disk: written whole or not at all, and locked while one process works on them."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stdpipe.cache.errors import UserError
+
+PARTIAL = ".partial"  # a file that is being written carries this behind its name
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a crash leaves the old content or the new, never a part.
+
+    Raises OSError, a full disk for example; the old file is then untouched.
+    """
+    with atomic_file(path) as aside:
+        aside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield the path of a new, empty file beside `path`, which takes its name when the body ends.
+
+    Missing folders are made. The new file is synced to the disk, renamed, and its folder synced.
+    Where the body raises, the new file is removed and what had the name stays. A symbolic link is
+    never followed: the link itself is replaced. The suffix is kept (a.tar -> a.partial.tar), since
+    writers choose their format by it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.stem}{PARTIAL}{path.suffix}")
+    aside.unlink(missing_ok=True)  # of a process that was killed, or a link
+    os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    try:
+        yield aside
+        fsync(aside)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    fsync(path.parent)
+
+
+def fsync(path: Path) -> None:
+    """Push a file, or the names in a folder, to the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a full disk or quota is behind an error."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Hold the lock file `path` (made where it is missing, never through a symbolic link).
+
+    Raises UserError with the text `busy` where another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(busy) from None
+        yield
+    finally:
+        os.close(fd)

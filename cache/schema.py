@@ -1,0 +1,106 @@
+"""The one way in which stdpipe reads a YAML or JSON file: parsed, bounded, checked by pydantic.
+
+A file format is a frozen dataclass or a pydantic type, declared where the format is written.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from stdpipe.cache.errors import UserError
+
+Format = TypeVar("Format")
+
+MOST_BYTES = 64 * 2**20  # of a file; a result of all of Vimeo90K has 20 MB
+MOST_VALUES = 5_000_000  # of a parsed file, with each alias counted as what it stands for
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds. Raises UserError in one line, OSError where it cannot be read."""
+    return parse_yaml(_text(path), str(path))
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises UserError in one line, OSError where it cannot be read."""
+    return parse_json(_text(path), str(path))
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """YAML text as plain values. `source` names it in errors.
+
+    Raises UserError: it is no YAML, it contains itself, or its anchors explode.
+    """
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        # dates that do not exist are a ValueError, deep nesting a RecursionError
+        raise UserError(f"{source} is no YAML: {' '.join(str(error).split())[:300]}") from None
+    _refuse_explosion(content, source)
+    return content
+
+
+def parse_json(text: str, source: str) -> Any:
+    """JSON text as plain values. Raises UserError where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{source} is no JSON: {' '.join(str(error).split())[:300]}") from None
+
+
+def check(kind: type[Format], content: Any, source: str, *, strict: bool = True) -> Format:
+    """Plain values as a `kind`, every field checked.
+
+    Raises UserError that names the source, the field and what stood there. With strict, a number
+    that is written as text is refused.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(content, strict=strict)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_first(error)}") from None
+
+
+def _first(error: ValidationError) -> str:
+    """The first complaint in one line: which field, what is wrong, what stood there."""
+    found = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in found["loc"])
+    got = "" if found["type"] == "missing" else f", got {_short(found['input'])}"
+    return f"{where or 'the file'}: {found['msg']}{got}"
+
+
+def _short(value: object) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _text(path: Path) -> str:
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise UserError(f"{path} has {size:,} bytes, more than any file of this kind: check it")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is no text in UTF-8: check that it is the file you mean") from None
+
+
+def _refuse_explosion(content: Any, source: str) -> None:
+    """A few lines of anchors can stand for more values than any memory holds: count them first."""
+    counts: dict[int, int] = {}
+    open_now: set[int] = set()
+
+    def count(value: Any) -> int:
+        if not isinstance(value, dict | list):
+            return 1
+        if id(value) in open_now:
+            raise UserError(f"{source} contains itself: write its anchors out")
+        if id(value) not in counts:
+            open_now.add(id(value))
+            parts = [*value, *value.values()] if isinstance(value, dict) else value
+            counts[id(value)] = 1 + sum(map(count, parts))
+            open_now.discard(id(value))
+        return counts[id(value)]
+
+    if count(content) > MOST_VALUES:
+        raise UserError(f"{source} stands for more than {MOST_VALUES:,} values: write it out")
