@@ -1,4 +1,4 @@
-"""Files on a local disk: written whole or not at all, and locked while one process works on them."""
+"""Local files: written whole or not at all, and locked while one process works on them."""
 
 import errno
 import fcntl
