@@ -4,6 +4,7 @@ A file format is a frozen dataclass or a pydantic type, declared where the forma
 """
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -57,9 +58,14 @@ def check(kind: type[Format], content: Any, source: str, *, strict: bool = True)
     that is written as text is refused.
     """
     try:
-        return TypeAdapter(kind).validate_python(content, strict=strict)
+        return _adapter(kind).validate_python(content, strict=strict)
     except ValidationError as error:
         raise UserError(f"{source}: {_first(error)}") from None
+
+
+@cache
+def _adapter(kind: type[Format]) -> TypeAdapter[Format]:
+    return TypeAdapter(kind)  # made once: it takes 30 ms for a result
 
 
 def _first(error: ValidationError) -> str:

@@ -61,6 +61,11 @@ def known_networks(context: Any, parameter: Any, values: tuple[str, ...]) -> tup
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for tables and pictures.")
 @click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Measure anew where --out holds a result, which stays until the new one is complete.",
+)
+@click.option(
     "--teacher",
     metavar="NAME",
     callback=known_network,

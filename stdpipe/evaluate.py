@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,14 +22,15 @@ from stdpipe.data.layouts import MOTION_LISTS, Clip, vimeo_lists
 from stdpipe.data.pieces import Piece, Video, ahead, num_frames, pieces
 from stdpipe.device import autocast, keep_memory, pick_device, settle
 from stdpipe.distill.attention import attention_map
-from stdpipe.evaluation import protocols, results
-from stdpipe.evaluation.cost import running_cost
+from stdpipe.evaluation import results
+from stdpipe.evaluation.cost import device_name, running_cost
+from stdpipe.evaluation.frame_log import UNFINISHED, FrameLog, Row, publish
 from stdpipe.evaluation.job import Evaluation, scored_footage, split_name
 from stdpipe.evaluation.metrics import QUALITY
 from stdpipe.evaluation.pictures import save_comparison
 from stdpipe.evaluation.protocols import Protocol, rounded, score_frames, scored_frames
-from stdpipe.evaluation.results import FrameLog, Row
-from stdpipe.evaluation.temporal import TEMPORAL, Temporal, flow_name
+from stdpipe.evaluation.results import Cost, Definition, NetworkResult, Result, read_result
+from stdpipe.evaluation.temporal import TEMPORAL, Temporal
 from stdpipe.models.base import Features, Network, check_sees_lr, count_parameters
 from stdpipe.models.checkpoints import load_network, trained_for
 from stdpipe.models.macs import count_macs
@@ -72,20 +74,71 @@ class EvaluationSetup:
 
 
 def evaluate(job: Evaluation) -> dict[str, Any]:
-    """Returns the result as JSON has it: the whole definition, then each network's figures.
+    """Measure, and return the result as JSON has it: its definition, then each network's figures.
 
     One network's (`model`, `weights`, `average`, `clips`, ...) lie at the top, those of several in
-    the list `networks`. Raises UserError or OSError in one line.
+    the list `networks`. Where `job.out` holds the result of this very evaluation, that one is
+    returned. Raises UserError, in one line, where it holds another one, and for what cannot be
+    measured; OSError for files that cannot be read or written.
     """
     setup = _set_up(job)
     definition = _definition(setup)
+    if job.out and (found := _finished(setup, definition, job.out)):
+        LOG.warning("stdpipe: %s holds this result already; --overwrite measures anew", job.out)
+        return results.as_json(found)
     log = _open_log(setup, definition)
     _measure(setup, log)
     networks = [_report(setup, network, log) for network in setup.networks]
-    result = {**definition, **(networks[0] if len(networks) == 1 else {"networks": networks})}
+    result = results.as_json({**definition, "networks": networks})
     if job.out:
-        log.finish(job.out, result)
+        log.finish(job.out, result, results.results_table(result))
     return result
+
+
+def _finished(setup: EvaluationSetup, definition: Definition, out: Path) -> Result | None:
+    """The result in `out`, if it is that of this very evaluation. UserError if it is another's."""
+    publish(out)
+    if setup.job.overwrite or not (out / "result.json").is_file():
+        return None
+    old = read_result(out / "result.json")
+    there, now = _facts_of(old), {**results.identity(definition), **_measured_facts(setup)}
+    differences = [
+        f"{key}: {_short(there.get(key))} there, {_short(now.get(key))} now"
+        for key in dict.fromkeys([*now, *there])
+        if there.get(key) != now.get(key)
+    ]
+    if differences:
+        raise UserError(
+            f"{out} holds the result of another evaluation ({'; '.join(differences)}); choose "
+            "another --out, or give --overwrite"
+        )
+    return old
+
+
+def _facts_of(result: Result) -> dict[str, Any]:
+    """What was measured, in the words of _measured_facts."""
+    networks = result["networks"]
+    return {
+        **results.identity(result),
+        **{f"network {each['name']}": each["weights_sha256"] or "no weights" for each in networks},
+        "frames": {clip: row["frames"] for clip, row in networks[0]["clips"].items()},
+        "cost on": networks[0]["cost"]["device"] if "cost" in networks[0] else None,
+    }
+
+
+def _measured_facts(setup: EvaluationSetup) -> dict[str, Any]:
+    """Which networks, by their weights, on which frames; where, if their cost is asked for."""
+    cost = device_name(setup.device) if "cost" in setup.job.metrics else None
+    return {
+        **{f"network {each.name}": each.facts["sha256"] or "no weights" for each in setup.networks},
+        "frames": {clip.key: len(setup.scored(clip)) for clip in setup.clips},
+        "cost on": cost,
+    }
+
+
+def _short(value: object) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _set_up(job: Evaluation) -> EvaluationSetup:
@@ -140,28 +193,16 @@ def _degradation(job: Evaluation, networks: Sequence[LoadedNetwork]) -> str:
     return str([*trained, *others][0])
 
 
-def _definition(setup: EvaluationSetup) -> dict[str, Any]:
-    """All that a result's figures mean, whatever the networks."""
-    temporal = {"flow": flow_name(), **TEMPORAL} if "temporal" in setup.job.metrics else {}
-    return {
-        "data": str(setup.job.data),
-        "degradation": {
-            "name": setup.degradation,
-            "text": degradation(setup.degradation).text,
-        },
-        "protocol": {**protocols.definition(setup.rules), "chosen": setup.chosen},
-        "metrics": {**QUALITY, **temporal},
-    }
+def _definition(setup: EvaluationSetup) -> Definition:
+    job = setup.job
+    return results.definition(
+        job.data, setup.degradation, setup.rules, setup.chosen, job.metrics, job.amp
+    )
 
 
-def _open_log(setup: EvaluationSetup, definition: Mapping[str, Any]) -> FrameLog:
+def _open_log(setup: EvaluationSetup, definition: Definition) -> FrameLog:
+    made_by = {**_measured_facts(setup), "stdpipe": version("stdpipe")}
     lengths = {clip.key: len(setup.scored(clip)) for clip in setup.clips}
-    made_by = {
-        "networks": {e.name: e.facts["sha256"] for e in setup.networks},
-        "amp": setup.job.amp,
-        "frames": lengths,
-        "stdpipe": version("stdpipe"),
-    }
     names = [network.name for network in setup.networks]
     return FrameLog(setup.job.out, {**definition, **made_by}, names, lengths, setup.figures)
 
@@ -274,7 +315,7 @@ def _show(
         f_sr = super_resolve(setup.teacher, piece, setup.device, setup.job.amp).f_sr[index]
         columns["attention, teacher"] = attention_map(f_sr.float()).cpu().numpy()
     name = f"{clip.key.replace('/', '_')}.png"
-    save_comparison(setup.job.out / "pictures" / name, columns, crop=True)
+    save_comparison(setup.job.out / UNFINISHED / "pictures" / name, columns, crop=True)
 
 
 def _pixels(image: Tensor) -> Any:
@@ -282,11 +323,11 @@ def _pixels(image: Tensor) -> Any:
     return (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
-def _report(setup: EvaluationSetup, network: LoadedNetwork, log: FrameLog) -> dict[str, Any]:
+def _report(setup: EvaluationSetup, network: LoadedNetwork, log: FrameLog) -> NetworkResult:
     """One network's part of the result."""
     facts, clips = network.facts, log.networks[network.name]
     averages = results.averages({c.key: clips[c.key] for c in setup.clips}, setup.figures)
-    report = {
+    report: NetworkResult = {
         "name": network.name,
         "model": facts["network"],
         "weights": facts["weights"],
@@ -303,7 +344,7 @@ def _report(setup: EvaluationSetup, network: LoadedNetwork, log: FrameLog) -> di
     return report
 
 
-def _cost(setup: EvaluationSetup, net: Network) -> dict[str, Any]:
+def _cost(setup: EvaluationSetup, net: Network) -> Cost:
     def run(window: Tensor) -> None:
         with autocast(setup.device, setup.job.amp):
             net(window)

@@ -12,7 +12,6 @@ report/index.html               the same with pictures
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import sys
@@ -25,18 +24,16 @@ from typing import Any
 
 import torch
 
+from stdpipe.cache.files import write_atomically
 from stdpipe.evaluate import evaluate
-from stdpipe.evaluation.job import Evaluation
-from stdpipe.evaluation.results import write_aside
 from stdpipe.extract import extract_teacher
 from stdpipe.grid import tables
 from stdpipe.grid.estimate import Verbs, estimate
-from stdpipe.grid.schema import TestSet
 from stdpipe.grid.setup import (
-    GridNetwork,
     GridRun,
     GridSetup,
     Job,
+    evaluation,
     extraction,
     grid_networks,
     results,
@@ -140,7 +137,7 @@ def _begin_process(threads: int, log: str) -> None:
 def train_one(run: GridRun) -> None:
     """Train, or go on, and mark the run as done."""
     train_student(run.job, run.options)
-    write_aside(run.mark, json.dumps(run.definition, indent=2) + "\n")
+    write_atomically(run.mark, json.dumps(run.definition, indent=2) + "\n")
 
 
 def _evaluate(setup: GridSetup, say: Say) -> None:
@@ -157,23 +154,7 @@ def _evaluate(setup: GridSetup, say: Say) -> None:
             if missing:
                 data = setup.tests[test.name]
                 say(f"seed {seed}: {len(missing)} networks on {test.name}, {data}")
-                evaluate(_pass(setup, test, missing))
-
-
-def _pass(setup: GridSetup, test: TestSet, missing: list[GridNetwork]) -> Evaluation:
-    """Into a folder that the networks name, so that a stopped pass over the same ones goes on."""
-    name = hashlib.sha256("".join(e.key for e in missing).encode()).hexdigest()[:12]
-    model, *others = (network.model for network in missing)
-    return Evaluation(
-        setup.tests[test.name],
-        model,
-        others=tuple(others),
-        degradation=setup.experiment.degradation,
-        protocol=test.protocol,
-        out=setup.job.out / "results" / test.name / name,
-        device=setup.job.device,
-        amp=setup.experiment.evaluation_amp,
-    )
+                evaluate(evaluation(setup, test.name, missing))
 
 
 def _summarise(setup: GridSetup, failed: Mapping[str, str], say: Say) -> dict[str, Any]:
@@ -190,8 +171,8 @@ def _summarise(setup: GridSetup, failed: Mapping[str, str], say: Say) -> dict[st
         "tests": {name: str(folder) for name, folder in setup.tests.items()},
         "failed": dict(failed),
     }
-    write_aside(out / "summary.json", json.dumps(result, indent=2) + "\n")
-    write_aside(out / "summary.md", tables.summary_text(setup.experiment, result) + "\n")
+    write_atomically(out / "summary.json", json.dumps(result, indent=2) + "\n")
+    write_atomically(out / "summary.md", tables.summary_text(setup.experiment, result) + "\n")
     say(f"summary in {out / 'summary.md'}")
     if found:
         say(f"report in {_report(setup, result)['report']}")

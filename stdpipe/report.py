@@ -21,10 +21,10 @@ import torch
 from tqdm import tqdm
 
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.files import write_atomically
 from stdpipe.data.layouts import Clip
 from stdpipe.data.pieces import Video, open_footage
 from stdpipe.device import keep_memory, pick_device, settle
-from stdpipe.evaluation.results import write_aside
 from stdpipe.models import zoo
 from stdpipe.models.base import Network, count_parameters
 from stdpipe.models.macs import count_macs
@@ -85,7 +85,7 @@ def write_report(
     content = Content(title, made, tables, groups, galleries, inputs.runs, missing)
     page, missing = _rendered(content, limit)
     out.mkdir(parents=True, exist_ok=True)
-    write_aside(out / "index.html", page)
+    write_atomically(out / "index.html", page)
     return {
         "report": str(out / "index.html"),
         "bytes": len(page.encode()),

@@ -145,7 +145,14 @@ def _trainer(
         device,
         lambda: checkpoints.save_network(weights, student, str(spec), name),
         lambda out: evaluate(
-            Evaluation(run.data, weights=str(weights), out=out, device=run.device, amp=options.amp)
+            Evaluation(
+                run.data,
+                weights=str(weights),
+                out=out,
+                overwrite=True,
+                device=run.device,
+                amp=options.amp,
+            )
         ),
     )
 

@@ -273,8 +273,7 @@ def test_what_it_refuses(measured: Path, tmp_path: Path, refused: Command) -> No
     told = refused("report", measured / "data", *out)
     assert "neither an evaluation (result.json) nor a training run (config.yaml)" in told
     refused("report", *out, code=2)
-    (tmp_path / "e").mkdir()
-    (tmp_path / "e" / "unfinished.json").write_text("{}")
+    (tmp_path / "e" / "unfinished").mkdir(parents=True)
     assert "is not finished" in refused("report", tmp_path / "e", *out)
     (tmp_path / "e" / "result.json").write_text('{"networks": [{}]}')
     told = refused("report", tmp_path / "e", *out)

@@ -39,10 +39,15 @@ def running_cost(net: nn.Module, num_frame: int, device: torch.device, run: Run)
     return {
         "seconds_per_frame": _seconds(run, window),
         "peak_memory_bytes": _peak_memory(net, run, window),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "text": TEXT,
     }
+
+
+def device_name(device: torch.device) -> str:
+    """The device as costs name it: the GPU's model, or cpu."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 @torch.inference_mode()

@@ -34,6 +34,8 @@ class Evaluation:
     """What to measure beside `quality`, which always is: `temporal`, `cost`."""
     out: Path | None = None
     """Where results and pictures go; None writes nothing, and cannot go on when stopped."""
+    overwrite: bool = False
+    """Measure although `out` holds a finished result, which stays until the new one is complete."""
     teacher: str | None = None
     teacher_weights: str | None = None
     """One more network, whose attention is shown in the pictures."""

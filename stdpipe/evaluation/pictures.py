@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.files import atomic_file
 
 Panel = NDArray[Any]
 
@@ -54,8 +55,8 @@ def save_comparison(
     panels = {label: _enlarge(label, panel, height, width) for label, panel in panels.items()}
     if crop:
         panels = {label: _centre(panel) for label, panel in panels.items()}
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    _row(panels).save(path, format="PNG")
+    with atomic_file(Path(path)) as aside:
+        _row(panels).save(aside, format="PNG")
 
 
 def heat(values: NDArray[np.floating[Any]], top: float | None = None) -> NDArray[np.uint8]:

@@ -121,8 +121,9 @@ def with_crop(rules: Protocol, crop: int | None) -> Protocol:
 
 
 def definition(rules: Protocol) -> dict[str, Any]:
-    """Everything a result must say of its protocol, for JSON."""
-    return {**dataclasses.asdict(rules), "text": rules.text}
+    """The protocol as a result states it, in JSON's types."""
+    clips = None if rules.clips is None else list(rules.clips)
+    return {**dataclasses.asdict(rules), "clips": clips, "text": rules.text}
 
 
 def scored_clips(keys: Sequence[str], rules: Protocol) -> list[str]:

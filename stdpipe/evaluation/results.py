@@ -1,25 +1,24 @@
-"""What an evaluation writes: frames.csv as it goes along, then result.json and table.md.
+"""What an evaluation finds: the format of result.json, its one reader, its means, its tables."""
 
-frames.csv      a line for each network, clip and scored frame; a clip's lines come together
-unfinished.json what is being measured, as long as it is: the same command then goes on
-result.json     the whole definition, and the averages
-table.md        the same for people
-"""
-
-import csv
-import io
-import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
 
-from stdpipe.evaluation.temporal import TEMPORAL
+from pydantic import Field, FiniteFloat
+from tabulate import tabulate
+from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on only
 
-# a frame's figures by name, its number among them; of one clip; by clip; by network
-Row = dict[str, float]
-Clips = dict[str, list[Row]]
+from stdpipe.cache.errors import UserError
+from stdpipe.cache.schema import check, read_json
+from stdpipe.data.degrade import degradation
+from stdpipe.evaluation import protocols
+from stdpipe.evaluation.frame_log import Clips
+from stdpipe.evaluation.metrics import QUALITY
+from stdpipe.evaluation.protocols import Protocol
+from stdpipe.evaluation.temporal import TEMPORAL, flow_name
+
+FORMAT = 2  # 1: stdpipe 0.1.0's, which states neither its format nor the precision
 
 HEADINGS = {
     "psnr_y": ("PSNR Y (dB)", ".3f"),
@@ -33,91 +32,172 @@ HEADINGS = {
 }
 
 
-class FrameLog:
-    """The frames scored so far; kept in `out` clip by clip, so that a stopped run can go on.
+class Figures(TypedDict):
+    """Means over frames, of QUALITY and of TEMPORAL; None where no frame has a finite value."""
 
-    `definition` is everything that the figures depend on: an unfinished run of another one is
-    begun anew. `lengths`: how many frames of each clip are scored.
+    psnr_y: FiniteFloat | None
+    ssim_y: FiniteFloat | None
+    psnr_rgb: FiniteFloat | None
+    ssim_rgb: FiniteFloat | None
+    warp_error: NotRequired[FiniteFloat | None]
+    warp_error_hr: NotRequired[FiniteFloat | None]
+    tof: NotRequired[FiniteFloat | None]
+    profile_diff: NotRequired[FiniteFloat | None]
+
+
+class ClipFigures(Figures):
+    """One clip's means."""
+
+    frames: int
+    """How many were scored."""
+    infinite: int
+    """How many of them equal their HR."""
+
+
+class ListFigures(Figures):
+    """The means of one of Vimeo90K's lists."""
+
+    clips: int
+
+
+class Cost(TypedDict):
+    """What one output frame costs, as `text` defines it."""
+
+    parameters: int
+    macs: int
+    sampling_macs: int
+    seconds_per_frame: FiniteFloat
+    peak_memory_bytes: int
+    device: str
+    threads: int
+    text: str
+    amp: str
+
+
+class NetworkResult(TypedDict):
+    """One network's part of a result."""
+
+    name: str
+    """The network and its weights, as tables say it."""
+    model: str
+    weights: str | None
+    weights_sha256: str | None
+    trained_for: str | None
+    """The degradation, where the weights say it."""
+    average: Figures
+    """The mean over clips."""
+    excluded: list[str]
+    """Clips that equal their HR: they are not in PSNR's average."""
+    clips: dict[str, ClipFigures]
+    lists: NotRequired[dict[str, ListFigures | list[str]]]
+    """Vimeo90K's lists, `weighted`, and under `unlisted` the clips that lie in none."""
+    cost: NotRequired[Cost]
+
+
+class Degradation(TypedDict):
+    """How LR was made from HR."""
+
+    name: str
+    text: str
+
+
+class Rules(TypedDict):
+    """The fields of a Protocol, its whole definition for people, and why it was taken."""
+
+    name: str
+    lr_8bit: bool
+    sr_8bit: bool
+    skip: int
+    crop: int
+    frames: Literal["all", "centre"]
+    clips: list[str] | None
+    note: str
+    text: str
+    chosen: str
+
+
+class Definition(TypedDict):
+    """What all figures of a result mean, whatever the network."""
+
+    format: int
+    data: str
+    degradation: Degradation
+    protocol: Rules
+    metrics: dict[str, str]
+    """Name -> what it is; `flow`, too, where there are temporal ones."""
+    amp: str | None
+    """The precision in which networks ran: none (float32), bf16, fp16; None: not stated."""
+
+
+class Result(Definition):
+    """All of result.json. The file itself has the fields of a single network beside the others."""
+
+    networks: Annotated[list[NetworkResult], Field(min_length=1)]
+
+
+def read_result(path: Path) -> Result:
+    """Read a result.json of this version or of 0.1.0.
+
+    Raises UserError for a damaged one or one of a newer format, OSError where it cannot be read.
     """
-
-    def __init__(
-        self,
-        out: Path | None,
-        definition: Mapping[str, Any],
-        networks: Sequence[str],
-        lengths: Mapping[str, int],
-        figures: Iterable[str],
-    ) -> None:
-        self.columns = ("network", "clip", "frame", *figures)
-        self.networks: dict[str, Clips] = {name: {} for name in networks}
-        self.file = out and out / "frames.csv"
-        self.mark = out and out / "unfinished.json"
-        if out:
-            out.mkdir(parents=True, exist_ok=True)
-            self._go_on(out, json.dumps(definition, indent=2) + "\n", lengths)
-
-    @property
-    def done(self) -> set[str]:
-        """Clips that all networks have been through."""
-        return set.intersection(*(set(clips) for clips in self.networks.values()))
-
-    def add(self, clip: str, rows: Mapping[str, list[Row]]) -> None:
-        """The scored frames of one clip, by network; on the disk when this returns."""
-        for network, frames in rows.items():
-            self.networks[network][clip] = frames
-        if self.file:
-            with self.file.open("a", newline="") as file:
-                file.write(self._lines([clip]))
-                file.flush()
-                os.fsync(file.fileno())
-
-    def finish(self, out: Path, result: Mapping[str, Any]) -> None:
-        """Write result.json and table.md; the run is no longer unfinished."""
-        write_aside(out / "table.md", results_table(result) + "\n")
-        write_aside(out / "result.json", json.dumps(result, indent=2) + "\n")
-        assert self.mark
-        self.mark.unlink(missing_ok=True)
-
-    def _go_on(self, out: Path, definition: str, lengths: Mapping[str, int]) -> None:
-        assert self.file
-        assert self.mark
-        if self.mark.exists() and self.mark.read_text() == definition and self.file.exists():
-            self._read(self.file.read_text(), lengths)
-        for stale in ("result.json", "table.md"):
-            (out / stale).unlink(missing_ok=True)
-        kept = [clip for clip in lengths if clip in self.done]
-        write_aside(self.file, ",".join(self.columns) + "\n" + self._lines(kept))
-        write_aside(self.mark, definition)
-
-    def _read(self, text: str, lengths: Mapping[str, int]) -> None:
-        """Take over the clips that are complete; the last line may be torn."""
-        whole = text[: text.rfind("\n") + 1]
-        found: dict[tuple[str, str], list[Row]] = {}
-        for line in csv.DictReader(io.StringIO(whole)):
-            figures = {k: float(v) for k, v in line.items() if k in self.columns[2:] and v}
-            row = {**figures, "frame": int(line["frame"])}
-            found.setdefault((line["network"], line["clip"]), []).append(row)
-        for clip, length in lengths.items():
-            rows = {name: found.get((name, clip), []) for name in self.networks}
-            if all(len(frames) == length for frames in rows.values()):
-                for name, frames in rows.items():
-                    self.networks[name][clip] = frames
-
-    def _lines(self, clips: Iterable[str]) -> str:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns, restval="", lineterminator="\n")
-        for clip in clips:
-            for network, of_network in self.networks.items():
-                rows = of_network[clip]
-                writer.writerows({"network": network, "clip": clip, **row} for row in rows)
-        return text.getvalue()
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no result of stdpipe evaluate")
+    version = content.get("format", 1)
+    if version not in (1, FORMAT):
+        raise UserError(
+            f"{path} has format {version!r}, and this stdpipe reads up to {FORMAT}: take a newer "
+            "stdpipe, or evaluate again"
+        )
+    given = {"amp": None, "networks": [content], **content, "format": FORMAT}
+    result = check(Result, given, f"{path} is no result that this version can read")
+    if version == 1:  # the cost, if there is one, says it
+        stated = [network["cost"]["amp"] for network in result["networks"] if "cost" in network]
+        result["amp"] = next(iter(stated), None)
+    return result
 
 
-def write_aside(path: Path, text: str) -> None:
-    """Written beside its name, then renamed: a crash leaves the old file or the new."""
-    aside = path.with_name(path.name + ".partial")
-    aside.write_text(text)
-    aside.replace(path)
+def as_json(result: Result) -> dict[str, Any]:
+    """A result as its file has it."""
+    content: dict[str, Any] = {**result}
+    if len(result["networks"]) == 1:
+        content |= content.pop("networks")[0]
+    return content
+
+
+def definition(
+    data: Path, degraded: str, rules: Protocol, chosen: str, metrics: Iterable[str], amp: str
+) -> Definition:
+    """What a result will mean. `degraded`: the degradation's name; `chosen`: why these rules.
+
+    Raises UserError where temporal metrics are asked for and OpenCV is missing.
+    """
+    temporal = {"flow": flow_name(), **TEMPORAL} if "temporal" in metrics else {}
+    return {
+        "format": FORMAT,
+        "data": str(data),
+        "degradation": {"name": degraded, "text": degradation(degraded).text},
+        "protocol": {**protocols.definition(rules), "chosen": chosen},  # type: ignore[typeddict-item]
+        "metrics": {**QUALITY, **temporal},
+        "amp": amp,
+    }
+
+
+def identity(result: Definition) -> dict[str, Any]:
+    """The facts on which a result's figures depend: results whose facts are equal may be mixed.
+
+    Texts and notes may be worded anew in another version, so they do not count.
+    """
+    rules = {k: v for k, v in result["protocol"].items() if k not in ("note", "text", "chosen")}
+    return {
+        "data": result["data"],
+        "degradation": result["degradation"]["name"],
+        "protocol": rules.pop("name"),
+        **{f"protocol's {key}": value for key, value in rules.items()},
+        "metrics": ", ".join(name for name in result["metrics"] if name != "flow"),
+        "flow": result["metrics"].get("flow"),
+        "amp": result["amp"],
+    }
 
 
 def averages(clips: Clips, figures: Sequence[str]) -> dict[str, Any]:
@@ -163,14 +243,15 @@ def results_table(result: Mapping[str, Any]) -> str:
         ", ".join(network["name"] for network in networks) + f" on {result['data']}",
         f"degradation {result['degradation']['name']}: {result['degradation']['text']}",
         f"protocol {rules['name']} ({rules['chosen']}): {rules['text']}",
+        *([f"mixed precision: {amp}"] if (amp := result["amp"]) not in (None, "none") else []),
         *_temporal_lines(result["metrics"]),
         *(warning for network in networks for warning in _warnings(network, result)),
     ]
     if len(networks) > 1:
-        lines += ["", *_summary(networks, result)]
+        lines += ["", _summary(networks, result)]
     for network in networks:
         title = ["", f"## {network['name']}"] if len(networks) > 1 else []
-        lines += [*title, "", *_clip_table(network)]
+        lines += [*title, "", _clip_table(network)]
         lines += ["", *_cost_lines(network["cost"])] if "cost" in network else []
     return "\n".join(lines)
 
@@ -187,7 +268,7 @@ def _warnings(network: Mapping[str, Any], result: Mapping[str, Any]) -> list[str
     return [mismatch] * (trained not in (None, measured)) + [exact] * bool(network["excluded"])
 
 
-def _summary(networks: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> list[str]:
+def _summary(networks: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> str:
     figures = networks[0]["average"]
     rules = [result["protocol"]["name"], result["degradation"]["name"]]
     return _markdown(
@@ -197,7 +278,7 @@ def _summary(networks: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -
     )
 
 
-def _clip_table(network: Mapping[str, Any]) -> list[str]:
+def _clip_table(network: Mapping[str, Any]) -> str:
     figures = network["average"]
     rows = [*network["clips"].items()] if len(network["clips"]) <= 100 else []
     lists = {name: row for name, row in network.get("lists", {}).items() if name != "unlisted"}
@@ -229,6 +310,7 @@ def _cost_lines(cost: Mapping[str, Any]) -> list[str]:
     return [figures, cost["text"]]
 
 
-def _markdown(head: list[str], rows: list[list[str]], left: int) -> list[str]:
-    marks = ["---"] * left + ["---:"] * (len(head) - left)
-    return [f"| {' | '.join(cells)} |" for cells in (head, marks, *rows)]
+def _markdown(head: list[str], rows: list[list[str]], left: int) -> str:
+    """A table whose first `left` columns are text, the others numbers."""
+    sides = ["left"] * left + ["right"] * (len(head) - left)
+    return tabulate(rows, head, tablefmt="pipe", disable_numparse=True, colalign=sides)

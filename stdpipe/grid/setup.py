@@ -1,8 +1,9 @@
 """What an experiment's names stand for: folders, teachers' files, every run of the grid."""
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,8 +13,9 @@ import torch
 
 from stdpipe.cache.errors import UserError
 from stdpipe.data.layouts import find_clips
-from stdpipe.data.pieces import open_footage
-from stdpipe.evaluation.job import split_name
+from stdpipe.evaluation import results as evaluation_results
+from stdpipe.evaluation.job import Evaluation, scored_footage, split_name
+from stdpipe.evaluation.protocols import Protocol
 from stdpipe.features.extraction import Extraction
 from stdpipe.grid.schema import EMBEDDED, OWN, Experiment, Teacher
 from stdpipe.models import zoo
@@ -97,6 +99,8 @@ class GridSetup:
     tests: dict[str, Path]
     teachers: dict[str, Teacher]
     runs: list[GridRun]
+    rules: dict[str, Protocol]
+    """Test set -> how it is measured."""
 
     @property
     def experiment(self) -> Experiment:
@@ -134,12 +138,13 @@ def set_up(job: Job) -> GridSetup:
                 f"--teacher {label}: the experiment has no teacher of that name "
                 f"(known: {', '.join(labels)})"
             )
-    setup = GridSetup(job, data, _tests(job, data), {t.label: t for t in used}, [])
+    setup = GridSetup(job, data, _tests(job, data), {t.label: t for t in used}, [], {})
     for teacher in used:
         _check_teacher(setup, teacher)
     find_clips(data, "train")
-    for folder in setup.tests.values():
-        open_footage(folder)
+    for test in made.tests:
+        job_of_test = Evaluation(setup.tests[test.name], protocol=test.protocol)
+        setup.rules[test.name] = scored_footage(job_of_test)[1]
     for student in made.students:
         for scheme in made.schemes:
             for seed in made.seeds:
@@ -216,18 +221,49 @@ def grid_networks(setup: GridSetup, planned: bool = False) -> list[GridNetwork]:
     return found
 
 
+def evaluation(setup: GridSetup, test: str, networks: Sequence[GridNetwork]) -> Evaluation:
+    """The measuring of these networks on a test set, in one pass over it.
+
+    The folder is named by what is measured how, so that a stopped pass over the same goes on, and
+    a pass by other rules has a folder of its own.
+    """
+    made = setup.experiment
+    wanted = json.dumps(wanted_facts(setup, test), sort_keys=True)
+    keys = "".join(network.key for network in networks)
+    name = hashlib.sha256((wanted + keys).encode()).hexdigest()[:12]
+    model, *others = (network.model for network in networks)
+    return Evaluation(
+        setup.tests[test],
+        model,
+        others=tuple(others),
+        degradation=made.degradation,
+        protocol=setup.rules[test].name,
+        out=setup.job.out / "results" / test / name,
+        device=setup.job.device,
+        amp=made.evaluation_amp,
+    )
+
+
+def wanted_facts(setup: GridSetup, test: str) -> dict[str, Any]:
+    """The facts that a result on this test set must have: evaluation.results.identity."""
+    made, rules = setup.experiment, setup.rules[test]
+    definition = evaluation_results.definition(
+        setup.tests[test], made.degradation, rules, "asked for", (), made.evaluation_amp
+    )
+    return evaluation_results.identity(definition)
+
+
 def results(setup: GridSetup, test: str) -> dict[str, dict[str, Any]]:
-    """A network's key -> its part of a result, with protocol and folder, of all passes so far."""
+    """A network's key -> its part of a result, with protocol and folder, of all passes so far.
+
+    Results of other data, degradation, protocol, precision or metrics are passed over.
+    """
     found = {}
-    rules = {t.name: t.protocol for t in setup.experiment.tests}[test]
+    wanted = wanted_facts(setup, test)
     for file in sorted((setup.job.out / "results" / test).glob("*/result.json")):
-        result = json.loads(file.read_text())
-        same = (
-            result["data"] == str(setup.tests[test])
-            and result["degradation"]["name"] == setup.experiment.degradation
-            and rules in (None, result["protocol"]["name"])
-        )
-        for network in result.get("networks", [result]) if same else []:
+        result = evaluation_results.read_result(file)
+        same = evaluation_results.identity(result) == wanted
+        for network in result["networks"] if same else []:
             key = network["weights_sha256"] or network["model"]
             place = {"protocol": result["protocol"], "folder": str(file.parent)}
             found[key] = {**network, **place}

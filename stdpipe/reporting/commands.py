@@ -23,6 +23,7 @@ def evaluate_command(entry: Measured, group: Group) -> str:
     words += ["--degradation", group.degradation["name"], "--protocol", protocol]
     words += ["--crop", group.protocol["crop"]] * bool(other_crop)
     words += ["--metrics", ",".join(kinds)] * (len(kinds) > 1)
+    words += ["--amp", group.amp] * (group.amp not in (None, "none"))
     return shlex.join(map(str, [*words, "--out", entry.folder]))
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import yaml
 
 from stdpipe.cache.errors import UserError
+from stdpipe.evaluation.frame_log import UNFINISHED
+from stdpipe.evaluation.results import NetworkResult, Result, read_result
 
 Labels = Mapping[str, str]
 
@@ -44,17 +46,21 @@ class Group:
     """Networks measured on the same frames by the same rules."""
 
     data: str
-    degradation: Mapping[str, str]
+    degradation: Mapping[str, Any]
     protocol: Mapping[str, Any]
     clips: Mapping[str, int]
     """How many frames of each were scored."""
+    amp: str | None = None
+    """The precision in which networks ran; None where the result does not state it."""
     metrics: dict[str, str] = field(default_factory=dict)
     entries: list[Measured] = field(default_factory=list)
 
     @property
     def title(self) -> str:
         """Short, for headings."""
-        return f"{Path(self.data).name} · {self.degradation['name']} · {self.protocol['name']}"
+        precision = {"none": "", None: " · precision not stated"}.get(self.amp, f" · {self.amp}")
+        rules = f"{self.degradation['name']} · {self.protocol['name']}"
+        return f"{Path(self.data).name} · {rules}{precision}"
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ def read_folders(folders: Sequence[Path], labels: Labels | None = None) -> Input
     for folder in dict.fromkeys(folders):
         if (folder / "result.json").is_file():
             _read_evaluation(folder, labels or {}, groups)
-        elif (folder / "unfinished.json").is_file():
+        elif (folder / UNFINISHED).is_dir():
             inputs.missing.append(
                 f"The evaluation in {folder} is not finished, so it is not shown: give its command "
                 "again."
@@ -115,31 +121,22 @@ def _refuse(folder: Path) -> None:
 
 def _read_evaluation(folder: Path, labels: Labels, groups: dict[str, Group]) -> None:
     file = folder / "result.json"
-    try:
-        result = json.loads(file.read_text())
-        networks = result.get("networks", [result])
-        frames = _read_frames(folder / "frames.csv")
-        for facts in networks:
-            group = _group_of(result, facts, groups)
-            label = _distinct(_label(facts, labels), {e.label for e in group.entries}, folder)
-            of_network = frames.get(facts["name"], {})
-            group.entries.append(Measured(label, folder, _when(file), facts, of_network))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"{file} is no result that this version can read ({type(error).__name__}: {error}): "
-            "evaluate again"
-        ) from None
+    result = read_result(file)
+    frames = _read_frames(folder / "frames.csv")
+    for facts in result["networks"]:
+        group = _group_of(result, facts, groups)
+        label = _distinct(_label(facts, labels), {e.label for e in group.entries}, folder)
+        of_network = frames.get(facts["name"], {})
+        group.entries.append(Measured(label, folder, _when(file), facts, of_network))
 
 
-def _group_of(
-    result: Mapping[str, Any], facts: Mapping[str, Any], groups: dict[str, Group]
-) -> Group:
+def _group_of(result: Result, facts: NetworkResult, groups: dict[str, Group]) -> Group:
     rules = {k: v for k, v in result["protocol"].items() if k != "chosen"}
     clips = {key: row["frames"] for key, row in facts["clips"].items()}
-    of_same = (result["data"], result["degradation"], rules, clips)
+    of_same = (result["data"], result["degradation"], rules, clips, result["amp"])
     group = groups.setdefault(
         json.dumps(of_same, sort_keys=True),
-        Group(result["data"], result["degradation"], result["protocol"], clips),
+        Group(result["data"], result["degradation"], result["protocol"], clips, result["amp"]),
     )
     for name, text in result["metrics"].items():
         old = group.metrics.setdefault(name, text)

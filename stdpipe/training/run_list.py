@@ -1,22 +1,26 @@
-"""The runs that lie in a folder, how far they are, and the best score of each."""
+"""List the runs that lie in a folder: how far they are, and the best score of each."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+from tabulate import tabulate
 
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.schema import parse_json, read_yaml
+from stdpipe.evaluation.results import identity, read_result
 from stdpipe.models.checkpoints import file_sha256
+
+Score = dict[str, Any]
 
 
 def list_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """A row for each run in the folders, at any depth, by path.
+    """Return a row for each run in the folders, at any depth, by path.
 
-    `best` is the evaluation with the highest PSNR: of those whose result.json lies in the run, and
-    of those in the folders that measured these very weights; null where there is none.
+    `best` holds, for each data set and rules of measuring, the evaluation with the highest PSNR: of
+    those whose result.json lies in the run, and of those that measured these very weights. Scores
+    of different data or rules do not compare, so there is no best one of all.
     """
     for folder in folders:
         if not folder.is_dir():
@@ -29,29 +33,44 @@ def list_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def run_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """For people; a run that is not finished shows how far it is."""
-    head = ("run", "network", "scheme", "seed", "step", "loss", "steps/s", "best PSNR Y")
-    lines = [head, *(_cells(row) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    """The rows for people, with a column of PSNR for each data set and rules of measuring."""
+    rules = dict.fromkeys(_rules(score) for row in rows for score in row["best"])
+    head = ["run", "network", "scheme", "seed", "step", "loss", "steps/s"]
+    cells = [[*_cells(row), *_best_cells(row, rules)] for row in rows]
+    headings = [*head, *(f"PSNR Y, {name}" for name in _headings(rules))]
+    sides = ["left"] * 3 + ["right"] * (len(headings) - 3)
+    return tabulate(cells, headings, tablefmt="simple", disable_numparse=True, colalign=sides)
 
 
-def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    best = row["best"]
-    where = f"({best['protocol']} on {Path(best['data']).name})" if best else ""
-    return (
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    """A run without what it scored; one that is not finished shows how far it is."""
+    return [
         row["run"],
-        row["network"],
-        row["scheme"] or "-",
+        str(row["network"]),
+        str(row["scheme"] or "-"),
         str(row["seed"]),
         f"{row['step']}/{row['steps']}",
         "-" if row["loss"] is None else f"{row['loss']:.5g}",
         "-" if row["steps_per_s"] is None else f"{row['steps_per_s']:.3g}",
-        f"{best['psnr_y']:.3f} {where}" if best else "-",
-    )
+    ]
+
+
+def _best_cells(row: Mapping[str, Any], rules: Mapping[tuple[str, ...], None]) -> list[str]:
+    scores = {_rules(score): f"{score['psnr_y']:.3f}" for score in row["best"]}
+    return [scores.get(each, "-") for each in rules]
+
+
+def _rules(score: Mapping[str, Any]) -> tuple[str, ...]:
+    """What scores must share to be compared: data, degradation, protocol, precision."""
+    return tuple(str(score[key]) for key in ("data", "degradation", "protocol", "amp"))
+
+
+def _headings(rules: Mapping[tuple[str, ...], None]) -> list[str]:
+    """Short names of data sets, unless two of them would then be called alike."""
+    short = [(Path(data).name, *rest) for data, *rest in rules]
+    clear = short if len(set(short)) == len(rules) else [tuple(each) for each in rules]
+    # float32 and what no file states go without saying
+    return [" ".join(part for part in each if part not in ("none", "None")) for each in clear]
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -63,10 +82,13 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield Path(root) / name
 
 
-def _row(run: Path, scores: Sequence[tuple[Path, Mapping[str, Any]]]) -> dict[str, Any] | None:
+def _row(run: Path, scores: Sequence[tuple[Path, Score]]) -> dict[str, Any] | None:
     """None for a config.yaml of something else."""
-    config = _read(run / "config.yaml")
-    if not {"network", "steps", "batch"} <= config.keys():
+    try:
+        config = read_yaml(run / "config.yaml")
+    except UserError:
+        return None
+    if not isinstance(config, dict) or not {"network", "steps", "batch"} <= config.keys():
         return None
     last = _last_line(run / "metrics.jsonl")
     return {
@@ -82,51 +104,46 @@ def _row(run: Path, scores: Sequence[tuple[Path, Mapping[str, Any]]]) -> dict[st
     }
 
 
-def _best(run: Path, scores: Sequence[tuple[Path, Mapping[str, Any]]]) -> Mapping[str, Any] | None:
+def _best(run: Path, scores: Sequence[tuple[Path, Score]]) -> list[Score]:
+    """The run's highest score by each set of rules."""
     weights = run / "weights.pt"
     sha256 = file_sha256(weights) if scores and weights.exists() else None
-    mine = [
-        score for path, score in scores if run in path.parents or score["weights_sha256"] == sha256
+    best: dict[tuple[str, ...], Score] = {}
+    for path, score in scores:
+        if run in path.parents or score["weights_sha256"] == sha256:
+            rules = _rules(score)
+            best[rules] = max(best.get(rules, score), score, key=lambda each: each["psnr_y"])
+    return list(best.values())
+
+
+def _scores(path: Path) -> list[Score]:
+    """The finite scores of trained networks in a result.json; none of another program's file."""
+    try:
+        result = read_result(path)
+    except UserError:
+        return []
+    facts = identity(result)
+    return [
+        {
+            **{key: facts[key] for key in ("data", "degradation", "protocol", "amp")},
+            "psnr_y": network["average"]["psnr_y"],
+            "ssim_y": network["average"]["ssim_y"],
+            "result": str(path),
+            "weights_sha256": network["weights_sha256"],
+        }
+        for network in result["networks"]
+        if network["weights_sha256"] and network["average"]["psnr_y"] is not None
     ]
-    return max(mine, key=lambda score: score["psnr_y"], default=None)
-
-
-def _scores(path: Path) -> list[dict[str, Any]]:
-    """Of each trained network in a result.json that has a finite score."""
-    result = _read(path)
-    try:
-        return [
-            {
-                "psnr_y": network["average"]["psnr_y"],
-                "ssim_y": network["average"]["ssim_y"],
-                "protocol": result["protocol"]["name"],
-                "data": result["data"],
-                "result": str(path),
-                "weights_sha256": network["weights_sha256"],
-            }
-            for network in result.get("networks", [result])
-            if network["weights_sha256"] and network["average"]["psnr_y"] is not None
-        ]
-    except (KeyError, TypeError):
-        return []  # some other program's result.json
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """YAML, which JSON is a part of; nothing where the file holds something else."""
-    try:
-        content = (json.loads if path.suffix == ".json" else yaml.safe_load)(path.read_text())
-    except (ValueError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _last_line(path: Path) -> dict[str, Any]:
-    """Of metrics.jsonl; a line that a crash has torn does not count."""
+    """The last whole line of metrics.jsonl; one that a crash has torn does not count."""
     lines = path.read_text().splitlines() if path.exists() else []
     for line in reversed(lines):
         try:
-            values = json.loads(line)
-        except ValueError:
+            values = parse_json(line, str(path))
+        except UserError:
             continue
-        return values if isinstance(values, dict) else {}
+        if isinstance(values, dict):
+            return {k: v for k, v in values.items() if isinstance(v, int | float)}
     return {}

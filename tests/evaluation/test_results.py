@@ -1,92 +1,119 @@
-"""What an evaluation writes and averages: going on where it stopped, infinities, lists."""
+"""What evaluations find: means, infinities, lists; result.json of every version, and damaged."""
 
-import csv
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from stdpipe.evaluation.results import FrameLog, averages, by_list
+from stdpipe.cache.errors import UserError
+from stdpipe.evaluation.results import (
+    as_json,
+    averages,
+    by_list,
+    identity,
+    read_result,
+    results_table,
+)
 
 FIGURES = ("psnr_y", "ssim_y")
 INF = float("inf")
-LENGTHS = {"a": 2, "b": 1}
+GOLDEN = Path(__file__).with_name("golden")
+ONE = json.loads((GOLDEN / "result-0.1.0-one.json").read_text())
+TWO = json.loads((GOLDEN / "result-0.1.0-two.json").read_text())
 
 
 def rows(*psnr: float) -> list[dict[str, float]]:
     return [{"frame": t, "psnr_y": value, "ssim_y": 0.1 + 0.2} for t, value in enumerate(psnr)]
 
 
-def open_log(out: Path | None, definition: str = "x") -> FrameLog:
-    return FrameLog(out, {"is": definition}, ["one", "two"], LENGTHS, FIGURES)
+def write(folder: Path, content: Any) -> Path:
+    file = folder / "result.json"
+    file.write_text(json.dumps(content))
+    return file
 
 
-def fill(log: FrameLog, *clips: str) -> None:
-    for clip in clips:
-        numbers = [1 / 3 + i for i in range(LENGTHS[clip])]
-        log.add(clip, {"one": rows(*numbers), "two": rows(*(n + 10 for n in numbers))})
+@pytest.mark.parametrize(("old", "amp"), [(ONE, "bf16"), (TWO, None)])
+def test_a_result_of_0_1_0(tmp_path: Path, old: dict[str, Any], amp: str | None) -> None:
+    """It is of one precision only where its cost says so; written again, it stays the same."""
+    found = read_result(write(tmp_path, old))
+    assert found["amp"] == amp
+    assert as_json(found) == {**old, "format": 2, "amp": amp}
+    assert read_result(write(tmp_path, as_json(found))) == found
+    for network in found["networks"]:
+        assert f"{network['average']['psnr_y']:.3f}" in results_table(found)
 
 
-def test_frames_are_on_disk_as_soon_as_a_clip_is_added(tmp_path: Path) -> None:
-    log = open_log(tmp_path)
-    fill(log, "a")
-    with (tmp_path / "frames.csv").open(newline="") as file:
-        found = list(csv.DictReader(file))
-    assert [(r["network"], r["clip"], r["frame"]) for r in found] == [
-        ("one", "a", "0"), ("one", "a", "1"), ("two", "a", "0"), ("two", "a", "1")
-    ]  # fmt: skip
-    assert float(found[0]["psnr_y"]) == 1 / 3
-    assert log.done == {"a"}
+def test_precision_and_rules_are_a_results_identity_but_not_their_wording(tmp_path: Path) -> None:
+    whole = read_result(write(tmp_path, TWO | {"format": 2, "amp": "none"}))
+    assert identity(whole) != identity({**whole, "amp": "bf16"})
+    assert identity(whole) != identity({**whole, "protocol": {**whole["protocol"], "crop": 8}})
+    worded = {**whole["protocol"], "text": "anew", "note": "anew", "chosen": "anew"}
+    assert identity(whole) == identity({**whole, "protocol": worded})
 
 
-def test_an_unfinished_run_goes_on_with_the_very_same_numbers(tmp_path: Path) -> None:
-    first = open_log(tmp_path)
-    fill(first, "a")
-    again = open_log(tmp_path)
-    assert again.done == {"a"}
-    assert again.networks == first.networks
-    fill(again, "b")
-    unbroken = open_log(tmp_path / "unbroken")
-    fill(unbroken, "a", "b")
-    assert (tmp_path / "frames.csv").read_text() == (
-        tmp_path / "unbroken" / "frames.csv"
-    ).read_text()
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        ({"format": 3}, "format 3"),
+        ({"average": {"psnr_y": 30}}, "ssim_y"),
+        ({"average": ONE["average"] | {"psnr_y": "30"}}, "psnr_y"),
+        ({"networks": []}, "networks"),
+        ({"protocol": "vid4"}, "protocol"),
+    ],
+)
+def test_a_result_that_cannot_be_read(tmp_path: Path, damage: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError) as told:
+        read_result(write(tmp_path, ONE | damage))
+    assert named in str(told.value)
+    assert "result.json" in str(told.value)
 
 
-@pytest.mark.parametrize("cut", range(1, 90, 7))
-def test_a_torn_clip_is_measured_again(tmp_path: Path, cut: int) -> None:
-    """Whatever the power cut left of the last clip's lines, half a number among it."""
-    fill(open_log(tmp_path), "b", "a")
-    file = tmp_path / "frames.csv"
-    file.write_text(file.read_text()[:-cut])
-    log = open_log(tmp_path)
-    assert log.done == {"b"}
-    assert file.read_text().count("\n") == 3
-    fill(log, "a")
-    assert open_log(tmp_path).done == {"a", "b"}
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
 
 
-def test_a_run_of_another_definition_begins_anew(tmp_path: Path) -> None:
-    fill(open_log(tmp_path, "x"), "a")
-    assert open_log(tmp_path, "y").done == set()
-    assert (tmp_path / "frames.csv").read_text() == "network,clip,frame,psnr_y,ssim_y\n"
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """Each container in a document and a key of it."""
+    keys = (
+        value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    )
+    return [(value, key) for key in keys] + [place for key in keys for place in places(value[key])]
 
 
-def test_a_finished_run_is_measured_again(tmp_path: Path) -> None:
-    """Its code or data may have changed since: only what was interrupted is continued."""
-    log = open_log(tmp_path)
-    fill(log, "a", "b")
-    (tmp_path / "result.json").write_text("{}")
-    (tmp_path / "unfinished.json").unlink()
-    assert open_log(tmp_path).done == set()
-    assert not (tmp_path / "result.json").exists()
-
-
-def test_without_a_folder_nothing_is_written() -> None:
-    log = open_log(None)
-    fill(log, "a")
-    assert log.done == {"a"}
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data(), st.sampled_from([ONE, TWO]), ODD, st.integers(0, 3))
+def test_any_file_is_read_or_refused_in_one_line(
+    tmp_path: Path, data: st.DataObject, whole: Any, odd: Any, kind: int
+) -> None:
+    """A value replaced or removed, the text cut, or something else; then shown, if it was read."""
+    content = copy.deepcopy(whole)
+    container, key = data.draw(st.sampled_from(places(content)))
+    if kind == 1:
+        del container[key]
+    else:
+        container[key] = odd
+    text = json.dumps(odd if kind == 2 else content)
+    file = tmp_path / "result.json"
+    file.write_text(text[: data.draw(st.integers(0, len(text)))] if kind == 3 else text)
+    try:
+        found = read_result(file)
+    except UserError as error:
+        told = str(error)
+    else:
+        told = str(identity(found)) * bool(results_table(found))
+    assert told
+    assert "\n" not in told
 
 
 def test_clips_count_alike_whatever_their_length() -> None:

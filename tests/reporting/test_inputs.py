@@ -17,18 +17,32 @@ from stdpipe.reporting.commands import evaluate_command, train_command
 from stdpipe.reporting.inputs import read_folders
 
 RESULT: dict[str, Any] = {
+    "format": 2,
+    "amp": "none",
     "data": "Vid4",
     "degradation": {"name": "bd", "text": "blur"},
-    "protocol": {"name": "vid4-crop8", "text": "rules", "crop": 8, "chosen": "asked for"},
+    "protocol": {
+        "name": "vid4-crop8",
+        "lr_8bit": True,
+        "sr_8bit": True,
+        "skip": 0,
+        "crop": 8,
+        "frames": "all",
+        "clips": None,
+        "note": "",
+        "text": "rules",
+        "chosen": "asked for",
+    },
     "metrics": {"psnr_y": "PSNR"},
 }
 
 
 def network(model: str, weights: str | None) -> dict[str, Any]:
     name = f"{model} @ {weights}" if weights else model
-    row = {"psnr_y": 30.0, "ssim_y": 0.9}
+    row = {"psnr_y": 30.0, "ssim_y": 0.9, "psnr_rgb": 29.0, "ssim_rgb": 0.8}
     facts = {"name": name, "model": model, "weights": weights, "weights_sha256": weights}
-    return facts | {"trained_for": None, "average": row, "clips": {"walk": row | {"frames": 47}}}
+    clips = {"walk": row | {"frames": 47, "infinite": 0}}
+    return facts | {"trained_for": None, "average": row, "excluded": [], "clips": clips}
 
 
 @pytest.fixture
@@ -80,11 +94,12 @@ def test_groups_are_rules_data_and_frames(write: Callable[..., Path]) -> None:
         write("c", bicubic, protocol=RESULT["protocol"] | {"crop": 4}),
         write("d", bicubic, degradation={"name": "bi", "text": "bicubic"}),
         write("e", bicubic, data="elsewhere/Vid4"),
-        write("f", bicubic | {"clips": {"walk": {"psnr_y": 30.0, "frames": 3}}}),
+        write("f", bicubic | {"clips": {"walk": bicubic["clips"]["walk"] | {"frames": 3}}}),
+        write("g", bicubic, amp="bf16"),
     ]
     groups = read_folders(folders).groups
     assert [[e.folder.name for e in group.entries] for group in groups] == [
-        ["a", "b"], ["c"], ["d"], ["e"], ["f"],
+        ["a", "b"], ["c"], ["d"], ["e"], ["f"], ["g"],
     ]  # fmt: skip
 
 
@@ -97,7 +112,7 @@ def test_a_folder_given_twice_counts_once(write: Callable[..., Path]) -> None:
 def test_a_damaged_result_is_told(write: Callable[..., Path]) -> None:
     folder = write("a", network("bicubic", None))
     (folder / "result.json").write_text("{")
-    with pytest.raises(ValueError, match=r"result\.json is no result that this version can read"):
+    with pytest.raises(ValueError, match=r"result\.json is no JSON"):
         read_folders([folder])
 
 
@@ -122,11 +137,11 @@ def test_a_run_with_a_torn_line(tmp_path: Path) -> None:
 
 
 def test_the_command_for_the_same_figures(write: Callable[..., Path]) -> None:
-    folder = write("a", network("edvr", "my weights.pt"))
+    folder = write("a", network("edvr", "my weights.pt"), amp="bf16")
     (group,) = read_folders([folder]).groups
     assert evaluate_command(group.entries[0], group) == (
         "stdpipe evaluate --data Vid4 --model 'edvr@my weights.pt' --degradation bd "
-        f"--protocol vid4 --crop 8 --out {folder}"
+        f"--protocol vid4 --crop 8 --amp bf16 --out {folder}"
     )
 
 

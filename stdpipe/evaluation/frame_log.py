@@ -1,0 +1,120 @@
+"""The files of one evaluation while it runs, and how they take the place of an older one's.
+
+OUT/unfinished/  as long as the evaluation runs: definition.json says what is measured, frames.csv
+                 has a line for each network, clip and scored frame, pictures/ what is shown
+OUT/             the same without definition.json, and with result.json and table.md
+
+What OUT holds stays until the new result is complete. The same command goes on after a stop.
+"""
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stdpipe.cache.files import fsync, write_atomically
+
+# a frame's figures by name, its number among them; of one clip; by clip; by network
+Row = dict[str, float]
+Clips = dict[str, list[Row]]
+
+UNFINISHED = "unfinished"
+
+
+class FrameLog:
+    """The frames scored so far, on the disk clip by clip where `out` is a folder.
+
+    `definition` is everything that the figures depend on: the log of another definition is thrown
+    away. `lengths`: clip -> how many of its frames are scored.
+    """
+
+    def __init__(
+        self,
+        out: Path | None,
+        definition: Mapping[str, Any],
+        networks: Sequence[str],
+        lengths: Mapping[str, int],
+        figures: Iterable[str],
+    ) -> None:
+        self.columns = ("network", "clip", "frame", *figures)
+        self.networks: dict[str, Clips] = {name: {} for name in networks}
+        self.folder = out and out / UNFINISHED
+        if self.folder:
+            self._go_on(self.folder, json.dumps(definition, indent=2) + "\n", lengths)
+
+    @property
+    def done(self) -> set[str]:
+        """Clips that all networks have been through."""
+        return set.intersection(*(set(clips) for clips in self.networks.values()))
+
+    def add(self, clip: str, rows: Mapping[str, list[Row]]) -> None:
+        """Add the scored frames of one clip, by network; they are on the disk when this returns."""
+        for network, frames in rows.items():
+            self.networks[network][clip] = frames
+        if self.folder:
+            with (self.folder / "frames.csv").open("a", newline="") as file:
+                file.write(self._lines([clip]))
+                file.flush()
+                os.fsync(file.fileno())
+
+    def finish(self, out: Path, result: Mapping[str, Any], table: str) -> None:
+        """Write result.json and table.md, and put all files into `out`."""
+        write_atomically(out / UNFINISHED / "table.md", table + "\n")
+        write_atomically(
+            out / UNFINISHED / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n"
+        )
+        publish(out)
+
+    def _go_on(self, folder: Path, definition: str, lengths: Mapping[str, int]) -> None:
+        mark, frames = folder / "definition.json", folder / "frames.csv"
+        if not (mark.is_file() and mark.read_text() == definition):
+            shutil.rmtree(folder, ignore_errors=True)
+        elif frames.is_file():
+            self._read(frames.read_text(), lengths)
+        kept = [clip for clip in lengths if clip in self.done]
+        write_atomically(frames, ",".join(self.columns) + "\n" + self._lines(kept))
+        write_atomically(mark, definition)
+
+    def _read(self, text: str, lengths: Mapping[str, int]) -> None:
+        """Take over the clips that are complete; the last line may be torn."""
+        whole = text[: text.rfind("\n") + 1]
+        found: dict[tuple[str, str], list[Row]] = {}
+        for line in csv.DictReader(io.StringIO(whole)):
+            figures = {k: float(v) for k, v in line.items() if k in self.columns[2:] and v}
+            row = {**figures, "frame": int(line["frame"])}
+            found.setdefault((line["network"], line["clip"]), []).append(row)
+        for clip, length in lengths.items():
+            rows = {name: found.get((name, clip), []) for name in self.networks}
+            if all(len(frames) == length for frames in rows.values()):
+                for name, frames in rows.items():
+                    self.networks[name][clip] = frames
+
+    def _lines(self, clips: Iterable[str]) -> str:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, restval="", lineterminator="\n")
+        for clip in clips:
+            for network, of_network in self.networks.items():
+                writer.writerows({"network": network, "clip": clip, **r} for r in of_network[clip])
+        return text.getvalue()
+
+
+def publish(out: Path) -> None:
+    """Move a complete evaluation from OUT/unfinished to OUT, result.json last.
+
+    Nothing happens where there is none. A process that dies on the way has the next one go on.
+    """
+    made = out / UNFINISHED
+    if not (made / "result.json").is_file():
+        return
+    if (made / "pictures").is_dir():
+        shutil.rmtree(out / "pictures", ignore_errors=True)
+    for name in ("pictures", "frames.csv", "table.md", "result.json"):
+        if (made / name).exists():
+            (made / name).replace(out / name)
+    fsync(out)
+    shutil.rmtree(made)
+    (out / "unfinished.json").unlink(missing_ok=True)  # of stdpipe 0.1.0
