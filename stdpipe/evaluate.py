@@ -108,9 +108,11 @@ def _finished(setup: EvaluationSetup, definition: Definition, out: Path) -> Resu
         if there.get(key) != now.get(key)
     ]
     if differences:
+        more = len(differences) - 4
+        told = "; ".join([*differences[:4], *([f"and {more} more"] if more > 0 else [])])
         raise UserError(
-            f"{out} holds the result of another evaluation ({'; '.join(differences)}); choose "
-            "another --out, or give --overwrite"
+            f"{out} holds the result of another evaluation ({told}); choose another --out, or "
+            "give --overwrite"
         )
     return old
 
@@ -121,7 +123,7 @@ def _facts_of(result: Result) -> dict[str, Any]:
     return {
         **results.identity(result),
         **{f"network {each['name']}": each["weights_sha256"] or "no weights" for each in networks},
-        "frames": {clip: row["frames"] for clip, row in networks[0]["clips"].items()},
+        **{f"clip {key}'s frames": row["frames"] for key, row in networks[0]["clips"].items()},
         "cost on": networks[0]["cost"]["device"] if "cost" in networks[0] else None,
     }
 
@@ -131,7 +133,7 @@ def _measured_facts(setup: EvaluationSetup) -> dict[str, Any]:
     cost = device_name(setup.device) if "cost" in setup.job.metrics else None
     return {
         **{f"network {each.name}": each.facts["sha256"] or "no weights" for each in setup.networks},
-        "frames": {clip.key: len(setup.scored(clip)) for clip in setup.clips},
+        **{f"clip {clip.key}'s frames": len(setup.scored(clip)) for clip in setup.clips},
         "cost on": cost,
     }
 
