@@ -8,8 +8,9 @@ processes every Nth, from the Ith on) and prints when it began and when it ended
 import sys
 import time
 
+from windows import draw, through_reader
+
 from stdpipe.cache import open_reader
-from stdpipe.cache.baselines import draw, through_reader
 from stdpipe.cache.shards import use_one_thread
 
 path, patch, crops, index, count = sys.argv[1], *map(int, sys.argv[2:])

@@ -29,9 +29,9 @@ import numpy as np
 import stores
 import torch
 from timing import medians, one_core, report
+from windows import Window, draw, through_reader
 
 from stdpipe import cache
-from stdpipe.cache.baselines import Window, draw, through_reader
 from stdpipe.cache.shards import use_one_thread
 
 HALO = 2

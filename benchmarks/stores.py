@@ -14,9 +14,9 @@ import numpy as np
 import torch
 import zarr
 from numpy.typing import NDArray
+from windows import Window
 
 from stdpipe.cache import Reader
-from stdpipe.cache.baselines import Window
 
 Codes = NDArray[np.int8]
 Read = Callable[[Window], Codes]

@@ -1,6 +1,6 @@
 """What makes a cache readable as plain Zarr: the metadata of its arrays, and the teacher's tail.
 
-Only this file and rivals.py call zarr; entries are read and written by shards.py.
+Only this file calls zarr; shards.py reads and writes the entries.
 """
 
 import json

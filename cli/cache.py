@@ -2,7 +2,6 @@
 
 import click
 
-from stdpipe.cli.cache_bench import bench
 from stdpipe.cli.cache_check import check
 from stdpipe.cli.cache_info import info
 from stdpipe.cli.cache_repair import repair
@@ -11,7 +10,7 @@ from stdpipe.cli.cache_verify import verify
 
 @click.group()
 def cache() -> None:
-    """Look into a feature cache, check it, mend it, time it.
+    """Look into a feature cache, check it, mend it.
 
     \b
     Example:
@@ -19,5 +18,5 @@ def cache() -> None:
     """
 
 
-for command in (info, verify, check, repair, bench):
+for command in (info, verify, check, repair):
     cache.add_command(command)

@@ -6,10 +6,11 @@ from typing import Any
 
 import click
 
-from stdpipe.cli.common import device_option, json_option, plain_errors, report
+from stdpipe.cli.common import device_option, json_option, report
+from stdpipe.cli.errors import Command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("path")
 @click.option(
     "--teacher-weights",
@@ -28,7 +29,6 @@ from stdpipe.cli.common import device_option, json_option, plain_errors, report
 )
 @device_option
 @json_option
-@plain_errors
 def check(path: str, as_json: bool, **options: Any) -> None:
     """Compare random clips of a cache with the live teacher; exit 1 where one differs.
 

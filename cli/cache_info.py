@@ -2,13 +2,13 @@
 
 import click
 
-from stdpipe.cli.common import json_option, plain_errors, report
+from stdpipe.cli.common import json_option, report
+from stdpipe.cli.errors import Command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("path", metavar="CACHE")
 @json_option
-@plain_errors
 def info(path: str, as_json: bool) -> None:
     """Who made a cache, what it holds, what it weighs, what its encoding loses.
 

@@ -4,13 +4,13 @@ from dataclasses import asdict
 
 import click
 
-from stdpipe.cli.common import json_option, plain_errors, progress, report
+from stdpipe.cli.common import json_option, progress, report
+from stdpipe.cli.errors import Command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("path", metavar="CACHE")
 @json_option
-@plain_errors
 def repair(path: str, as_json: bool) -> None:
     """Take out what is broken, so that extract-teacher fills it again; touch nothing that is whole.
 

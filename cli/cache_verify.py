@@ -5,14 +5,14 @@ from dataclasses import asdict
 
 import click
 
-from stdpipe.cli.common import json_option, plain_errors, progress, report
+from stdpipe.cli.common import json_option, progress, report
+from stdpipe.cli.errors import Command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("path", metavar="CACHE")
 @click.option("--fresh", is_flag=True, help="From the start, not where a check was stopped.")
 @json_option
-@plain_errors
 def verify(path: str, fresh: bool, as_json: bool) -> None:
     """Check every stored byte against its checksum; exit 1 where anything is broken.
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
-from stdpipe.cli.common import json_option, plain_errors, report
+from stdpipe.cli.common import json_option, report
+from stdpipe.cli.errors import Command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--out",
     default="demo",
@@ -16,7 +17,6 @@ from stdpipe.cli.common import json_option, plain_errors, report
     help="Folder for the cache, the runs and the pictures.",
 )
 @json_option
-@plain_errors
 def demo(out: Path, as_json: bool) -> None:
     """The main job on embedded data: extract, train with and without STD, evaluate, one table.
 

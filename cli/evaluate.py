@@ -6,7 +6,6 @@ from typing import Any
 import click
 
 from stdpipe.cli.common import (
-    Interrupted,
     amp_option,
     data_option,
     degradation_option,
@@ -14,10 +13,10 @@ from stdpipe.cli.common import (
     json_option,
     known_network,
     known_protocol,
-    plain_errors,
     report,
     usage,
 )
+from stdpipe.cli.errors import Command, when_stopped
 
 
 def known_networks(context: Any, parameter: Any, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -27,7 +26,7 @@ def known_networks(context: Any, parameter: Any, values: tuple[str, ...]) -> tup
     return values
 
 
-@click.command()
+@click.command(cls=Command)
 @data_option
 @click.option(
     "--model",
@@ -76,7 +75,6 @@ def known_networks(context: Any, parameter: Any, values: tuple[str, ...]) -> tup
 @device_option
 @amp_option
 @json_option
-@plain_errors
 def evaluate(models: tuple[str, ...], metrics: str, as_json: bool, **options: Any) -> None:
     """Measure networks: PSNR and SSIM of luma and RGB; steadiness; cost. --data may be a video.
 
@@ -91,11 +89,7 @@ def evaluate(models: tuple[str, ...], metrics: str, as_json: bool, **options: An
     first, others = (models[0] if models else None), models[1:]
     kinds = tuple(filter(None, metrics.replace(" ", "").split(",")))
     job = usage(lambda: Evaluation(model=first, others=others, metrics=kinds, **options))
-    try:
+    kept = "clips measured so far stay, and the same command goes on after them"
+    with when_stopped(kept if job.out else "without --out, nothing is kept"):
         result = evaluate(job)
-    except KeyboardInterrupt:
-        kept = "clips measured so far stay, and the same command goes on after them"
-        raise Interrupted(
-            f"interrupted; {kept if job.out else 'without --out, nothing is kept'}"
-        ) from None
     report(result, as_json, results_table(result))

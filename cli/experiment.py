@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from stdpipe.cli.common import Failure, device_option, json_option, plain_errors, report, usage
+from stdpipe.cli.common import device_option, json_option, report, usage
+from stdpipe.cli.errors import Command, Failure
 
 
 def _pairs(_context: Any, parameter: Any, values: tuple[str, ...]) -> dict[str, str]:
@@ -16,7 +17,7 @@ def _pairs(_context: Any, parameter: Any, values: tuple[str, ...]) -> dict[str, 
     return {name: file for name, _, file in (value.partition("=") for value in values)}
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("file", metavar="FILE.yaml")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for all of it.")
 @click.option("--profile", metavar="NAME", help="One of the file's, e.g. small.")
@@ -47,7 +48,6 @@ def _pairs(_context: Any, parameter: Any, values: tuple[str, ...]) -> dict[str, 
 )
 @device_option
 @json_option
-@plain_errors
 def experiment(
     file: str, profile: str | None, plan_only: bool, as_json: bool, **where: Any
 ) -> None:  # fmt: skip

@@ -6,17 +6,16 @@ from typing import Any
 import click
 
 from stdpipe.cli.common import (
-    Interrupted,
     json_option,
     model_option,
-    plain_errors,
     report,
     usage,
     weights_option,
 )
+from stdpipe.cli.errors import Command, when_stopped
 
 
-@click.command()
+@click.command(cls=Command)
 @model_option
 @weights_option
 @click.option(
@@ -30,7 +29,6 @@ from stdpipe.cli.common import (
     help="onnx needs stdpipe[export]; torch is a program of torch.export, for .pt2.",
 )
 @json_option
-@plain_errors
 def export(as_json: bool, **options: Any) -> None:
     """Write a network as one file that runs without stdpipe, at any frame size.
 
@@ -45,10 +43,8 @@ def export(as_json: bool, **options: Any) -> None:
     from stdpipe.export import Export, export
 
     job = usage(lambda: Export(**options))
-    try:
+    with when_stopped("nothing was written"):
         result = export(job)
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted; nothing was written") from None
     report(result, as_json, _text(result))
 
 

@@ -5,18 +5,17 @@ from typing import Any
 import click
 
 from stdpipe.cli.common import (
-    Failure,
     amp_option,
     data_option,
     degradation_option,
     device_option,
     json_option,
     known_network,
-    plain_errors,
     report,
     report_once,
     weights_option,
 )
+from stdpipe.cli.errors import Command, Failure
 from stdpipe.suggest import nearest
 
 
@@ -54,7 +53,7 @@ def _print_plan(job: Any, as_json: bool) -> None:
         )
 
 
-@click.command("extract-teacher")
+@click.command("extract-teacher", cls=Command)
 @data_option
 @click.option(
     "--teacher",
@@ -115,7 +114,6 @@ def _print_plan(job: Any, as_json: bool) -> None:
 @device_option
 @amp_option
 @json_option
-@plain_errors
 def extract_teacher(as_json: bool, plan: bool, cache: str | None, **options: Any) -> None:
     """Run the teacher once over the training set; write F^SR and attention maps to a cache.
 

@@ -3,8 +3,8 @@
 import click
 
 from stdpipe.cli.cache import cache
-from stdpipe.cli.common import OneLineGroup
 from stdpipe.cli.demo import demo
+from stdpipe.cli.errors import Group
 from stdpipe.cli.evaluate import evaluate
 from stdpipe.cli.experiment import experiment
 from stdpipe.cli.export import export
@@ -18,7 +18,7 @@ from stdpipe.cli.train_teacher import train_teacher
 from stdpipe.cli.upscale import upscale
 
 
-@click.group(cls=OneLineGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="stdpipe")
 def main() -> None:
     """Make a heavy video super-resolution network small: the teacher runs once, into a cache;

@@ -2,10 +2,11 @@
 
 import click
 
-from stdpipe.cli.common import json_option, known_network, plain_errors, report
+from stdpipe.cli.common import json_option, known_network, report
+from stdpipe.cli.errors import Command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument(
     "names",
     metavar="[NAME]...",
@@ -15,7 +16,6 @@ from stdpipe.cli.common import json_option, known_network, plain_errors, report
     ),
 )
 @json_option
-@plain_errors
 def models(names: tuple[str, ...], as_json: bool) -> None:
     """What networks are and cost: frames, parameters, multiply-accumulates, source.
 

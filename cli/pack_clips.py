@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
-from stdpipe.cli.common import data_option, json_option, plain_errors, report
+from stdpipe.cli.common import data_option, json_option, report
+from stdpipe.cli.errors import Command
 
 
-@click.command("pack-clips")
+@click.command("pack-clips", cls=Command)
 @data_option
 @click.option(
     "--out",
@@ -24,7 +25,6 @@ from stdpipe.cli.common import data_option, json_option, plain_errors, report
     help="Lists of Vimeo90K; other data sets have none.",
 )
 @json_option
-@plain_errors
 def pack_clips(data: Path, out: Path, split: str, as_json: bool) -> None:
     """Pack a data set into one HDF5 file, which every command takes as its --data.
 

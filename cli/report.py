@@ -5,11 +5,12 @@ from typing import Any
 
 import click
 
-from stdpipe.cli.common import device_option, json_option, plain_errors
+from stdpipe.cli.common import device_option, json_option
 from stdpipe.cli.common import report as answer
+from stdpipe.cli.errors import Command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument(
     "folders", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
@@ -30,7 +31,6 @@ from stdpipe.cli.common import report as answer
 )
 @device_option
 @json_option
-@plain_errors
 def report(
     folders: tuple[Path, ...], out: Path, clips: str, frames: int, device: str, as_json: bool
 ) -> None:

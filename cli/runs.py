@@ -4,15 +4,15 @@ from pathlib import Path
 
 import click
 
-from stdpipe.cli.common import json_option, plain_errors, report
+from stdpipe.cli.common import json_option, report
+from stdpipe.cli.errors import Command
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument(
     "folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
 @json_option
-@plain_errors
 def runs(folders: tuple[Path, ...], as_json: bool) -> None:
     """List the runs in folders: network, scheme, seed, how far, loss, speed, best score.
 

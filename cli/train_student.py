@@ -6,20 +6,19 @@ from typing import Any
 import click
 
 from stdpipe.cli.common import (
-    config_file,
     config_options,
     data_option,
     degradation_option,
     device_option,
     json_option,
     known_network,
-    plain_errors,
     report_once,
     usage,
 )
+from stdpipe.cli.errors import Command
 
 
-@click.command("train-student")
+@click.command("train-student", cls=Command)
 @data_option
 @click.option(
     "--student",
@@ -57,12 +56,11 @@ from stdpipe.cli.common import (
     metavar="FILE",
     help="Run this teacher in the loop instead of reading targets, for comparison.",
 )
-@config_options
+@config_options("paper", "demo")
 @device_option
 @json_option
-@plain_errors
 def train_student(
-    config: str | None,
+    config: Path | None,
     assignments: tuple[str, ...],
     scheme: str | None,
     students: Path | None,
@@ -81,15 +79,14 @@ def train_student(
     from stdpipe.training.jobs import StudentRun
     from stdpipe.training.students_file import read_students
 
-    file = config_file(config)
     given = [*assignments, *([f"scheme={scheme}"] if scheme else [])]
     run = StudentRun(**asked)
     if students:
-        jobs = usage(lambda: read_students(students, run, file, given))
+        jobs = usage(lambda: read_students(students, run, config, given))
     else:
         if not run.student:
             raise click.UsageError("Missing option '--student'")
-        options = usage(lambda: configuration.load(configuration.StudentTraining, file, given))
+        options = usage(lambda: configuration.load(configuration.StudentTraining, config, given))
         jobs = [(run, options)]
     results = train_students(jobs)
     text = "\n".join(f"{made['network']}: weights in {made['weights']}" for made in results)

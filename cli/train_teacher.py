@@ -6,20 +6,19 @@ from typing import Any
 import click
 
 from stdpipe.cli.common import (
-    config_file,
     config_options,
     data_option,
     device_option,
     json_option,
     known_degradation,
     known_network,
-    plain_errors,
     report_once,
     usage,
 )
+from stdpipe.cli.errors import Command
 
 
-@click.command("train-teacher")
+@click.command("train-teacher", cls=Command)
 @data_option
 @click.option(
     "--teacher",
@@ -43,12 +42,11 @@ from stdpipe.cli.common import (
     type=click.Path(path_type=Path),
     help="Weights to start from; with tsa_steps or train_only, of a network that lacks the part.",
 )
-@config_options
+@config_options("edvr")
 @device_option
 @json_option
-@plain_errors
 def train_teacher(
-    config: str | None, assignments: tuple[str, ...], as_json: bool, **run: Any
+    config: Path | None, assignments: tuple[str, ...], as_json: bool, **run: Any
 ) -> None:
     """Train a teacher with the Charbonnier loss. The same command resumes.
 
@@ -61,7 +59,6 @@ def train_teacher(
     from stdpipe.training import config as configuration
     from stdpipe.training.jobs import TeacherRun
 
-    file = config_file(config)
-    options = usage(lambda: configuration.load(configuration.TeacherTraining, file, assignments))
+    options = usage(lambda: configuration.load(configuration.TeacherTraining, config, assignments))
     result = train_teacher(TeacherRun(**run), options)
     report_once(result, as_json, f"{result['network']}: weights in {result['weights']}")

@@ -6,18 +6,17 @@ from typing import Any
 import click
 
 from stdpipe.cli.common import (
-    Interrupted,
     amp_option,
     device_option,
     json_option,
     model_option,
-    plain_errors,
     report,
     weights_option,
 )
+from stdpipe.cli.errors import Command, when_stopped
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.argument("out", metavar="OUTPUT", type=click.Path(path_type=Path))
 @model_option
@@ -46,7 +45,6 @@ from stdpipe.cli.common import (
 @device_option
 @amp_option
 @json_option
-@plain_errors
 def upscale(as_json: bool, **options: Any) -> None:
     """Super-resolve a video or a folder of frames, however long.
 
@@ -60,10 +58,8 @@ def upscale(as_json: bool, **options: Any) -> None:
     """
     from stdpipe.upscale import Upscaling, upscale
 
-    try:
+    with when_stopped("nothing was written"):
         result = upscale(Upscaling(**options))
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted; nothing was written") from None
     report(result, as_json, _text(result))
 
 

@@ -95,15 +95,21 @@ def _refused(*arguments: object, code: int = 1) -> str:
     return result.stderr.strip()
 
 
+def _options(defaults: dict[str, object], more: Sequence[object]) -> list[object]:
+    """The defaults that `more` does not give itself, as options; then `more`."""
+    kept = {name: value for name, value in defaults.items() if name not in more}
+    return [word for option in kept.items() for word in option] + list(more)
+
+
 def _extract(data: Path, cache: Path, *more: object) -> list[object]:
-    teacher = ["--teacher", TEACHER, "--weights", "random:0", "--encoding", "float32"]
-    return ["extract-teacher", "--data", data, "--cache", cache, *teacher, *more]
+    tiny = {"--teacher": TEACHER, "--weights": "random:0", "--encoding": "float32"}
+    return ["extract-teacher", "--data", data, "--cache", cache, *_options(tiny, more)]
 
 
 def _train(out: Path, data: Path, *more: object, **settings: object) -> list[object]:
     changed = [x for k, v in (SETTINGS | settings).items() for x in ("--set", f"{k}={v}")]
-    network = ["--student", STUDENT, "--out", out]
-    return ["train-student", "--data", data, *network, *changed, *more]
+    given = _options({"--student": STUDENT}, more)
+    return ["train-student", "--data", data, "--out", out, *changed, *given]
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""stdpipe cache info, verify, repair and bench, on caches that stage one made."""
+"""stdpipe cache info, verify and repair, on caches that stage one made."""
 
 import json
 import shutil
@@ -212,36 +212,7 @@ def test_repair_of_a_whole_cache(copy: Path, stdpipe: Command) -> None:
     assert {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()} == before
 
 
-def test_bench(tiny_cache: Path, stdpipe: Command) -> None:
-    found = json.loads(stdpipe("cache", "bench", tiny_cache, "--crops", 6, "--json").stdout)
-    assert found["crop"] == {"f_sr": [7, 64, 32, 48], "attention": [7, 32, 48]}
-    assert found["bytes_per_crop"] == 7 * 65 * 32 * 48 * 4
-    assert list(found["same_entries"]) == ["stdpipe", "zarr", "memmap"]
-    assert all(ratio > 0 for ratio in found["ratios"].values())
-    assert list(found["ratios"]) == ["stdpipe_over_zarr", "stdpipe_over_memmap"]
-    for rates in (found["all_entries"], *found["same_entries"].values()):
-        megabytes = rates["crops_per_second"] * found["bytes_per_crop"] / 1e6
-        assert rates["mb_per_second"] == pytest.approx(megabytes)
-
-
-def test_bench_for_people(tiny_cache: Path, stdpipe: Command) -> None:
-    told = stdpipe("cache", "bench", tiny_cache, "--crops", 2, "--patch", 16).stdout
-    head, columns, *rows = told.splitlines()
-    crop = "f_sr 7 x 64 x 16 x 16, attention 7 x 16 x 16"
-    assert head == f"float32, compression none; a crop is {crop}: 0.47 MB"
-    assert columns.split("  ")[-1] == "MB/CPU s"
-    assert rows[0].startswith("all 6 entries ")
-    assert [row.split()[0] for row in rows[2:5]] == ["stdpipe", "zarr", "memmap"]
-
-
-def test_bench_needs_an_entry(copy: Path, refused: Command) -> None:
-    for journal in (copy / "journal").glob("*.jsonl"):
-        journal.unlink()
-    told = refused("cache", "bench", copy)
-    assert told == f"stdpipe: cache {copy} holds no entry yet: run extract-teacher first"
-
-
-@pytest.mark.parametrize("command", ["info", "verify", "repair", "bench"])
+@pytest.mark.parametrize("command", ["info", "verify", "repair"])
 def test_not_a_cache(tmp_path: Path, refused: Command, command: str) -> None:
     for path in (tmp_path, tmp_path / "absent"):
         told = refused("cache", command, path)

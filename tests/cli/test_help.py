@@ -28,7 +28,6 @@ ORDER = [
     "cache verify",
     "cache check",
     "cache repair",
-    "cache bench",
     "models",
     "runs",
 ]
@@ -148,5 +147,4 @@ def test_no_new_options() -> None:
     assert found["cache verify"] == {"path", "--json", "--fresh"}
     weights = {"--teacher-weights", "--teacher"}  # one option: here no other is called so
     assert found["cache check"] == always | weights | {"path", "--clips"}
-    assert found["cache bench"] == {"path", "--patch", "--crops", "--halo", "--json"}
     assert found["demo"] == {"--out", "--json"}

@@ -9,7 +9,7 @@ import pytest
 Command = Callable[..., Any]
 EXTRACT = ["extract-teacher", "--data", "nowhere", "--cache", "c"]
 STUDENT = ["train-student", "--data", "nowhere", "--student", "fastdvdnet", "--out", "run"]
-TEACHER = ["train-teacher", "--data", "nowhere", "--teacher", "edvr", "--out", "run"]
+TEACHER = ["train-teacher", "--data", "nowhere", "--out", "run"]
 UPSCALE = ["upscale", "in.mp4", "out.mp4"]
 EXPORT = ["export", "--model", "bicubic"]
 EVALUATE = ["evaluate", "--data", "nowhere", "--model", "bicubic"]
@@ -30,17 +30,22 @@ EVALUATE = ["evaluate", "--data", "nowhere", "--model", "bicubic"]
         ([*EXTRACT, "--encoding", "int4"], "'int4' is not one of 'float32', 'float16'"),
         ([*EXTRACT, "--targets", "f_sr,atention"], "did you mean 'attention'?"),
         ([*EXTRACT, "--amp", "bf8"], "'bf8' is not one of"),
-        ([*STUDENT, "--student", "fastdvd"], "did you mean 'fastdvdnet'?"),
+        ([*STUDENT[:3], "--student", "fastdvd"], "did you mean 'fastdvdnet'?"),
         ([*STUDENT, "--scheme", "srd"], "scheme 'srd' is unknown; did you mean 'sd'?"),
         ([*STUDENT, "--set", "stepps=1"], "did you mean 'steps'?"),
         ([*STUDENT, "--set", "steps"], "should read key=value"),
         ([*STUDENT, "--set", "steps=10"], "warmup_steps (20000) leaves nothing of steps (10)"),
         ([*STUDENT, "--config", "papr"], "no config 'papr'; did you mean 'paper'?"),
         ([*STUDENT, "--config", "mine.yaml"], "no config file mine.yaml"),
-        ([*STUDENT, "--config", "edvr"], "unknown config key 'tsa_steps'"),
+        ([*STUDENT, "--config", "edvr"], "no config 'edvr'"),
+        ([*TEACHER, "--teacher", "edvr", "--config", "demo"], "no config 'demo'"),
+        ([*EXTRACT, "--cache", "b"], "--cache is given twice"),
+        ([*STUDENT, "--scheme=sd", "--scheme", "std"], "--scheme is given twice"),
+        ([*EXTRACT, "--seed", "1", "--seed", "1"], "--seed is given twice"),
+        (["cache", "check", "c", "--teacher", "a", "--teacher-weights", "b"], "is given twice"),
         ([*STUDENT, "--degradation", "blur"], "unknown degradation 'blur'"),
         ([*TEACHER, "--teacher", "edvr:num_feat"], "should read key=value"),
-        ([*TEACHER, "--degradation", "b"], "did you mean 'bi'?"),
+        ([*TEACHER, "--teacher", "edvr", "--degradation", "b"], "did you mean 'bi'?"),
         ([*STUDENT, "--set", "accumulate=3"], "accumulate (3) does not divide batch (2)"),
         ([*STUDENT[:3], *STUDENT[5:]], "Missing option '--student'"),
         ([*STUDENT, "--students", "no.yaml"], "no config file no.yaml"),
@@ -100,18 +105,14 @@ def test_an_unknown_network_names_all_that_are_known(refused: Command) -> None:
     assert "(known: bicubic, edvr, edvr-m, edvr-l, fastdvdnet" in told
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        "[../gloo/transport/tcp/pair.cc:544] Connection closed by peer [127.0.0.1]:31415",
-        "NCCL communicator was aborted on rank 1.",
-    ],
-)
-def test_a_rank_that_lost_another_says_so(
-    monkeypatch: pytest.MonkeyPatch, refused: Command, message: str
-) -> None:
-    def lose(_: object) -> None:
-        raise RuntimeError(message)
+def test_options_that_may_be_given_twice(refused: Command) -> None:
+    settings = ("--set", "steps=9", "--set", "warmup_steps=1", "--scheme", "none")
+    told = refused(*STUDENT, "--json", "--json", *settings)
+    assert "data folder nowhere" in told
+    assert "data folder nowhere" in refused(*EVALUATE, "--model", "vdsr@random:0")
 
-    monkeypatch.setattr("stdpipe.training.run_list.list_runs", lose)
-    assert "another process of this run has ended" in refused("runs", ".")
+
+def test_help_offers_only_configs_that_the_command_takes(stdpipe: Command) -> None:
+    offered = {name: stdpipe(name, "--help").stdout for name in ("train-student", "train-teacher")}
+    assert "paper or demo" in " ".join(offered["train-student"].split())
+    assert "demo" not in offered["train-teacher"]

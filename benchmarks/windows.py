@@ -1,5 +1,5 @@
-"""The same random windows of a cache, read in three ways: by our reader, by plain zarr, and from
-raw copies through memory maps. What bench.py times.
+"""Random windows of a cache, and three ways to read them: by stdpipe's reader, by plain zarr, and
+from raw copies through memory maps. cache.py and read.py time them.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def draw(reader: Reader, keys: list[str], patch: int, count: int) -> list[Window
 
 
 def through_reader(reader: Reader, halo: int) -> Read:
-    """Ours: every array of the cache, the scales whole."""
+    """By stdpipe: every array of the cache, the scales whole."""
 
     def one(window: Window, name: str, region: Region) -> NDArray[Any]:
         if not region:
@@ -60,7 +60,7 @@ def through_reader(reader: Reader, halo: int) -> Read:
 
 
 def through_zarr(reader: Reader, halo: int) -> Read:
-    """zarr-python on the same files, a local folder."""
+    """By zarr-python, from the same files in a local folder."""
     import zarr
 
     group = zarr.open_group(reader.url, mode="r")
@@ -73,8 +73,8 @@ def through_zarr(reader: Reader, halo: int) -> Read:
 
 
 def through_memmap(reader: Reader, keys: list[str], folder: Path, halo: int) -> Read:
-    """Copies entries to `folder`, whole and raw, which brings the cache's own files into memory,
-    too."""
+    """From whole, raw copies of these entries in `folder`, which this makes. Making them brings the
+    cache's own files into memory, too."""
     copies = {
         (key, name): _copy(reader, key, name, folder / f"{reader.entries[key]}-{name}.npy")
         for key in keys
@@ -99,13 +99,13 @@ def _region(spec: ArraySpec, window: Window, halo: int) -> Region:
     if spec.name.endswith(SCALE_SUFFIX):
         return ()
     spans = [(window.y, window.height), (window.x, window.width)]
-    if spec.name == "trunk":
-        limits = spec.shape[-2:]
-        spans = [_with_halo(*s, halo, limit) for s, limit in zip(spans, limits, strict=True)]
+    if spec.name in ("trunk", "f_lr"):  # at LR size; the trunk alone needs a halo
+        wide, limits = halo * (spec.name == "trunk"), spec.shape[-2:]
+        spans = [_in_lr(*span, wide, limit) for span, limit in zip(spans, limits, strict=True)]
     return (..., *(slice(start, start + size) for start, size in spans))
 
 
-def _with_halo(start: int, size: int, halo: int, limit: int) -> tuple[int, int]:
+def _in_lr(start: int, size: int, halo: int, limit: int) -> tuple[int, int]:
     """An HR span in LR pixels, widened by the halo and moved inwards at the borders."""
     wide = min(max(size // GRID, 1) + 2 * halo, limit)
     return min(max(start // GRID - halo, 0), limit - wide), wide

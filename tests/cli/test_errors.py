@@ -1,0 +1,183 @@
+"""How commands fail: one line, the exit code that says whose matter it is, and no traceback."""
+
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stdpipe.cache.errors import UserError
+
+Command = Callable[..., Any]
+# each command: the library's function behind it, and arguments with which it is reached
+CALLS = {
+    "stdpipe.extract.extract_teacher": ["extract-teacher", "--data", "d", "--cache", "c"],
+    "stdpipe.plan.plan_extraction": ["extract-teacher", "--data", "d", "--plan"],
+    "stdpipe.train.train_students": [
+        "train-student", "--data", "d", "--student", "vdsr", "--out", "o"
+    ],
+    "stdpipe.train_teacher.train_teacher": [
+        "train-teacher", "--data", "d", "--teacher", "vdsr", "--out", "o"
+    ],
+    "stdpipe.evaluate.evaluate": ["evaluate", "--data", "d", "--model", "bicubic"],
+    "stdpipe.experiment.run_experiment": ["experiment", "table2", "--out", "o"],
+    "stdpipe.report.write_report": ["report", "r", "--out", "o"],
+    "stdpipe.upscale.upscale": ["upscale", "in.mp4", "out.mp4"],
+    "stdpipe.export.export": ["export", "--out", "net.onnx"],
+    "stdpipe.data.packing.pack_clips": ["pack-clips", "--data", "d", "--out", "o.h5"],
+    "stdpipe.cache.open_reader": ["cache", "info", "c"],
+    "stdpipe.cache.verify": ["cache", "verify", "c"],
+    "stdpipe.cache.repair": ["cache", "repair", "c"],
+    "stdpipe.check.check": ["cache", "check", "c", "--teacher-weights", "random:0"],
+    "stdpipe.training.run_list.list_runs": ["runs", "."],
+    "stdpipe.models.table.describe_network": ["models", "bicubic"],
+    "stdpipe.demo.run_demo": ["demo"],
+}  # fmt: skip
+RUNS = "stdpipe.training.run_list.list_runs"
+
+
+@pytest.fixture
+def fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """fail(function, error): have that function raise it; tracebacks go to tmp_path."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def put(function: str, error: BaseException) -> None:
+        def raising(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(function, raising)
+
+    return put
+
+
+def test_every_command_is_looked_at() -> None:
+    from stdpipe.cli.main import main
+
+    names = {name for name in main.commands if name != "cache"}
+    names |= {f"cache {name}" for name in main.commands["cache"].commands}  # type: ignore[attr-defined]
+    reached = {" ".join(words[: 1 + (words[0] == "cache")]) for words in CALLS.values()}
+    assert reached == names
+
+
+@pytest.mark.parametrize("function", CALLS)
+def test_a_fault_of_ours(fail: Command, refused: Command, tmp_path: Path, function: str) -> None:
+    fail(function, KeyError("f_sr"))
+    told = refused(*CALLS[function], code=70)
+    assert "bug of stdpipe (KeyError: 'f_sr')" in told
+    (file,) = tmp_path.glob("stdpipe-*.txt")
+    assert str(file) in told
+    assert "in raising" in file.read_text()
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("torch's"), TypeError("x"), AssertionError(), RuntimeError("shape\nhere")]
+)
+def test_what_counts_as_a_fault(fail: Command, refused: Command, error: Exception) -> None:
+    fail(RUNS, error)
+    assert type(error).__name__ in refused("runs", ".", code=70)
+
+
+def test_a_fault_where_no_file_can_be_written(
+    fail: Command, refused: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fail(RUNS, KeyError("x"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    assert "STDPIPE_TRACEBACK=1" in refused("runs", ".", code=70)
+
+
+def test_the_traceback_is_shown_on_request(
+    fail: Command, stdpipe: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STDPIPE_TRACEBACK", "1")
+    fail(RUNS, UserError("no such run"))
+    lines = stdpipe("runs", ".", code=1).stderr.splitlines()
+    assert "Traceback" in lines[0]
+    assert lines[-1] == "stdpipe: no such run"
+
+
+def test_a_users_matter_is_told_as_it_is(fail: Command, refused: Command, tmp_path: Path) -> None:
+    for error in (UserError("this\n  and that"), OSError("this and that")):
+        fail(RUNS, error)
+        assert refused("runs", ".") == "stdpipe: this and that"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_warnings_take_a_line_each_and_the_error_comes_last(
+    stdpipe: Command, monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
+    def noisy(_: object) -> None:
+        warnings.warn("of Python,\nin two lines", UserWarning, stacklevel=1)
+        logging.getLogger("third.party").warning("stdpipe: of %s", "logging")
+        raise UserError("the error itself")
+
+    monkeypatch.setattr(RUNS, noisy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        told = stdpipe("runs", ".", *more, code=1)
+    assert told.stdout == ""
+    assert told.stderr.splitlines() == [
+        "stdpipe: warning: of Python, in two lines",
+        "stdpipe: warning: of logging",
+        "stdpipe: the error itself",
+    ]
+
+
+def test_warnings_leave_stdout_to_json(stdpipe: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def noisy(_: object) -> list[object]:
+        logging.getLogger().warning("look")
+        return []
+
+    monkeypatch.setattr(RUNS, noisy)
+    told = stdpipe("runs", ".", "--json")
+    assert json.loads(told.stdout) == {"runs": []}
+    assert told.stderr == "stdpipe: warning: look\n"
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_is_told_in_one_line(spawn: Command, name: str, code: int) -> None:
+    before = f"""
+import os, signal
+from stdpipe.training import run_list
+run_list.list_runs = lambda _: os.kill(os.getpid(), signal.{name}) or signal.pause()
+"""
+    told = spawn(["runs", "."], before)
+    assert (told.returncode, told.stdout) == (code, "")
+    assert told.stderr.startswith("stdpipe: ")
+    assert told.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("function", "advice"),
+    [
+        ("stdpipe.upscale.upscale", "--tile"),
+        ("stdpipe.evaluate.evaluate", "--amp bf16"),
+        ("stdpipe.export.export", "smaller frames"),
+        ("stdpipe.extract.extract_teacher", "batch"),
+        ("stdpipe.train.train_students", "batch"),
+    ],
+)
+def test_out_of_memory_names_options_that_the_command_has(
+    fail: Command, refused: Command, function: str, advice: str
+) -> None:
+    for error in (RuntimeError("CUDA out of memory. Tried 2 GiB.\nMore of it"), MemoryError("no")):
+        fail(function, error)
+        told = refused(*CALLS[function])
+        assert advice in told
+        assert "More of it" not in told
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[../gloo/transport/tcp/pair.cc:544] Connection closed by peer [127.0.0.1]:31415",
+        "NCCL communicator was aborted on rank 1.",
+    ],
+)
+def test_a_rank_that_lost_another_says_so(fail: Command, refused: Command, message: str) -> None:
+    fail(RUNS, RuntimeError(message))
+    assert "another process of this run has ended" in refused("runs", ".")
