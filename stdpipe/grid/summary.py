@@ -1,50 +1,16 @@
-"""Numbers over seeds: mean, spread, and paired differences with Student's t interval."""
+"""All figures of an experiment: rows over seeds, and their differences from the reference."""
 
-import math
-import statistics
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from stdpipe.grid.schema import Experiment
-
-# two-sided 95 % quantiles of Student's t for 1, 2, ... 30 degrees of freedom
-T95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-MOST = len(T95) + 1  # seeds
-
-
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """n, mean, and the standard deviation over seeds (of n - 1; null for one)."""
-    deviation = statistics.stdev(values) if len(values) > 1 else None
-    return {"n": len(values), "mean": statistics.fmean(values), "sd": deviation}
-
-
-def paired(ours: Mapping[int, float], base: Mapping[int, float]) -> dict[str, Any] | None:
-    """The differences ours - base seed by seed; None where no seed has both.
-
-    mean, sd, n, and `interval`: mean -+ t * sd / sqrt(n), 95 %, which takes the differences for a
-    sample of a normal distribution; null for one seed.
-    """
-    seeds = [seed for seed in ours if seed in base]
-    if not seeds:
-        return None
-    found = spread([ours[seed] - base[seed] for seed in seeds])
-    interval = None
-    if found["sd"] is not None:
-        half = T95[found["n"] - 2] * found["sd"] / math.sqrt(found["n"])
-        interval = [found["mean"] - half, found["mean"] + half]
-    return {**found, "interval": interval, "seeds": seeds}
-
+from stdpipe.grid.intervals import paired, spread
+from stdpipe.grid.schema import Experiment
 
 METRICS = ("psnr_y", "ssim_y")
 
 
 def summary(
-    experiment: "Experiment", found: Sequence[tuple[str, int | None, Mapping[str, Any]]]
+    experiment: Experiment, found: Sequence[tuple[str, int | None, Mapping[str, Any]]]
 ) -> dict[str, Any]:
     """All figures of an experiment. found: label, seed (None for a baseline), test set -> result.
 

@@ -90,7 +90,7 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 
 
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.data(), st.sampled_from([ONE, TWO]), ODD, st.integers(0, 3))
 def test_any_file_is_read_or_refused_in_one_line(

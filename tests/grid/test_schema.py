@@ -1,12 +1,16 @@
-"""The YAML file: what is refused, in which words; every packaged table with every profile."""
+"""The YAML file: what is refused, what it names then; every packaged table with every profile."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from stdpipe.cache.errors import UserError
 from stdpipe.grid import schema
 from stdpipe.grid.setup import Job, set_up
 
@@ -18,62 +22,124 @@ PLAIN: dict[str, Any] = {
     "schemes": ["none", "std"],
     "tests": {"own": {"data": "own"}},
 }
+WHOLE = PLAIN | {
+    "about": "All keys.",
+    "seeds": [0, 1],
+    "evaluation_amp": "bf16",
+    "baselines": ["bicubic", "t"],
+    "schemes": {"none": None, "slow": {"scheme": "std", "teacher": "t", "lr": 1e-5}},
+    "training": {"steps": 9, "warmup_steps": 1, "patch": 32},
+    "paper": {
+        "source": "Table 0", "columns": ["own/average"], "differs": ["All."],
+        "rows": [{"label": "r", "ours": "*/slow", "figures": [20.5]}],
+    },
+    "profiles": {"small": {"seeds": [4], "training": {"steps": 5}}},
+}  # fmt: skip
 TABLES = [f"table{number}" for number in range(1, 7)]
 
 
 def write(folder: Path, **changes: Any) -> Path:
     file = folder / "e.yaml"
-    given = {k: v for k, v in {**PLAIN, **changes}.items() if v != "gone"}
-    file.write_text(yaml.safe_dump(given, sort_keys=False))
+    content = {k: v for k, v in {**PLAIN, **changes}.items() if v != "gone"}
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
     return file
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "named"),
     [
-        ({"sedes": [1]}, "unknown key 'sedes'; did you mean 'seeds'?"),
-        ({"students": "gone"}, "students is missing"),
-        ({"students": ["fastdvd"]}, "unknown network 'fastdvd'; did you mean 'fastdvdnet'?"),
-        ({"students": "vdsr"}, "students should be a list, or names with something to each"),
-        ({"schemes": ["sdt"]}, "scheme 'sdt' is unknown"),
-        ({"schemes": {"a": {"scheme": "std", "memry": "frozen"}}}, "did you mean 'memory'?"),
-        ({"schemes": {"a": {"scheme": "std", "teacher": "u"}}}, "unknown teacher 'u' (known: t)"),
-        ({"schemes": {"a/b": "std"}}, "label 'a/b' should be of letters"),
-        ({"reference": "nothing"}, "reference: unknown scheme 'nothing'; did you mean 'none'?"),
-        ({"seeds": [0, 0]}, "seeds should be different whole numbers, got [0, 0]"),
-        ({"seeds": [0.5]}, "seeds should be different whole numbers"),
-        ({"seeds": 3}, "seeds should be a list of whole numbers, got 3"),
-        ({"seeds": list(range(32))}, "at most 31 seeds, got 32"),
-        ({"training": {"stepps": 1}}, "unknown config key 'stepps'; did you mean 'steps'?"),
-        ({"training": {"steps": 10}}, "warmup_steps (20000) leaves nothing of steps (10)"),
-        ({"training": {"seed": 1}}, "training: seed is one of seeds"),
-        ({"training": [1]}, "training should hold key: value lines, got [1]"),
-        ({"tests": {"a": {"protocl": "vid4"}}}, "test a: unknown key 'protocl'"),
-        ({"tests": {"a": {"protocol": "vid5"}}}, "unknown protocol 'vid5'"),
-        ({"encoding": "int4"}, "unknown encoding 'int4'"),
-        ({"degradation": "blur"}, "unknown degradation 'blur'"),
-        ({"evaluation_amp": "fp8"}, "unknown evaluation_amp 'fp8'"),
-        ({"teachers": {"t": {"wights": "f"}}}, "teacher t: unknown key 'wights'"),
-        ({"teachers": {"t": {"encoding": "int4"}}}, "teacher t: unknown encoding 'int4'"),
-        ({"teachers": {"t": {"training": {"steps": 1}}}}, "a teacher to train needs its network"),
-        ({"paper": {"columns": ["vid4/walk"]}}, "unknown test 'vid4' (known: own)"),
+        ({"sedes": [1]}, ["'sedes'", "did you mean 'seeds'?"]),
+        ({"rivals": ["bicubic"]}, ["'rivals'", "'baselines'"]),
+        ({"baseline": "none"}, ["'baseline'", "'reference'"]),
+        ({"students": "gone"}, ["students"]),
+        ({"students": ["fastdvd"]}, ["'fastdvd'", "did you mean 'fastdvdnet'?"]),
+        ({"students": ["os:system"]}, ["'os:system'"]),
+        ({"students": "vdsr"}, ["students should be a list"]),
+        ({"schemes": ["sdt"]}, ["'sdt'"]),
+        ({"schemes": {"a": {"scheme": "std", "memry": "frozen"}}}, ["did you mean 'memory'?"]),
+        ({"schemes": {"a": {"scheme": "std", "teacher": "u"}}}, ["scheme a", "'u' (known: t)"]),
+        ({"schemes": {"a/b": "std"}}, ["schemes.0.label", "'a/b'"]),
+        ({"schemes": {"..": "std"}}, ["schemes.0.label", "'..'"]),
+        ({"reference": "nothing"}, ["reference", "'nothing'", "did you mean 'none'?"]),
+        ({"seeds": [0, 0]}, ["seeds", "[0, 0]"]),
+        ({"seeds": [0.5]}, ["seeds", "0.5"]),
+        ({"seeds": 3}, ["seeds", "got 3"]),
+        ({"seeds": list(range(32))}, ["seeds", "31", "32"]),
+        ({"training": {"stepps": 1}}, ["'stepps'", "did you mean 'steps'?"]),
+        ({"training": {"steps": 10}}, ["warmup_steps (20000)", "steps (10)"]),
+        ({"training": {"seed": 1}}, ["training", "seed"]),
+        ({"training": [1]}, ["training", "[1]"]),
+        ({"tests": {"a": {"protocl": "vid4"}}}, ["test a", "'protocl'"]),
+        ({"tests": {"a": {"protocol": "vid5"}}}, ["'vid5'"]),
+        ({"encoding": "int4"}, ["encoding 'int4'"]),
+        ({"degradation": "blur"}, ["degradation 'blur'"]),
+        ({"evaluation_amp": "fp8"}, ["evaluation_amp", "'fp8'", "'bf16'"]),
+        ({"teachers": {"t": {"wights": "f"}}}, ["teacher t", "'wights'"]),
+        ({"teachers": {"t": {"encoding": "int4"}}}, ["teacher t", "encoding 'int4'"]),
+        ({"teachers": {"t": {"training": {"steps": 1}}}}, ["teacher t", "network"]),
+        ({"paper": {"columns": ["vid4/walk"]}}, ["'vid4' (known: own)"]),
         (
             {"paper": {"rows": [{"label": "r", "ours": "*/sd", "figures": []}]}},
-            "paper: row 'r': unknown 'sd'",
+            ["paper", "'r'", "'sd'"],
         ),
         (
             {"paper": {"columns": ["own/average"], "rows": [{"label": "r", "figures": []}]}},
-            "row 'r' has 0 figures for 1 columns",
+            ["'r'", "0 figures", "1 columns"],
         ),
+        ({"profiles": {"p": {"rivals": []}}}, ["profile p", "'baselines'"]),
     ],
 )  # fmt: skip
 def test_what_is_refused(
-    tmp_path: Path, refused: Command, changes: dict[str, Any], message: str
+    tmp_path: Path, refused: Command, changes: dict[str, Any], named: list[str]
 ) -> None:
     file = write(tmp_path, **changes)
-    told = refused("experiment", file, "--data", "nowhere", "--out", tmp_path / "o", code=2)
-    assert message in told
+    profile = ["--profile", "p"] if "profiles" in changes else []
+    where = ("--data", "nowhere", "--out", tmp_path / "o")
+    told = refused("experiment", file, *profile, *where, code=2)
     assert str(file) in told
+    assert all(each in told for each in named), told
+
+
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """Each container in a document and a key of it."""
+    keys = (
+        value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    )
+    return [(value, key) for key in keys] + [place for key in keys for place in places(value[key])]
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data(), ODD, st.integers(0, 3), st.sampled_from([None, "small"]))
+def test_any_file_is_read_or_refused_in_one_line(
+    tmp_path: Path, data: st.DataObject, odd: Any, kind: int, profile: str | None
+) -> None:
+    """A value of a whole file replaced or removed, the text cut, or something else."""
+    content = copy.deepcopy(WHOLE)
+    container, key = data.draw(st.sampled_from(places(content)))
+    if kind == 1:
+        del container[key]
+    else:
+        container[key] = odd
+    text = yaml.safe_dump(odd if kind == 2 else content, sort_keys=False)
+    file = tmp_path / "e.yaml"
+    file.write_text(text[: data.draw(st.integers(0, len(text)))] if kind == 3 else text)
+    try:
+        told = schema.load(file, profile).name
+    except UserError as error:
+        told = str(error)
+    assert told
+    assert "\n" not in told
 
 
 @pytest.mark.parametrize(

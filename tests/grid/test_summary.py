@@ -6,7 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stdpipe.grid.summary import MOST, T95, columns, paired, spread
+from stdpipe.grid.intervals import MOST, T95, paired, spread
+from stdpipe.grid.summary import columns
 
 numbers = st.floats(-100, 100)
 
