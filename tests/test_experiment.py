@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from stdpipe import experiment
+
 Command = Callable[..., Any]
 
 TEACHER = (
@@ -115,6 +117,26 @@ def test_the_plan_comes_first_and_writes_nothing(
     assert found["hours"]["teachers"] == 0
 
 
+def test_the_trial_runs_on_the_device_asked_for(
+    tmp_path: Path, tiny: Path, stdpipe: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its figures do not matter here, so nothing but the extraction runs."""
+    devices = []
+
+    def noted(job: Any, *_rest: object) -> None:
+        devices.append(job.device)
+        if hasattr(job, "student"):
+            line = json.dumps({"step": 1, "steps_per_s": 1.0})
+            job.out.mkdir(parents=True)
+            (job.out / "metrics.jsonl").write_text(f"{line}\n" * 4)
+
+    verbs = experiment.VERBS._replace(train_student=noted, evaluate=noted)
+    monkeypatch.setattr(experiment, "VERBS", verbs)
+    arguments = command(write(tmp_path / "g.yaml"), tiny, tmp_path / "out", "--plan")
+    stdpipe(*arguments, "--device", "cpu")
+    assert devices == ["cpu"] * 4  # two kinds of training, two networks
+
+
 def test_the_summary_by_hand(grid: Path) -> None:
     found = json.loads((grid / "summary.json").read_text())
     none = [psnr(grid, f"none/{seed}/weights.pt") for seed in (0, 1)]
@@ -153,6 +175,25 @@ def test_the_same_command_again_runs_nothing(copy: Path, tiny: Path, stdpipe: Co
     result = stdpipe(*command(write(copy.with_name("g.yaml")), tiny, copy))
     assert "0 of 4 trainings to run" in result.stderr
     assert when(copy) == before
+
+
+def test_another_precision_is_measured_anew(copy: Path, tiny: Path, stdpipe: Command) -> None:
+    """Nothing is trained again; the figures in float32 stay, and are found again."""
+    before, there = when(copy), json.loads((copy / "summary.json").read_text())["rows"]
+    file = write(copy.with_name("g.yaml"), evaluation_amp="bf16")
+    rows = json.loads(stdpipe(*command(file, tiny, copy, "--json")).stdout)["rows"]
+    label = "fastdvdnet-quarter/std"
+    new, old = (found[label]["own"]["average"]["psnr_y"]["mean"] for found in (rows, there))
+    assert new != old
+    assert new == pytest.approx(old, abs=0.5)
+    after = when(copy)
+    assert {name: after[name] for name in before} == before
+    passes = set(after) - set(before)
+    assert len(passes) == 2
+    assert {json.loads((copy / name).read_text())["amp"] for name in passes} == {"bf16"}
+    found = stdpipe(*command(write(file), tiny, copy, "--json")).stdout
+    assert json.loads(found)["rows"] == there
+    assert when(copy) == after
 
 
 def test_what_is_missing_is_run_and_nothing_else(

@@ -225,7 +225,10 @@ def _speed(small: GridSetup, model: str, verbs: Verbs) -> float:
     random = "random:0" if zoo.parse(model).cls is not Bicubic else None
     amp = small.experiment.evaluation_amp
     degradation = small.experiment.degradation
-    verbs.evaluate(Evaluation(small.data, model, random, degradation=degradation, amp=amp))
+    device = small.job.device
+    verbs.evaluate(
+        Evaluation(small.data, model, random, degradation=degradation, device=device, amp=amp)
+    )
     return (time.perf_counter() - began) / len(clip.frames) / _area(clip)
 
 
