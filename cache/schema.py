@@ -4,6 +4,7 @@ A file format is a frozen dataclass or a pydantic type, declared where the forma
 """
 
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 from stdpipe.cache.errors import UserError
 
 Format = TypeVar("Format")
+
+# made once for each kind: for a result it takes 30 ms
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 MOST_BYTES = 64 * 2**20  # of a file; a result of all of Vimeo90K has 20 MB
 MOST_VALUES = 5_000_000  # of a parsed file, with each alias counted as what it stands for
@@ -58,14 +62,10 @@ def check(kind: type[Format], content: Any, source: str, *, strict: bool = True)
     that is written as text is refused.
     """
     try:
-        return _adapter(kind).validate_python(content, strict=strict)
+        found: Format = _adapter(kind).validate_python(content, strict=strict)
     except ValidationError as error:
         raise UserError(f"{source}: {_first(error)}") from None
-
-
-@cache
-def _adapter(kind: type[Format]) -> TypeAdapter[Format]:
-    return TypeAdapter(kind)  # made once: it takes 30 ms for a result
+    return found
 
 
 def _first(error: ValidationError) -> str:

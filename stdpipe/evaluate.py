@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -335,7 +335,9 @@ def _report(setup: EvaluationSetup, network: LoadedNetwork, log: FrameLog) -> Ne
         "weights": facts["weights"],
         "weights_sha256": facts["sha256"],
         "trained_for": facts["degradation"],
-        **averages,
+        "average": averages["average"],
+        "excluded": averages["excluded"],
+        "clips": averages["clips"],
     }
     listed = vimeo_lists(setup.job.data) if setup.rules.frames == "centre" else {}
     lists = {name: keys for name, keys in listed.items() if name in MOTION_LISTS}
@@ -352,10 +354,11 @@ def _cost(setup: EvaluationSetup, net: Network) -> Cost:
             net(window)
 
     macs = count_macs(net)
-    return {
+    cost: dict[str, Any] = {
         "parameters": count_parameters(net),
         "macs": macs.total,
         "sampling_macs": macs.sampling,
         **running_cost(net, net.num_frame, setup.device, run),
         "amp": setup.job.amp,
     }
+    return cast(Cost, cost)

@@ -50,8 +50,10 @@ class Verbs(NamedTuple):
 
 
 def estimate(setup: GridSetup, networks: list[GridNetwork], verbs: Verbs) -> dict[str, Any]:
-    """Bytes, runs, steps and hours of what is missing; `networks`: all that
-    there will be to measure."""
+    """Run the trial, and return bytes, runs, steps and hours of what is missing.
+
+    `networks`: all that there will be to measure, also those that are still to be trained.
+    """
     todo = [run for run in setup.runs if not run.done]
     with tempfile.TemporaryDirectory() as folder, _quiet():
         clip = _one_clip(setup.data, Path(folder) / "data")
@@ -86,7 +88,7 @@ def estimate(setup: GridSetup, networks: list[GridNetwork], verbs: Verbs) -> dic
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without warnings of random weights and progress of seconds."""
+    """Silence the trial's own warnings, of random weights for example."""
     logging.disable(logging.WARNING)
     try:
         yield
@@ -98,12 +100,14 @@ def _quiet() -> Iterator[None]:
 def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
-    yield
-    torch.set_num_threads(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _job(setup: GridSetup, folder: Path) -> Job:
-    """Into the trial's folder; with random weights of a teacher that is yet to be trained."""
+    """The trial's job: a teacher that is yet to be trained has random weights."""
     weights = {label: setup.weights(label) for label in setup.teachers}
     for label, file in weights.items():
         if not file.startswith("random:") and not Path(file).exists():
@@ -112,7 +116,7 @@ def _job(setup: GridSetup, folder: Path) -> Job:
 
 
 def _one_clip(data: Path, folder: Path) -> Path:
-    """The first training clip, as a folder of frames."""
+    """Write the first training clip as a folder of frames; returns the folder above it."""
     clip = find_clips(data, "train", length=7)[0]
     (folder / "clip").mkdir(parents=True)
     for number, frame in enumerate(read_clip(clip)):
@@ -123,8 +127,8 @@ def _one_clip(data: Path, folder: Path) -> Path:
 def _cache(
     setup: GridSetup, small: GridSetup, label: str, verbs: Verbs, needed: bool
 ) -> dict[str, Any]:
-    """What that teacher's cache is and costs; the trial's own is made, where anything is missing or
-    it is `needed` to train from."""
+    """That teacher's cache and its cost. The trial makes one of its own where clips are missing, or
+    where one is `needed` to train from."""
     entries = len(find_clips(setup.data, "train", length=7)) * setup.experiment.orientations
     url, done, weight, seconds = setup.cache(label), 0, 0, 0.0
     if cache.manifest_exists(cache.open_place(url)):
@@ -147,7 +151,7 @@ def _cache(
 
 
 def _teacher_seconds(setup: GridSetup, small: GridSetup, label: str, verbs: Verbs) -> float:
-    """What its own training costs, where that comes first and is not there yet."""
+    """Seconds of the teacher's own training; 0 where it is not trained, or is already."""
     teacher = setup.teachers[label]
     if not setup.trains(label) or Path(setup.weights(label)).exists():
         return 0.0
@@ -162,7 +166,7 @@ def _teacher_seconds(setup: GridSetup, small: GridSetup, label: str, verbs: Verb
 
 
 def _kinds(small: GridSetup, todo: list[GridRun], verbs: Verbs) -> dict[str, dict[str, float]]:
-    """STUDENT/SCHEME -> seconds a step in warm-up, and after it."""
+    """STUDENT/SCHEME -> seconds of a step in warm-up, and after it, by a trial of four steps."""
     found: dict[str, dict[str, float]] = {}
     for run in todo:
         if run.label in found:
@@ -171,14 +175,9 @@ def _kinds(small: GridSetup, todo: list[GridRun], verbs: Verbs) -> dict[str, dic
         out, url = small.job.out / "runs" / run.label, small.cache(scheme.teacher)
         job = dataclasses.replace(run.job, data=small.data, out=out, cache=url)
         # the first step of either kind sets things up
-        changes: dict[str, Any] = {
-            "steps": 4,
-            "warmup_steps": 2,
-            "log_every": 1,
-            "save_every": 4,
-            "workers": 0,
-        }
-        changes |= {"lr": 1e-6}  # what diverges is for the experiment to tell
+        changes: dict[str, Any] = {"steps": 4, "warmup_steps": 2, "log_every": 1, "save_every": 4}
+        # at this rate nothing diverges: the experiment is to tell what does
+        changes |= {"workers": 0, "lr": 1e-6}
         verbs.train_student(job, dataclasses.replace(run.options, **changes))
         lines = (out / "metrics.jsonl").read_text().splitlines()
         seconds = [1 / json.loads(line)["steps_per_s"] for line in lines]
@@ -194,8 +193,10 @@ def _run_seconds(run: GridRun, kind: dict[str, float]) -> float:
 def _tests(
     setup: GridSetup, small: GridSetup, networks: list[GridNetwork], verbs: Verbs
 ) -> dict[str, dict[str, Any]]:
-    """Test set -> what is measured there, and seconds in all: each network's time for the pixels of
-    the trial's clip, for as many pixels as there are if all frames had the first one's size."""
+    """Test set -> what is measured there, and the seconds in all.
+
+    Every frame counts as one of the first frame's size; time is taken to grow with the pixels.
+    """
     found: dict[str, dict[str, Any]] = {}
     speeds: dict[str, float] = {}
     for test in setup.experiment.tests:
@@ -219,7 +220,7 @@ def _tests(
 
 
 def _speed(small: GridSetup, model: str, verbs: Verbs) -> float:
-    """Seconds a pixel, of weights that do not matter here."""
+    """Seconds for each pixel of a result; the weights are random, since they do not matter here."""
     clip = find_clips(small.data, "test")[0]
     began = time.perf_counter()
     random = "random:0" if zoo.parse(model).cls is not Bicubic else None

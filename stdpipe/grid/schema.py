@@ -276,6 +276,9 @@ def _check(made: Experiment) -> None:
         _network(student)
         for scheme in made.schemes:
             made.options(student, scheme, 0)
+    for baseline in made.baselines:
+        if (name := baseline.partition("@")[0]) and baseline not in teachers:
+            _network(name)
     for test in made.tests:
         if test.protocol:
             protocol(test.protocol)

@@ -1,9 +1,9 @@
-"""What an experiment's names stand for: folders, teachers' files, every run of the grid."""
+"""What the names in an experiment stand for: weights, runs, networks to measure, results."""
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import torch
 
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.schema import read_json
 from stdpipe.data.layouts import find_clips
 from stdpipe.evaluation import results as evaluation_results
 from stdpipe.evaluation.job import Evaluation, scored_footage, split_name
 from stdpipe.evaluation.protocols import Protocol
 from stdpipe.features.extraction import Extraction
-from stdpipe.grid.schema import EMBEDDED, OWN, Experiment, Teacher
+from stdpipe.grid.schema import EMBEDDED, OWN, Experiment, Scheme, Teacher
 from stdpipe.models import zoo
 from stdpipe.models.checkpoints import file_sha256, load_network
 from stdpipe.training.config import StudentTraining
@@ -65,12 +66,12 @@ class GridRun(NamedTuple):
 
     @property
     def mark(self) -> Path:
-        """Written when the training has ended, with what it was."""
+        """The file that is written when the training has ended: it says what was trained."""
         return self.job.out / "trained.json"
 
     @property
     def done(self) -> bool:
-        return self.mark.exists() and json.loads(self.mark.read_text()) == self.definition
+        return self.mark.exists() and read_json(self.mark) == self.definition
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -124,54 +125,63 @@ class GridSetup:
 
 
 def set_up(job: Job) -> GridSetup:
-    """Resolve names; whatever is missing is told now."""
+    """Resolve all names. Raises UserError or OSError for whatever is missing."""
     made = job.experiment
     given = job.data or made.data
     if given is None:
         raise UserError(f"experiment {made.name} names no data: give --data")
-    data = Path(given)
-    used = [t for t in made.teachers if t.label in {s.teacher for s in made.schemes}]
-    labels = [teacher.label for teacher in used]
-    for label in job.teachers:
-        if label not in labels:
-            raise UserError(
-                f"--teacher {label}: the experiment has no teacher of that name "
-                f"(known: {', '.join(labels)})"
-            )
-    setup = GridSetup(job, data, _tests(job, data), {t.label: t for t in used}, [], {})
-    for teacher in used:
+    data, read = Path(given), {scheme.teacher for scheme in made.schemes}
+    teachers = {teacher.label: teacher for teacher in made.teachers if teacher.label in read}
+    _refuse_unknown("--teacher", job.teachers, "teacher", teachers)
+    setup = GridSetup(job, data, _tests(job, data), teachers, [], {})
+    for teacher in teachers.values():
         _check_teacher(setup, teacher)
     find_clips(data, "train")
     for test in made.tests:
-        job_of_test = Evaluation(setup.tests[test.name], protocol=test.protocol)
-        setup.rules[test.name] = scored_footage(job_of_test)[1]
-    for student in made.students:
-        for scheme in made.schemes:
-            for seed in made.seeds:
-                out = job.out / "runs" / student / scheme.label / str(seed)
-                run = StudentRun(data, student, out, setup.cache(scheme.teacher))
-                run = dataclasses.replace(run, degradation=made.degradation, device=job.device)
-                options = made.options(student, scheme, seed)
-                setup.runs.append(GridRun(student, scheme.label, seed, run, options))
-    # by seeds, so that what is finished early can be compared
-    setup.runs.sort(key=lambda run: made.seeds.index(run.seed))
+        asked = Evaluation(setup.tests[test.name], protocol=test.protocol)
+        setup.rules[test.name] = scored_footage(asked)[1]
+    # seed by seed, so that what is finished early can be compared
+    setup.runs.extend(
+        _run(setup, student, scheme, seed)
+        for seed in made.seeds
+        for student in made.students
+        for scheme in made.schemes
+    )
     return setup
 
 
+def _run(setup: GridSetup, student: str, scheme: Scheme, seed: int) -> GridRun:
+    run = StudentRun(
+        setup.data,
+        student,
+        setup.job.out / "runs" / student / scheme.label / str(seed),
+        setup.cache(scheme.teacher),
+        degradation=setup.experiment.degradation,
+        device=setup.job.device,
+    )
+    options = setup.experiment.options(student, scheme, seed)
+    return GridRun(student, scheme.label, seed, run, options)
+
+
 def _tests(job: Job, data: Path) -> dict[str, Path]:
-    made = job.experiment
+    """Test set -> where it lies."""
     found = {}
-    for test in made.tests:
+    for test in job.experiment.tests:
         given = job.tests.get(test.name, test.data)
         if given is None:
             raise UserError(f"test set {test.name} has no data: give --test {test.name}=DIR")
         found[test.name] = data if given == OWN else Path(given)
-    for name in job.tests:
-        if name not in found:
-            raise UserError(
-                f"--test {name}: the experiment has no such test set (known: {', '.join(found)})"
-            )
+    _refuse_unknown("--test", job.tests, "test set", found)
     return found
+
+
+def _refuse_unknown(option: str, given: Iterable[str], what: str, known: Iterable[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise UserError(
+                f"{option} {name}: the experiment has no {what} of that name "
+                f"(known: {', '.join(known)})"
+            )
 
 
 def _check_teacher(setup: GridSetup, teacher: Teacher) -> None:
@@ -200,25 +210,27 @@ def extraction(setup: GridSetup, teacher: str) -> Extraction:
 
 def grid_networks(setup: GridSetup, planned: bool = False) -> list[GridNetwork]:
     """Baselines, then every run that has ended, and, if `planned`, those that have not (no key)."""
-    found = []
-    for baseline in setup.experiment.baselines:
-        name, file = split_name(baseline)
-        if baseline in setup.teachers:
-            name, file = setup.teachers[baseline].network, setup.weights(baseline)
-        if file is None:
-            kind = key = str(zoo.parse(name or ""))
-        elif not Path(file).exists() and planned:
-            kind, key = str(zoo.parse(name or "")), ""
-        else:
-            kind, key = load_network(name, file)[1]["network"], file_sha256(Path(file))
-        found.append(
-            GridNetwork(baseline, None, f"{name or ''}@{file}" if file else baseline, kind, key)
-        )
+    found = [_baseline(setup, each, planned) for each in setup.experiment.baselines]
     for run in setup.runs:
         if run.done or planned:
             key = file_sha256(run.weights) if run.done else ""
             found.append(GridNetwork(run.label, run.seed, f"@{run.weights}", run.student, key))
     return found
+
+
+def _baseline(setup: GridSetup, baseline: str, planned: bool) -> GridNetwork:
+    """A teacher's label, or a network as evaluate --model has it."""
+    name, file = split_name(baseline)
+    if baseline in setup.teachers:
+        name, file = setup.teachers[baseline].network, setup.weights(baseline)
+    if file is None:
+        kind = str(zoo.parse(name or ""))
+        return GridNetwork(baseline, None, baseline, kind, kind)
+    model = f"{name or ''}@{file}"
+    if planned and not Path(file).exists():
+        return GridNetwork(baseline, None, model, str(zoo.parse(name or "")), "")
+    kind = load_network(name, file)[1]["network"]
+    return GridNetwork(baseline, None, model, kind, file_sha256(Path(file)))
 
 
 def evaluation(setup: GridSetup, test: str, networks: Sequence[GridNetwork]) -> Evaluation:

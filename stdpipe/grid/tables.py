@@ -1,7 +1,9 @@
-"""An experiment for people: its plan, and its figures in the paper's layout."""
+"""An experiment as text: its plan, and its figures in the paper's layout."""
 
 from collections.abc import Mapping
 from typing import Any
+
+from tabulate import tabulate
 
 from stdpipe.grid.schema import Experiment
 
@@ -9,7 +11,7 @@ Plain = tuple[str, str, list[str], list[list[str]]]
 
 
 def plan_text(found: Mapping[str, Any]) -> str:
-    """What will run, and what it will cost."""
+    """The plan: what will run, and what it will cost."""
     lines = [
         f"experiment {found['name']} in {found['out']}",
         f"{found['missing_runs']} of {found['runs']} trainings to run: {found['steps']:,} steps, "
@@ -53,17 +55,19 @@ def summary_text(experiment: Experiment, found: Mapping[str, Any]) -> str:
     lines += [f"FAILED: {where}: {why}\n" for where, why in found["failed"].items()]
     lines.append(_rules(found))
     for title, text, head, rows in summary_tables(experiment, found):
-        lines += ["", f"## {title}", "", text, "", *_markdown(head, rows)]
+        sides = ["left"] + ["right"] * (len(head) - 1)
+        table = tabulate(rows, head, tablefmt="pipe", disable_numparse=True, colalign=sides)
+        lines += ["", f"## {title}", "", text, "", table]
     return "\n".join(lines)
 
 
 def summary_tables(experiment: Experiment, found: Mapping[str, Any]) -> list[Plain]:
-    """Every table of it: title, what the figures are, head and rows."""
+    """Every table of the summary: title, what the figures are, head and rows."""
     tables = []
     for test, rules in found["protocols"].items():
         where = f"{found['tests'][test]}, {found['degradation']}; protocol {rules['name']}: "
         head = ["network", "n", "PSNR Y (dB)", "difference", "SSIM Y", "difference"]
-        tables.append((f"{test}", where + rules["text"], head, _test_rows(found, test)))
+        tables.append((test, where + rules["text"], head, _test_rows(found, test)))
     return [*tables, *_paper(experiment, found)]
 
 
@@ -111,7 +115,7 @@ def _difference(one: Mapping[str, Any] | None, form: str) -> str:
 
 
 def _paper(experiment: Experiment, found: Mapping[str, Any]) -> list[Plain]:
-    """Its rows, published / ours in each column (PSNR Y), and what differs."""
+    """The paper's rows, published / ours in each column (PSNR Y), and what differs."""
     paper = experiment.paper
     rows = []
     for row in paper.rows:
@@ -131,8 +135,3 @@ def _ours(found: Mapping[str, Any], label: str | None, column: str) -> str:
     test, _, name = column.partition("/")
     figures = found["rows"].get(label, {}).get(test, {}).get(name, {})
     return _spread(figures["psnr_y"], ".2f") if "psnr_y" in figures else "-"
-
-
-def _markdown(head: list[str], rows: list[list[str]]) -> list[str]:
-    marks = ["---"] + ["---:"] * (len(head) - 1)
-    return [f"| {' | '.join(cells)} |" for cells in (head, marks, *rows)]
