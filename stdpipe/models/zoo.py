@@ -9,6 +9,7 @@ import importlib
 import inspect
 import os
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import yaml
@@ -65,15 +66,15 @@ class Spec(NamedTuple):
 
     def option(self, name: str) -> Any:
         """Its value, by default the class's."""
-        return self.options.get(name, inspect.signature(self.cls).parameters[name].default)
+        return self.options.get(name, _parameters(self.cls)[name].default)
 
     def build(self) -> Network:
         """A new network, freshly initialised."""
-        return self.cls(**self.options)
+        return _builder(self.cls)(**self.options)
 
     def with_phase(self, phase: float) -> "Spec":
         """The same, its residual's base sampled at `phase` unless the name says otherwise."""
-        if "phase" in self.asked or "phase" not in inspect.signature(self.cls).parameters:
+        if "phase" in self.asked or "phase" not in _parameters(self.cls):
             return self
         options = _without_defaults(self.cls, {**self.options, "phase": phase})
         return self._replace(options=options)
@@ -92,7 +93,7 @@ def parse(text: str) -> Spec:
     else:
         raise UserError(f"unknown network {name!r}{nearest(name, ZOO)}")
     given = {**options, **_options(text, rest)}
-    known = inspect.signature(cls).parameters
+    known = _parameters(cls)
     for option in given:
         if option not in known:
             raise UserError(f"{name} has no option {option!r}{nearest(option, known)}")
@@ -133,8 +134,27 @@ def _as_default(what: str, value: Any, default: Any) -> Any:
 
 
 def _without_defaults(cls: type[Network], options: dict[str, Any]) -> dict[str, Any]:
-    parameters = inspect.signature(cls).parameters
+    parameters = _parameters(cls)
     return {k: v for k, v in options.items() if v != parameters[k].default}
+
+
+def _parameters(cls: type[Network]) -> Mapping[str, inspect.Parameter]:
+    """Option name -> its annotation and default."""
+    return inspect.signature(_builder(cls)).parameters
+
+
+def _builder(cls: type[Network]) -> Callable[..., Network]:
+    """The function that makes a network of its options; a class is its own but for PISR's."""
+    return _build_pisr if cls is PISR else cls
+
+
+def _build_pisr(student: str = "fastdvdnet", phase: float = 1.5) -> PISR:
+    """student: a network of the zoo, with ";" between its options. phase: the student's, unless
+    its name gives one. Raises UserError for a student that sees HR too."""
+    spec = parse_trusted(student.replace(";", ","), f"pisr's student={student}")
+    if spec.cls is PISR:
+        raise UserError(f"pisr's student={student} would see HR itself; choose another")
+    return PISR(spec.with_phase(phase).build())
 
 
 def _to_yaml(value: object) -> str:
