@@ -32,9 +32,10 @@ from torch.utils.data import default_collate
 from torch.utils.flop_counter import FlopCounterMode
 
 from stdpipe import cache
+from stdpipe.data.box import Box
 from stdpipe.data.layouts import find_clips, read_with_crc32
 from stdpipe.data.samples import Stream
-from stdpipe.data.views import Box, View, full_views
+from stdpipe.data.views import View, full_views
 from stdpipe.device import autocast, pick_device
 from stdpipe.distill.terms import LossInputs, build_helpers, scheme_loss
 from stdpipe.features.targets import CachedTargets, Decoder, LiveTeacher

@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from stdpipe import cache
 from stdpipe.cache.errors import UserError
+from stdpipe.data.box import Box
 from stdpipe.data.layouts import Clip, find_clips
 from stdpipe.data.samples import read_frames, view_hr
-from stdpipe.data.views import Box, View, generator
+from stdpipe.data.views import View, generator
 from stdpipe.device import pick_device, settle
 from stdpipe.distill.attention import attention_map
 from stdpipe.features.encoding import relative_rmse

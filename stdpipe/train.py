@@ -189,9 +189,9 @@ def _check_student(student: Network, name: str, options: StudentTraining) -> Non
 def _start_from(student: Network, init: Path, degradation_name: str) -> None:
     """Fill the student from its own weights, or from the part of a privileged teacher it is."""
     state, header = checkpoints.read_checkpoint(init)
-    facts = {"weights": str(init), "degradation": header.get("degradation")}
+    facts = {"weights": str(init), "degradation": header.degradation}
     checkpoints.trained_for(facts, degradation_name)
-    if str(header.get("network")).partition(":")[0] == "pisr":
+    if str(header.network).partition(":")[0] == "pisr":
         state = {
             k.removeprefix("student."): v for k, v in state.items() if k.startswith("student.")
         }

@@ -23,11 +23,12 @@ from tqdm import tqdm
 
 from stdpipe.cache.errors import UserError
 from stdpipe.data import frame_files
+from stdpipe.data.box import Box
 from stdpipe.data.degrade import DEGRADATIONS
 from stdpipe.data.frame_files import Footage
 from stdpipe.data.video import Frame
 from stdpipe.deploy.reach import reach
-from stdpipe.deploy.tiles import Box, Tile, tiles
+from stdpipe.deploy.tiles import Tile, tiles
 from stdpipe.device import autocast, pick_device, settle
 from stdpipe.models.base import Network, check_sees_lr
 from stdpipe.models.checkpoints import load_network
@@ -205,7 +206,7 @@ def chunks(frames: Iterator[Frame], k: int) -> Iterator[tuple[Tensor, list[int]]
 
 def cut(net: Network, height: int, width: int, side: int | None) -> Grid:
     """Tiles for frames of that size (see Upscaling.tile); the network lies on a CPU."""
-    whole = Box(0, height, 0, width)
+    whole = Box(0, 0, height, width)
     if side == 0 or (side is None and height * width <= WHOLE):
         return Grid([Tile(whole, whole)], 0, exact=True)
     bound = reach(net)
@@ -268,9 +269,9 @@ def _step(frames: Tensor, pixels: Tensor, tile: Tile, scale: int) -> int:
 
     There this tile sees one pixel less than its overlap, which is why exact ones differ, too.
     """
-    y0, y1, x0, x1 = tile.core
-    beside = [Box(y0 - 1, y0, x0, x1)] if y0 else []
-    beside += [Box(y0, y1, x0 - 1, x0)] if x0 else []
+    y, x, height, width = tile.core
+    beside = [Box(y - 1, x, 1, width)] if y else []
+    beside += [Box(y, x - 1, height, 1)] if x else []
     steps = [
         frames[box.cut(scale)].int() - pixels[box.inside(tile.seen).cut(scale)].int()
         for box in beside

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from stdpipe import cache
+from stdpipe.data.box import Box
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import read_frames, view_pair
-from stdpipe.data.views import Box, View, orient, upright_box
+from stdpipe.data.views import View, orient, upright_box
 from stdpipe.device import settle
 from stdpipe.models.checkpoints import load_network
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from stdpipe import cache, train
+from stdpipe.data.box import Box
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import read_frames, view_pair
-from stdpipe.data.views import Box, View
+from stdpipe.data.views import View
 from stdpipe.distill.attention import attention_map
 from stdpipe.models import zoo
 from stdpipe.models.checkpoints import load_network, save_network

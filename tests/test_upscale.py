@@ -277,7 +277,7 @@ def test_tiles_of_fastdvdnet_equal_the_whole_frame(shape: tuple[int, int]) -> No
     frames = moving(1, *shape)
     cutting = tiles(*shape, 16, 136, net.multiple)
     middle = cutting[len(cutting) // 2].seen
-    assert max(middle.y1 - middle.y0, middle.x1 - middle.x0) < 320
+    assert max(middle.height, middle.width) < 320
     found = tiled(net, frames, 16, 136)
     torch.testing.assert_close(found, whole_clip(net, frames), rtol=0, atol=1e-5)
 
@@ -337,7 +337,7 @@ def test_when_frames_are_cut_unasked() -> None:
     cut = upscale.cut(net, 361, 640, None)
     assert len(cut.tiles) == 2
     for tile in upscale.cut(net, 2160, 3840, None).tiles:
-        height, width = tile.seen.y1 - tile.seen.y0, tile.seen.x1 - tile.seen.x0
+        height, width = tile.seen.height, tile.seen.width
         assert height * width <= upscale.WHOLE
 
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from stdpipe.data.box import Box
 from stdpipe.data.degrade import cut, degrade, margin, pad_to_scale, window_pair
 from stdpipe.data.layouts import Clip, read_with_crc32
-from stdpipe.data.views import Box, View, draw_box, generator, orient, oriented_size, upright_box
+from stdpipe.data.views import View, draw_box, generator, orient, oriented_size, upright_box
 
 Sample = dict[str, Tensor]
 Targets = Callable[[View, Box, int], Mapping[str, Tensor]]

@@ -9,23 +9,14 @@ Everything random is a counter-based function of its arguments: the same for any
 import hashlib
 import itertools
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from stdpipe.cache.errors import UserError
+from stdpipe.data.box import Box
 
 NUM_ORIENTATIONS = 8
-
-
-class Box(NamedTuple):
-    """A window of HR pixels."""
-
-    y: int
-    x: int
-    height: int
-    width: int
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from stdpipe import cache
 from stdpipe.cache.errors import UserError
-from stdpipe.data.views import Box, View, orient, oriented_size, upright_box
+from stdpipe.data.box import Box
+from stdpipe.data.views import View, orient, oriented_size, upright_box
 from stdpipe.device import autocast, settle
 from stdpipe.distill.terms import F_SR_CHANNELS
 from stdpipe.features.encoding import dequantise

@@ -1,26 +1,40 @@
 """Weights on disk: our own files, and those of BasicSR, mmagic and the original EDVR.
 
 Files load with weights_only=True, always: a checkpoint that would run code is refused.
-Our own files hold {"network": name with options, "revision": of its class, "degradation": name,
-"params": state dict}.
+Our own files hold the fields of Header and "params", a state dict.
 """
 
 import hashlib
-import os
 import pickle
 import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.files import atomic_file
+from stdpipe.cache.schema import check
 from stdpipe.models import zoo
 from stdpipe.models.base import Network
 from stdpipe.models.foreign import State, to_basicsr
+
+Name = Annotated[str, Field(max_length=2000)]
+
+
+class Header(BaseModel):
+    """What our own weights files say of their parameters."""
+
+    network: Name | None = None
+    """Name with options; None in foreign files."""
+    revision: int = 1
+    """Of the network's class, when it was trained."""
+    degradation: Name | None = None
+    """The one it was trained for."""
 
 
 def load_network(
@@ -37,12 +51,12 @@ def load_network(
     if weights.startswith("random:"):
         return _random(name, weights, phase)
     state, header = read_checkpoint(Path(weights))
-    spec = _agree(name, header.get("network"), weights)
+    spec = _agree(name, header.network, weights)
     net = spec.build()
     check_revision(net, header, weights)
     load_state(net, state, weights)
     facts = {"network": str(spec), "weights": str(weights), "sha256": file_sha256(Path(weights))}
-    return net, {**facts, "degradation": header.get("degradation")}
+    return net, {**facts, "degradation": header.degradation}
 
 
 def trained_for(facts: Mapping[str, Any], asked: str | None) -> str:
@@ -106,8 +120,8 @@ def _agree(name: str | None, in_file: str | None, weights: str) -> zoo.Spec:
     return theirs
 
 
-def read_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
-    """A file's parameters, and what else our own files say about them.
+def read_checkpoint(path: Path) -> tuple[State, Header]:
+    """Reads a file's parameters, and what the file says of them; foreign files say nothing.
 
     Foreign files come back under BasicSR's names, our own as they are. Raises FileNotFoundError, or
     UserError for a file that is damaged, would run code, or holds no weights.
@@ -122,8 +136,17 @@ def read_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
     if not isinstance(inner, dict) or not any(isinstance(v, Tensor) for v in inner.values()):
         raise UserError(f"{path} holds no weights")
     state = {str(k): v for k, v in inner.items() if isinstance(v, Tensor)}
-    header = {k: content[k] for k in ("network", "revision", "degradation") if k in content}
-    return (state if header else to_basicsr(state)), header
+    odd = [k for k, v in state.items() if not _is_plain(v)]
+    if odd:
+        raise UserError(f"{path} holds {odd[0]!r} in a form that no network here has")
+    told = {name: content[name] for name in Header.model_fields if name in content}
+    return (state if told else to_basicsr(state)), check(Header, told, str(path))
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether it has data, real numbers one by one: it is not sparse, quantised or complex."""
+    strided = x.layout == torch.strided and not x.is_quantized
+    return strided and x.device.type == "cpu" and not x.is_complex()
 
 
 def _load(path: Path) -> Any:
@@ -133,6 +156,8 @@ def _load(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"no weights file {path}") from None
+    except OSError:
+        raise
     except pickle.UnpicklingError as error:
         # torch's words for a function or class that is more than tensors and plain values
         asked = re.search(r"GLOBAL (\S+)", str(error))
@@ -146,39 +171,36 @@ def _load(path: Path) -> Any:
 
 
 def save_network(path: Path, net: nn.Module, network: str, degradation: str | None) -> None:
-    """Write our own format, beside the final name first: a crash leaves the old file or the new."""
+    """Write our own format. `network` is its name with options."""
     state = {k: v.detach().cpu() for k, v in net.state_dict().items()}
-    header = {"network": network, "revision": _revision(net), "degradation": degradation}
-    save_atomically(path, {**header, "params": state})
+    header = Header(network=network, revision=_revision(net), degradation=degradation)
+    save_torch(path, {**header.model_dump(), "params": state})
 
 
-def save_atomically(path: Path, content: object) -> None:
-    """torch.save to a temporary name, fsync, rename."""
-    aside = path.with_name(path.name + ".partial")
-    with aside.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+def save_torch(path: Path, content: object) -> None:
+    """torch.save to a file that a crash leaves as it was, or whole."""
+    with atomic_file(path) as aside, aside.open("wb") as file:
+        torch.save(content, file)  # given a path, it would write the name into the file
 
 
-def check_revision(net: nn.Module, header: Mapping[str, Any], source: str) -> None:
+def check_revision(net: nn.Module, header: Header, source: str) -> None:
     """Raise UserError where our own file is of a network that has been changed since."""
-    made, now = header.get("revision", 1), _revision(net)
-    if "network" in header and made != now:
+    now = _revision(net)
+    if header.network is not None and header.revision != now:
         raise UserError(
-            f"{source} was trained for revision {made} of {header['network']}, which is revision "
-            f"{now} here and would make other images of it: train it again"
+            f"{source} was trained for revision {header.revision} of {header.network}, which is "
+            f"revision {now} here and would make other images of it: train it again"
         )
 
 
 def revised(net: nn.Module) -> dict[str, int]:
-    """What tells a run or a cache from one of the network's first form; nothing for that."""
+    """{"revision": n} where a network was changed since its first form, {} otherwise: what a run or
+    a cache records of it."""
     return {"revision": _revision(net)} if _revision(net) > 1 else {}
 
 
 def _revision(net: nn.Module) -> int:
-    """A user's own class need not say one."""
+    """A user's own class need not have one."""
     return int(getattr(net, "revision", 1))
 
 

@@ -11,29 +11,23 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from stdpipe.cache.errors import UserError
 from stdpipe.models.base import SCALE, Network
 
 WIDE, NARROW = 56, 12
 
 
 class PISR(Network):
-    """student: a network of the zoo, as on the command line with ";" for ",": its parameters,
-    `student.*`, are what `train-student --init` begins with. phase: the student's.
+    """An encoder and a network for LR frames behind it, the student. The student's parameters,
+    `student.*`, are what `train-student --init` begins with.
     """
 
     scale = 1  # its input has HR size
     sees_hr = True
 
-    def __init__(self, student: str = "fastdvdnet", phase: float = 1.5) -> None:
+    def __init__(self, student: Network) -> None:
         super().__init__()
-        from stdpipe.models import zoo  # which knows this class by name
-
-        text = student.replace(";", ",")
-        spec = zoo.parse_trusted(text, f"pisr's student={student}")
-        if spec.cls is PISR:
-            raise UserError(f"pisr's student={student} would see HR itself; choose another")
-        self.student = spec.with_phase(phase).build()
+        assert not student.sees_hr
+        self.student = student
         self.revision = self.student.revision
         self.num_frame = self.student.num_frame
         self.multiple = SCALE * self.student.multiple

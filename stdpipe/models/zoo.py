@@ -9,12 +9,17 @@ import importlib
 import inspect
 import os
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import torch
 import yaml
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from stdpipe.cache.errors import UserError
-from stdpipe.models.base import Network
+from stdpipe.cache.schema import parse_yaml
+from stdpipe.models.base import Network, count_parameters
 from stdpipe.models.bicubic import Bicubic
 from stdpipe.models.d3dnet import D3DNet
 from stdpipe.models.duf import DUF
@@ -51,6 +56,10 @@ ZOO: dict[str, tuple[type[Network], dict[str, Any]]] = {
 }
 
 
+MOST_OPTION = 512  # the largest whole number in an option: channels, blocks, frames
+MOST_PARAMETERS = 2**28  # 1 GB in float32; EDVR-L has 2**24.3
+
+
 class Spec(NamedTuple):
     """A network's class, and every option that differs from the class's default."""
 
@@ -65,39 +74,77 @@ class Spec(NamedTuple):
 
     def option(self, name: str) -> Any:
         """Its value, by default the class's."""
-        return self.options.get(name, inspect.signature(self.cls).parameters[name].default)
+        return self.options.get(name, _parameters(self.cls)[name].default)
 
     def build(self) -> Network:
-        """A new network, freshly initialised."""
-        return self.cls(**self.options)
+        """A new network, freshly initialised. Raises UserError, before anything is allocated, for
+        options of the zoo's networks that do not go together or ask for more than
+        MOST_PARAMETERS."""
+        if self.options and self.name in ZOO:
+            self._try_options()
+        return _builder(self.cls)(**self.options)
+
+    def _try_options(self) -> None:
+        """Build it without memory, a matter of milliseconds."""
+        try:
+            with torch.device("meta"), _Unfilled():
+                count = count_parameters(_builder(self.cls)(**self.options))
+        except UserError:
+            raise
+        except Exception as error:  # whatever layers say to sizes that do not go together
+            told = str(error).partition("\n")[0]
+            raise UserError(f"{self} cannot be built: {told}; change its options") from None
+        if count > MOST_PARAMETERS:
+            raise UserError(
+                f"{self} has {count:,} parameters, more than the {MOST_PARAMETERS:,} that stdpipe "
+                "builds: choose smaller options"
+            )
 
     def with_phase(self, phase: float) -> "Spec":
         """The same, its residual's base sampled at `phase` unless the name says otherwise."""
-        if "phase" in self.asked or "phase" not in inspect.signature(self.cls).parameters:
+        if "phase" in self.asked or "phase" not in _parameters(self.cls):
             return self
         options = _without_defaults(self.cls, {**self.options, "phase": phase})
         return self._replace(options=options)
 
 
+class _Unfilled(TorchFunctionMode):
+    """Leaves out torch's initialisers, which on the meta device would only take time."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init" or func in (
+            Tensor.normal_,
+            Tensor.uniform_,
+        ):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def parse(text: str) -> Spec:
-    """Understand a network's name; ValueError, with the nearest name or option, where it fails."""
+    """Understand a network's name. Raises UserError, with the nearest name or option."""
     name, _, rest = text.partition(":")
     if name in ZOO:
         cls, options = ZOO[name]
         canonical = next(n for n, (c, _) in ZOO.items() if c is cls)
-    elif rest.partition(":")[0].isidentifier():  # no option: those have a "="
+    elif _is_class(name, rest.partition(":")[0]):
         class_name, _, rest = rest.partition(":")
         cls, options = _import(name, class_name), {}
         canonical = f"{name}:{class_name}"
     else:
         raise UserError(f"unknown network {name!r}{nearest(name, ZOO)}")
     given = {**options, **_options(text, rest)}
-    known = inspect.signature(cls).parameters
+    known = _parameters(cls)
     for option in given:
         if option not in known:
             raise UserError(f"{name} has no option {option!r}{nearest(option, known)}")
     typed = {k: _as_default(f"{name}'s {k}", v, known[k].default) for k, v in given.items()}
     return Spec(cls, canonical, _without_defaults(cls, typed), typed)
+
+
+def _is_class(module: str, class_name: str) -> bool:
+    """Whether they read as package.module:Class; an option, which has a "=", does not."""
+    return class_name.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
 def parse_trusted(text: str, source: str) -> Spec:
@@ -115,26 +162,44 @@ def _options(text: str, rest: str) -> dict[str, Any]:
         key, equals, value = item.partition("=")
         if not equals:
             raise UserError(f"option {item!r} of {text!r} should read key=value")
-        try:
-            options[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise UserError(f"option {item!r} of {text!r} is no YAML value") from None
+        options[key.strip()] = parse_yaml(value, f"option {item!r} of {text!r}")
     return options
 
 
 def _as_default(what: str, value: Any, default: Any) -> Any:
-    """The value in its default's type (0 -> 0.0 where that is a float), or ValueError."""
+    """The value in its default's type (0 -> 0.0 where that is a float), or UserError."""
     if isinstance(default, float) and type(value) in (int, str):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             return float(value)  # YAML 1.1 reads 1e-4 as text
     if isinstance(default, bool | int | float | str) and type(value) is not type(default):
         raise UserError(f"{what} should be {type(default).__name__}, got {value!r}")
+    if type(value) is int and type(default) is int and not 0 <= value <= MOST_OPTION:
+        raise UserError(f"{what} should lie between 0 and {MOST_OPTION}, got {value}")
     return value
 
 
 def _without_defaults(cls: type[Network], options: dict[str, Any]) -> dict[str, Any]:
-    parameters = inspect.signature(cls).parameters
+    parameters = _parameters(cls)
     return {k: v for k, v in options.items() if v != parameters[k].default}
+
+
+def _parameters(cls: type[Network]) -> Mapping[str, inspect.Parameter]:
+    """Option name -> its annotation and default."""
+    return inspect.signature(_builder(cls)).parameters
+
+
+def _builder(cls: type[Network]) -> Callable[..., Network]:
+    """The function that makes a network of its options; a class is its own but for PISR's."""
+    return _build_pisr if cls is PISR else cls
+
+
+def _build_pisr(student: str = "fastdvdnet", phase: float = 1.5) -> PISR:
+    """student: a network of the zoo, with ";" between its options. phase: the student's, unless
+    its name gives one. Raises UserError for a student that sees HR too."""
+    spec = parse_trusted(student.replace(";", ","), f"pisr's student={student}")
+    if spec.cls is PISR:
+        raise UserError(f"pisr's student={student} would see HR itself; choose another")
+    return PISR(spec.with_phase(phase).build())
 
 
 def _to_yaml(value: object) -> str:

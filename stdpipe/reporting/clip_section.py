@@ -188,7 +188,7 @@ def _crops(gallery: Gallery, name: str) -> Html:
     ]
     window = gallery.shot.window
     text = (
-        f"{window.width} × {window.height} HR pixels from ({window.left}, {window.top}), exact: "
+        f"{window.width} × {window.height} HR pixels from ({window.x}, {window.y}), exact: "
         "where HR has most detail. Beside the name: PSNR Y of the whole frame."
     )
     return _grid(text, figures, class_="grid natural" if window.width >= 200 else "grid")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stdpipe.cache.errors import UserError
+from stdpipe.data.box import Box
 from stdpipe.data.layouts import Clip
 from stdpipe.data.pieces import Piece, Video, num_frames, pieces
 from stdpipe.distill.attention import attention_map
@@ -34,20 +35,6 @@ ATTENTIONS = ("sum", "sum2", "max2")
 PERCENTILE = 99.5
 
 Pixels = NDArray[np.uint8]
-
-
-class Window(NamedTuple):
-    """A crop, in HR pixels on the grid of LR pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-    def of(self, image: Any, scale: int = 1) -> Any:
-        """The crop of (H / scale, W / scale, ...)."""
-        top, left, height, width = (side // scale for side in self)
-        return image[top : top + height, left : left + width]
 
 
 @dataclass(frozen=True)
@@ -65,8 +52,8 @@ class Shot:
     """(S, H, W, 3)."""
     lr: Pixels
     """The middle frame's, (h, w, 3)."""
-    window: Window
-    """The crop shown: where HR has most detail, whatever the networks make of it."""
+    window: Box
+    """The crop shown, in HR pixels on the grid of LR pixels: where HR has most detail."""
     row: int
     """Of the scan line of the temporal profile."""
 
@@ -100,11 +87,11 @@ def take_shot(
     piece = next(p for p in found if frame in p.centres)
     lr = _pixels(piece.lr[frame - piece.first])
     window = most_detail(hr[span.index(frame)])
-    row = window.top + window.height // 2
+    row = window.y + window.height // 2
     return Shot(clip.key, lr_8bit, degradation, frame, span, hr, lr, window, row), found
 
 
-def most_detail(hr: Pixels) -> Window:
+def most_detail(hr: Pixels) -> Box:
     """The crop with the greatest mean difference between neighbouring pixels, (H, W, 3)."""
     y = hr.astype(np.float64).mean(-1)
     detail = np.zeros_like(y)
@@ -116,7 +103,7 @@ def most_detail(hr: Pixels) -> Window:
     sums = total[height:, width:] - total[:-height, width:] - total[height:, :-width]
     sums = (sums + total[:-height, :-width])[::SCALE, ::SCALE]
     top, left = np.unravel_index(sums.argmax(), sums.shape)
-    return Window(int(top) * SCALE, int(left) * SCALE, height, width)
+    return Box(int(top) * SCALE, int(left) * SCALE, height, width)
 
 
 def load_again(facts: Mapping[str, Any]) -> Network:

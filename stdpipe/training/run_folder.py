@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from stdpipe import distributed
 from stdpipe.cache.errors import UserError
-from stdpipe.models.checkpoints import save_atomically
+from stdpipe.models.checkpoints import save_torch
 from stdpipe.training.config import Training
 
 # may differ when a run is resumed, as may the number of processes
@@ -204,7 +204,7 @@ def save_checkpoint(out: Path, step: int, **parts: Any) -> None:
     """checkpoint.pt: `step` finished steps and each part's state_dict (or plain value)."""
     states = {k: v.state_dict() if hasattr(v, "state_dict") else v for k, v in parts.items()}
     rng = torch.get_rng_state()  # for networks with dropout
-    save_atomically(out / "checkpoint.pt", {"step": step, "rng": rng, **states})
+    save_torch(out / "checkpoint.pt", {"step": step, "rng": rng, **states})
 
 
 def load_checkpoint(out: Path) -> dict[str, Any] | None:
@@ -246,7 +246,7 @@ def stop_on_nan(
     if bad:
         of_rank = f"-rank-{distributed.rank()}" if distributed.size() > 1 else ""
         file = out / f"nan-step-{step}{of_rank}.pt"
-        save_atomically(file, {k: torch.cat([x[k] for x in inputs]).cpu() for k in inputs[0]})
+        save_torch(file, {k: torch.cat([x[k] for x in inputs]).cpu() for k in inputs[0]})
         raise NotFiniteError(
             f"{', '.join(bad)} is not finite at step {step}; its inputs are in {file}; "
             "lower lr, set max_grad_norm, or leave fp16 for bf16"

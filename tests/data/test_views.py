@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stdpipe.data.box import Box
 from stdpipe.data.views import (
     NUM_ORIENTATIONS,
-    Box,
     View,
     baked_views,
     draw_box,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from stdpipe import cache
-from stdpipe.data.views import Box, View, unorient
+from stdpipe.data.box import Box
+from stdpipe.data.views import View, unorient
 from stdpipe.features.encoding import encode, encoding_error, quantise, relative_rmse
 from stdpipe.models.base import Features
 from stdpipe.models.checkpoints import load_network

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stdpipe import cache
+from stdpipe.data.box import Box
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import read_frames, view_pair
-from stdpipe.data.views import Box, View, orient
+from stdpipe.data.views import View, orient
 from stdpipe.device import settle
 from stdpipe.distill.output import BORDER
 from stdpipe.distill.terms import TERMS

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stdpipe import cache
-from stdpipe.data.views import NUM_ORIENTATIONS, Box, View, oriented_size, unorient
+from stdpipe.data.box import Box
+from stdpipe.data.views import NUM_ORIENTATIONS, View, oriented_size, unorient
 from stdpipe.features.targets import CachedTargets, Decoder
 from stdpipe.features.teacher import tail_of
 from stdpipe.models import zoo

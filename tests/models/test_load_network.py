@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stdpipe.models.checkpoints import load_network, save_atomically
+from stdpipe.models.checkpoints import load_network, save_torch
 
 TINY = "edvr:num_feat=8,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
 
@@ -69,7 +69,7 @@ def test_a_crash_while_saving_leaves_the_old_file(
 ) -> None:
     """Shown for an error in the middle of writing; a power cut needs another machine."""
     path = tmp_path / "weights.pt"
-    save_atomically(path, {"step": 1})
+    save_torch(path, {"step": 1})
 
     def half(content: object, file: object) -> None:
         file.write(b"half of it")  # type: ignore[attr-defined]
@@ -77,7 +77,7 @@ def test_a_crash_while_saving_leaves_the_old_file(
 
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(OSError, match="no space"):
-        save_atomically(path, {"step": 2})
+        save_torch(path, {"step": 2})
     assert torch.load(path, weights_only=True) == {"step": 1}
 
 

@@ -16,10 +16,16 @@ from stdpipe.models.pisr import PISR
 SMALL = "d3dnet:num_feat=4;num_frame=3;num_deform_block=1;num_block=1"
 
 
+def build(student: str, phase: float = 1.5) -> PISR:
+    net = zoo.parse(f"pisr:student={student},phase={phase}").build()
+    assert isinstance(net, PISR)
+    return net.eval()
+
+
 @pytest.fixture
 def net() -> PISR:
     torch.manual_seed(0)
-    return PISR(SMALL, phase=0.0).eval()
+    return build(SMALL, phase=0.0)
 
 
 @torch.no_grad()
@@ -39,7 +45,7 @@ def test_it_is_the_student_on_what_the_encoder_makes(net: PISR) -> None:
 def test_a_clip_is_its_windows(student: str, batch: int) -> None:
     """Edges repeated, for 9 x 11 LR pixels; and twice the same, bit for bit."""
     torch.manual_seed(0)
-    net = PISR(student).eval()
+    net = build(student)
     clip = torch.rand(batch, 4, 3, 36, 44)
     together = net.forward_clip(clip)
     windows = window_indices(4, net.num_frame, range(4))
@@ -72,7 +78,7 @@ def test_save_and_load(net: PISR, tmp_path: Path) -> None:
 @torch.no_grad()
 def test_sizes_that_are_padded() -> None:
     """A student of `multiple` 4 wants HR in sixteens; what is added is cut again."""
-    net = PISR("fastdvdnet-quarter").eval()
+    net = build("fastdvdnet-quarter")
     assert net.multiple == 16
     features = net.features_clip(torch.rand(1, 2, 3, 36, 44))
     assert features.f_lr.shape[-2:] == (9, 11)
@@ -81,7 +87,7 @@ def test_sizes_that_are_padded() -> None:
 
 def test_published_encoder() -> None:
     """5x5 to 56 channels, 5x5 by stride, 3x3 to 12, 3x3 to RGB; three PReLUs of one slope."""
-    net = PISR("fastdvdnet-quarter")
+    net = build("fastdvdnet-quarter")
     expected = (3 * 25 * 56 + 56) + (56 * 25 * 56 + 56) + (56 * 9 * 12 + 12) + (12 * 9 * 3 + 3) + 3
     assert count_parameters(net.encoder) == expected
     assert count_parameters(net) == expected + count_parameters(net.student)
@@ -109,4 +115,4 @@ def test_by_name() -> None:
 def test_refused(student: str, message: str) -> None:
     """A student's name may come out of a weights file, so nothing is imported for it."""
     with pytest.raises(ValueError, match=re.escape(message)):
-        PISR(student)
+        zoo.parse(f"pisr:student={student}").build()

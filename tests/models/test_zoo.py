@@ -101,7 +101,7 @@ def test_builds_what_it_says() -> None:
         ("edvr:num_feat=true", r"edvr's num_feat should be int, got True"),
         ("edvr:num_feat=", r"edvr's num_feat should be int, got None"),
         ("edvr:with_tsa=1", r"edvr's with_tsa should be bool, got 1"),
-        ("edvr:num_feat=[", r"option 'num_feat=\[' of .* is no YAML value"),
+        ("edvr:num_feat=[", r"option 'num_feat=\[' of .* is no YAML"),
         ("no.such.module:Net", r"cannot import network no.such.module:Net: No module named 'no'"),
     ],
 )

@@ -9,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stdpipe.data.box import Box
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.pieces import pieces
 from stdpipe.models.checkpoints import load_network
-from stdpipe.reporting.shots import Window, load_made, make, most_detail, save_made, take_shot
+from stdpipe.reporting.shots import load_made, make, most_detail, save_made, take_shot
 
 
 @settings(deadline=None)
@@ -20,16 +21,15 @@ from stdpipe.reporting.shots import Window, load_made, make, most_detail, save_m
 def test_the_crop_lies_inside_on_the_grid(height: int, width: int, seed: int) -> None:
     window = most_detail(np.random.default_rng(seed).integers(0, 9, (height, width, 3), np.uint8))
     assert all(side % 4 == 0 for side in window)
-    assert window.top + window.height <= height
-    assert window.left + window.width <= width
+    assert window.y + window.height <= height
+    assert window.x + window.width <= width
     assert (window.height, window.width) == (min(180, height // 4 * 4), min(240, width // 4 * 4))
 
 
 def test_the_crop_is_where_detail_is() -> None:
     hr = np.zeros((400, 600, 3), np.uint8)
     hr[200:380, 320:560] = np.random.default_rng(0).integers(0, 256, (180, 240, 3), np.uint8)
-    assert most_detail(hr) == Window(200, 320, 180, 240)
-    assert Window(8, 4, 4, 8).of(np.zeros((10, 20)), 4).shape == (1, 2)
+    assert most_detail(hr) == Box(200, 320, 180, 240)
 
 
 @pytest.mark.parametrize(
