@@ -16,14 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stdpipe.data.layouts import (
-    Clip,
-    find_clips,
-    read_clip,
-    read_with_crc32,
-    source_crc32,
-    vimeo_lists,
-)
+from stdpipe.data.frames import Clip, read_clip, read_with_crc32, source_crc32
+from stdpipe.data.layouts import find_clips, vimeo_lists
 from stdpipe.data.packing import Packing, pack_clips
 
 Command = Callable[..., Any]

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from stdpipe.data import packing
-from stdpipe.data.layouts import find_clips, read_clip
+from stdpipe.data.frames import read_clip
+from stdpipe.data.layouts import find_clips
 
 Command = Callable[..., Any]
 
