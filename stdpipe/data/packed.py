@@ -104,7 +104,7 @@ class PackedFile:
             and all(known.issuperset(keys) for keys in self.lists.values())
         )
         # in floats, which do not overflow
-        if not fit or 3 * self.shapes.astype(float).prod(axis=1).sum() > self._size:
+        if not fit or 3 * self.shapes.astype(float).prod(axis=1).max() > self._size:
             raise ValueError("its tables do not fit each other")
         self.first_frame = np.concatenate([[0], np.cumsum(self.shapes[:, 0])])
 
