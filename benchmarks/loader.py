@@ -23,7 +23,8 @@ import torch
 from PIL import Image
 from timing import medians, report
 
-from stdpipe.data.layouts import Clip, find_clips, read_clip
+from stdpipe.data.frames import Clip, read_clip
+from stdpipe.data.layouts import find_clips
 from stdpipe.data.packing import Packing, pack_clips
 from stdpipe.data.samples import cut_view, view_size
 from stdpipe.data.views import View, draw_box, full_views, generator

@@ -33,7 +33,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stdpipe import cache
 from stdpipe.data.box import Box
-from stdpipe.data.layouts import find_clips, read_with_crc32
+from stdpipe.data.frames import read_with_crc32
+from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import Stream
 from stdpipe.data.views import View, full_views
 from stdpipe.device import autocast, pick_device

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tabulate import tabulate
 from tqdm import tqdm
 
 from stdpipe import cache
 from stdpipe.cache.errors import UserError
 from stdpipe.data.box import Box
-from stdpipe.data.layouts import Clip, find_clips
+from stdpipe.data.frames import Clip
+from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import read_frames, view_hr
 from stdpipe.data.views import View, generator
 from stdpipe.device import pick_device, settle
@@ -112,11 +114,11 @@ def _sha256(weights: str) -> str:
 
 
 def _clips(made: cache.Manifest, data: Path | None) -> dict[str, Clip]:
-    folder = data or Path(made.notes.get("data", ""))
-    if not folder.is_dir():
+    place = data or Path(made.notes.get("data", ""))
+    if not place.exists():
         noted = "" if data else "the cache was made from "
-        raise FileNotFoundError(f"{noted}{folder}, which is not here: name its folder with --data")
-    return {clip.key: clip for clip in find_clips(folder, "train", length=made.frames)}
+        raise FileNotFoundError(f"{noted}{place}, which is not here: name the data set with --data")
+    return {clip.key: clip for clip in find_clips(place, "train", length=made.frames)}
 
 
 def _errors(
@@ -152,14 +154,13 @@ def _worst(rows: list[dict[str, Any]], targets: tuple[str, ...]) -> dict[str, di
 def check_table(result: dict[str, Any]) -> str:
     """For people, in Markdown."""
     allowed = result["tolerance"]
-    lines = [
-        "| orientation | clips |" + "".join(f" {name} error |" for name in allowed),
-        "| ---: | ---: |" + " ---: |" * len(allowed),
+    rows = [
+        [orientation, row["clips"], *(f"{row[name]:.3%}" for name in allowed)]
+        for orientation, row in result["orientations"].items()
     ]
-    for orientation, row in result["orientations"].items():
-        errors = "".join(f" {row[name]:.3%} |" for name in allowed)
-        lines.append(f"| {orientation} | {row['clips']} |{errors}")
-    lines.append("| tolerance | |" + "".join(f" {most:.3%} |" for most in allowed.values()))
+    rows.append(["tolerance", "", *(f"{most:.3%}" for most in allowed.values())])
+    heads = ["orientation", "clips", *(f"{name} error" for name in allowed)]
+    lines = [tabulate(rows, heads, "github", disable_numparse=True)]
     for row in result["clips"]:
         lines += [f"beyond: {row['key']} {name} {row[name]:.3%}" for name in row["beyond"]]
     lines.append(f"{len(result['clips'])} checked, {len(result['beyond'])} beyond")

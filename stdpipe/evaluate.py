@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import degradation, pad_to_scale
-from stdpipe.data.layouts import MOTION_LISTS, Clip, vimeo_lists
-from stdpipe.data.pieces import Piece, Video, ahead, num_frames, pieces
+from stdpipe.data.frames import Clip
+from stdpipe.data.layouts import MOTION_LISTS, vimeo_lists
+from stdpipe.data.pieces import Piece, ahead, pieces
 from stdpipe.device import autocast, keep_memory, pick_device, settle
 from stdpipe.distill.attention import attention_map
 from stdpipe.evaluation import results
@@ -58,7 +59,7 @@ class EvaluationSetup:
     networks: list[LoadedNetwork]
     teacher: Network | None
     degradation: str
-    clips: list[Clip | Video]
+    clips: list[Clip]
     rules: Protocol
     chosen: str
     """Why these rules."""
@@ -68,9 +69,9 @@ class EvaluationSetup:
         """What is measured of each frame."""
         return [*QUALITY, *(TEMPORAL if "temporal" in self.job.metrics else ())]
 
-    def scored(self, clip: Clip | Video) -> list[int]:
+    def scored(self, clip: Clip) -> list[int]:
         """The clip's frames that count."""
-        return scored_frames(num_frames(clip), self.rules)
+        return scored_frames(len(clip.frames), self.rules)
 
 
 def evaluate(job: Evaluation) -> dict[str, Any]:
@@ -224,9 +225,7 @@ def _measure(setup: EvaluationSetup, log: FrameLog) -> None:
             log.add(clip.key, rows)
 
 
-def _stream(
-    setup: EvaluationSetup, clips: Sequence[Clip | Video]
-) -> Iterator[tuple[Clip | Video, Piece]]:
+def _stream(setup: EvaluationSetup, clips: Sequence[Clip]) -> Iterator[tuple[Clip, Piece]]:
     nets = [*(network.net for network in setup.networks), setup.teacher]
     k = max(net.num_frame // 2 for net in nets if net is not None)
     for clip in clips:
@@ -236,15 +235,15 @@ def _stream(
 
 
 def _by_clip(
-    items: Iterator[tuple[Clip | Video, Piece]],
-) -> Iterator[tuple[Clip | Video, Iterator[Piece]]]:
+    items: Iterator[tuple[Clip, Piece]],
+) -> Iterator[tuple[Clip, Iterator[Piece]]]:
     for clip, group in groupby(items, key=lambda item: item[0]):
         yield clip, (piece for _, piece in group)
 
 
 @torch.inference_mode()
 def _score(
-    setup: EvaluationSetup, clip: Clip | Video, piece: Piece, temporal: Temporal | None
+    setup: EvaluationSetup, clip: Clip, piece: Piece, temporal: Temporal | None
 ) -> dict[str, list[Row]]:
     """The figures of a piece's frames, by network; and its picture, where it is to be shown."""
     show = _index_to_show(setup, clip, piece)
@@ -278,7 +277,7 @@ def super_resolve(net: Network, piece: Piece, device: torch.device, amp: str = "
     return Features(*(x[0] for x in features))
 
 
-def _checked(sr: Tensor, clip: Clip | Video, piece: Piece) -> Tensor:
+def _checked(sr: Tensor, clip: Clip, piece: Piece) -> Tensor:
     """The results in float32, without what padding added."""
     height, width = piece.hr.shape[-2:]
     sr = sr[..., :height, :width].float()
@@ -290,16 +289,16 @@ def _checked(sr: Tensor, clip: Clip | Video, piece: Piece) -> Tensor:
     return sr
 
 
-def _index_to_show(setup: EvaluationSetup, clip: Clip | Video, piece: Piece) -> int | None:
+def _index_to_show(setup: EvaluationSetup, clip: Clip, piece: Piece) -> int | None:
     """Where the clip's middle frame lies in the piece, for the clips that are to be shown."""
-    middle, job = num_frames(clip) // 2, setup.job
+    middle, job = len(clip.frames) // 2, setup.job
     among = clip.key in {each.key for each in setup.clips[: job.pictures]}
     return piece.centres.index(middle) if job.out and among and middle in piece.centres else None
 
 
 def _show(
     setup: EvaluationSetup,
-    clip: Clip | Video,
+    clip: Clip,
     piece: Piece,
     index: int,
     shown: Mapping[str, tuple[Tensor, Tensor]],

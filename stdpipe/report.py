@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import write_atomically
-from stdpipe.data.layouts import Clip
-from stdpipe.data.pieces import Video, open_footage
+from stdpipe.data.frames import Clip
+from stdpipe.data.layouts import find_test_clips
 from stdpipe.device import keep_memory, pick_device, settle
 from stdpipe.models import zoo
 from stdpipe.models.base import Network, count_parameters
@@ -152,11 +152,11 @@ def _galleries(
     return found
 
 
-def _chosen(group: Group, clips: int | Sequence[str], missing: list[str]) -> list[Clip | Video]:
+def _chosen(group: Group, clips: int | Sequence[str], missing: list[str]) -> list[Clip]:
     """The clips to show that are still there."""
     wanted = list(group.clips)[:clips] if isinstance(clips, int) else list(clips)
     try:
-        there = {c.key: c for c in open_footage(Path(group.data))} if wanted else {}
+        there = {c.key: c for c in find_test_clips(Path(group.data))} if wanted else {}
     except (ValueError, OSError) as error:
         missing.append(f"No pictures of {group.title}: {error}.")
         return []

@@ -17,7 +17,7 @@ from stdpipe import cache, distributed
 from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import find_clips
-from stdpipe.data.samples import Stream, finish
+from stdpipe.data.samples import Stream, check_sizes, finish
 from stdpipe.data.views import NUM_ORIENTATIONS, View, full_views
 from stdpipe.device import keep_memory, pick_device
 from stdpipe.distill.schemes import needs
@@ -290,6 +290,7 @@ def _stream(
     else:
         views = [View.parse(entry) for entry in reader.manifest.entries]
         _check_clip_list(run, clips.keys(), {v.clip for v in views})
+    check_sizes(list(clips.values()), options.patch)
     return Stream(clips, views, degradation_name, options.patch, options.stream_seed, targets)
 
 

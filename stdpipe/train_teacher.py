@@ -17,7 +17,7 @@ from stdpipe import distributed
 from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import find_clips
-from stdpipe.data.samples import Stream, finish
+from stdpipe.data.samples import Stream, check_sizes, finish
 from stdpipe.data.views import full_views, generator
 from stdpipe.device import autocast, pick_device
 from stdpipe.distill.charbonnier import charbonnier
@@ -90,6 +90,7 @@ def _stream(run: TeacherRun, options: TeacherTraining) -> Stream:
     keys = [k for k in clips if k not in run.exclude]
     if not keys:
         raise UserError(f"--exclude leaves none of the {len(clips)} training clips of {run.data}")
+    check_sizes([clips[k] for k in keys], options.patch)
     seed = options.stream_seed
     return Stream(clips, full_views(keys, seed, 8), run.degradation, options.patch, seed)
 

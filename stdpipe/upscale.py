@@ -9,7 +9,7 @@ import itertools
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -22,11 +22,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stdpipe.cache.errors import UserError
-from stdpipe.data import frame_files
+from stdpipe.data import frame_writer
 from stdpipe.data.box import Box
 from stdpipe.data.degrade import DEGRADATIONS
-from stdpipe.data.frame_files import Footage
-from stdpipe.data.video import Frame
+from stdpipe.data.frames import Clip, Frame, frame_size, stream_frames
+from stdpipe.data.layouts import find_one_clip
+from stdpipe.data.video import Video
 from stdpipe.deploy.reach import reach
 from stdpipe.deploy.tiles import Tile, tiles
 from stdpipe.device import autocast, pick_device, settle
@@ -85,13 +86,14 @@ def upscale(job: Upscaling) -> dict[str, Any]:
     net, facts = load_network(job.model, job.weights)
     check_sees_lr(net, "it enlarges nothing")
     net.eval()
-    with frame_files.read(job.source) as source:
-        _warn_of_shift(net, facts["degradation"])
-        grid = cut(net, source.height, source.width, job.tile)
-        settle(net, device, job.amp)
-        began = time.perf_counter()
-        count, seams = _run(net, source, grid, job, device)
-        seconds = time.perf_counter() - began
+    source = find_one_clip(job.source)
+    height, width = frame_size(source)
+    _warn_of_shift(net, facts["degradation"])
+    grid = cut(net, height, width, job.tile)
+    settle(net, device, job.amp)
+    began = time.perf_counter()
+    count, seams = _run(net, source, grid, job, device)
+    seconds = time.perf_counter() - began
     return {
         "model": facts["network"],
         "weights": facts["weights"],
@@ -100,9 +102,9 @@ def upscale(job: Upscaling) -> dict[str, Any]:
         "source": str(job.source),
         "out": str(job.out),
         "frames": count,
-        "width": source.width * net.scale,
-        "height": source.height * net.scale,
-        "fps": float(_rate(job, source)) if frame_files.is_video(job.out) else None,
+        "width": width * net.scale,
+        "height": height * net.scale,
+        "fps": float(_rate(job, source)) if frame_writer.is_video(job.out) else None,
         "tiles": {
             "count": len(grid.tiles),
             "overlap": grid.overlap,
@@ -132,7 +134,7 @@ def _warn_of_shift(net: Network, trained_for: str | None) -> None:
 
 
 def _check_places(job: Upscaling) -> None:
-    frame_files.is_video(job.out)
+    frame_writer.is_video(job.out)
     source, out = job.source.resolve(), job.out.resolve()
     if out == source or source in out.parents or out in source.parents:
         raise UserError(f"output {job.out} and input {job.source} lie in each other: choose apart")
@@ -140,20 +142,20 @@ def _check_places(job: Upscaling) -> None:
         return
     if not job.overwrite:
         raise FileExistsError(f"{job.out} exists: choose another name, or give --overwrite")
-    if frame_files.is_video(out) != out.is_file():
+    if frame_writer.is_video(out) != out.is_file():
         raise UserError(f"{job.out} is no {'file' if out.is_dir() else 'folder'}: choose another")
     if out.is_dir() and any(path.suffix != ".png" for path in out.iterdir()):
         raise UserError(f"{job.out} holds more than PNG files, and is not overwritten: empty it")
 
 
 def _run(
-    net: Network, source: Footage, grid: Grid, job: Upscaling, device: torch.device
+    net: Network, source: Clip, grid: Grid, job: Upscaling, device: torch.device
 ) -> tuple[int, int]:
     """The loop; returns the number of frames and the largest step between tiles, of 255 levels."""
     count = largest = 0
-    progress = tqdm(total=source.count, unit="frame", desc="upscale", disable=None)
-    with _sink(net, source, job) as write, progress:
-        for clip, centres in chunks(source.frames, net.num_frame // 2):
+    progress = tqdm(total=len(source.frames) or None, unit="frame", desc="upscale", disable=None)
+    with _sink(net, source, job) as write, progress, closing(stream_frames(source)) as stream:
+        for clip, centres in chunks(stream, net.num_frame // 2):
             frames, step = _super_resolve_pixels(net, clip, centres, grid, device, job.amp)
             for frame in frames:
                 write(frame)
@@ -165,20 +167,19 @@ def _run(
     return count, largest
 
 
-def _sink(
-    net: Network, source: Footage, job: Upscaling
-) -> AbstractContextManager[frame_files.Write]:
-    if not frame_files.is_video(job.out):
-        return frame_files.write_folder(job.out, source.names)
-    height, width = source.height * net.scale, source.width * net.scale
-    sound = None if job.fps or source.names else job.source  # at another speed it would not fit
-    return frame_files.write_video(job.out, height, width, _rate(job, source), job.crf, sound)
+def _sink(net: Network, source: Clip, job: Upscaling) -> AbstractContextManager[frame_writer.Write]:
+    if not frame_writer.is_video(job.out):
+        return frame_writer.write_folder(job.out, source.names)
+    height, width = (side * net.scale for side in frame_size(source))
+    # at another speed it would not fit
+    sound = source.place.file if isinstance(source.place, Video) and not job.fps else None
+    return frame_writer.write_video(job.out, height, width, _rate(job, source), job.crf, sound)
 
 
-def _rate(job: Upscaling, source: Footage) -> Fraction:
+def _rate(job: Upscaling, source: Clip) -> Fraction:
     if job.fps:
-        return frame_files.exact_rate(job.fps)
-    return source.rate or RATE
+        return frame_writer.exact_rate(job.fps)
+    return source.place.rate if isinstance(source.place, Video) else RATE
 
 
 def chunks(frames: Iterator[Frame], k: int) -> Iterator[tuple[Tensor, list[int]]]:

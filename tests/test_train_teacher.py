@@ -192,7 +192,7 @@ def test_the_weights_say_what_they_are(tmp_path: Path, tiny: Path, stdpipe: Comm
         (["--set", "train_only=conv_last"], "train_only leaves the rest of edvr:"),
         (["--set", "tsa_steps=1"], "phase=0.0 as --init has it: give --init"),
         (["--init", "nowhere.pt"], "no weights file nowhere.pt"),
-        (["--set", "patch=64"], "patch 64 does not fit into frames of"),
+        (["--set", "patch=64"], "smaller than the patch of 64"),
         (["--set", "lr=1e30"], "loss is not finite at step"),
     ],
     ids=[

@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from stdpipe import upscale
-from stdpipe.data import frame_files, video
-from stdpipe.deploy.reach import reach
-from stdpipe.deploy.tiles import tiles
+from stdpipe.data import frame_writer
+from stdpipe.data.frames import read_clip
+from stdpipe.data.layouts import find_one_clip, find_test_clips
+from stdpipe.data.video import Video, ffmpeg
 from stdpipe.evaluation.metrics import luma, psnr
 from stdpipe.models.base import Network, window_indices
 from stdpipe.models.bicubic import Bicubic
@@ -51,15 +52,14 @@ def save_folder(folder: Path, frames: Frames) -> Path:
 
 
 def save_video(file: Path, frames: Frames, rate: Fraction = Fraction(25)) -> Path:
-    with frame_files.write_video(file, *frames.shape[1:3], rate, crf=0) as write:
+    with frame_writer.write_video(file, *frames.shape[1:3], rate, crf=0) as write:
         for frame in frames:
             write(frame)
     return file
 
 
 def load(path: Path) -> Frames:
-    with frame_files.read(path) as found:
-        return np.stack(list(found.frames))
+    return read_clip(find_one_clip(path))
 
 
 def pixels(sr: Tensor) -> Frames:
@@ -105,21 +105,22 @@ def test_a_video(tmp_path: Path, stdpipe: Command) -> None:
     silent = save_video(tmp_path / "silent.mp4", frames, rate)
     source = tmp_path / "lr.mp4"
     add = ["-f", "lavfi", "-i", "sine=duration=0.7", "-c:v", "copy", "-c:a", "aac"]
-    ffmpeg = [video.ffmpeg(), "-v", "error", "-i", silent, *add, source]
-    subprocess.run(list(map(str, ffmpeg)), check=True)
+    command = [ffmpeg(), "-v", "error", "-i", silent, *add, source]
+    subprocess.run(list(map(str, command)), check=True)
     out = tmp_path / "sr.mp4"
     result = json.loads(stdpipe("upscale", source, out, *BICUBIC, "--json").stdout)
     assert (result["frames"], result["width"], result["height"]) == (21, 248, 184)
     assert result["fps"] == float(rate)
     assert result["frames_per_s"] > 0
-    with frame_files.read(out) as found:
-        assert (found.rate, found.count) == (rate, 21)
-        back = np.stack(list(found.frames))
+    found = find_one_clip(out)
+    assert isinstance(found.place, Video)
+    assert (found.place.rate, len(found.frames)) == (rate, 21)
+    back = read_clip(found)
     expected = pixels(whole_clip(Bicubic(), load(source)))
     assert back.shape == expected.shape == (21, 184, 248, 3)
     y = [luma(torch.from_numpy(frames).permute(0, 3, 1, 2) / 255) for frames in (back, expected)]
     assert psnr(*y).min() > 38
-    said = subprocess.run([video.ffmpeg(), "-i", out], capture_output=True, check=False).stderr
+    said = subprocess.run([ffmpeg(), "-i", out], capture_output=True, check=False).stderr
     assert b"Audio: aac" in said
     assert b"h264" in said
 
@@ -130,7 +131,6 @@ def test_a_video(tmp_path: Path, stdpipe: Command) -> None:
         (VDSR, "bd", "a network trained for bd takes LR pixel j to sit at HR pixel 4j + 0; "),
         (f"{VDSR},phase=0", None, "this network takes LR pixel j to sit at HR pixel 4j + 0; "),
         (VDSR, "bi", ""),
-        (VDSR, None, ""),
     ],
 )
 def test_what_weights_are_for(
@@ -154,28 +154,30 @@ def test_what_weights_are_for(
         assert lines[0].endswith("comes out shifted by 1.5 HR pixels")
 
 
-@pytest.mark.parametrize(
-    ("more", "rate"), [((), Fraction(25)), (("--fps", 23.976), Fraction(24000, 1001))]
-)
-def test_a_folder_becomes_a_video(
-    tmp_path: Path, stdpipe: Command, more: tuple[object, ...], rate: Fraction
-) -> None:
+def test_a_folder_becomes_a_video_and_a_folder_again(tmp_path: Path, stdpipe: Command) -> None:
+    """At 25 frames a second unless told otherwise; 23.976 is 24000/1001."""
     source = save_folder(tmp_path / "lr", moving(5, 8, 12))
-    stdpipe("upscale", source, tmp_path / "sr.mkv", *BICUBIC, *more)
-    with frame_files.read(tmp_path / "sr.mkv") as found:
-        assert found.rate == rate
-        assert len(list(found.frames)) == 5
-
-
-def test_a_video_becomes_a_folder(tmp_path: Path, stdpipe: Command) -> None:
-    source = save_video(tmp_path / "lr.mp4", moving(5, 8, 12))
-    text = stdpipe("upscale", source, tmp_path / "deep" / "sr", *BICUBIC).stdout
-    assert text.startswith(f"5 frames of 48x32 in {tmp_path}/deep/sr, ")
+    for more, rate in (((), Fraction(25)), (("--fps", 23.976), Fraction(24000, 1001))):
+        video = tmp_path / f"sr{len(more)}.mkv"
+        stdpipe("upscale", source, video, *BICUBIC, *more)
+        found = find_one_clip(video)
+        assert isinstance(found.place, Video)
+        assert (found.place.rate, len(read_clip(found))) == (rate, 5)
+    text = stdpipe("upscale", video, tmp_path / "deep" / "sr", *BICUBIC).stdout
+    assert text.startswith(f"5 frames of 192x128 in {tmp_path}/deep/sr, ")
     names = sorted(path.name for path in (tmp_path / "deep" / "sr").iterdir())
     assert names == [f"0000000{number}.png" for number in range(5)]
 
 
-@settings(max_examples=60, deadline=None)
+def test_a_packed_clip_is_its_folder(tmp_path: Path, stdpipe: Command) -> None:
+    source = save_folder(tmp_path / "lr", moving(3, 8, 12))
+    stdpipe("pack-clips", "--data", source, "--out", tmp_path / "lr.h5")
+    for path, out in ((source, "a"), (tmp_path / "lr.h5", "b")):
+        stdpipe("upscale", path, tmp_path / out, *BICUBIC)
+    np.testing.assert_array_equal(load(tmp_path / "a"), load(tmp_path / "b"))
+
+
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 40), st.integers(0, 5))
 def test_chunks_hold_every_window(count: int, k: int) -> None:
     """Each centre once, in order, between the neighbours it has in the whole; and no frame is read
@@ -199,93 +201,9 @@ def test_chunks_hold_every_window(count: int, k: int) -> None:
     assert done == count
 
 
-class UNet(Network):
-    """Two halvings and back, a window of 3: the smallest network whose tiles can go wrong."""
-
-    num_frame = 3
-    multiple = 4
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.entry = nn.Conv2d(9, 4, 3, padding=1)
-        self.down = nn.Sequential(
-            nn.Conv2d(4, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1), nn.ReLU()
-        )
-        self.last = nn.Conv2d(4, 48, 3, padding=1)
-
-    def fuse(self, window: Tensor) -> Tensor:
-        x = self.entry(window.flatten(1, 2))
-        out: Tensor = x + F.interpolate(self.down(x), scale_factor=4.0, mode="bilinear")
-        return out
-
-    def reconstruct(self, f_lr: Tensor) -> Tensor:
-        return f_lr
-
-    def upsample(self, trunk: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.last(trunk), 4)
-
-    def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
-        return f_sr
-
-
-def small_unet() -> Network:
-    torch.manual_seed(0)
-    return UNet().eval()
-
-
-def tiled(net: Network, frames: Frames, side: int, overlap: int) -> Tensor:
-    """Every frame of a clip, from tiles: (T, 3, H, W)."""
-    clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
-    height, width = clip.shape[-2:]
-    out = torch.full((len(clip), 3, 4 * height, 4 * width), torch.nan)
-    cutting = tiles(height, width, side, overlap, net.multiple)
-    for tile, sr in upscale.super_resolve(net, clip, range(len(clip)), cutting, CPU):
-        out[tile.core.cut(4)] = sr[tile.core.inside(tile.seen).cut(4)]
-    return out
-
-
-NET = small_unet()
-REACH = reach(NET)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 30))
-def test_tiles_equal_the_whole_frame(height: int, width: int, side: int) -> None:
-    assert REACH is not None
-    frames = moving(2, height, width)
-    found = tiled(NET, frames, side, REACH)
-    torch.testing.assert_close(found, whole_clip(NET, frames), rtol=0, atol=1e-5)
-
-
-def test_no_smaller_overlap_would_do() -> None:
-    """The bound is not a generous one: one step less, and seams appear."""
-    assert REACH is not None
-    frames = moving(2, 64, 64)
-    whole = whole_clip(NET, frames)
-    assert (tiled(NET, frames, 8, REACH) - whole).abs().max() < 1e-5
-    assert (tiled(NET, frames, 8, REACH - NET.multiple) - whole).abs().max() > 1e-4
-
-
-@pytest.mark.parametrize("shape", [(8, 320), (320, 8)])
-@torch.no_grad()
-def test_tiles_of_fastdvdnet_equal_the_whole_frame(shape: tuple[int, int]) -> None:
-    """A strip longer than what a tile of it sees: 136 pixels on either side."""
-    net, _ = load_network("fastdvdnet-quarter:phase=0", "random:0")
-    for name, parameter in net.eval().named_parameters():
-        if "out.1" in name:
-            parameter.mul_(10)  # where training begins, the first two U-Nets do next to nothing
-    frames = moving(1, *shape)
-    cutting = tiles(*shape, 16, 136, net.multiple)
-    middle = cutting[len(cutting) // 2].seen
-    assert max(middle.height, middle.width) < 320
-    found = tiled(net, frames, 16, 136)
-    torch.testing.assert_close(found, whole_clip(net, frames), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("side", [5, 16])
-def test_tiles_through_the_command(tmp_path: Path, stdpipe: Command, side: int) -> None:
+def test_tiles_through_the_command(tmp_path: Path, stdpipe: Command) -> None:
     source = save_folder(tmp_path / "lr", moving(3, 21, 30))
-    for name, more in (("whole", 0), ("cut", side)):
+    for name, more in (("whole", 0), ("cut", 5)):
         out = tmp_path / name
         result = stdpipe("upscale", source, out, *BICUBIC, "--tile", more, "--json")
         assert result.stderr == ""
@@ -313,22 +231,6 @@ def test_tiles_that_are_not_exact_say_so(
     assert f"differ by up to {found['largest_step']} of 255 levels where they meet" in text
 
 
-def test_the_step_at_the_seams(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where tiles see too little, neighbours differ, and the number is what a frame shows."""
-    monkeypatch.setattr(upscale, "reach", lambda net: None)
-    monkeypatch.setattr(upscale, "FREE_OVERLAP", 1)
-    frames = torch.from_numpy(moving(3, 40, 40)).permute(0, 3, 1, 2)
-    grid = upscale.cut(NET, 40, 40, 8)
-    assert not grid.exact
-    _, step = upscale._super_resolve_pixels(NET, frames, [1], grid, CPU, "none")
-    assert step > 2
-    monkeypatch.setattr(upscale, "FREE_OVERLAP", 2 * (REACH or 0))
-    _, step = upscale._super_resolve_pixels(
-        NET, frames, [1], upscale.cut(NET, 40, 40, 8), CPU, "none"
-    )
-    assert step <= 1
-
-
 def test_when_frames_are_cut_unasked() -> None:
     """Above 640 x 360; then a tile sees about as much as that."""
     net = Bicubic().eval()
@@ -337,7 +239,7 @@ def test_when_frames_are_cut_unasked() -> None:
     cut = upscale.cut(net, 361, 640, None)
     assert len(cut.tiles) == 2
     for tile in upscale.cut(net, 2160, 3840, None).tiles:
-        height, width = tile.seen.height, tile.seen.width
+        height, width = tile.seen.y1 - tile.seen.y0, tile.seen.x1 - tile.seen.x0
         assert height * width <= upscale.WHOLE
 
 
@@ -379,7 +281,9 @@ def test_memory_does_not_grow_from_20_frames_to_100(tmp_path: Path, spawn: Comma
     "name",
     [
         "sofvsr:num_feat=16",
-        "d3dnet:num_feat=16,num_frame=3,num_deform_block=1,num_block=1",
+        pytest.param(
+            "d3dnet:num_feat=16,num_frame=3,num_deform_block=1,num_block=1", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_memory_is_that_of_a_window(tmp_path: Path, spawn: Command, name: str) -> None:
@@ -403,8 +307,7 @@ def test_memory_of_1000_frames(tmp_path: Path, spawn: Command) -> None:
         looped = np.stack(list(itertools.islice(itertools.cycle(there_and_back), count)))
         source = save_video(tmp_path / f"{count}.mp4", looped)
         peaks.append(peak(spawn, source, tmp_path / f"sr{count}.mp4"))
-        with frame_files.read(tmp_path / f"sr{count}.mp4") as found:
-            assert sum(1 for _ in found.frames) == count
+        assert len(find_test_clips(tmp_path / f"sr{count}.mp4")[0].frames) == count
     assert peaks[1] - peaks[0] < 30
 
 
@@ -446,7 +349,7 @@ def test_bad_input(tmp_path: Path, refused: Command, lr: Path) -> None:
         ("nowhere", "nowhere does not exist: give a video file or a folder of frames"),
         ("text.mp4", "text.mp4 is no video that ffmpeg can read"),
         ("empty", "no clips in"),
-        ("many", "many holds 2 clips (a, ...): give the folder of one of them"),
+        ("many", "many holds 2 clips (a, ...): give one of them"),
     ):
         shifted = ("--model", "bicubic:phase=0")  # whose warning is no second line here
         assert told in refused("upscale", tmp_path / source, out, *shifted)

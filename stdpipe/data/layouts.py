@@ -1,26 +1,21 @@
-"""What lies in a folder: finds the clips of Vimeo90K, Vid4, REDS or any folders of frames, or those
-of the file that pack-clips made of one.
+"""Finds the clips in a data set: Vimeo90K, Vid4, REDS, any folders of frames, the file that
+pack-clips made of one of these, or, for tests, a video.
 
-Nothing is opened while looking, and each clip folder is listed once, so that the 64,612 clips of
-Vimeo90K are found in seconds. numpy, imageio and h5py only: usable without torch.
+No image is opened while looking, and each clip folder is listed once, so that the 64,612 clips of
+Vimeo90K are found in seconds. Usable without torch.
 """
 
-import io
+import codecs
 import os
 import re
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import imageio.v3 as iio
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from stdpipe.cache.errors import UserError
 from stdpipe.data import packed
+from stdpipe.data.frames import Clip, stream_frames
+from stdpipe.data.video import open_video
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -29,21 +24,7 @@ FRAME_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".
 VIMEO_FRAMES = tuple(f"im{number}.png" for number in range(1, 8))
 VIMEO_LISTS = {"train": "sep_trainlist.txt", "test": "sep_testlist.txt"}
 MOTION_LISTS = {name: f"{name}_testset.txt" for name in ("slow", "medium", "fast")}
-# 8 bits a channel, and RGB after imageio has resolved the palette. CMYK would pass for RGBA.
-READABLE_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
-PNG_START, PNG_END, PNG_DEPTH_AT = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82", 24
-
-
-@dataclass(frozen=True)
-class Clip:
-    """T consecutive frames of one video, in order, under a key that names them in the data set.
-
-    They are image files, or numbers of the frames of a clip in a packed file.
-    """
-
-    key: str
-    frames: tuple[Path, ...] | range
-    place: packed.Place | None = None
+VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm"})
 
 
 def find_clips(
@@ -88,38 +69,32 @@ def vimeo_lists(folder: str | os.PathLike[str]) -> dict[str, list[str]]:
     return {name: _keys_listed(home, f) for name, f in files.items() if (home / f).is_file()}
 
 
-def read_clip(clip: Clip) -> NDArray[np.uint8]:
-    """The frames of `clip` as uint8 RGB, (T, H, W, 3); grey is repeated, alpha dropped.
+def find_test_clips(data: Path) -> list[Clip]:
+    """The clips to measure on: a video's frames as they are coded, or `find_clips`' test split."""
+    if data.suffix.lower() not in VIDEO_SUFFIXES or not data.is_file():
+        return find_clips(data, "test")
+    video = open_video(data, steady=False)
+    whole = Clip(data.stem, range(0), video)
+    # counted by decoding: a header's number may be missing or wrong
+    return [Clip(data.stem, range(sum(1 for _ in stream_frames(whole))), video)]
 
-    Raises UserError, naming the clip and the frame, for an image that cannot be read in full,
-    is not 8-bit RGB or grey, or differs in size from the clip's first; naming the clip, where a
-    packed file is damaged.
+
+def find_one_clip(path: Path) -> Clip:
+    """The only clip that a folder or a packed file holds, or a video at a constant rate.
+
+    Raises FileNotFoundError for what is missing, UserError for several clips or for no video.
     """
-    return read_with_crc32(clip)[0]
-
-
-def read_with_crc32(clip: Clip) -> tuple[NDArray[np.uint8], int]:
-    """`read_clip` and its `source_crc32`, which a packed file knows already."""
-    if isinstance(clip.frames, range):
-        assert clip.place
-        return packed.opened(clip.place.file).read(clip.key, clip.place.number, clip.frames)
-    frames = _read_files(clip, clip.frames)
-    return frames, source_crc32(frames)
-
-
-def frame_size(clip: Clip) -> tuple[int, int]:
-    """Height and width of the first frame of a clip of files, from its header alone."""
-    assert isinstance(clip.frames, tuple)
-    try:
-        with Image.open(io.BytesIO(_read_bytes(clip, clip.frames[0]))) as image:
-            return image.height, image.width
-    except (OSError, SyntaxError) as error:
-        raise _unreadable(clip, clip.frames[0]) from error
-
-
-def source_crc32(frames: NDArray[np.uint8]) -> int:
-    """The crc32 of the frames' bytes: what a cache entry remembers of what it was made from."""
-    return zlib.crc32(np.ascontiguousarray(frames).data)
+    if path.is_dir() or packed.is_hdf5(path):
+        clips = find_clips(path, None)
+        if len(clips) > 1:
+            raise UserError(
+                f"{path} holds {len(clips)} clips ({clips[0].key}, ...): give one of them"
+            )
+        return clips[0]
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: give a video file or a folder of frames")
+    video = open_video(path, steady=True)
+    return Clip(path.stem, range(video.count or 0), video)
 
 
 def _packed_clips(file: Path, split: Split | None) -> list[Clip]:
@@ -171,9 +146,32 @@ def _keys_listed(home: Path, name: str) -> list[str]:
     path = home / name
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: it lists the clips of the split asked for")
-    lines = path.read_text(encoding="utf-8").splitlines()
     # Some copies of the lists carry the clip's shape after its key. A key listed twice counts once.
-    return list(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
+    lines = [line.split()[0] for line in _text(path).splitlines() if line.strip()]
+    return list(dict.fromkeys(_key(path, line) for line in lines))
+
+
+def _text(path: Path) -> str:
+    """A list as UTF-8, or as UTF-16 where it begins with the mark of it (Windows writes both)."""
+    data = path.read_bytes()
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise UserError(f"{path} is no text in UTF-8: save it again as such, one clip a line")
+    return text
+
+
+def _key(path: Path, listed: str) -> str:
+    """A clip's key as folders have it, whichever slashes the list has."""
+    parts = [part for part in listed.replace("\\", "/").split("/") if part not in ("", ".")]
+    if not parts or ".." in parts:
+        raise UserError(
+            f"{path}: {listed!r} is no clip of sequences/: it must read like 00001/0001"
+        )
+    return "/".join(parts)
 
 
 def _keys_on_disk(sequences: Path) -> list[str]:
@@ -257,68 +255,3 @@ def _cut(clip: Clip, length: int) -> Iterator[Clip]:
         return
     for start in range(0, num_frames - length + 1, length):
         yield Clip(f"{clip.key}/{start:06d}", clip.frames[start : start + length], clip.place)
-
-
-def _read_files(clip: Clip, paths: tuple[Path, ...]) -> NDArray[np.uint8]:
-    first = _read_frame(clip, paths[0])
-    frames = np.empty((len(paths), *first.shape), np.uint8)
-    frames[0] = first
-    for index, path in enumerate(paths[1:], start=1):
-        frame = _read_frame(clip, path)
-        if frame.shape != first.shape:
-            raise UserError(
-                f"clip {clip.key}: {paths[0].name} is {_size(first)}, but {path.name} is "
-                f"{_size(frame)}: frames of one clip must have one size"
-            )
-        frames[index] = frame
-    return frames
-
-
-def _read_frame(clip: Clip, path: Path) -> NDArray[np.uint8]:
-    """One frame, (H, W, 3) uint8."""
-    data = _read_bytes(clip, path)
-    try:
-        # From bytes, through one plugin: given a path, imageio tries a dozen, and leaves it open.
-        with iio.imopen(io.BytesIO(data), "r", plugin="pillow") as image:
-            mode = str(image.metadata(index=0, exclude_applied=False)["mode"])
-            pixels = image.read(index=0)
-    except Exception as error:  # Pillow reports damage as OSError, SyntaxError, ValueError and more
-        raise _unreadable(clip, path) from error
-    if mode not in READABLE_MODES or _is_deep_png(data):
-        deep = "16-bit " if _is_deep_png(data) else ""
-        raise UserError(
-            f"clip {clip.key}: {path.name} is a {deep}{mode} image: convert it to 8-bit RGB or grey"
-        )
-    return _to_rgb(pixels)
-
-
-def _read_bytes(clip: Clip, path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"clip {clip.key}: {path} cannot be read ({reason})") from error
-    # A decoder stops at the last pixel it needs; a PNG without its last chunk was cut off.
-    if not data or (data.startswith(PNG_START) and PNG_END not in data):
-        raise _unreadable(clip, path)
-    return data
-
-
-def _is_deep_png(data: bytes) -> bool:
-    """Whether a PNG has 16 bits a channel: Pillow would drop the lower eight of RGB in silence."""
-    return data.startswith(PNG_START) and data[PNG_DEPTH_AT] == 16
-
-
-def _to_rgb(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
-    levels = pixels.astype(np.uint8) * (255 if pixels.dtype == np.bool_ else 1)
-    channels = levels[..., None] if levels.ndim == 2 else levels
-    colour = channels[..., :1] if channels.shape[-1] < 3 else channels[..., :3]
-    return np.ascontiguousarray(np.broadcast_to(colour, (*colour.shape[:2], 3)), np.uint8)
-
-
-def _unreadable(clip: Clip, path: Path) -> ValueError:
-    return ValueError(f"clip {clip.key}: {path} cannot be read (truncated download?)")
-
-
-def _size(frame: NDArray[np.uint8]) -> str:
-    return f"{frame.shape[1]}x{frame.shape[0]}"

@@ -14,13 +14,14 @@ the frames is computed anyway: it is what a cache entry remembers of its source.
 numpy and h5py only: usable without torch.
 """
 
+import math
 import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -29,7 +30,11 @@ from numpy.typing import NDArray
 from stdpipe.cache.errors import UserError
 
 FORMAT, VERSION = "stdpipe-clips", 1
-HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)  # what damage is raised as
+# What h5py raises where a file is damaged, or holds something else than was expected.
+HDF5_ERRORS = (
+    OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError,
+    MemoryError,
+)  # fmt: skip
 
 
 class Place(NamedTuple):
@@ -45,6 +50,7 @@ class PackedFile:
     def __init__(self, path: Path) -> None:
         """Raises UserError for a file that is damaged or something else."""
         self.path = path
+        self._size = path.stat().st_size if path.exists() else 0
         if not is_hdf5(path):
             raise UserError(f"{path} is no HDF5 file: check the path")
         with self._told():
@@ -52,9 +58,7 @@ class PackedFile:
             self.file = h5py.File(path, "r", locking=False)
         try:
             with self._told():
-                made_by = dict(self.file.attrs)
-            self._refuse_others(made_by.get("format"), made_by.get("version"))
-            with self._told():
+                self._refuse_others(self.file.attrs.get("format"), self.file.attrs.get("version"))
                 self._read_tables()
         except BaseException:
             self.close()
@@ -64,15 +68,17 @@ class PackedFile:
     def _told(self) -> Iterator[None]:
         try:
             yield
+        except UserError:
+            raise
         except HDF5_ERRORS as error:
             reason = " ".join(str(error).split())
             state = "is truncated" if "truncated" in reason else f"cannot be read ({reason})"
             raise UserError(f"{self.path} {state}: copy it again, or pack it again") from error
 
     def _refuse_others(self, kind: object, version: object) -> None:
-        if kind != FORMAT:
+        if not isinstance(kind, str) or kind != FORMAT:
             raise UserError(f"{self.path} is an HDF5 file, but none of pack-clips: check the path")
-        if version != VERSION:
+        if str(version) != str(VERSION):
             raise UserError(
                 f"{self.path} has format version {version}, this stdpipe reads {VERSION}: "
                 "pack it again"
@@ -80,12 +86,35 @@ class PackedFile:
 
     def _read_tables(self) -> None:
         self.source = str(self.file.attrs["source"])
-        self.keys = _texts(self.file["keys"])
-        self.shapes: NDArray[np.int64] = self.file["shapes"][()]
-        self.lists = {name: _texts(held) for name, held in self.file["lists"].items()}
-        self.crc32: NDArray[np.uint32] = self.file["crc32"][()]
-        self.source_bytes: NDArray[np.int64] = self.file["source_bytes"][()]
+        self.keys = _texts(self._table("keys"))
+        self.shapes: NDArray[np.int64] = self._table("shapes")
+        self.lists = {
+            str(name): _texts(self._table(f"lists/{name}")) for name in self.file["lists"]
+        }
+        self.crc32: NDArray[np.uint32] = self._table("crc32")
+        self.source_bytes: NDArray[np.int64] = self._table("source_bytes")
+        n, known = len(self.keys), set(self.keys)
+        fit = (
+            len(known) == n > 0
+            and self.shapes.shape == (n, 3)
+            and self.shapes.dtype.kind == "i"
+            and self.shapes.min() > 0
+            and self.source_bytes.shape == (n,)
+            and self.crc32.shape == (self.shapes[:, 0].sum(),)
+            and all(known.issuperset(keys) for keys in self.lists.values())
+        )
+        # in floats, which do not overflow
+        if not fit or 3 * self.shapes.astype(float).prod(axis=1).max() > self._size:
+            raise ValueError("its tables do not fit each other")
         self.first_frame = np.concatenate([[0], np.cumsum(self.shapes[:, 0])])
+
+    def _table(self, name: str) -> NDArray[Any]:
+        """A whole dataset. None of pack-clips is compressed, so none is larger than the file."""
+        table = self.file[name]
+        if max(table.size, math.prod(table.chunks or ())) * table.dtype.itemsize > self._size:
+            raise ValueError(f"its table {name} claims more bytes than the file has")
+        content: NDArray[Any] = table[()]
+        return content
 
     def read(self, key: str, index: int, frames: range) -> tuple[NDArray[np.uint8], int]:
         """Consecutive frames of clip number `index`, (t, H, W, 3), and the crc32 of their bytes.
@@ -107,12 +136,23 @@ class PackedFile:
         """Harmless when repeated."""
         self.file.close()
 
-    def offset(self, index: int) -> int:
-        """Byte of the file where a clip begins."""
-        return int(self._block(index).id.get_offset())
+    def offset(self, name: str) -> int:
+        """Byte of the file where a dataset's only block begins. Raises UserError where it has no
+        such block, as in a file that something else has written."""
+        with self._told():
+            return int(self.file[name].id.get_offset())
+
+    def clip_offset(self, index: int) -> int:
+        """`offset` of a clip's pixels."""
+        with self._told():
+            self._block(index)
+        return self.offset(f"clips/{self.keys[index]}")
 
     def _block(self, index: int) -> h5py.Dataset:
-        return self.file[f"clips/{self.keys[index]}"]
+        block = self.file[f"clips/{self.keys[index]}"]
+        if block.shape != (*self.shapes[index], 3) or block.dtype != np.uint8:
+            raise ValueError(f"clip {self.keys[index]} has another shape than its table says")
+        return block
 
     def _checked(self, key: str, index: int, frames: range, pixels: NDArray[np.uint8]) -> int:
         """Go on from the checksum of the frames before: any run is checked in one pass."""
@@ -123,8 +163,8 @@ class PackedFile:
             raise self._damaged(key, "is damaged in")
         return zlib.crc32(pixels.data) if before else crc32
 
-    def _damaged(self, key: str, state: str) -> ValueError:
-        return ValueError(f"clip {key} {state} {self.path}: copy the file again, or pack it again")
+    def _damaged(self, key: str, state: str) -> UserError:
+        return UserError(f"clip {key} {state} {self.path}: copy the file again, or pack it again")
 
 
 def is_hdf5(path: Path) -> bool:
@@ -144,5 +184,5 @@ def _open(path: Path, pid: int, stamp: tuple[int, int, int]) -> PackedFile:
     return PackedFile(path)
 
 
-def _texts(table: h5py.Dataset) -> list[str]:
-    return [text.decode() for text in table[()].tolist()]
+def _texts(table: NDArray[Any]) -> list[str]:
+    return [text.decode() for text in table.tolist()]

@@ -8,15 +8,14 @@ is not that of its folder is packed again: so is one whose frames were mended me
 When all are there, OUT.partial is renamed to OUT. Same data, same bytes, however often interrupted.
 """
 
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import h5py
@@ -25,7 +24,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from stdpipe.cache.errors import UserError
-from stdpipe.data.layouts import SPLITS, Clip, find_clips, frame_size, read_clip, vimeo_lists
+from stdpipe.cache.files import atomic_file, fsync, locked
+from stdpipe.data.frames import Clip, clip_sizes, read_clip
+from stdpipe.data.layouts import SPLITS, find_clips, vimeo_lists
 from stdpipe.data.packed import FORMAT, VERSION, PackedFile
 
 BATCH = 32  # clips a sync: what a kill can cost
@@ -43,17 +44,23 @@ class Packing:
 
 
 def pack_clips(job: Packing) -> dict[str, Any]:
-    """Pack, or resume; returns what lies in OUT. Raises UserError where that is something else."""
+    """Pack, or resume; returns what lies in OUT.
+
+    Raises UserError: OUT is something else, frames of a clip differ in size, the disk is too small,
+    or another process is at it.
+    """
     clips, lists = _chosen(job)
+    lock = job.out.with_name(f"{job.out.name}.lock")
     if not job.out.exists():
-        job.out.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(job.out):
+        with locked(
+            lock, f"another process is packing {job.out}: wait for it, or choose another --out"
+        ):
             if not job.out.exists():
                 _pack(job, clips, lists)
     with closing(_same_clips(job.out, job.data, clips, lists)) as packed:
         _refuse_other_frames(packed, job.data, clips)
         frames = len(packed.crc32)
-    _lock(job.out).unlink(missing_ok=True)
+    lock.unlink(missing_ok=True)
     return {
         "out": str(job.out),
         "clips": len(clips),
@@ -64,7 +71,7 @@ def pack_clips(job: Packing) -> dict[str, Any]:
 
 
 def _chosen(job: Packing) -> tuple[list[Clip], dict[str, list[str]]]:
-    """The clips to pack, and what of Vimeo90K's lists is about them."""
+    """The clips to pack, and Vimeo90K's lists without the keys of other clips."""
     if job.data.is_file():
         raise UserError(f"{job.data} is a file: give the folder of the data set")
     splits = [s for s in SPLITS if job.split in (s, "both")]
@@ -79,32 +86,31 @@ def _chosen(job: Packing) -> tuple[list[Clip], dict[str, list[str]]]:
 
 
 def _pack(job: Packing, clips: list[Clip], lists: Mapping[str, list[str]]) -> None:
-    partial = _beside(job.out, "partial")
+    partial = job.out.with_name(f"{job.out.name}.partial")
+    if not partial.exists():
+        _lay_out(partial, job, clips, lists)
     with ThreadPoolExecutor(THREADS) as pool:
-        if not partial.exists():
-            _lay_out(partial, job, clips, lists, list(pool.map(frame_size, clips)))
         with closing(_same_clips(partial, job.data, clips, lists)) as packed:
             present = np.array(list(pool.map(_source_bytes, clips)))
             todo = np.flatnonzero(packed.source_bytes != present).tolist()
-            places = _Places(packed, todo)
+            places = _places(packed, todo)
         _fill(partial, clips, todo, places, pool)
     partial.replace(job.out)
-    _sync(job.out.parent)
+    fsync(job.out.parent)
 
 
 def _lay_out(
-    partial: Path,
-    job: Packing,
-    clips: list[Clip],
-    lists: Mapping[str, list[str]],
-    sizes: list[tuple[int, int]],
+    partial: Path, job: Packing, clips: list[Clip], lists: Mapping[str, list[str]]
 ) -> None:
-    """The whole file but for its pixels, in one rename."""
+    """Write the whole file but for its pixels."""
+    sizes = clip_sizes(clips)
     shapes = np.array([(len(c.frames), *size) for c, size in zip(clips, sizes, strict=True)])
     _refuse_full_disk(job.out, int(shapes.prod(axis=1).sum()) * 3)
-    aside = _beside(job.out, "layout")
     # since 1.10, HDF5 keeps its own structures under checksums
-    with h5py.File(aside, "w", libver=("v110", "v110"), locking=False) as file:
+    with (
+        atomic_file(partial) as aside,
+        h5py.File(aside, "w", libver=("v110", "v110"), locking=False) as file,
+    ):
         file.attrs.update({"format": FORMAT, "version": VERSION, "source": str(job.data)})
         file.create_dataset("keys", data=_bytes([c.key for c in clips]), fletcher32=True)
         file.create_dataset("shapes", data=shapes.astype("<i8"), fletcher32=True)
@@ -115,9 +121,6 @@ def _lay_out(
         file.create_dataset("source_bytes", data=np.zeros(len(clips), "<i8"))
         for clip, shape in zip(clips, shapes.tolist(), strict=True):
             file.create_dataset(f"clips/{clip.key}", (*shape, 3), "u1", dcpl=_reserved())
-    _sync(aside)
-    aside.replace(partial)
-    _sync(partial.parent)
 
 
 def _reserved() -> h5py.h5p.PropDCID:
@@ -128,28 +131,33 @@ def _reserved() -> h5py.h5p.PropDCID:
     return properties
 
 
-class _Places:
-    """Offsets in the file, so that HDF5 need not be open while it is filled."""
+class _Places(NamedTuple):
+    """Where in the file everything goes, so that HDF5 need not be open while it is filled."""
 
-    def __init__(self, packed: PackedFile, clips: list[int]) -> None:
-        self.file = packed.path
-        self.pixels = {i: packed.offset(i) for i in clips}
-        self.shapes = packed.shapes
-        self.first_frame = packed.first_frame
-        self.crc32 = packed.file["crc32"].id.get_offset()
-        self.source_bytes = packed.file["source_bytes"].id.get_offset()
+    file: Path
+    pixels: dict[int, int]  # number of a clip -> byte where its pixels begin
+    shapes: NDArray[np.int64]
+    first_frame: NDArray[np.int64]
+    crc32: int
+    source_bytes: int
+
+
+def _places(packed: PackedFile, clips: list[int]) -> _Places:
+    return _Places(
+        packed.path,
+        {index: packed.clip_offset(index) for index in clips},
+        packed.shapes,
+        packed.first_frame,
+        packed.offset("crc32"),
+        packed.offset("source_bytes"),
+    )
 
 
 def _fill(
     partial: Path, clips: list[Clip], todo: list[int], places: _Places, pool: ThreadPoolExecutor
 ) -> None:
-    bar = tqdm(
-        total=len(clips),
-        initial=len(clips) - len(todo),
-        unit="clip",
-        desc="pack-clips",
-        disable=None,
-    )
+    done = len(clips) - len(todo)
+    bar = tqdm(total=len(clips), initial=done, unit="clip", desc="pack-clips", disable=None)
     with partial.open("r+b", buffering=0) as file, bar:
         fd = file.fileno()
         for at in range(0, len(todo), BATCH):
@@ -163,7 +171,7 @@ def _fill(
 
 
 def _write_clip(fd: int, places: _Places, index: int, clip: Clip) -> int:
-    """Pixels and checksums of one clip; returns the bytes of its source."""
+    """Write pixels and checksums of one clip; return the bytes of its image files."""
     size = _source_bytes(clip)
     frames = read_clip(clip)
     expected = (*places.shapes[index], 3)
@@ -191,7 +199,7 @@ def _write(fd: int, values: NDArray[Any], offset: int) -> None:
 def _same_clips(
     path: Path, data: Path, clips: list[Clip], lists: Mapping[str, list[str]]
 ) -> PackedFile:
-    """The file, open; UserError where it is not made for these clips."""
+    """Open the file. Raises UserError where it is not made for these clips."""
     packed = PackedFile(path)
     there = list(zip(packed.keys, packed.shapes[:, 0].tolist(), strict=True))
     here = [(clip.key, len(clip.frames)) for clip in clips]
@@ -225,38 +233,9 @@ def _refuse_full_disk(out: Path, needed: int) -> None:
 
 
 def _source_bytes(clip: Clip) -> int:
-    """Of a clip's image files together: changes when they do, and costs no reading."""
+    """Size of a clip's image files: it changes when they do, and costs no reading."""
     assert isinstance(clip.frames, tuple)
     return sum(path.stat().st_size for path in clip.frames)
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    with _lock(out).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another process is packing {out}: wait for it, or choose another --out"
-            ) from None
-        yield
-
-
-def _lock(out: Path) -> Path:
-    return _beside(out, "lock")
-
-
-def _beside(out: Path, suffix: str) -> Path:
-    return out.with_name(f"{out.name}.{suffix}")
-
-
-def _sync(path: Path) -> None:
-    """Push a file, or the names in a folder, to the disk."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _bytes(texts: list[str]) -> NDArray[np.bytes_]:

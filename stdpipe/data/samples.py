@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from stdpipe.cache.errors import UserError
 from stdpipe.data.box import Box
 from stdpipe.data.degrade import cut, degrade, margin, pad_to_scale, window_pair
-from stdpipe.data.layouts import Clip, read_with_crc32
+from stdpipe.data.frames import Clip, clip_sizes, read_with_crc32
 from stdpipe.data.views import View, draw_box, generator, orient, oriented_size, upright_box
+from stdpipe.resample import SCALE
 
 Sample = dict[str, Tensor]
 Targets = Callable[[View, Box, int], Mapping[str, Tensor]]
@@ -29,6 +31,29 @@ class Frames(NamedTuple):
     height: int  # before padding
     width: int
     crc32: int  # of the bytes before padding
+
+
+def check_sizes(clips: Sequence[Clip], patch: int = 1, alike: bool = False) -> None:
+    """Look at the headers of all frames before hours of work begin.
+
+    Raises UserError with the key of the first clip whose frames differ in size, which is smaller
+    than `patch` HR pixels (after padding), or, with `alike`, which has another size than the first.
+    """
+    sizes = clip_sizes(clips)
+    padded = [tuple(side + -side % SCALE for side in size) for size in sizes]
+    for clip, (height, width), size in zip(clips, sizes, padded, strict=True):
+        if min(size) < patch:
+            raise UserError(
+                f"clip {clip.key} is {width}x{height}, smaller than the patch of {patch}: "
+                "choose a smaller patch, or take the clip out of the data set"
+            )
+        if alike and size != padded[0]:
+            first = f"{sizes[0][1]}x{sizes[0][0]}"
+            raise UserError(
+                f"clip {clip.key} is {width}x{height}, but the first is {first}; one cache holds "
+                "clips of one size: extract the others from a data folder of their own to a second "
+                "cache"
+            )
 
 
 def read_frames(clip: Clip) -> Frames:

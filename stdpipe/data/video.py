@@ -1,11 +1,14 @@
-"""The frames of a video file, one at a time, through the ffmpeg that imageio-ffmpeg brings.
+"""Reads video files through the ffmpeg that imageio-ffmpeg brings; frames.py alone uses this.
 
 Not through imageio, which leaves its pipes open where a reader stops early.
 """
 
+import re
 from collections.abc import Generator
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen
+from subprocess import DEVNULL, PIPE, Popen, run
 from tempfile import TemporaryFile
 from typing import IO
 
@@ -15,22 +18,50 @@ from numpy.typing import NDArray
 
 from stdpipe.cache.errors import UserError
 
-Frame = NDArray[np.uint8]
-AS_CODED = ("-fps_mode", "passthrough")  # none repeated or dropped to keep a constant rate
+# None is repeated or dropped to keep a constant rate.
+AS_CODED = ("-fps_mode", "passthrough")
 
 
-def ffmpeg() -> str:
-    """The program's path."""
-    return str(imageio_ffmpeg.get_ffmpeg_exe())
+@dataclass(frozen=True)
+class Video:
+    """A video file, and what its header says."""
+
+    file: Path
+    height: int
+    width: int
+    rate: Fraction
+    """Frames a second."""
+    count: int | None
+    """Number of frames, estimated from the duration; None where that is unknown."""
+    steady: bool
+    """Read at a constant rate, as players show it; else every coded frame once."""
 
 
-def decoded(path: Path, options: tuple[str, ...] = ()) -> Generator[Frame]:
-    """RGB frames (H, W, 3) of the first video stream, at a constant rate, or with AS_CODED.
+def open_video(file: Path, steady: bool) -> Video:
+    """Read the header of YUV4MPEG, in which ffmpeg states what it will decode to.
 
-    Raises UserError for what is no video, or a damaged one. Close it where it is left early.
+    Raises UserError where the file is no video.
     """
-    output = [*options, "-f", "image2pipe", "-c:v", "ppm", "-"]
-    command = [ffmpeg(), "-v", "error", "-i", f"file:{path}", "-map", "0:v:0", *output]
+    command = ["-i", f"file:{file}", "-map", "0:v:0", "-frames:v", "1", "-pix_fmt", "yuv420p"]
+    probe = run([ffmpeg(), "-nostdin", *command, "-f", "yuv4mpegpipe", "-"], capture_output=True)
+    header = re.match(rb"YUV4MPEG2 W(\d+) H(\d+) F(\d+):(\d+) ", probe.stdout)
+    if not header:
+        raise UserError(f"{file} is no video that ffmpeg can read")
+    width, height, over, under = map(int, header.groups())
+    rate, count = Fraction(over, under), None
+    if length := re.search(rb"Duration: (\d+):(\d+):([\d.]+)", probe.stderr):
+        hours, minutes, seconds = (float(part) for part in length.groups())
+        count = round((3600 * hours + 60 * minutes + seconds) * rate)
+    return Video(file, height, width, rate, count, steady)
+
+
+def decoded(video: Video) -> Generator[NDArray[np.uint8]]:
+    """Yield the RGB frames (H, W, 3) of the first video stream. Close it where it is left early.
+
+    Raises UserError for a damaged video.
+    """
+    options = [*(() if video.steady else AS_CODED), "-f", "image2pipe", "-c:v", "ppm", "-"]
+    command = [ffmpeg(), "-v", "error", "-i", f"file:{video.file}", "-map", "0:v:0", *options]
     with (
         TemporaryFile() as told,
         # a session of its own: Ctrl-C is for us to answer
@@ -43,12 +74,17 @@ def decoded(path: Path, options: tuple[str, ...] = ()) -> Generator[Frame]:
             if running.wait():
                 told.seek(0)
                 reason = told.read().decode(errors="replace").strip().splitlines()[-1:]
-                raise UserError(f"{path} cannot be read as a video ({' '.join(reason)})")
+                raise UserError(f"{video.file} cannot be read as a video ({' '.join(reason)})")
         finally:
             running.kill()
 
 
-def _next_ppm(stream: IO[bytes]) -> Frame | None:
+def ffmpeg() -> str:
+    """Path of the ffmpeg program."""
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def _next_ppm(stream: IO[bytes]) -> NDArray[np.uint8] | None:
     """The next binary PPM image; None at the end."""
     if not stream.readline():
         return None

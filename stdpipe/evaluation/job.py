@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stdpipe.cache.errors import UserError
-from stdpipe.data.layouts import Clip
-from stdpipe.data.pieces import Video, num_frames, open_footage
+from stdpipe.data.frames import Clip
+from stdpipe.data.layouts import find_test_clips
 from stdpipe.evaluation import protocols
 from stdpipe.evaluation.protocols import Protocol
 from stdpipe.suggest import nearest
@@ -60,12 +60,12 @@ def split_name(text: str) -> tuple[str | None, str | None]:
     return name or None, file or None
 
 
-def scored_footage(job: Evaluation) -> tuple[list[Clip | Video], Protocol, str]:
+def scored_footage(job: Evaluation) -> tuple[list[Clip], Protocol, str]:
     """The clips that count, the rules, and why these."""
-    clips = open_footage(job.data)
+    clips = find_test_clips(job.data)
     name, chosen = job.protocol, "asked for"
     if name is None:
-        name, reason = protocols.default_protocol({c.key: num_frames(c) for c in clips})
+        name, reason = protocols.default_protocol({c.key: len(c.frames) for c in clips})
         chosen = f"by default: {reason}"
     rules = protocols.with_crop(protocols.protocol(name), job.crop)
     keys = set(protocols.scored_clips([clip.key for clip in clips], rules))

@@ -13,8 +13,9 @@ from torch import Tensor
 from stdpipe import cache
 from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import degradation
-from stdpipe.data.layouts import Clip, find_clips
-from stdpipe.data.samples import read_frames
+from stdpipe.data.frames import Clip
+from stdpipe.data.layouts import find_clips
+from stdpipe.data.samples import check_sizes, read_frames
 from stdpipe.data.views import View, baked_views, full_views
 from stdpipe.device import keep_memory, pick_device, settle
 from stdpipe.features.teacher import check_teacher, refuse_trunk, seen_frames, teacher_features
@@ -107,6 +108,7 @@ def prepare(job: Extraction) -> Prepared:
     keep_memory(device)
     made, committed = _found(job.cache)
     clips = {c.key: c for c in find_clips(job.data, "train", length=job.frames)}
+    check_sizes(list(clips.values()), alike=True)
     phase = degradation(job.degradation or "bd").phase
     teacher, facts = load_network(job.teacher, job.weights, phase)
     targets = job.targets or (made.targets if made else ("f_sr", "attention"))

@@ -11,7 +11,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +19,8 @@ import imageio.v3 as iio
 import torch
 
 from stdpipe import cache
-from stdpipe.data.layouts import Clip, find_clips, read_clip
-from stdpipe.data.pieces import Video, num_frames
-from stdpipe.data.video import AS_CODED, decoded
+from stdpipe.data.frames import Clip, frame_size, read_clip
+from stdpipe.data.layouts import find_clips
 from stdpipe.evaluation import protocols
 from stdpipe.evaluation.job import Evaluation, scored_footage
 from stdpipe.features.extraction import Extraction
@@ -203,7 +202,7 @@ def _tests(
         folder = setup.tests[test.name]
         job = Evaluation(folder, protocol=test.protocol)
         clips, rules, _ = scored_footage(job)
-        frames = sum(len(protocols.scored_frames(num_frames(clip), rules)) for clip in clips)
+        frames = sum(len(protocols.scored_frames(len(clip.frames), rules)) for clip in clips)
         todo = [e for e in networks if e.key not in results(setup, test.name)]
         for network in todo:
             if network.kind not in speeds:
@@ -233,11 +232,6 @@ def _speed(small: GridSetup, model: str, verbs: Verbs) -> float:
     return (time.perf_counter() - began) / len(clip.frames) / _area(clip)
 
 
-def _area(clip: Clip | Video) -> int:
+def _area(clip: Clip) -> int:
     """Pixels of its first frame."""
-    if isinstance(clip, Video):
-        with closing(decoded(clip.path, AS_CODED)) as frames:
-            height, width = next(iter(frames)).shape[:2]
-    else:
-        height, width = read_clip(dataclasses.replace(clip, frames=clip.frames[:1])).shape[1:3]
-    return int(height * width)
+    return math.prod(frame_size(clip))

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from stdpipe.cache.errors import UserError
 from stdpipe.data.box import Box
-from stdpipe.data.layouts import Clip
-from stdpipe.data.pieces import Piece, Video, num_frames, pieces
+from stdpipe.data.frames import Clip
+from stdpipe.data.pieces import Piece, pieces
 from stdpipe.distill.attention import attention_map
 from stdpipe.models import zoo
 from stdpipe.models.base import SCALE, Network
@@ -75,13 +75,13 @@ class Made(NamedTuple):
 
 
 def take_shot(
-    clip: Clip | Video, degradation: str, lr_8bit: bool, length: int, k: int
+    clip: Clip, degradation: str, lr_8bit: bool, length: int, k: int
 ) -> tuple[Shot, list[Piece]]:
     """The shot of at most `length` frames around the clip's middle, and the same with the LR frames
     that windows of 2k+1 need."""
-    frame = num_frames(clip) // 2
-    start = min(max(frame - length // 2, 0), max(num_frames(clip) - length, 0))
-    span = list(range(start, min(start + length, num_frames(clip))))
+    frame = len(clip.frames) // 2
+    start = min(max(frame - length // 2, 0), max(len(clip.frames) - length, 0))
+    span = list(range(start, min(start + length, len(clip.frames))))
     found = list(pieces(clip, span, k, degradation, lr_8bit))
     hr = torch.cat([piece.hr for piece in found]).permute(0, 2, 3, 1).contiguous().numpy()
     piece = next(p for p in found if frame in p.centres)

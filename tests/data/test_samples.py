@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from stdpipe.data.box import Box
 from stdpipe.data.degrade import degrade
-from stdpipe.data.layouts import Clip, source_crc32
+from stdpipe.data.frames import Clip, source_crc32
 from stdpipe.data.samples import Stream, cut_view, finish, read_frames, view_pair, view_size
 from stdpipe.data.views import View, draw_box, full_views, orient
 

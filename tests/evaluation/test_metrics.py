@@ -8,7 +8,8 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from stdpipe.data.degrade import degrade
-from stdpipe.data.layouts import Clip, find_clips, read_clip
+from stdpipe.data.frames import Clip, read_clip
+from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import read_frames
 from stdpipe.evaluation.metrics import QUALITY, luma, planes, psnr, quality, ssim
 from stdpipe.models.bicubic import Bicubic

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as iio
-import numpy as np
 import pytest
 import torch
 
@@ -64,7 +62,7 @@ def test_a_frame_that_was_half_downloaded(
     whole = frame.read_bytes()
     frame.write_bytes(whole[:100])
     told = refused(*extract(data, tmp_path / "c"))
-    assert f"clip 00001/0002: {frame} cannot be read (truncated download?)" in told
+    assert f"clip 00001/0002: {frame} cannot be read" in told
     again = refused(*train(tmp_path / "run", data, "--scheme", "none", steps=4))
     assert f"clip 00001/0002: {frame} cannot be read" in again
     frame.write_bytes(whole)
@@ -76,19 +74,11 @@ def test_a_worker_process_tells_its_error_in_one_line_too(
     tmp_path: Path, data: Path, train: Command, refused: Command
 ) -> None:
     for clip in (1, 2, 3):
-        (data / f"sequences/00001/000{clip}/im4.png").write_bytes(b"")
+        frame = data / f"sequences/00001/000{clip}/im4.png"
+        frame.write_bytes(frame.read_bytes()[:100])  # its header is whole
     told = refused(*train(tmp_path / "run", data, "--scheme", "none", workers=1))
     assert told.startswith("stdpipe: clip 00001/000")
-    assert told.endswith("im4.png cannot be read (truncated download?)")
-
-
-def test_frames_of_two_sizes_in_one_clip(
-    tmp_path: Path, data: Path, extract: Command, refused: Command
-) -> None:
-    frame = data / "sequences/00001/0001/im3.png"
-    iio.imwrite(frame, np.zeros((32, 44, 3), np.uint8))
-    told = refused(*extract(data, tmp_path / "c"))
-    assert "clip 00001/0001: im1.png is 48x32, but im3.png is 44x32" in told
+    assert "im4.png cannot be read" in told
 
 
 # weights

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stdpipe.data.layouts import Clip, find_clips, read_clip
+from stdpipe.data.frames import Clip, read_clip
+from stdpipe.data.layouts import find_clips
 
 Command = Callable[..., Any]
 CLIPS = 24

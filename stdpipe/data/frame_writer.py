@@ -1,0 +1,137 @@
+"""The one writer of frames: a folder of PNG files, or a video. Frames are RGB uint8, (H, W, 3).
+
+What is written gets its name when it is whole; until then it lies beside it as `*.partial`.
+"""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image
+
+from stdpipe.cache.errors import UserError
+from stdpipe.cache.files import PARTIAL, atomic_file
+from stdpipe.data.frames import Frame
+from stdpipe.data.video import ffmpeg
+from stdpipe.suggest import nearest
+
+Write = Callable[[Frame], None]
+SUFFIXES = (".mp4", ".mkv", ".mov")
+
+
+def is_video(out: Path) -> bool:
+    """Whether an output of that name is a video (else a folder); UserError for other files.
+
+    A suffix names a kind where it has two letters: `results/v1.2` and `run.b3` are folders.
+    """
+    if out.suffix.lower() in SUFFIXES:
+        return True
+    if sum(map(str.isalpha, out.suffix)) > 1 and not out.is_dir():
+        raise UserError(
+            f"output {out} is neither a folder nor a kind of video{nearest(out.suffix, SUFFIXES)}"
+        )
+    return False
+
+
+def exact_rate(shown: float) -> Fraction:
+    """The frame rate behind the two or three decimals that players show: 23.98 is 24000/1001.
+
+    Taken as it is shown, sound would drift by a second an hour.
+    """
+    whole = round(shown)
+    television = Fraction(1000 * whole, 1001)
+    if shown != whole and abs(shown - television) < 0.006:
+        return television
+    return Fraction(shown).limit_denominator(100)
+
+
+@contextmanager
+def write_folder(out: Path, names: tuple[str, ...] = ()) -> Iterator[Write]:
+    """Write PNG files, named as given or 00000000.png and on. An older folder of that name goes."""
+    aside = out.with_name(f"{out.name}{PARTIAL}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    written = 0
+
+    def write(frame: Frame) -> None:
+        nonlocal written
+        name = names[written] if names else f"{written:08d}"
+        Image.fromarray(frame).save(aside / f"{name}.png")
+        written += 1
+
+    try:
+        yield write
+        if out.exists():
+            shutil.rmtree(out)
+        aside.replace(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def write_video(
+    out: Path, height: int, width: int, rate: Fraction, crf: int, sound: Path | None = None
+) -> Iterator[Write]:
+    """Write H.264 in 4:2:0 at constant quality, its colours tagged BT.709.
+
+    The sound of the file `sound`, if it has any, is copied as it is.
+
+    Raises UserError for odd sizes, which 4:2:0 has not, and OSError with ffmpeg's own words.
+    """
+    if height % 2 or width % 2:
+        raise UserError(f"a video needs even sides, got {width}x{height}: write a folder instead")
+    with atomic_file(out) as aside, tempfile.TemporaryFile() as log:
+        encoder = subprocess.Popen(
+            _command(aside, height, width, rate, crf, sound),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for us to answer
+        )
+        assert encoder.stdin is not None
+        pipe = encoder.stdin
+
+        def write(frame: Frame) -> None:
+            try:
+                pipe.write(np.ascontiguousarray(frame).data)
+            except BrokenPipeError:
+                raise _failure(out, log, sound) from None
+
+        try:
+            yield write
+            with suppress(BrokenPipeError):  # its exit code says more
+                pipe.close()
+            if encoder.wait():
+                raise _failure(out, log, sound)
+        finally:
+            encoder.kill()
+            encoder.wait()
+            with suppress(BrokenPipeError):
+                pipe.close()
+
+
+def _command(
+    aside: Path, height: int, width: int, rate: Fraction, crf: int, sound: Path | None
+) -> list[str]:
+    raw = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {rate} -i -"
+    command = [ffmpeg(), "-y", "-v", "error", *raw.split()]
+    if sound:
+        command += ["-i", f"file:{sound}", *["-map", "0:v", "-map", "1:a?", "-c:a", "copy"]]
+    # Players take untagged video of this size for BT.709, where ffmpeg would write BT.601.
+    tags = ":".join(f"{what}=bt709" for what in ("colorspace", "color_primaries", "color_trc"))
+    command += ["-vf", f"scale=out_color_matrix=bt709:out_range=tv,setparams={tags}:range=tv"]
+    command += f"-c:v libx264 -crf {crf} -pix_fmt yuv420p".split()
+    return [*command, f"file:{aside}"]
+
+
+def _failure(out: Path, log: IO[bytes], sound: Path | None) -> OSError:
+    log.seek(0)
+    said = " ".join(log.read().decode(errors="replace").split())
+    hint = "; .mkv takes any kind of sound, --fps drops it" if sound else ""
+    return OSError(f"ffmpeg could not write {out} ({said[:300]}){hint}")

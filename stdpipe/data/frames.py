@@ -1,0 +1,154 @@
+"""The one reader of frames, whether they lie in image files, in a packed file or in a video.
+
+A `Clip` says where frames lie and how many there are; nothing is opened before it is asked for.
+Every frame is RGB uint8, (H, W, 3). numpy, Pillow, h5py and ffmpeg only: usable without torch.
+Axes: T frames, H W their size.
+"""
+
+import os
+import zlib
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stdpipe.cache.errors import UserError
+from stdpipe.data.images import image_size, read_image
+from stdpipe.data.packed import Place, opened
+from stdpipe.data.video import Video, decoded
+
+Frame = NDArray[np.uint8]
+Content = TypeVar("Content")
+THREADS = min(16, 4 * (os.cpu_count() or 1))  # reading headers waits for the disk, not for a core
+
+
+@dataclass(frozen=True)
+class Clip:
+    """T consecutive frames, in order, under a key that names them in the data set."""
+
+    key: str
+    frames: tuple[Path, ...] | range
+    """Image files, or the frames' numbers within `place`; of a Video that is `steady`, as many as
+    its header lets expect."""
+    place: Place | Video | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The image files' names without suffix; empty where there are no files."""
+        return tuple(file.stem for file in self.frames if isinstance(file, Path))
+
+
+def read_clip(clip: Clip) -> NDArray[np.uint8]:
+    """All frames of `clip`, (T, H, W, 3); errors are those of `stream_frames`."""
+    return read_with_crc32(clip)[0]
+
+
+def read_with_crc32(clip: Clip) -> tuple[NDArray[np.uint8], int]:
+    """`read_clip` and its `source_crc32`, which a packed file knows already."""
+    if isinstance(clip.place, Place):
+        assert isinstance(clip.frames, range)
+        return opened(clip.place.file).read(clip.key, clip.place.number, clip.frames)
+    with closing(stream_frames(clip, 0, len(clip.frames))) as stream:
+        first = next(stream)
+        frames = np.empty((len(clip.frames), *first.shape), np.uint8)
+        frames[0] = first
+        for index, frame in enumerate(stream, start=1):
+            frames[index] = frame
+    return frames, source_crc32(frames)
+
+
+def source_crc32(frames: NDArray[np.uint8]) -> int:
+    """The crc32 of the frames' bytes: what a cache entry remembers of what it was made from."""
+    return zlib.crc32(np.ascontiguousarray(frames).data)
+
+
+def stream_frames(clip: Clip, start: int = 0, stop: int | None = None) -> Generator[Frame]:
+    """Frames start..stop of a clip, each read when it is asked for. Close it where it is left
+    early. Without `stop`, a video is read until it ends.
+
+    Raises UserError, naming the clip, for a frame that cannot be read in full, that is not 8-bit
+    RGB or grey, or that differs in size from the first.
+    """
+    shape = None
+    with closing(_frames(clip, start, stop)) as frames:
+        for number, frame in enumerate(frames, start):
+            if shape is None:
+                shape = frame.shape
+            if frame.shape != shape:
+                raise _unequal(clip, number, frame.shape[:2], shape[:2])
+            yield frame
+
+
+def frame_size(clip: Clip) -> tuple[int, int]:
+    """Height and width of the first frame, from headers alone."""
+    if isinstance(clip.place, Place):
+        height, width = opened(clip.place.file).shapes[clip.place.number, 1:].tolist()
+        return height, width
+    if isinstance(clip.place, Video):
+        return clip.place.height, clip.place.width
+    return _of_file(clip, 0, image_size)
+
+
+def clip_sizes(clips: Sequence[Clip]) -> list[tuple[int, int]]:
+    """Height and width of each clip. The header of every image file is read, in threads.
+
+    Raises UserError with the key of a clip whose frames differ, or of one with a broken header.
+    """
+    with ThreadPoolExecutor(THREADS) as pool:
+        runs = [clips[at : at + 64] for at in range(0, len(clips), 64)]  # a task a clip costs more
+        return [size for run in pool.map(lambda run: [*map(_clip_size, run)], runs) for size in run]
+
+
+def _clip_size(clip: Clip) -> tuple[int, int]:
+    size = frame_size(clip)
+    for number in range(1, len(clip.frames) if clip.place is None else 0):
+        if (other := _of_file(clip, number, image_size)) != size:
+            raise _unequal(clip, number, other, size)
+    return size
+
+
+def _frames(clip: Clip, start: int, stop: int | None) -> Generator[Frame]:
+    """The frames without a look at their sizes."""
+    if isinstance(clip.place, Video):
+        yield from _video_frames(clip, clip.place, start, stop)
+        return
+    for number in range(len(clip.frames))[start:stop]:
+        if isinstance(clip.place, Place):
+            one = Clip(clip.key, clip.frames[number : number + 1], clip.place)
+            yield read_clip(one)[0]
+        else:
+            yield _of_file(clip, number, read_image)
+
+
+def _video_frames(clip: Clip, video: Video, start: int, stop: int | None) -> Generator[Frame]:
+    found = start
+    with closing(decoded(video)) as frames:
+        for frame in islice(frames, start, stop):
+            found += 1
+            yield frame
+    if stop is not None and found < stop:
+        raise UserError(f"{video.file} has {found} frames now, but had {len(clip.frames)}")
+
+
+def _of_file(clip: Clip, number: int, read: Callable[[Path], Content]) -> Content:
+    """What `read` makes of an image file; its error with the clip's key."""
+    file = clip.frames[number]
+    assert isinstance(file, Path)
+    try:
+        return read(file)
+    except UserError as error:
+        raise UserError(f"clip {clip.key}: {error}") from error
+
+
+def _unequal(clip: Clip, number: int, size: Sequence[int], first: Sequence[int]) -> UserError:
+    name = clip.names[number] if clip.names else f"frame {number}"
+    return UserError(
+        f"clip {clip.key}: {name} is {size[1]}x{size[0]}, but the first is {first[1]}x{first[0]}: "
+        "frames of one clip must have one size"
+    )

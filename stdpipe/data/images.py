@@ -1,0 +1,89 @@
+"""Reads one image file as 8-bit RGB, or its size alone; frames.py alone uses this."""
+
+import io
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from stdpipe.cache.errors import UserError
+
+# Modes of 8 bits a channel that convert to RGB without loss. CMYK would pass for RGBA.
+READABLE_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
+PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+PNG_HEADER = struct.Struct(">8s4x4sIIB")  # start, length of IHDR, its name, width, height, depth
+BITS_PER_SAMPLE = 258  # a tag of TIFF
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """The pixels as RGB, (H, W, 3); grey is repeated, alpha dropped.
+
+    Raises UserError for an image that cannot be read in full, or is not 8-bit RGB or grey.
+    """
+    try:
+        data = path.read_bytes()
+        # A decoder stops at the last pixel it needs; a PNG without its last chunk was cut off.
+        if data.startswith(PNG_START) and PNG_END not in data:
+            raise ValueError
+        with Image.open(io.BytesIO(data)) as image:
+            _refuse_other_kinds(path, image, _png_depth(data))
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    except UserError:
+        raise
+    except Exception as error:  # Pillow reports damage as OSError, SyntaxError, ValueError and more
+        raise _unreadable(path, error) from error
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width, from the header alone. Raises the errors of `read_image` that it shows.
+
+    A PNG's header is read here, not by Pillow, in half the time: Vimeo90K has 450,000.
+    """
+    try:
+        head = _beginning(path)
+        if depth := _png_depth(head):
+            *_, width, height, _ = PNG_HEADER.unpack(head)
+            if depth <= 8:
+                return height, width
+        with Image.open(path) as image:
+            _refuse_other_kinds(path, image, depth)
+            return image.height, image.width
+    except UserError:
+        raise
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _beginning(path: Path) -> bytes:
+    """As much as the header of a PNG takes, in half the time that a file object takes."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, PNG_HEADER.size)
+    finally:
+        os.close(fd)
+
+
+def _png_depth(data: bytes) -> int:
+    """Bits a channel of a PNG; 0 for what is none."""
+    if len(data) < PNG_HEADER.size:
+        return 0
+    start, name, *_, depth = PNG_HEADER.unpack_from(data)
+    return int(depth) if (start, name) == (PNG_START, b"IHDR") else 0
+
+
+def _refuse_other_kinds(path: Path, image: Image.Image, png_depth: int) -> None:
+    """Pillow gives 16-bit RGB as 8-bit without a word: the file itself must say how deep it is."""
+    tags = getattr(image, "tag_v2", {})
+    depth = max(png_depth, *tags.get(BITS_PER_SAMPLE, (1,)))
+    if image.mode not in READABLE_MODES or depth > 8:
+        deep = f"{depth}-bit " if depth > 8 else ""
+        raise UserError(f"{path} is a {deep}{image.mode} image: convert it to 8-bit RGB or grey")
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    if isinstance(error, OSError) and error.strerror:
+        return UserError(f"{path} cannot be read ({error.strerror})")
+    return UserError(f"{path} cannot be read (truncated download, or no 8-bit image?)")

@@ -1,0 +1,216 @@
+"""The reader: the same frames from image files, a packed file and a video; sizes from headers."""
+
+import subprocess
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from stdpipe.data import frame_writer
+from stdpipe.data.frames import (
+    Clip,
+    clip_sizes,
+    frame_size,
+    read_clip,
+    read_with_crc32,
+    source_crc32,
+    stream_frames,
+)
+from stdpipe.data.layouts import find_clips, find_one_clip, find_test_clips
+from stdpipe.data.packing import Packing, pack_clips
+from stdpipe.data.video import Video, ffmpeg
+
+Frames = NDArray[np.uint8]
+Command = Callable[..., Any]
+LENGTH = 9
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One clip of grey frames that brighten, in all three kinds of places."""
+    root = tmp_path_factory.mktemp("kinds")
+    frames = [np.full((32, 48, 3), 40 + 9 * number, np.uint8) for number in range(LENGTH)]
+    with frame_writer.write_folder(root / "walk", tuple(f"f{n}" for n in range(LENGTH))) as write:
+        for frame in frames:
+            write(frame)
+    with frame_writer.write_video(root / "walk.mkv", 32, 48, Fraction(24000, 1001), 0) as write:
+        for frame in frames:
+            write(frame)
+    pack_clips(Packing(root / "walk", root / "walk.h5"))
+    return {"files": root / "walk", "packed": root / "walk.h5", "video": root / "walk.mkv"}
+
+
+@pytest.mark.parametrize("kind", ["files", "packed", "video"])
+@pytest.mark.parametrize("find", [find_one_clip, lambda path: find_test_clips(path)[0]])
+def test_one_source_of_frames(
+    kinds: dict[str, Path], kind: str, find: Callable[[Path], Clip]
+) -> None:
+    """Key, size, count, names, and any run of frames; a video's levels to within two."""
+    clip = find(kinds[kind])
+    assert (clip.key, len(clip.frames), frame_size(clip)) == ("walk", LENGTH, (32, 48))
+    assert clip.names == (tuple(f"f{n}" for n in range(LENGTH)) if kind == "files" else ())
+    assert clip_sizes([clip]) == [(32, 48)]
+    whole = read_clip(clip)
+    levels = 40 + 9 * np.arange(LENGTH)
+    assert np.abs(whole.astype(int) - levels[:, None, None, None]).max() <= 2 * (kind == "video")
+    for start, stop in ((0, None), (0, 1), (2, 7), (LENGTH - 1, LENGTH)):
+        np.testing.assert_array_equal(list(stream_frames(clip, start, stop)), whole[start:stop])
+    frames, crc32 = read_with_crc32(clip)
+    assert crc32 == source_crc32(frames)
+
+
+def test_part_of_a_clip(kinds: dict[str, Path]) -> None:
+    """What tests and users do: slicing a clip's frames."""
+    for kind in ("files", "packed"):
+        clip = find_one_clip(kinds[kind])
+        part = replace(clip, frames=clip.frames[2:5])
+        np.testing.assert_array_equal(read_clip(part), read_clip(clip)[2:5])
+
+
+def test_frames_are_read_one_by_one(tmp_path: Path) -> None:
+    """A damaged fourth image is met when it is asked for, not before."""
+    for number in range(4):
+        iio.imwrite(tmp_path / f"{number}.png", np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "3.png").write_bytes(b"no image")
+    with closing(stream_frames(find_one_clip(tmp_path))) as frames:
+        for _ in range(3):
+            next(frames)
+        with pytest.raises(ValueError, match=r"clip .*3\.png cannot be read"):
+            next(frames)
+
+
+def test_source_crc32_is_of_the_pixels() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
+    assert source_crc32(frames[:, :, ::-1]) == source_crc32(frames[:, :, ::-1].copy())
+    assert source_crc32(frames[:, :, ::-1]) != source_crc32(frames)
+
+
+# sizes, from headers, before anything is done
+
+
+@pytest.fixture
+def odd(tmp_path: Path, make_data: Command) -> Path:
+    """The third clip's fifth frame is larger than the others."""
+    data = Path(make_data(tmp_path / "data"))
+    iio.imwrite(data / "sequences/00001/0003/im5.png", np.zeros((36, 48, 3), np.uint8))
+    return data
+
+
+@pytest.fixture
+def small(tmp_path: Path, make_data: Command) -> Path:
+    """The third clip's frames are 20 x 30."""
+    data = Path(make_data(tmp_path / "data"))
+    for number in range(1, 8):
+        file = data / f"sequences/00001/0003/im{number}.png"
+        iio.imwrite(file, np.zeros((20, 30, 3), np.uint8))
+    return data
+
+
+def teacher(out: Path, data: Path) -> list[object]:
+    network = ["--teacher", "edvr:num_feat=8,deformable_groups=2,num_frame=3"]
+    return ["train-teacher", "--data", data, *network, "--out", out, "--set", "patch=32"]
+
+
+@pytest.mark.parametrize(
+    "verb", ["train-student", "train-teacher", "extract-teacher", "pack-clips"]
+)
+def test_frames_of_unequal_size_are_named_at_the_start(
+    tmp_path: Path, odd: Path, verb: str, train: Command, extract: Command, refused: Command
+) -> None:
+    out = tmp_path / "out"
+    command = {
+        "train-student": train(out, odd, "--scheme", "none"),
+        "train-teacher": teacher(out, odd),
+        "extract-teacher": extract(odd, out),
+        "pack-clips": ["pack-clips", "--data", odd, "--out", out],
+    }[verb]
+    told = refused(*command)
+    assert all(word in told for word in ("00001/0003", "im5", "48x36", "48x32"))
+    assert not out.exists()
+
+
+def test_a_clip_smaller_than_the_patch_is_named_at_the_start(
+    tmp_path: Path, small: Path, make_data: Command, train: Command, refused: Command,
+    stdpipe: Command,
+) -> None:  # fmt: skip
+    """From a packed file, too; a patch that fits its frames once they are padded is taken."""
+    stdpipe("pack-clips", "--data", small, "--out", tmp_path / "small.h5")
+    for data in (small, tmp_path / "small.h5"):
+        for command in (train(tmp_path / "run", data, "--scheme", "none"), teacher(
+            tmp_path / "run", data
+        )):  # fmt: skip
+            told = refused(*command)
+            assert all(word in told for word in ("00001/0003", "30x20", "patch of 32"))
+            assert not (tmp_path / "run").exists()
+    padded = make_data(tmp_path / "padded", clips=2, height=30, width=46)
+    stdpipe(*train(tmp_path / "run", padded, "--scheme", "none"))
+
+
+def test_a_clip_of_another_size_has_no_place_in_a_cache(
+    tmp_path: Path, small: Path, extract: Command, refused: Command
+) -> None:
+    told = refused(*extract(small, tmp_path / "c"))
+    assert all(word in told for word in ("00001/0003", "30x20", "48x32"))
+    assert not (tmp_path / "c").exists()
+
+
+# videos
+
+
+def test_the_header_of_a_video(kinds: dict[str, Path]) -> None:
+    """The rate is exact, though ffmpeg shows two decimals of it."""
+    place = find_one_clip(kinds["video"]).place
+    assert place == Video(kinds["video"], 32, 48, Fraction(24000, 1001), LENGTH, steady=True)
+
+
+def test_a_video_whose_frames_come_at_odd_times(kinds: dict[str, Path], tmp_path: Path) -> None:
+    """To measure, every frame that was coded counts once; to play, gaps are filled."""
+    late = ["-vf", "setpts='if(lt(N,3),N,N+20)/24/TB'", "-fps_mode", "vfr"]
+    command = [ffmpeg(), "-v", "error", "-i", kinds["video"], *late, tmp_path / "b.mkv"]
+    subprocess.run([str(word) for word in command], check=True)
+    assert len(find_test_clips(tmp_path / "b.mkv")[0].frames) == LENGTH
+    assert len(list(stream_frames(find_one_clip(tmp_path / "b.mkv")))) > LENGTH + 10
+
+
+def test_a_video_cut_short_after_it_was_counted(kinds: dict[str, Path]) -> None:
+    (clip,) = find_test_clips(kinds["video"])
+    with pytest.raises(ValueError, match=f"has {LENGTH} frames now, but had 40"):
+        read_clip(replace(clip, frames=range(40)))
+
+
+@pytest.mark.parametrize("content", [b"", b"no video" * 100, b"\0\0\0\x20ftypisom" + bytes(500)])
+def test_what_is_no_video(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "v.mp4").write_bytes(content)
+    for find in (find_one_clip, find_test_clips):
+        with pytest.raises(ValueError, match=r"v\.mp4 is no video"):
+            find(tmp_path / "v.mp4")
+        with pytest.raises(FileNotFoundError, match=r"w\.mp4 does not exist"):
+            find(tmp_path / "w.mp4")
+
+
+def test_a_truncated_video(tmp_path: Path) -> None:
+    """Fewer frames, never half ones. What is not asserted: that this is noticed, for ffmpeg itself
+    calls it an end."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 32, 48, 3), dtype=np.uint8)
+    with frame_writer.write_video(tmp_path / "v.mkv", 32, 48, Fraction(24), 12) as write:
+        for frame in noise:
+            write(frame)
+    data = (tmp_path / "v.mkv").read_bytes()
+    (tmp_path / "v.mkv").write_bytes(data[: len(data) * 2 // 3])
+    assert 0 < len(list(stream_frames(find_one_clip(tmp_path / "v.mkv")))) < 40
+
+
+# real data
+
+
+def test_real_frames(vid4: Path, footage: Path) -> None:
+    city = find_clips(vid4, None)[1]
+    assert read_clip(replace(city, frames=city.frames[:2])).shape == (2, 576, 704, 3)
+    assert read_clip(find_clips(footage, "test")[0]).shape == (7, 256, 448, 3)
