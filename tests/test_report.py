@@ -1,20 +1,26 @@
 """The report from its front door: what is on the page, what is missing, and that nothing runs."""
 
+import dataclasses
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
+import yaml
 
+from stdpipe.cache.errors import UserError
 from stdpipe.report import write_report
 from stdpipe.reporting.tables import Table
 
 Command = Callable[..., Any]
+TEACHER = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_reconstruct_block=1"
 NETWORKS = ("bicubic", "fastdvdnet-quarter@random:0")
 
 
@@ -259,6 +265,71 @@ def test_labels_and_more_tables(measured: Path, run: Path, tmp_path: Path) -> No
     assert '<td class="best"><strong>30.1' in text
 
 
+def test_every_printed_command_is_taken_by_its_cli(
+    measured: Path,
+    run: Path,
+    tmp_path: Path,
+    stdpipe: Command,
+    train: Command,
+    extract: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Real runs and evaluations, shown; then each line of the page is given to the CLI, which reads
+    every option and config key of it. Only the work itself is replaced."""
+    data, cache = measured / "data", tmp_path / "cache.zarr"
+    stdpipe(*extract(data, cache))
+    stdpipe(*train(tmp_path / "std", data, "--cache", cache, scheme="sd=1,output=0.5", steps=2))
+    small = ("--set", "patch=32", "--set", "batch=1", "--set", "workers=0", "--set", "steps=1")
+    words = ("--teacher", TEACHER, "--exclude", "00001/0001", "--out", tmp_path / "my teacher")
+    stdpipe("train-teacher", "--data", data, *words, *small)
+    models = ("--model", "bicubic", "--model", "bicubic:phase=0")
+    rules = ("--protocol", "vid4", "--crop", 2, "--degradation", "bi", "--amp", "bf16")
+    more = ("--metrics", "quality,cost", "--out", tmp_path / "crop")
+    stdpipe("evaluate", "--data", data, *models, *rules, *more)
+    runs = (run, tmp_path / "std", tmp_path / "my teacher")
+    write_report([measured / "e", tmp_path / "crop", *runs], tmp_path / "r", clips=0)
+    _, page = read(tmp_path / "r")
+    lines = [shlex.split(text) for text in page.texts["code"]]
+    assert len(lines) == 2 + 2 + len(runs)
+
+    taken: list[Any] = []
+
+    def take(*job: Any) -> Any:
+        taken.append(job)
+        raise UserError("taken")
+
+    monkeypatch.setattr("stdpipe.evaluate.evaluate", take)
+    monkeypatch.setattr("stdpipe.train.train_students", lambda jobs: take(*jobs[0]))
+    monkeypatch.setattr("stdpipe.train_teacher.train_teacher", take)
+    for words in lines:
+        assert words[0] == "stdpipe"
+        assert "taken" in stdpipe(*words[1:], code=1).stderr
+    jobs = [job for (job,) in taken[:4]]
+    assert [(j.crop, j.amp, j.metrics) for j in jobs[::2]] == [
+        (None, "none", ("quality", "temporal")),
+        (2, "bf16", ("quality", "cost")),
+    ]
+    assert {j.out for j in jobs}.isdisjoint({measured / "e", tmp_path / "crop"})
+    for folder, (job, options) in zip(runs, taken[4:], strict=True):
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        assert {k: config[k] for k in dataclasses.asdict(options)} == dataclasses.asdict(options)
+        assert job.out == folder
+    assert taken[-1][0].exclude == ("00001/0001",)
+
+
+def test_a_number_is_a_count_unless_a_clip_has_that_name(tmp_path: Path, stdpipe: Command) -> None:
+    for name in ("011", "020", "7"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for frame in range(2):
+            pixels = np.full((16, 16, 3), 40 * frame, np.uint8)
+            iio.imwrite(tmp_path / "data" / name / f"{frame:03}.png", pixels)
+    bicubic = ("--model", "bicubic", "--protocol", "vid4", "--out", tmp_path / "e")
+    stdpipe("evaluate", "--data", tmp_path / "data", *bicubic)
+    for asked, shown in (("011", ["011"]), ("7", ["7"]), ("2", ["7", "011"]), ("0", [])):
+        words = ("--clips", asked, "--out", tmp_path / "r", "--json")
+        assert json.loads(stdpipe("report", tmp_path / "e", *words).stdout)["clips"] == shown
+
+
 def test_clips_by_name(measured: Path, tmp_path: Path, stdpipe: Command) -> None:
     words = ("--clips", "00001/0002,walk", "--frames", 3, "--json")
     found = json.loads(stdpipe("report", measured / "e", "--out", tmp_path, *words).stdout)
@@ -295,8 +366,8 @@ def test_pictures_are_those_that_were_scored(measured: Path, report: Path) -> No
     """PSNR of a kept frame, rounded as `vid4` does, is what the evaluation wrote of it."""
     from stdpipe.data.layouts import find_clips
     from stdpipe.evaluation.metrics import luma, psnr
+    from stdpipe.reporting.data_uris import as_tensor
     from stdpipe.reporting.inputs import read_folders
-    from stdpipe.reporting.pictures import as_tensor
     from stdpipe.reporting.shots import load_made, made_file, take_shot
 
     (group,) = read_folders([measured / "e"]).groups

@@ -13,8 +13,7 @@ import numpy as np
 from stdpipe.evaluation.pictures import HEAT_TABLE, heat
 from stdpipe.evaluation.temporal import MIN_SIDE, flow_between
 from stdpipe.models.base import SCALE
-from stdpipe.reporting.html import Html, data, join, tag
-from stdpipe.reporting.pictures import (
+from stdpipe.reporting.data_uris import (
     Pixels,
     as_tensor,
     colour_wheel,
@@ -23,6 +22,7 @@ from stdpipe.reporting.pictures import (
     png,
     webp,
 )
+from stdpipe.reporting.html import Html, data, join, tag
 from stdpipe.reporting.shots import PERCENTILE, Made, Shot
 
 NO_FLOW = "Optical flow needs OpenCV, which was not installed: pip install 'stdpipe[temporal]'."
