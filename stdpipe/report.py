@@ -29,7 +29,7 @@ from stdpipe.device import keep_memory, pick_device, settle
 from stdpipe.models import zoo
 from stdpipe.models.base import Network, count_parameters
 from stdpipe.models.macs import count_macs
-from stdpipe.reporting.clip_section import Detail, Gallery
+from stdpipe.reporting.clip_pictures import Detail, Gallery
 from stdpipe.reporting.inputs import Group, Labels, Measured, read_folders
 from stdpipe.reporting.page import Content, render
 from stdpipe.reporting.shots import (

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from stdpipe.cache.errors import UserError
+from stdpipe.models.checkpoints import load_network, save_network
 from stdpipe.report import write_report
 from stdpipe.reporting.tables import Table
 
@@ -139,38 +140,34 @@ def without_date(text: str) -> str:
     return re.sub(r"Made [^<]* UTC", "", text)
 
 
-def test_tables_stay_when_data_and_weights_are_gone(
-    tmp_path: Path, make_data: Command, stdpipe: Command, train: Command
+def test_tables_stay_when_weights_change_or_go_and_data_too(
+    measured: Path, run: Path, tmp_path: Path, stdpipe: Command
 ) -> None:
-    data, trained = make_data(tmp_path / "data", clips=1), tmp_path / "trained"
-    stdpipe(*train(trained, data, scheme="none"))
-    models = ("--model", "bicubic", "--model", f"@{trained / 'weights.pt'}")
+    data = shutil.copytree(measured / "data", tmp_path / "data")
+    trained = shutil.copytree(run, tmp_path / "trained")
+    weights = trained / "weights.pt"
+    models = ("--model", "bicubic", "--model", f"@{weights}", "--crop", 0)
     stdpipe("evaluate", "--data", data, *models, "--protocol", "vid4", "--out", tmp_path / "e")
-    (trained / "weights.pt").unlink()
-    found = write_report([tmp_path / "e"], tmp_path / "r")
-    assert found["clips"] == ["00001/0001"]
-    (told,) = found["missing"]
-    assert "No pictures of trained: no weights file" in told
+
+    def missing() -> str:
+        found = write_report([tmp_path / "e", trained], tmp_path / "r", clips=1, frames=1)
+        assert found["networks"] == ["bicubic", "trained"]
+        assert found["clips"] == (["00001/0001"] if data.exists() else [])
+        (told,) = found["missing"]
+        assert isinstance(told, str)
+        return told
+
+    net, facts = load_network(None, str(weights))
+    next(net.parameters()).data.add_(0.01)
+    save_network(weights, net, facts["network"], "bd")
+    assert "holds other weights now than those that were measured" in missing()
+    weights.unlink()
+    assert "No pictures of trained: no weights file" in missing()
     shutil.rmtree(data)
-    found = write_report([tmp_path / "e", trained], tmp_path / "r")
-    assert found["clips"] == []
-    assert found["networks"] == ["bicubic", "trained"]
+    assert f"data folder {data} does not exist" in missing()
     text, _ = read(tmp_path / "r")
     assert f"data folder {data} does not exist" in text
     assert "Averages, data · bd · vid4" in text
-
-
-def test_weights_that_changed_are_not_shown_for_those_measured(
-    tmp_path: Path, make_data: Command, stdpipe: Command, train: Command
-) -> None:
-    data, trained = make_data(tmp_path / "data", clips=1), tmp_path / "trained"
-    stdpipe(*train(trained, data, scheme="none"))
-    weights = ("--weights", trained / "weights.pt", "--protocol", "vid4")
-    stdpipe("evaluate", "--data", data, *weights, "--out", tmp_path / "e")
-    shutil.rmtree(trained)
-    stdpipe(*train(trained, data, scheme="none", seed=1))
-    (told,) = write_report([tmp_path / "e"], tmp_path / "r")["missing"]
-    assert "holds other weights now than those that were measured" in told
 
 
 def test_results_of_different_protocols_share_no_table(
@@ -232,7 +229,11 @@ def test_a_network_that_a_result_names_is_not_imported(
     assert "the result names the network 'evil:Net'" in told
 
 
-def test_the_limit_makes_pictures_smaller_then_fewer(measured: Path, tmp_path: Path) -> None:
+def test_the_limit_makes_pictures_smaller_then_fewer(
+    measured: Path, report: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(report / "parts", tmp_path / "r" / "parts")
+
     def write(limit: int) -> dict[str, Any]:
         found = write_report([measured / "e"], tmp_path / "r", limit=limit)
         assert found["bytes"] == (tmp_path / "r" / "index.html").stat().st_size <= limit
@@ -353,9 +354,10 @@ def test_what_it_refuses(measured: Path, tmp_path: Path, refused: Command) -> No
 
 
 def test_flow_is_skipped_in_plain_words_without_opencv(
-    measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measured: Path, report: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stdpipe.reporting.clip_section.find_spec", lambda _name: None)
+    shutil.copytree(report / "parts", tmp_path / "parts")
+    monkeypatch.setattr("stdpipe.reporting.clip_pictures.find_spec", lambda _name: None)
     write_report([measured / "e"], tmp_path, clips=1)
     text, _ = read(tmp_path)
     assert "Optical flow needs OpenCV, which was not installed" in text
