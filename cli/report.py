@@ -1,7 +1,6 @@
 """stdpipe report."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -20,7 +19,7 @@ from stdpipe.cli.errors import Command
     default="3",
     show_default=True,
     metavar="N|KEYS",
-    help="How many clips to show of each data set, or their names with commas between.",
+    help="How many clips to show of each data set, or their names (011,020) with commas between.",
 )
 @click.option(
     "--frames",
@@ -44,7 +43,6 @@ def report(
     """
     from stdpipe.report import write_report
 
-    chosen: Any = int(clips) if clips.isdigit() else [key.strip() for key in clips.split(",")]
-    result = write_report(folders, out, clips=chosen, frames=frames, device=device)
+    result = write_report(folders, out, clips=clips, frames=frames, device=device)
     missing = "".join(f"\n{text}" for text in result["missing"])
     answer(result, as_json, f"{result['report']}, {result['bytes'] / 1e6:.1f} MB{missing}")

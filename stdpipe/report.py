@@ -11,6 +11,7 @@ OUT/index.html is the page; OUT/parts keeps what networks made, so that the same
 """
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -28,7 +29,7 @@ from stdpipe.device import keep_memory, pick_device, settle
 from stdpipe.models import zoo
 from stdpipe.models.base import Network, count_parameters
 from stdpipe.models.macs import count_macs
-from stdpipe.reporting.clip_section import Detail, Gallery
+from stdpipe.reporting.clip_pictures import Detail, Gallery
 from stdpipe.reporting.inputs import Group, Labels, Measured, read_folders
 from stdpipe.reporting.page import Content, render
 from stdpipe.reporting.shots import (
@@ -55,7 +56,7 @@ def write_report(
     folders: Sequence[Path],
     out: Path,
     *,
-    clips: int | Sequence[str] = CLIPS,
+    clips: int | str | Sequence[str] = CLIPS,
     frames: int = FRAMES,
     labels: Labels | None = None,
     tables: Sequence[Table] = (),
@@ -65,10 +66,12 @@ def write_report(
 ) -> dict[str, Any]:
     """Write OUT/index.html, at most `limit` bytes; returns where, its size and what is missing.
 
-    clips: how many of each data set are shown, the first ones, or their keys. frames: the most that
-    networks are run on, of each. labels: what the page calls a network, by its name in results, its
-    weights file or the folder of that; or a training run, by its folder. tables: more of them, put
-    first. Raises UserError or OSError, in one line, for a folder that is neither kind.
+    clips: how many of each data set are shown, the first ones; or their keys, a sequence of them or
+    text with commas between (text that is a number and no clip's key is a count). frames: how many
+    frames of a clip networks are run on, at most. labels: what the page calls a network, by its
+    name in results, its weights file or the folder of that; or a training run, by its folder.
+    tables: more tables, which come first. Raises UserError or OSError for a folder that is neither
+    an evaluation nor a training run.
     """
     inputs = read_folders(folders, labels)
     if not (inputs.groups or inputs.runs or tables):
@@ -77,8 +80,9 @@ def write_report(
     groups = [_counted(group) for group in inputs.groups]
     on = pick_device(device)
     keep_memory(on)
+    asked = _asked(clips, groups) if isinstance(clips, str) else clips
     galleries = {
-        number: _galleries(group, clips, frames, out / "parts", on, missing)
+        number: _galleries(group, asked, frames, out / "parts", on, missing)
         for number, group in enumerate(groups)
     }
     made = f"Made {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by stdpipe {version('stdpipe')}."
@@ -94,6 +98,14 @@ def write_report(
         "clips": [g.shot.clip for some in galleries.values() for g in some],
         "missing": missing,
     }
+
+
+def _asked(clips: str, groups: Sequence[Group]) -> int | list[str]:
+    """Read "3" or "walk,foliage". A clip that is called by a number wins over the count."""
+    is_count = re.fullmatch("0|[1-9][0-9]{0,8}", clips)
+    if is_count and not any(clips in group.clips for group in groups):
+        return int(clips)
+    return [key.strip() for key in clips.split(",")]
 
 
 def _counted(group: Group) -> Group:

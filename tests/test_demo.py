@@ -1,5 +1,6 @@
 """The demo: its parts in place, and, slowly, the whole of it."""
 
+import re
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -56,10 +57,12 @@ def test_a_short_demo(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatc
         "teacher",
     ]
     assert len(said) == 4
-    assert "| student with STD | " in first["text"]
-    assert len(list((tmp_path / "demo" / "results").glob("*/pictures/*.png"))) == 5
+    for row in first["rows"]:
+        assert re.search(rf"\| {row['name']} +\| +{row['parameters']:,} \|", first["text"])
+    assert len(list((tmp_path / "demo" / "results" / "pictures").glob("*.png"))) == 1
     page = (tmp_path / "demo" / "report" / "index.html").read_text()
     assert all(page.count(f'<th scope="row">{row["name"]}</th>') >= 2 for row in first["rows"])
+    assert "<li>student with STD: " in page, "its training run has its name, too"
     assert demo.run_demo(tmp_path / "demo", said.append)["rows"] == first["rows"]
 
 
@@ -68,6 +71,6 @@ def test_the_demo(tmp_path: Path, stdpipe: Command, monkeypatch: pytest.MonkeyPa
     """`stdpipe demo` as the help has it. Minutes; which student wins is not asserted."""
     monkeypatch.chdir(tmp_path)
     result = stdpipe("demo", "--out", "demo")
-    assert "| teacher | " in result.stdout
+    assert "| teacher " in result.stdout
     assert result.stderr.count("\n") == 4
     assert (tmp_path / "demo" / "runs" / "std" / "weights.pt").is_file()

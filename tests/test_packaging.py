@@ -127,7 +127,7 @@ def test_assets_and_configs_are_there_as_resources() -> None:
     assert (files("stdpipe.configs") / "paper.yaml").is_file()
     assert (files("stdpipe.configs") / "experiments" / "table1.yaml").is_file()
     assert (files("stdpipe") / "py.typed").is_file()
-    for name in ("page.css", "page.js"):
+    for name in ("page.html", "page.css", "page.js"):
         assert (files("stdpipe.reporting") / name).is_file()
 
 
@@ -159,5 +159,9 @@ def test_the_wheel(tmp_path: Path) -> None:
     for file in (ROOT / "stdpipe" / "assets").rglob("*"):
         if file.is_file() and "__pycache__" not in file.parts:
             assert file.relative_to(ROOT).as_posix() in names
-    assert {"stdpipe/py.typed", "stdpipe/reporting/page.css", "stdpipe/reporting/page.js"} <= names
+    assert {
+        "stdpipe/py.typed",
+        "stdpipe/reporting/page.css",
+        "stdpipe/reporting/page.html",
+    } <= names
     assert not [name for name in names if "tests" in name.split("/")]

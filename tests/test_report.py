@@ -1,20 +1,27 @@
 """The report from its front door: what is on the page, what is missing, and that nothing runs."""
 
+import dataclasses
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
+import yaml
 
+from stdpipe.cache.errors import UserError
+from stdpipe.models.checkpoints import load_network, save_network
 from stdpipe.report import write_report
 from stdpipe.reporting.tables import Table
 
 Command = Callable[..., Any]
+TEACHER = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_reconstruct_block=1"
 NETWORKS = ("bicubic", "fastdvdnet-quarter@random:0")
 
 
@@ -133,38 +140,34 @@ def without_date(text: str) -> str:
     return re.sub(r"Made [^<]* UTC", "", text)
 
 
-def test_tables_stay_when_data_and_weights_are_gone(
-    tmp_path: Path, make_data: Command, stdpipe: Command, train: Command
+def test_tables_stay_when_weights_change_or_go_and_data_too(
+    measured: Path, run: Path, tmp_path: Path, stdpipe: Command
 ) -> None:
-    data, trained = make_data(tmp_path / "data", clips=1), tmp_path / "trained"
-    stdpipe(*train(trained, data, scheme="none"))
-    models = ("--model", "bicubic", "--model", f"@{trained / 'weights.pt'}")
+    data = shutil.copytree(measured / "data", tmp_path / "data")
+    trained = shutil.copytree(run, tmp_path / "trained")
+    weights = trained / "weights.pt"
+    models = ("--model", "bicubic", "--model", f"@{weights}", "--crop", 0)
     stdpipe("evaluate", "--data", data, *models, "--protocol", "vid4", "--out", tmp_path / "e")
-    (trained / "weights.pt").unlink()
-    found = write_report([tmp_path / "e"], tmp_path / "r")
-    assert found["clips"] == ["00001/0001"]
-    (told,) = found["missing"]
-    assert "No pictures of trained: no weights file" in told
+
+    def missing() -> str:
+        found = write_report([tmp_path / "e", trained], tmp_path / "r", clips=1, frames=1)
+        assert found["networks"] == ["bicubic", "trained"]
+        assert found["clips"] == (["00001/0001"] if data.exists() else [])
+        (told,) = found["missing"]
+        assert isinstance(told, str)
+        return told
+
+    net, facts = load_network(None, str(weights))
+    next(net.parameters()).data.add_(0.01)
+    save_network(weights, net, facts["network"], "bd")
+    assert "holds other weights now than those that were measured" in missing()
+    weights.unlink()
+    assert "No pictures of trained: no weights file" in missing()
     shutil.rmtree(data)
-    found = write_report([tmp_path / "e", trained], tmp_path / "r")
-    assert found["clips"] == []
-    assert found["networks"] == ["bicubic", "trained"]
+    assert f"data folder {data} does not exist" in missing()
     text, _ = read(tmp_path / "r")
     assert f"data folder {data} does not exist" in text
     assert "Averages, data · bd · vid4" in text
-
-
-def test_weights_that_changed_are_not_shown_for_those_measured(
-    tmp_path: Path, make_data: Command, stdpipe: Command, train: Command
-) -> None:
-    data, trained = make_data(tmp_path / "data", clips=1), tmp_path / "trained"
-    stdpipe(*train(trained, data, scheme="none"))
-    weights = ("--weights", trained / "weights.pt", "--protocol", "vid4")
-    stdpipe("evaluate", "--data", data, *weights, "--out", tmp_path / "e")
-    shutil.rmtree(trained)
-    stdpipe(*train(trained, data, scheme="none", seed=1))
-    (told,) = write_report([tmp_path / "e"], tmp_path / "r")["missing"]
-    assert "holds other weights now than those that were measured" in told
 
 
 def test_results_of_different_protocols_share_no_table(
@@ -226,7 +229,11 @@ def test_a_network_that_a_result_names_is_not_imported(
     assert "the result names the network 'evil:Net'" in told
 
 
-def test_the_limit_makes_pictures_smaller_then_fewer(measured: Path, tmp_path: Path) -> None:
+def test_the_limit_makes_pictures_smaller_then_fewer(
+    measured: Path, report: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(report / "parts", tmp_path / "r" / "parts")
+
     def write(limit: int) -> dict[str, Any]:
         found = write_report([measured / "e"], tmp_path / "r", limit=limit)
         assert found["bytes"] == (tmp_path / "r" / "index.html").stat().st_size <= limit
@@ -259,6 +266,71 @@ def test_labels_and_more_tables(measured: Path, run: Path, tmp_path: Path) -> No
     assert '<td class="best"><strong>30.1' in text
 
 
+def test_every_printed_command_is_taken_by_its_cli(
+    measured: Path,
+    run: Path,
+    tmp_path: Path,
+    stdpipe: Command,
+    train: Command,
+    extract: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Real runs and evaluations, shown; then each line of the page is given to the CLI, which reads
+    every option and config key of it. Only the work itself is replaced."""
+    data, cache = measured / "data", tmp_path / "cache.zarr"
+    stdpipe(*extract(data, cache))
+    stdpipe(*train(tmp_path / "std", data, "--cache", cache, scheme="sd=1,output=0.5", steps=2))
+    small = ("--set", "patch=32", "--set", "batch=1", "--set", "workers=0", "--set", "steps=1")
+    words = ("--teacher", TEACHER, "--exclude", "00001/0001", "--out", tmp_path / "my teacher")
+    stdpipe("train-teacher", "--data", data, *words, *small)
+    models = ("--model", "bicubic", "--model", "bicubic:phase=0")
+    rules = ("--protocol", "vid4", "--crop", 2, "--degradation", "bi", "--amp", "bf16")
+    more = ("--metrics", "quality,cost", "--out", tmp_path / "crop")
+    stdpipe("evaluate", "--data", data, *models, *rules, *more)
+    runs = (run, tmp_path / "std", tmp_path / "my teacher")
+    write_report([measured / "e", tmp_path / "crop", *runs], tmp_path / "r", clips=0)
+    _, page = read(tmp_path / "r")
+    lines = [shlex.split(text) for text in page.texts["code"]]
+    assert len(lines) == 2 + 2 + len(runs)
+
+    taken: list[Any] = []
+
+    def take(*job: Any) -> Any:
+        taken.append(job)
+        raise UserError("taken")
+
+    monkeypatch.setattr("stdpipe.evaluate.evaluate", take)
+    monkeypatch.setattr("stdpipe.train.train_students", lambda jobs: take(*jobs[0]))
+    monkeypatch.setattr("stdpipe.train_teacher.train_teacher", take)
+    for words in lines:
+        assert words[0] == "stdpipe"
+        assert "taken" in stdpipe(*words[1:], code=1).stderr
+    jobs = [job for (job,) in taken[:4]]
+    assert [(j.crop, j.amp, j.metrics) for j in jobs[::2]] == [
+        (None, "none", ("quality", "temporal")),
+        (2, "bf16", ("quality", "cost")),
+    ]
+    assert {j.out for j in jobs}.isdisjoint({measured / "e", tmp_path / "crop"})
+    for folder, (job, options) in zip(runs, taken[4:], strict=True):
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        assert {k: config[k] for k in dataclasses.asdict(options)} == dataclasses.asdict(options)
+        assert job.out == folder
+    assert taken[-1][0].exclude == ("00001/0001",)
+
+
+def test_a_number_is_a_count_unless_a_clip_has_that_name(tmp_path: Path, stdpipe: Command) -> None:
+    for name in ("011", "020", "7"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for frame in range(2):
+            pixels = np.full((16, 16, 3), 40 * frame, np.uint8)
+            iio.imwrite(tmp_path / "data" / name / f"{frame:03}.png", pixels)
+    bicubic = ("--model", "bicubic", "--protocol", "vid4", "--out", tmp_path / "e")
+    stdpipe("evaluate", "--data", tmp_path / "data", *bicubic)
+    for asked, shown in (("011", ["011"]), ("7", ["7"]), ("2", ["7", "011"]), ("0", [])):
+        words = ("--clips", asked, "--out", tmp_path / "r", "--json")
+        assert json.loads(stdpipe("report", tmp_path / "e", *words).stdout)["clips"] == shown
+
+
 def test_clips_by_name(measured: Path, tmp_path: Path, stdpipe: Command) -> None:
     words = ("--clips", "00001/0002,walk", "--frames", 3, "--json")
     found = json.loads(stdpipe("report", measured / "e", "--out", tmp_path, *words).stdout)
@@ -282,9 +354,10 @@ def test_what_it_refuses(measured: Path, tmp_path: Path, refused: Command) -> No
 
 
 def test_flow_is_skipped_in_plain_words_without_opencv(
-    measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measured: Path, report: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stdpipe.reporting.clip_section.find_spec", lambda _name: None)
+    shutil.copytree(report / "parts", tmp_path / "parts")
+    monkeypatch.setattr("stdpipe.reporting.clip_pictures.find_spec", lambda _name: None)
     write_report([measured / "e"], tmp_path, clips=1)
     text, _ = read(tmp_path)
     assert "Optical flow needs OpenCV, which was not installed" in text
@@ -295,8 +368,8 @@ def test_pictures_are_those_that_were_scored(measured: Path, report: Path) -> No
     """PSNR of a kept frame, rounded as `vid4` does, is what the evaluation wrote of it."""
     from stdpipe.data.layouts import find_clips
     from stdpipe.evaluation.metrics import luma, psnr
+    from stdpipe.reporting.data_uris import as_tensor
     from stdpipe.reporting.inputs import read_folders
-    from stdpipe.reporting.pictures import as_tensor
     from stdpipe.reporting.shots import load_made, made_file, take_shot
 
     (group,) = read_folders([measured / "e"]).groups

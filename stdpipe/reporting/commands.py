@@ -1,42 +1,59 @@
-"""The commands that give the same again, from what results and configs say of themselves."""
+"""The commands that give a result or a training run again, from what its folder says of it.
 
+Each is printed as a shell takes it, for the CLI of this version.
+"""
+
+import dataclasses
 import shlex
+from collections.abc import Iterable
 from typing import Any
 
 from stdpipe.reporting.inputs import Group, Measured, TrainingRun
-
-# keys of a run's config that are no training options
-FACTS = {"network", "data", "degradation", "cache", "init", "exclude"}
-FACTS |= {"cache_id", "clips", "live_teacher", "init_sha256"}
+from stdpipe.training.config import StudentTraining, TeacherTraining
 
 
 def evaluate_command(entry: Measured, group: Group) -> str:
-    """For this network alone."""
-    name, weights = str(entry.facts["model"]), entry.facts["weights"]
-    # a protocol with another border is named so: vid4-crop8
-    protocol, _, other_crop = str(group.protocol["name"]).partition("-crop")
+    """The command that measures this network alone, into a new folder beside the old one."""
+    facts, rules = entry.facts, group.protocol
+    # a protocol with another border carries it in its name: vid4-crop8
+    protocol, _, has_own_crop = str(rules["name"]).partition("-crop")
     kinds = ["quality"]
-    kinds += ["temporal"] * ("warp_error" in entry.facts["average"])
-    kinds += ["cost"] * ("seconds_per_frame" in (entry.facts.get("cost") or {}))
+    kinds += ["temporal"] * ("warp_error" in facts["average"])
+    kinds += ["cost"] * ("seconds_per_frame" in (facts.get("cost") or {}))
+    weights = f"@{facts['weights']}" if facts["weights"] else ""
     words: list[Any] = ["stdpipe", "evaluate", "--data", group.data]
-    words += ["--model", f"{name}@{weights}" if weights else name]
+    words += ["--model", f"{facts['model']}{weights}"]
     words += ["--degradation", group.degradation["name"], "--protocol", protocol]
-    words += ["--crop", group.protocol["crop"]] * bool(other_crop)
-    words += ["--metrics", ",".join(kinds)] * (len(kinds) > 1)
-    words += ["--amp", group.amp] * (group.amp not in (None, "none"))
-    return shlex.join(map(str, [*words, "--out", entry.folder]))
+    words += ["--crop", rules["crop"]] if has_own_crop else []
+    words += ["--metrics", ",".join(kinds)] if len(kinds) > 1 else []
+    words += ["--amp", group.amp] if group.amp not in (None, "none") else []
+    return _as_line([*words, "--out", f"{entry.folder}-again"])
 
 
 def train_command(run: TrainingRun) -> str:
-    """With every option, defaults too."""
+    """The command with every option, defaults too; in the run's folder it resumes.
+
+    A live teacher is known by its SHA-256 alone, which then stands in place of its file.
+    """
     config = run.config
-    role = "student" if "scheme" in config else "teacher"
+    role, options = (
+        ("student", StudentTraining) if "scheme" in config else ("teacher", TeacherTraining)
+    )
     words: list[Any] = ["stdpipe", f"train-{role}", "--data", config.get("data")]
     words += [f"--{role}", config.get("network")]
     for key in ("cache", "degradation", "init"):
         words += [f"--{key}", config[key]] if config.get(key) else []
+    if config.get("live_teacher"):
+        words += ["--live-teacher", f"FILE-OF-SHA256-{config['live_teacher']}"]
     for clip in config.get("exclude") or ():
         words += ["--exclude", clip]
-    for key, value in config.items():
-        words += ["--set", f"{key}={value}"] * (key not in FACTS)
-    return shlex.join(map(str, [*words, "--out", run.folder]))
+    for field in dataclasses.fields(options):
+        if field.name in config:
+            # --set takes YAML, in which no text at all would be null
+            value = "''" if config[field.name] == "" else config[field.name]
+            words += ["--set", f"{field.name}={value}"]
+    return _as_line([*words, "--out", run.folder])
+
+
+def _as_line(words: Iterable[Any]) -> str:
+    return shlex.join(map(str, words))

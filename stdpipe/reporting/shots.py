@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.files import atomic_file
 from stdpipe.data.box import Box
 from stdpipe.data.frames import Clip
 from stdpipe.data.pieces import Piece, pieces
@@ -55,7 +56,7 @@ class Shot:
     window: Box
     """The crop shown, in HR pixels on the grid of LR pixels: where HR has most detail."""
     row: int
-    """Of the scan line of the temporal profile."""
+    """The scan line of the temporal profile."""
 
     @property
     def middle(self) -> int:
@@ -77,8 +78,10 @@ class Made(NamedTuple):
 def take_shot(
     clip: Clip, degradation: str, lr_8bit: bool, length: int, k: int
 ) -> tuple[Shot, list[Piece]]:
-    """The shot of at most `length` frames around the clip's middle, and the same with the LR frames
-    that windows of 2k+1 need."""
+    """Read the shot of at most `length` frames around the clip's middle.
+
+    Returns it, and its frames with the LR frames that windows of 2k+1 need.
+    """
     frame = len(clip.frames) // 2
     start = min(max(frame - length // 2, 0), max(len(clip.frames) - length, 0))
     span = list(range(start, min(start + length, len(clip.frames))))
@@ -92,7 +95,7 @@ def take_shot(
 
 
 def most_detail(hr: Pixels) -> Box:
-    """The crop with the greatest mean difference between neighbouring pixels, (H, W, 3)."""
+    """Find the crop of (H, W, 3) with the greatest mean difference between neighbouring pixels."""
     y = hr.astype(np.float64).mean(-1)
     detail = np.zeros_like(y)
     detail[:, 1:] += np.abs(np.diff(y, axis=1))
@@ -107,7 +110,7 @@ def most_detail(hr: Pixels) -> Box:
 
 
 def load_again(facts: Mapping[str, Any]) -> Network:
-    """The network that an evaluation's `facts` name, with the same weights.
+    """Load the network that an evaluation's `facts` name, with the same weights.
 
     Raises UserError or OSError where it cannot be had: the weights are gone or others now, or the
     network is a user's own, whose module a file must not have us import.
@@ -121,7 +124,7 @@ def load_again(facts: Mapping[str, Any]) -> Network:
 
 
 def made_file(folder: Path, facts: Mapping[str, Any], shot: Shot) -> Path:
-    """Where `make` keeps what this network makes of this shot: the name says what went in."""
+    """The file for what this network makes of this shot; its name is a hash of what went in."""
     frames = zlib.crc32(shot.hr.data)
     network = (facts["model"], facts["weights_sha256"])
     what = (FORMAT, *network, shot.degradation, shot.lr_8bit, shot.frame, shot.span, frames)
@@ -130,7 +133,7 @@ def made_file(folder: Path, facts: Mapping[str, Any], shot: Shot) -> Path:
 
 @torch.inference_mode()
 def make(net: Network, shot: Shot, found: Sequence[Piece], device: torch.device) -> Made:
-    """Super-resolve the shot. Raises UserError for a result that is not finite."""
+    """Super-resolve the shot. Raises UserError where the output is not finite."""
     parts, k = [], net.num_frame // 2
     for piece in found:
         lr, centres = piece.around(k)
@@ -167,13 +170,13 @@ def _maps(
 
 
 def _whole(maps: Tensor, shot: Shot) -> Tensor:
-    """Without what padding added."""
+    """Cut off what padding added."""
     height, width = shot.hr.shape[1:3]
     return maps[..., :height, :width].float()
 
 
 def _levels(maps: NDArray[Any]) -> Pixels:
-    """Each map, 0 at its least, as shares of its 99.5th percentile."""
+    """Scale each map so that 255 is its 99.5th percentile."""
     top = np.percentile(maps, PERCENTILE, axis=(-2, -1), keepdims=True)
     shares = np.divide(maps, top, out=np.zeros_like(maps, np.float64), where=top > 0)
     found: Pixels = (shares.clip(0, 1) * 255).round().astype(np.uint8)
@@ -196,16 +199,13 @@ def _pixels(image: Tensor) -> Pixels:
 
 
 def save_made(file: Path, made: Made) -> None:
-    """Written beside its name, then renamed."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(file.name + ".partial")
-    with aside.open("wb") as stream:
-        np.savez(stream, **made._asdict())
-    aside.replace(file)
+    """Keep it in a file, written whole or not at all."""
+    with atomic_file(file) as aside:
+        np.savez(aside, **made._asdict())
 
 
 def load_made(file: Path) -> Made | None:
-    """What save_made wrote; None where there is nothing whole."""
+    """Read what save_made wrote; None where there is nothing whole."""
     try:
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
             return Made(*(content[name] for name in Made._fields))

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stdpipe.reporting.charts import MAX_POINTS, thinned
-from stdpipe.reporting.commands import evaluate_command, train_command
 from stdpipe.reporting.inputs import read_folders
 
 RESULT: dict[str, Any] = {
@@ -127,22 +126,9 @@ def test_a_run_with_a_torn_line(tmp_path: Path) -> None:
     (found,) = read_folders([run]).runs
     assert found.lines == [{"step": 1, "rec": 0.5}, {"step": 2, "rec": 0.4}]
     assert found.finished
-    assert train_command(found) == (
-        "stdpipe train-student --data D --student edvr --cache c.zarr --set scheme=std "
-        f"--set steps=2 --out {run}"
-    )
     (run / "config.yaml").write_text("- a list")
     with pytest.raises(ValueError, match="is no config of a training run"):
         read_folders([run])
-
-
-def test_the_command_for_the_same_figures(write: Callable[..., Path]) -> None:
-    folder = write("a", network("edvr", "my weights.pt"), amp="bf16")
-    (group,) = read_folders([folder]).groups
-    assert evaluate_command(group.entries[0], group) == (
-        "stdpipe evaluate --data Vid4 --model 'edvr@my weights.pt' --degradation bd "
-        f"--protocol vid4 --crop 8 --amp bf16 --out {folder}"
-    )
 
 
 @settings(deadline=None)

@@ -19,12 +19,12 @@ Pixels = NDArray[np.uint8]
 
 
 def png(pixels: Pixels) -> str:
-    """A data URI of (H, W, 3), or of a grey (H, W), exact."""
+    """Encode (H, W, 3), or a grey (H, W), as a data URI, exact."""
     return _uri(Image.fromarray(np.ascontiguousarray(pixels)), format="PNG", optimize=True)
 
 
 def webp(pixels: Pixels, width: int, quality: int = 82) -> str:
-    """A data URI of (H, W, 3) or grey (H, W), reduced to `width` where it is wider."""
+    """Encode (H, W, 3), or a grey (H, W), as a data URI, reduced to `width` where it is wider."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
     if image.width > width:
         size = (width, max(round(image.height * width / image.width), 1))
@@ -45,8 +45,10 @@ def as_tensor(pixels: Pixels) -> Tensor:
 
 
 def flow_colours(flow: NDArray[np.floating[Any]], top: float) -> Pixels:
-    """A flow (2, H, W) in pixels, x first: its direction as hue, its length as colour, white at
-    rest and full at `top` pixels."""
+    """Show a flow (2, H, W) in pixels, x first, as (H, W, 3).
+
+    Hue is its direction; white is at rest, full colour `top` pixels and more.
+    """
     x, y = flow
     hue = (np.arctan2(y, x) / (2 * np.pi)) % 1
     strength = np.clip(np.hypot(x, y) / top, 0, 1) if top > 0 else np.zeros_like(x)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stdpipe.reporting.pictures import colour_wheel, flow_colours, luma_error, png, webp
+from stdpipe.reporting.data_uris import colour_wheel, flow_colours, luma_error, png, webp
 
 
 def opened(uri: str) -> Image.Image:
