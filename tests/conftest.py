@@ -1,5 +1,5 @@
-"""Real frames (tests on them skip where they are absent), a tiny set for the whole pipeline, and an
-object store on loopback."""
+"""What every test may use: real frames (where they are absent, tests on them skip), a tiny data set
+and its cache, the command line in this process, and an object store on loopback."""
 
 import importlib.util
 import os
@@ -32,6 +32,29 @@ SETTINGS = {
     "log_every": 1,
     "save_every": 1,
 }
+
+
+def pytest_configure() -> None:
+    """Stop at once where the code that would be tested is not the code beside these tests.
+
+    With an editable install of one checkout, the tests of another would import its own stdpipe and
+    the first one's stdpipe.cache and stdpipe.cli.
+    """
+    root = Path(__file__).resolve().parents[1]
+    for name, folder in (
+        ("stdpipe", "stdpipe"),
+        ("stdpipe.cache", "cache"),
+        ("stdpipe.cli", "cli"),
+    ):
+        spec = importlib.util.find_spec(name)
+        found = Path(spec.origin).resolve().parent if spec and spec.origin else None
+        if found != root / folder:
+            where = f"comes from {found}" if found else "is not installed"
+            pytest.exit(
+                f"{name} {where}, but these tests are of {root / folder}: "
+                f"run `pip install -e .` in {root}, with the Python that runs the tests",
+                returncode=pytest.ExitCode.USAGE_ERROR,
+            )
 
 
 def _real_data(name: str) -> Path:
