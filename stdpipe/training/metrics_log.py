@@ -79,10 +79,10 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Read the lines of a metrics.jsonl, each name -> number, "step" among them; [] where it is
-    missing.
+    """Read a metrics.jsonl: finite numbers by name, "step" among them, for each line; none where
+    there is no file.
 
-    Lines that a crash has torn, or that are no such lines, are left out. A number may be NaN.
+    A line that a crash has torn, or that is of something else, is left out.
     """
     if not path.exists():
         return []
@@ -93,9 +93,9 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 def _numbers(line: str) -> dict[str, float] | None:
     try:
         found = json.loads(line)
-        numbers = {k: v for k, v in found.items() if type(v) in (int, float)}
-        return numbers if math.isfinite(numbers["step"]) else None
-    except (ValueError, KeyError, AttributeError, OverflowError, RecursionError):
+        numbers = {k: v for k, v in found.items() if type(v) in (int, float) and math.isfinite(v)}
+        return numbers if "step" in numbers else None
+    except (ValueError, AttributeError, OverflowError, RecursionError):
         return None
 
 
