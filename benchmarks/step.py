@@ -38,7 +38,8 @@ from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import Stream
 from stdpipe.data.views import View, full_views
 from stdpipe.device import autocast, pick_device
-from stdpipe.distill.terms import LossInputs, build_helpers, scheme_loss
+from stdpipe.distill.term import LossInputs
+from stdpipe.distill.terms import build_helpers, scheme_loss
 from stdpipe.features.targets import CachedTargets, Decoder, LiveTeacher
 from stdpipe.features.teacher import tail_of
 from stdpipe.models import zoo

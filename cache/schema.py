@@ -55,11 +55,11 @@ def parse_json(text: str, source: str) -> Any:
         raise UserError(f"{source} is no JSON: {' '.join(str(error).split())[:300]}") from None
 
 
-def check(kind: type[Format], content: Any, source: str, *, strict: bool = True) -> Format:
+def check(kind: type[Format], content: Any, source: str, *, strict: bool | None = True) -> Format:
     """Plain values as a `kind`, every field checked.
 
     Raises UserError that names the source, the field and what stood there. With strict, a number
-    that is written as text is refused.
+    that is written as text is refused; None leaves that to the kind's own config.
     """
     try:
         found: Format = _adapter(kind).validate_python(content, strict=strict)
@@ -70,7 +70,9 @@ def check(kind: type[Format], content: Any, source: str, *, strict: bool = True)
 
 def _first(error: ValidationError) -> str:
     """The first complaint in one line: which field, what is wrong, what stood there."""
-    found = error.errors(include_url=False, include_context=False)[0]
+    found = error.errors(include_url=False)[0]
+    if found["type"] == "value_error":  # a check of ours says it whole
+        return str(found["ctx"]["error"])
     where = ".".join(str(part) for part in found["loc"])
     got = "" if found["type"] == "missing" else f", got {_short(found['input'])}"
     return f"{where or 'the file'}: {found['msg']}{got}"

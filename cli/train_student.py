@@ -16,6 +16,7 @@ from stdpipe.cli.common import (
     usage,
 )
 from stdpipe.cli.errors import Command
+from stdpipe.distill.names import SCHEMES
 
 
 @click.command("train-student", cls=Command)
@@ -37,8 +38,8 @@ from stdpipe.cli.errors import Command
 @click.option(
     "--scheme",
     metavar="NAME",
-    help="none, std, sd, td, kd-mse, kd-mean2, std-lr, pisr, pisr-sr, fakd, output; or terms with "
-    "weights: sd=1,td=100,output=0.5. [default: the config's; std]",
+    help=f"{', '.join(SCHEMES)}; or terms with weights: sd=1,td=100,output=0.5. "
+    "[default: the config's; std]",
 )
 @click.option(
     "--init",

@@ -15,7 +15,7 @@ import click
 from stdpipe.cache import ENCODINGS
 from stdpipe.cli.main import main
 from stdpipe.data.degrade import DEGRADATIONS
-from stdpipe.distill.schemes import SCHEMES
+from stdpipe.distill.names import SCHEMES
 from stdpipe.distill.terms import TERMS
 from stdpipe.evaluation import cost, temporal
 from stdpipe.evaluation.protocols import PROTOCOLS
@@ -132,9 +132,9 @@ def degradations() -> str:
 
 
 def schemes() -> str:
-    """Every scheme: what it stands for, what it reads."""
+    """Every scheme: what it compares, its weight, what it reads, where it comes from."""
     return _table(
-        ("scheme", "stands for", "default weight", "reads of the teacher", "source"),
+        ("scheme", "what it compares", "default weight", "reads of the teacher", "source"),
         [_scheme(name, terms) for name, terms in SCHEMES.items()],
     )
 
@@ -144,7 +144,7 @@ def _scheme(name: str, terms: tuple[str, ...]) -> tuple[str, ...]:
     if terms != (name,):
         return f"`{name}`", " + ".join(f"`{t}`" for t in terms) or "L_rec alone", "", reads, ""
     term = TERMS[name]
-    return f"`{name}`", "itself", f"{term.weight:g}", reads, _plain(term.source)
+    return f"`{name}`", _plain(term.about), f"{term.weight:g}", reads, _plain(term.source)
 
 
 def temporal_metrics() -> str:

@@ -1,4 +1,4 @@
-"""The processes of one training, as torchrun starts them; without torchrun, one alone.
+"""The processes of one training: those that torchrun started, or one alone.
 
 All of them see the same stream: of every step's clips each rank takes its own slices, and what is
 averaged over slices and ranks is what one process makes of the whole batch.
@@ -7,6 +7,7 @@ averaged over slices and ranks is what one process makes of the whole batch.
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -18,43 +19,51 @@ from stdpipe.cache.errors import UserError
 
 Made = TypeVar("Made")
 
+PATIENCE = timedelta(days=365)  # torchrun ends those that wait for a process that died
+
 
 def from_torchrun() -> tuple[int, int]:
-    """This process's rank and of how many, as torchrun says; (0, 1) without it."""
+    """Return this process's rank and the number of processes, as torchrun says; else (0, 1)."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+_patient: dist.ProcessGroup | None = None  # waits for as long as an evaluation takes
 
 
 @contextmanager
 def group(device: torch.device) -> Iterator[None]:
     """Join torchrun's other processes, where there are any, until the body is done on all."""
+    global _patient
     if from_torchrun()[1] == 1:
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    _patient = dist.new_group(backend="gloo", timeout=PATIENCE)
     yield
-    dist.barrier()  # nobody leaves before rank 0 has written everything
+    dist.barrier(_patient)  # nobody leaves before rank 0 has written everything
     dist.destroy_process_group()
+    _patient = None
 
 
 def size() -> int:
-    """How many processes train together."""
+    """Return how many processes train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, from 0."""
+    """Return which of them this is, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def first() -> bool:
-    """Whether this is the one that writes: config, metrics, checkpoints, weights."""
+    """Return whether this is the one that writes config, metrics, checkpoints and weights."""
     return rank() == 0
 
 
 def slices(batch: int, accumulate: int) -> list[range]:
-    """Which clips of a step this rank takes, one range for each of its `accumulate` passes.
+    """Return the clips of a step that this rank takes, a range for each of `accumulate` passes.
 
     Raises UserError where ranks and passes do not divide the batch.
     """
@@ -70,7 +79,10 @@ def slices(batch: int, accumulate: int) -> list[range]:
 
 
 def from_first(make: Callable[[], Made]) -> Made:
-    """What `make` returns on rank 0, on every rank; its error is raised on all of them."""
+    """Return on every rank what `make` returns on rank 0; its error is raised on all of them.
+
+    The others wait for it without a timeout, however long it takes.
+    """
     if size() == 1:
         return make()
     made: list[Any] = [None, None]
@@ -79,7 +91,7 @@ def from_first(make: Callable[[], Made]) -> Made:
             made[0] = make()
         except (ValueError, OSError) as error:
             made[1] = error
-    dist.broadcast_object_list(made, src=0)
+    dist.broadcast_object_list(made, src=0, group=_patient)
     if made[1] is not None:
         raise made[1]
     result: Made = made[0]
@@ -87,12 +99,12 @@ def from_first(make: Callable[[], Made]) -> Made:
 
 
 def mean(values: Tensor) -> Tensor:
-    """Over ranks, without gradient."""
+    """Return the mean over ranks, without gradient."""
     return _Total.apply(values.detach()) / size() if size() > 1 else values
 
 
 def total(values: Tensor) -> Tensor:
-    """Sum over ranks, with its gradient: every rank's result depends on every rank's values."""
+    """Return the sum over ranks; its gradient is that of every rank's result."""
     result: Tensor = _Total.apply(values) if size() > 1 else values
     return result
 
@@ -112,8 +124,8 @@ class _Total(torch.autograd.Function):
 
 
 def spread(losses: nn.Module) -> nn.Module:
-    """A module whose backward pass averages gradients over ranks; the module itself where this
-    process is alone.
+    """Return a module whose backward pass averages gradients over ranks; the module itself where
+    this process is alone.
 
     Which parameters a loss reaches changes (warm-up, a frozen ConvLSTM, train_only), so they are
     looked for at every step.
@@ -127,7 +139,7 @@ def spread(losses: nn.Module) -> nn.Module:
 
 
 def apart(losses: nn.Module, more_to_come: bool) -> AbstractContextManager[None]:
-    """Around a pass after which ranks do not exchange gradients yet, as more slices follow."""
+    """Return the context of a pass, in which ranks exchange no gradients if more slices follow."""
     if more_to_come and isinstance(losses, DistributedDataParallel):
         context: AbstractContextManager[None] = losses.no_sync()
         return context

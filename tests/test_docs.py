@@ -25,7 +25,8 @@ import torch
 
 from stdpipe.cli.main import main
 from stdpipe.distill import terms
-from stdpipe.distill.schemes import SCHEMES
+from stdpipe.distill.names import SCHEMES
+from stdpipe.distill.term import LossInputs
 from stdpipe.evaluation.protocols import PROTOCOLS
 from stdpipe.models.base import Features
 from stdpipe.models.zoo import ZOO
@@ -173,8 +174,8 @@ def test_the_tables_of_networks_are_the_commands(
         assert len(told) == bool(of["note"])
 
 
-def test_every_scheme_is_explained() -> None:
-    text = (DOCS / "schemes.md").read_text()
+def test_every_scheme_is_explained(generated: ModuleType) -> None:
+    text = generated.fill((DOCS / "schemes.md").read_text())
     assert all(f"`{name}`" in text for name in SCHEMES if name != "none")
 
 
@@ -197,7 +198,7 @@ def test_the_scheme_that_extend_adds(monkeypatch: pytest.MonkeyPatch) -> None:
     def loss(student: torch.Tensor) -> dict[str, torch.Tensor]:
         features = Features(student, student, student, hr)
         learners = terms.build_helpers({"edges": 1.0}, 64)
-        inputs = terms.LossInputs(features, {"hr": hr, "f_sr": f_sr}, learners)
+        inputs = LossInputs(features, {"hr": hr, "f_sr": f_sr}, learners)
         return terms.scheme_loss(inputs, {"edges": 1.0})
 
     assert loss(f_sr)["edges"] == 0

@@ -18,8 +18,6 @@ from stdpipe.data.views import View
 from stdpipe.distill.attention import attention_map
 from stdpipe.models import zoo
 from stdpipe.models.checkpoints import load_network, save_network
-from stdpipe.train import needed_targets
-from stdpipe.training.config import StudentTraining
 
 Command = Callable[..., Any]
 PARTS = {
@@ -43,22 +41,6 @@ def same(a: Path, b: Path) -> bool:
 
 def lines(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-@pytest.mark.parametrize(
-    ("scheme", "attention", "names"),
-    [
-        ("none", "sum2", ()),
-        ("sd", "sum2", ("attention",)),
-        ("sd", "sum", ("f_sr",)),
-        ("sd", "max2", ("f_sr",)),
-        ("td", "sum2", ("f_sr",)),
-        ("std", "sum2", ("f_sr",)),
-    ],
-)
-def test_needed_targets(scheme: str, attention: str, names: tuple[str, ...]) -> None:
-    options = StudentTraining(scheme=scheme, attention=attention)
-    assert needed_targets(options) == names
 
 
 @pytest.mark.parametrize("scheme", PARTS)
@@ -145,7 +127,7 @@ def test_training_from_the_cache_is_training_with_a_live_teacher(
     settings = {"warmup_steps": 0, "steps": 4, "patch": 16}
     stdpipe(*train(tmp_path / "cached", tiny, *more, **settings))
     monkeypatch.setattr(LiveTargets, "data", tiny, raising=False)
-    monkeypatch.setattr("stdpipe.train.CachedTargets", LiveTargets)
+    monkeypatch.setattr("stdpipe.training.source.CachedTargets", LiveTargets)
     stdpipe(*train(tmp_path / "live", tiny, *more, **settings))
     for cached, live in zip(lines(tmp_path / "cached"), lines(tmp_path / "live"), strict=True):
         for part in PARTS[scheme]:
@@ -154,7 +136,7 @@ def test_training_from_the_cache_is_training_with_a_live_teacher(
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Ctrl-C as soon as that many steps are in the checkpoint."""
-    save = train.runs.save_checkpoint
+    save = train.run_folder.save_checkpoint
 
     def save_and_stop(out: Path, done: int, **parts: Any) -> None:
         save(out, done, **parts)
@@ -379,7 +361,7 @@ def test_evaluations_need_test_clips(
 
 
 @pytest.mark.parametrize("scheme", ["none", "std"])
-def test_a_student_that_falls_silent_is_told_once(
+def test_a_student_that_has_dead_units_is_told_once(
     tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command,
     caplog: pytest.LogCaptureFixture, scheme: str,
 ) -> None:  # fmt: skip
@@ -391,6 +373,6 @@ def test_a_student_that_falls_silent_is_told_once(
     save_network(tmp_path / "silent.pt", net, name, "bd")
     more = ("--student", name, "--cache", tiny_cache, "--scheme", scheme)
     stdpipe(*train(tmp_path / "a", tiny, *more, "--init", tmp_path / "alive.pt"))
-    assert "silent" not in caplog.text
+    assert "dead units" not in caplog.text
     stdpipe(*train(tmp_path / "b", tiny, *more, "--init", tmp_path / "silent.pt"))
     assert caplog.text.count("at step 1 no gradient reaches a weight") == 1

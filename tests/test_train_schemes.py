@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stdpipe.distill.schemes import SCHEMES, parse_scheme
+from stdpipe.distill.names import SCHEMES
+from stdpipe.distill.schemes import parse_scheme
 from stdpipe.distill.terms import TERMS
 from stdpipe.models import zoo
 from stdpipe.models.zoo import ZOO

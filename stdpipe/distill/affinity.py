@@ -1,4 +1,4 @@
-"""Feature affinity: how alike every two pixels of a map are, as the teacher sees it.
+"""Feature affinity: cosines between all pixels of a map, drawn to the teacher's.
 
 He, Dai, Lu, Jiang, Xia, "FAKD: Feature-Affinity Based Knowledge Distillation for Efficient Image
 Super-Resolution", ICIP 2020; Vincent-Hoo/Knowledge-Distillation-for-Super-resolution. Here on one
@@ -10,22 +10,24 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from stdpipe.distill.term import LossInputs, Term, Value
+
 # Its EDSR script: 10 times this beside 0.5 times L1 over 0..255, hence 20 / 255 beside an L1 over
 # 0..1 of weight 1. There it sums three layers, here there is one.
 WEIGHT = 0.078
 
 
 def affinity(feature: Tensor) -> Tensor:
-    """Cosines between the channel vectors of all pixels: (C, h, w) -> (h w, h w)."""
+    """Return the cosines between the channel vectors of all pixels: (C, h, w) -> (h w, h w)."""
     pixels = F.normalize(feature.flatten(1), dim=0, eps=1e-7)
     return pixels.T @ pixels
 
 
 def affinity_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean absolute distance of affinities: (N, C_S, h, w) and (N, C_T, h, w), N frames.
+    """Return the mean absolute distance of affinities of N frames: (N, C_S, h, w), (N, C_T, h, w).
 
-    One frame's matrices are alive at a time, and are made anew in the backward pass: a frame of
-    64 x 64 has 16.8 million pairs.
+    Only one frame's matrices are in memory at a time, and the backward pass computes them again: a
+    frame of 64 x 64 has 16.8 million pairs.
     """
     with torch.autocast(student.device.type, enabled=False):
         distances = [
@@ -37,3 +39,16 @@ def affinity_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _distance(student: Tensor, teacher: Tensor) -> Tensor:
     return (affinity(student) - affinity(teacher)).abs().mean()
+
+
+def _compute(x: LossInputs) -> Value:
+    return Value(affinity_loss(x.student.f_lr.flatten(0, 1), x.batch["f_lr"].flatten(0, 1)))
+
+
+TERM = Term(
+    _compute,
+    needs="f_lr",
+    weight=WEIGHT,
+    source="FAKD, He et al. 2020",
+    about="The mean absolute distance between the cosines of all pairs of pixels of F^LR.",
+)

@@ -1,16 +1,19 @@
-"""Spatial attention maps and space distillation (paper, Section 3.1, Eqs. 1 to 5).
+"""Spatial attention maps and space distillation, terms sd and sd-lr (paper, Section 3.1).
 
 Axes: any leading axes (B, T), then C H W.
 """
 
+from collections.abc import Mapping
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor
 
-from stdpipe.cache.errors import UserError
+from stdpipe.distill.term import F_SR, Level, LossInputs, Term, Value, adapter
 
 
 def attention_map(f_sr: Tensor, kind: str = "sum2") -> Tensor:
-    """M(F^SR): (..., C, H, W) -> (..., H, W). "sum" Eq. 1, "sum2" Eq. 2, "max2" Eq. 3."""
+    """Return M(F^SR), (..., C, H, W) -> (..., H, W): kind "sum" is Eq. 1, "sum2" 2, "max2" 3."""
     match kind:
         case "sum":
             return f_sr.abs().sum(-3)
@@ -18,11 +21,11 @@ def attention_map(f_sr: Tensor, kind: str = "sum2") -> Tensor:
             return f_sr.square().sum(-3)
         case "max2":
             return f_sr.square().amax(-3)
-    raise UserError(f"attention {kind!r} is unknown (known: sum, sum2, max2)")
+    raise ValueError(f"attention {kind!r} is unknown (known: sum, sum2, max2)")
 
 
 def sd_loss(student_map: Tensor, teacher_map: Tensor, norm: str = "none") -> Tensor:
-    """L_SD, Eq. 5: mean square distance of maps (..., H, W), over frames and pixels.
+    """Return L_SD, Eq. 5: the mean square distance of maps (..., H, W), over frames and pixels.
 
     norm="l2" first divides each map by its own L2 norm (Zagoruyko and Komodakis 2017).
     """
@@ -30,3 +33,36 @@ def sd_loss(student_map: Tensor, teacher_map: Tensor, norm: str = "none") -> Ten
         student_map = F.normalize(student_map.flatten(-2), dim=-1)
         teacher_map = F.normalize(teacher_map.flatten(-2), dim=-1)
     return F.mse_loss(student_map, teacher_map)
+
+
+def teacher_map(batch: Mapping[str, Tensor], attention: str) -> Tensor:
+    """Return the teacher's map (B, T, H, W): made of f_sr where a batch has it, else as cached
+    (which is sum2)."""
+    if "f_sr" in batch:
+        return attention_map(batch["f_sr"].float(), attention)
+    assert attention == "sum2"
+    return batch["attention"].float()
+
+
+def term(level: Level) -> Term:
+    """L_SD on one level."""
+    on_f_sr = level is F_SR
+    return Term(
+        partial(_compute, level),
+        needs="attention" if on_f_sr else "f_lr",
+        weight=1.0,
+        weight_key="lambda1",
+        source="paper, Eq. 5" if on_f_sr else "paper, Table 4",
+        about=f"L_SD: the mean square distance between attention maps of {level.title}.",
+        helpers=adapter(level),
+    )
+
+
+def _compute(level: Level, x: LossInputs) -> Value:
+    student = attention_map(x.aligned(level).float(), x.attention)
+    teacher = (
+        teacher_map(x.batch, x.attention)
+        if level is F_SR
+        else attention_map(x.batch["f_lr"].float(), x.attention)
+    )
+    return Value(sd_loss(student, teacher, x.attention_norm))

@@ -11,15 +11,19 @@ that work at HR, such as VDSR of the paper's Table 1: term `pisr-sr`. From `pisr
 comes behind F^LR learns nothing: a backbone and the upsampling, for FastDVDnet the latter alone.
 """
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from stdpipe.distill.term import Level, LossInputs, Term, Value, student_and_teacher
 
 WEIGHT = 1e-6  # beside an L1 over 0..1 (its configs/fsrcnn/step2.yml)
 SCALE, EPSILON = 0.1, 1e-8  # its code: b = 0.1 softplus(.) + 1e-8
 
 
 class Adapters(nn.Module):
-    """From the student's features to location and scale of the teacher's."""
+    """Predict location and scale of the teacher's features from the student's."""
 
     def __init__(self, student: int, teacher: int) -> None:
         super().__init__()
@@ -38,7 +42,7 @@ def _adapter(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 def laplace_loss(mean: Tensor, scale: Tensor, teacher: Tensor) -> Tensor:
-    """Mean negative log-likelihood of the features F_T: log 2b + |F_T - mu| / b, equal shapes.
+    """Return the mean negative log-likelihood log 2b + |F_T - mu| / b of features of equal shapes.
 
     It may be negative: where mu is what the teacher has, log 2b is left.
     """
@@ -46,6 +50,27 @@ def laplace_loss(mean: Tensor, scale: Tensor, teacher: Tensor) -> Tensor:
 
 
 def imitation_loss(encoded: Tensor, lr: Tensor) -> Tensor:
-    """Keeps what the teacher's encoder makes of HR near LR, so that it carries no more than a
-    student could use: mean absolute distance of (..., 3, h, w)."""
+    """Return the mean absolute distance between a teacher's encoding of HR and LR, (..., 3, h, w).
+
+    It keeps the encoding near LR, so that it carries no more than a student could use.
+    """
     return F.l1_loss(encoded.float(), lr)
+
+
+def term(level: Level, role: str) -> Term:
+    """The likelihood on one level; its adapters are the helper `role`."""
+    return Term(
+        partial(_compute, level, role),
+        needs=level.features,
+        weight=WEIGHT,
+        source="Lee et al. 2020",
+        about=f"The negative log-likelihood of a privileged teacher's {level.title} (see below).",
+        helpers={role: lambda channels: Adapters(*student_and_teacher(channels, level))},
+        privileged=True,
+    )
+
+
+def _compute(level: Level, role: str, x: LossInputs) -> Value:
+    student = getattr(x.student, level.features)
+    mean, scale = x.helpers[role](student.flatten(0, 1))
+    return Value(laplace_loss(mean, scale, x.batch[level.features].flatten(0, 1)))

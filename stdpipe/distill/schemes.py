@@ -1,32 +1,25 @@
 """A scheme as text: a name, or several with commas between, each with a weight if wanted.
 
-"std", "td", "sd=1,td=100", "std,output=0.5". What it comes down to is a weight for each term.
+"std", "td", "sd=1,td=100", "std,output=0.5". It stands for a weight of each term.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from stdpipe.cache.errors import UserError
+from stdpipe.distill.names import SCHEMES
 from stdpipe.distill.terms import TERMS
 from stdpipe.suggest import nearest
 
-SCHEMES = {
-    "none": (),
-    "std": ("sd", "td"),
-    "std-lr": ("sd-lr", "td-lr"),
-    "fakd": ("affinity", "output"),
-    **{name: (name,) for name in TERMS},
-}
-
 
 def parse_scheme(text: str, lambda1: float = 1.0, lambda2: float = 100.0) -> dict[str, float]:
-    """Term -> weight, in the order of TERMS; terms of weight zero are left out.
+    """Return term -> weight, in the order of TERMS, without those of weight zero.
 
-    lambda1 and lambda2 are the weights of sd, sd-lr and of td, td-lr that give none themselves.
+    lambda1 and lambda2 weight the terms that name them, where the scheme gives no weight itself.
     Raises UserError: unknown name, a weight that is no number, a term named twice.
     """
-    default = {name: term.weight for name, term in TERMS.items()}
-    default |= {"sd": lambda1, "sd-lr": lambda1, "td": lambda2, "td-lr": lambda2}
+    lambdas = {"lambda1": lambda1, "lambda2": lambda2}
+    default = {name: lambdas.get(term.weight_key, term.weight) for name, term in TERMS.items()}
     weights: dict[str, float] = {}
     for item in text.split(","):
         name, equals, number = (part.strip() for part in item.partition("="))
@@ -56,12 +49,18 @@ def _weight(name: str, number: str) -> float:
     return weight
 
 
-def needs(terms: Mapping[str, float], attention: str = "sum2") -> set[str]:
-    """What of the teacher: some of "attention", "f_sr", "f_lr" and "sr".
+def needs(terms: Iterable[str], attention: str = "sum2", live: bool = False) -> set[str]:
+    """Return what the terms look at in a batch: some of "attention", "f_sr", "f_lr" and "sr".
 
-    Only sum2 maps are cached; the others are made of f_sr, as all are where that is at hand.
+    This alone decides where attention maps come from. A cache holds maps of the kind sum2; other
+    kinds are made of f_sr, as all are where f_sr is there anyway or a live teacher gives it.
     """
     found = {TERMS[name].needs for name in terms}
-    if "attention" in found and (attention != "sum2" or {"f_sr", "sr"} & found):
+    if "attention" in found and (live or attention != "sum2" or {"f_sr", "sr"} & found):
         found = found - {"attention"} | {"f_sr"}
     return found
+
+
+def stored(needed: Iterable[str]) -> set[str]:
+    """Return the arrays of a cache that these are made of: "sr" is made of f_sr."""
+    return {"f_sr" if name == "sr" else name for name in needed}

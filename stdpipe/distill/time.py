@@ -1,15 +1,29 @@
-"""Time distillation through shared temporal memory cells (paper, Section 3.2, Eqs. 6 and 7)."""
+"""Time distillation through shared memory cells, terms td and td-lr (paper, Section 3.2)."""
+
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stdpipe import distributed
+from stdpipe.distill.term import (
+    F_SR,
+    Channels,
+    Level,
+    LossInputs,
+    Memory,
+    Term,
+    Value,
+    adapter,
+    student_and_teacher,
+)
+from stdpipe.models.convlstm import ConvLSTM
 
 COLLAPSE = 1e-8  # below this L_TD the paper fixes the ConvLSTM
 
 
 def memory_cells(memory: nn.Module, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
-    """C_T^SR and C_S^SR of two f_sr sequences (B, T, C, H, W), in one batch: (B, C, H, W) each.
+    """Return C_T^SR and C_S^SR, (B, C, H, W) each, of two sequences of f_sr (B, T, C, H, W).
 
     The teacher's f_sr gets no gradient; the ConvLSTM gets one from both sides, as Eq. 7 has it.
     Cells are float32 whatever f_sr is. Under autocast the ConvLSTM's convolutions round to its
@@ -22,13 +36,13 @@ def memory_cells(memory: nn.Module, teacher: Tensor, student: Tensor) -> tuple[T
 
 
 def td_loss(cell_teacher: Tensor, cell_student: Tensor) -> Tensor:
-    """L_TD, Eq. 7: mean square distance of the cells (B, C, H, W)."""
+    """Return L_TD, Eq. 7: the mean square distance of the cells (B, C, H, W)."""
     return F.mse_loss(cell_student.float(), cell_teacher.float())
 
 
 def cell_variance(cell: Tensor) -> Tensor:
-    """How much a cell (B, C, H, W) remembers: over pixels, channel by channel, since constant
-    channels that differ are no memory either. Over the clips of all ranks, with gradient."""
+    """Return how much a cell (B, C, H, W) remembers: the variance over pixels and the clips of all
+    ranks, averaged over channels, with gradient. Constant channels that differ are no memory."""
     cell = cell.float()
     if distributed.size() == 1:
         return cell.var(dim=(0, 2, 3)).mean()
@@ -48,7 +62,7 @@ class CollapseGuard:
             self.freeze()
 
     def watch(self, td: float | None) -> None:
-        """Look at the step's L_TD, None where it was not computed."""
+        """Freeze where the step's L_TD is too small; it is None where it was not computed."""
         if td is not None and td < COLLAPSE and not self.frozen:
             self.freeze()
 
@@ -56,3 +70,36 @@ class CollapseGuard:
         """No gradient reaches the ConvLSTM's own weights from here on."""
         self.frozen = True
         self.memory.requires_grad_(False)
+
+
+def term(level: Level) -> Term:
+    """L_TD on one level, with a ConvLSTM of the teacher's channels."""
+    role, frozen, variance = (f"{x}{level.suffix}" for x in ("memory", "frozen", "cell_var"))
+
+    def build(channels: Channels) -> ConvLSTM:
+        _, theirs = student_and_teacher(channels, level)
+        return ConvLSTM(theirs, theirs)
+
+    return Term(
+        partial(_compute, level, role),
+        needs=level.features,
+        weight=100.0,
+        weight_key="lambda2",
+        source="paper, Eq. 7" if level is F_SR else "paper, Table 4",
+        about=f"L_TD: the mean square distance of a ConvLSTM's last cells over {level.title}.",
+        helpers={**adapter(level), role: build},
+        logs=(variance,),
+        memory=Memory(role, frozen),
+    )
+
+
+def _compute(level: Level, role: str, x: LossInputs) -> Value:
+    """td_scale="variance" divides L_TD by the variance of the teacher's cell: shrinking all cells,
+    which training the shared ConvLSTM would otherwise reward, then gains nothing."""
+    cell_teacher, cell_student = memory_cells(
+        x.helpers[role], x.batch[level.features], x.aligned(level)
+    )
+    variance = cell_variance(cell_teacher)
+    # with its gradient: a constant divisor would leave the pull towards small cells as it is
+    scale = variance.clamp(min=1e-12) if x.td_scale == "variance" else 1.0
+    return Value(td_loss(cell_teacher, cell_student), scale, (variance.detach(),))

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from stdpipe import cache
+from stdpipe.distill.names import F_SR_CHANNELS
 
-F_SR_CHANNELS = 64  # extraction refuses other numbers where f_sr is a target
 LABELS = {"teacher_sha256": "weights sha256", "lr_8bit": "LR in 8 bits"}
 
 Facts = dict[str, Any]

@@ -18,7 +18,7 @@ from stdpipe.cache.errors import UserError
 from stdpipe.data.box import Box
 from stdpipe.data.views import View, orient, oriented_size, upright_box
 from stdpipe.device import autocast, settle
-from stdpipe.distill.terms import F_SR_CHANNELS
+from stdpipe.distill.names import F_SR_CHANNELS
 from stdpipe.features.encoding import dequantise
 from stdpipe.models import zoo
 from stdpipe.models.base import SCALE, Network

@@ -14,7 +14,7 @@ from stdpipe.cache.errors import UserError
 from stdpipe.data.samples import view_hr, view_pair
 from stdpipe.data.views import View
 from stdpipe.device import autocast
-from stdpipe.distill.terms import F_SR_CHANNELS
+from stdpipe.distill.names import F_SR_CHANNELS
 from stdpipe.features.targets import Arrays
 from stdpipe.models import zoo
 from stdpipe.models.base import Features, Network

@@ -5,7 +5,6 @@ missing, and evaluates one network of each kind, all by the same code as the exp
 """
 
 import dataclasses
-import json
 import logging
 import math
 import tempfile
@@ -37,6 +36,7 @@ from stdpipe.models import zoo
 from stdpipe.models.bicubic import Bicubic
 from stdpipe.training.config import StudentTraining, TeacherTraining
 from stdpipe.training.jobs import StudentRun, TeacherRun
+from stdpipe.training.metrics_log import read_metrics
 
 
 class Verbs(NamedTuple):
@@ -160,8 +160,8 @@ def _teacher_seconds(setup: GridSetup, small: GridSetup, label: str, verbs: Verb
     run = TeacherRun(small.data, str(teacher.network), out, made, device=small.job.device)
     changes: dict[str, Any] = {"steps": 3, "log_every": 1, "save_every": 3, "workers": 0}
     verbs.train_teacher(run, dataclasses.replace(teacher.training, **changes))
-    last = (out / "metrics.jsonl").read_text().splitlines()[-1]
-    return teacher.training.steps / float(json.loads(last)["steps_per_s"])
+    last = read_metrics(out / "metrics.jsonl")[-1]
+    return teacher.training.steps / last["steps_per_s"]
 
 
 def _kinds(small: GridSetup, todo: list[GridRun], verbs: Verbs) -> dict[str, dict[str, float]]:
@@ -178,8 +178,7 @@ def _kinds(small: GridSetup, todo: list[GridRun], verbs: Verbs) -> dict[str, dic
         # at this rate nothing diverges: the experiment is to tell what does
         changes |= {"workers": 0, "lr": 1e-6}
         verbs.train_student(job, dataclasses.replace(run.options, **changes))
-        lines = (out / "metrics.jsonl").read_text().splitlines()
-        seconds = [1 / json.loads(line)["steps_per_s"] for line in lines]
+        seconds = [1 / line["steps_per_s"] for line in read_metrics(out / "metrics.jsonl")]
         found[run.label] = {"warmup": seconds[1], "step": seconds[3]}
     return found
 

@@ -5,18 +5,17 @@ Figures of different rules or data are never in one Group: a group is one table.
 
 import csv
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from stdpipe.cache.errors import UserError
 from stdpipe.evaluation.frame_log import UNFINISHED
 from stdpipe.evaluation.results import NetworkResult, Result, read_result
+from stdpipe.training.metrics_log import read_metrics
+from stdpipe.training.run_folder import read_config
 
 Labels = Mapping[str, str]
 
@@ -185,32 +184,15 @@ def _distinct(label: str, taken: set[str], folder: Path) -> str:
 
 def _read_run(folder: Path, labels: Labels, taken: set[str]) -> TrainingRun:
     file = folder / "config.yaml"
-    try:
-        config = yaml.safe_load(file.read_text())
-    except yaml.YAMLError:
-        config = None
-    if not isinstance(config, dict):
-        raise UserError(f"{file} is no config of a training run: it is damaged, or another's")
+    config = read_config(file)
     place = folder.resolve()
     label = _distinct(labels.get(str(folder), _run_name(place)), taken, place.parent)
-    lines = _read_lines(folder / "metrics.jsonl")
+    lines = read_metrics(folder / "metrics.jsonl")
     finished = (folder / "weights.pt").is_file() and bool(
-        lines and lines[-1]["step"] >= config.get("steps", math.inf)
+        lines and lines[-1]["step"] >= config["steps"]
     )
     latest = max((f for f in (file, folder / "metrics.jsonl") if f.is_file()), key=_time)
     return TrainingRun(label, folder, _when(latest), config, lines, finished)
-
-
-def _read_lines(file: Path) -> list[dict[str, float]]:
-    """Whole lines of finite numbers; a line torn by a crash is left out."""
-    found = []
-    for text in file.read_text().splitlines() if file.is_file() else []:
-        try:
-            line = json.loads(text)
-            found.append({k: float(v) for k, v in line.items() if math.isfinite(v)})
-        except (ValueError, TypeError, AttributeError):
-            continue
-    return [line for line in found if "step" in line]
 
 
 def _time(file: Path) -> float:

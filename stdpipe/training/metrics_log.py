@@ -1,4 +1,4 @@
-"""Watching a training: metrics.jsonl, TensorBoard events, the progress bar.
+"""What a training tells while it runs: metrics.jsonl, TensorBoard events, the progress bar.
 
 Of several ranks, the first one alone writes and shows.
 """
@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stdpipe import distributed
+from stdpipe.cache.files import write_atomically
 from stdpipe.evaluation.pictures import heat
 
 
@@ -38,12 +39,9 @@ class Metrics:
         self._begin()
 
     def _forget_after(self, step: int) -> None:
-        """Later steps are run again."""
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= step]
-        aside = self.path.with_name("metrics.jsonl.partial")
-        aside.write_text("".join(line + "\n" for line in kept))
-        aside.replace(self.path)
+        """Drop the lines of later steps, which run again."""
+        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
+        write_atomically(self.path, "".join(map(_as_line, kept)))
 
     def _begin(self) -> None:
         self._sums: dict[str, float] = {}
@@ -51,14 +49,14 @@ class Metrics:
         self._waited, self._since = 0.0, time.perf_counter()
 
     def add(self, values: Mapping[str, float], waited: float) -> None:
-        """One step's loss parts, and the seconds in which it waited for data."""
+        """Take one step's loss parts, and the seconds in which it waited for data."""
         self._waited += waited
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def show(self, step: int, picture: NDArray[np.uint8]) -> None:
-        """One picture (H, W, 3), where TensorBoard is."""
+        """Show one picture (H, W, 3) where TensorBoard is installed."""
         if self.board:
             self.board.add_image("sample", picture, step, dataformats="HWC")
 
@@ -71,7 +69,7 @@ class Metrics:
         line = {**means, **others, "steps_per_s": speed, "wait": self._waited / elapsed}
         if distributed.first():
             with self.path.open("a") as file:
-                file.write(json.dumps({"step": step, **line}) + "\n")
+                file.write(_as_line({"step": step, **line}))
         if self.board:
             for name, value in line.items():
                 self.board.add_scalar(name, value, step)
@@ -80,11 +78,29 @@ class Metrics:
         return {**shown, "wait": f"{line['wait']:.0%}"}
 
 
-def _step_of(line: str) -> float:
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Read a metrics.jsonl: finite numbers by name, "step" among them, for each line; none where
+    there is no file.
+
+    A line that a crash has torn, or that is of something else, is left out.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [found for line in lines if (found := _numbers(line)) is not None]
+
+
+def _numbers(line: str) -> dict[str, float] | None:
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf  # a line torn by a crash
+        found = json.loads(line)
+        numbers = {k: v for k, v in found.items() if type(v) in (int, float) and math.isfinite(v)}
+        return numbers if "step" in numbers else None
+    except (ValueError, AttributeError, OverflowError, RecursionError):
+        return None
+
+
+def _as_line(values: Mapping[str, float]) -> str:
+    return json.dumps(dict(values)) + "\n"
 
 
 def _tensorboard(out: Path):  # type: ignore[no-untyped-def]
@@ -113,7 +129,7 @@ class Clock:
 
 
 def to_floats(slices: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
-    """Loss parts on the host, the mean over a step's slices and over ranks, with one
+    """Return loss parts as numbers, the mean over a step's slices and over ranks, with one
     synchronisation for all of them."""
     parts = [torch.stack([part.detach().float() for part in x.values()]) for x in slices]
     values = distributed.mean(torch.stack(parts).mean(0)).tolist()
@@ -121,8 +137,8 @@ def to_floats(slices: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
 
 
 def panels(frames: Sequence[Tensor], maps: Sequence[Tensor]) -> NDArray[np.uint8]:
-    """Side by side at the largest one's size: frames (3, h, w) in [0, 1], then maps (H, W) from
-    black (0) to white (their own 99.5th percentile)."""
+    """Return pictures side by side at the largest one's size: frames (3, h, w) in [0, 1], then maps
+    (H, W) from black (0) to white (their own 99.5th percentile)."""
     pictures = [_as_picture(frame.clamp(0, 1).mul(255).round().byte()) for frame in frames]
     pictures += [heat(values.float().cpu().numpy()) for values in maps]
     height = max(len(picture) for picture in pictures)
@@ -135,6 +151,6 @@ def _as_picture(frame: Tensor) -> NDArray[np.uint8]:
 
 
 def progress(name: str, start: int, steps: int) -> "tqdm[Any]":
-    """A progress bar, quiet where stderr is no terminal, and on other ranks than the first."""
+    """Return a progress bar, quiet where stderr is no terminal and on all ranks but the first."""
     quiet = None if distributed.first() else True
     return tqdm(total=steps, initial=start, unit="step", desc=name, disable=quiet)

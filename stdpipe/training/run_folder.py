@@ -8,7 +8,6 @@ weights.pt       the finished network (stdpipe.models.checkpoints)
 """
 
 import dataclasses
-import fcntl
 import hashlib
 import math
 import multiprocessing
@@ -22,13 +21,32 @@ from typing import Any
 
 import torch
 import yaml
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from stdpipe import distributed
+from stdpipe.cache import schema
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.files import locked, write_atomically
 from stdpipe.models.checkpoints import save_torch
-from stdpipe.training.config import Training
+from stdpipe.training.config import Positive, Seed, Training
+
+
+@dataclass
+class RunConfig:
+    """What readers of a run's config.yaml count on; it holds much more."""
+
+    network: str
+    steps: Positive
+    batch: Positive
+    data: str = ""
+    degradation: str = ""
+    scheme: str = ""
+    seed: Seed = 0
+    cache: str | None = None
+    init: str | None = None
+
 
 # may differ when a run is resumed, as may the number of processes
 FREE = {
@@ -45,27 +63,30 @@ def open_run(out: Path, facts: Mapping[str, Any], options: Training) -> Iterator
     Where things lie and how fast it runs (FREE) may differ: what was in them is in `clips`,
     `cache_id` and `init_sha256`.
     """
-    with ExitStack() as locked:
-        distributed.from_first(lambda: locked.enter_context(_claimed(out, facts, options)))
+    busy = f"another process is training in {out}: wait for it, or choose another --out"
+    with ExitStack() as held:
+
+        def claim() -> None:
+            held.enter_context(locked(out / ".lock", busy))
+            _write_config(out, facts, options)
+
+        distributed.from_first(claim)
         yield
 
 
-@contextmanager
-def _claimed(out: Path, facts: Mapping[str, Any], options: Training) -> Iterator[None]:
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another process is training in {out}: wait for it, or choose another --out"
-            ) from None
-        _write_config(out, facts, options)
-        yield
+def read_config(file: Path) -> dict[str, Any]:
+    """Read a run's config.yaml: the facts and options by name, those of RunConfig checked.
+
+    Raises UserError for the file of something else, OSError where it cannot be read.
+    """
+    content = schema.read_yaml(file)
+    schema.check(RunConfig, content, f"{file} is no config of a training run", strict=None)
+    config: dict[str, Any] = content
+    return config
 
 
 def digest(keys: Iterable[str]) -> str:
-    """Of a list of clips, in short: what a run was trained on, wherever it lies."""
+    """Return 16 digits that stand for a set of clips, wherever the data lie."""
     return hashlib.sha256("\n".join(sorted(set(keys))).encode()).hexdigest()[:16]
 
 
@@ -74,10 +95,8 @@ def _write_config(out: Path, facts: Mapping[str, Any], options: Training) -> Non
     file = out / "config.yaml"
     if file.exists():  # keys that are newer than the run have their defaults there
         defaults = dataclasses.asdict(type(options)())
-        _refuse_other_config(out, defaults | yaml.safe_load(file.read_text()), config)
-    aside = out / "config.yaml.partial"  # a torn config would make the run impossible to resume
-    aside.write_text(yaml.safe_dump(config, sort_keys=False))
-    aside.replace(file)
+        _refuse_other_config(out, defaults | read_config(file), config)
+    write_atomically(file, yaml.safe_dump(config, sort_keys=False))
 
 
 def _refuse_other_config(out: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -94,8 +113,8 @@ def _refuse_other_config(out: Path, old: Mapping[str, Any], new: Mapping[str, An
 
 
 class Batches(Sampler[list[int]]):
-    """Stream positions of steps start..stop: step s takes positions s*batch to (s+1)*batch, of
-    which this rank takes its slices, one after the other."""
+    """Yields stream positions of steps start..stop: step s takes s*batch to (s+1)*batch, and this
+    rank its slices of them, one after the other."""
 
     def __init__(self, start: int, stop: int, batch: int, accumulate: int = 1) -> None:
         self.steps = range(start, stop)
@@ -114,8 +133,8 @@ class Batches(Sampler[list[int]]):
 def loader(
     stream: Dataset[Any], start: int, stop: int, options: Training, device: torch.device
 ) -> DataLoader[Any]:
-    """Batches of the stream for steps start..stop, prefetched by `workers` processes; each step
-    has `accumulate` of them."""
+    """Return the stream's batches for steps start..stop, `accumulate` a step, prefetched by
+    `workers` processes."""
     return DataLoader(
         stream,
         batch_sampler=Batches(start, stop, options.batch, options.accumulate),
@@ -157,7 +176,7 @@ def check_slices(net: nn.Module, name: str, options: Training) -> None:
 
 
 def learning_rate(step: int, options: Training) -> float:
-    """Of one step, by `schedule`."""
+    """Return the learning rate of one step."""
     if options.schedule == "cosine":
         return options.lr * 0.5 * (1 + math.cos(math.pi * step / options.steps))
     return options.lr * 0.5 ** (step // options.lr_halve_every)
@@ -177,11 +196,11 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(device.type, enabled=options.amp == "fp16")
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of one slice's loss, a mean over its clips, added to the step's."""
+        """Add the gradients of one slice's loss, a mean over its clips, to the step's."""
         self.scaler.scale(loss / self.options.accumulate).backward()
 
     def step(self, step: int) -> None:
-        """One update at this step's learning rate; gradients are gone afterwards."""
+        """Update once at this step's learning rate, and clear the gradients."""
         self.lr = learning_rate(step, self.options)
         for group in self.optimiser.param_groups:
             group["lr"] = self.lr
@@ -201,16 +220,16 @@ class Stepper:
 
 
 def save_checkpoint(out: Path, step: int, **parts: Any) -> None:
-    """checkpoint.pt: `step` finished steps and each part's state_dict (or plain value)."""
+    """Write checkpoint.pt: `step` finished steps and each part's state_dict (or plain value)."""
     states = {k: v.state_dict() if hasattr(v, "state_dict") else v for k, v in parts.items()}
     rng = torch.get_rng_state()  # for networks with dropout
     save_torch(out / "checkpoint.pt", {"step": step, "rng": rng, **states})
 
 
 def load_checkpoint(out: Path) -> dict[str, Any] | None:
-    """The run's last checkpoint, or None where it has none yet; UserError for a damaged one.
+    """Return the run's last checkpoint, None where it has none yet; UserError for a damaged one.
 
-    Read by the first rank alone, and sent to the others.
+    The first rank alone reads it, and sends it to the others.
     """
     content = distributed.from_first(lambda: _read_checkpoint(out / "checkpoint.pt"))
     if content is not None:

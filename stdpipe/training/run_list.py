@@ -8,9 +8,10 @@ from typing import Any
 from tabulate import tabulate
 
 from stdpipe.cache.errors import UserError
-from stdpipe.cache.schema import parse_json, read_yaml
 from stdpipe.evaluation.results import identity, read_result
 from stdpipe.models.checkpoints import file_sha256
+from stdpipe.training.metrics_log import read_metrics
+from stdpipe.training.run_folder import read_config
 
 Score = dict[str, Any]
 
@@ -85,12 +86,10 @@ def _files(folder: Path) -> Iterator[Path]:
 def _row(run: Path, scores: Sequence[tuple[Path, Score]]) -> dict[str, Any] | None:
     """None for a config.yaml of something else."""
     try:
-        config = read_yaml(run / "config.yaml")
+        config = read_config(run / "config.yaml")
     except UserError:
         return None
-    if not isinstance(config, dict) or not {"network", "steps", "batch"} <= config.keys():
-        return None
-    last = _last_line(run / "metrics.jsonl")
+    last = next(reversed(read_metrics(run / "metrics.jsonl")), {})
     return {
         "run": str(run),
         "network": config["network"],
@@ -134,16 +133,3 @@ def _scores(path: Path) -> list[Score]:
         for network in result["networks"]
         if network["weights_sha256"] and network["average"]["psnr_y"] is not None
     ]
-
-
-def _last_line(path: Path) -> dict[str, Any]:
-    """The last whole line of metrics.jsonl; one that a crash has torn does not count."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    for line in reversed(lines):
-        try:
-            values = parse_json(line, str(path))
-        except UserError:
-            continue
-        if isinstance(values, dict):
-            return {k: v for k, v in values.items() if isinstance(v, int | float)}
-    return {}

@@ -1,10 +1,13 @@
 """Schemes as text: what they stand for, and what they need of a teacher."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
-from stdpipe.distill.schemes import SCHEMES, needs, parse_scheme
+from stdpipe.distill.names import SCHEMES, TERM_NAMES
+from stdpipe.distill.schemes import needs, parse_scheme, stored
 from stdpipe.distill.terms import TERMS
 
 
@@ -60,18 +63,27 @@ def test_refused(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "attention", "found"),
+    ("text", "attention", "seen", "read"),
     [
-        ("none", "sum2", set()),
-        ("sd", "sum2", {"attention"}),
-        ("sd", "max2", {"f_sr"}),
-        ("std", "sum2", {"f_sr"}),
-        ("sd,output", "sum2", {"f_sr", "sr"}),
-        ("output", "sum", {"sr"}),
-        ("sd,affinity", "sum2", {"attention", "f_lr"}),
-        ("std-lr,td", "sum2", {"f_lr", "f_sr"}),
+        ("none", "sum2", set(), set()),
+        ("sd", "sum2", {"attention"}, {"attention"}),
+        ("sd", "max2", {"f_sr"}, {"f_sr"}),
+        ("std", "sum2", {"f_sr"}, {"f_sr"}),
+        ("sd,output", "sum2", {"f_sr", "sr"}, {"f_sr"}),
+        ("output", "sum", {"sr"}, {"f_sr"}),
+        ("sd,affinity", "sum2", {"attention", "f_lr"}, {"attention", "f_lr"}),
+        ("std-lr,td", "sum2", {"f_lr", "f_sr"}, {"f_lr", "f_sr"}),
     ],
 )
-def test_needs(text: str, attention: str, found: set[str]) -> None:
-    """No f_sr is read for attention maps alone; and where it is read, no maps."""
-    assert needs(parse_scheme(text), attention) == found
+def test_needs(text: str, attention: str, seen: set[str], read: set[str]) -> None:
+    """No f_sr is read for attention maps alone; where it is read, or a teacher runs, no maps."""
+    needed = needs(parse_scheme(text), attention)
+    assert (needed, stored(needed)) == (seen, read)
+    live = needs(parse_scheme(text), attention, live=True)
+    assert live == {"f_sr" if name == "attention" else name for name in seen}
+
+
+def test_names_without_torch_are_those_of_the_terms() -> None:
+    assert tuple(TERMS) == TERM_NAMES
+    code = "import sys, stdpipe.distill.names; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from stdpipe.distill.affinity import affinity_loss
-from stdpipe.distill.attention import attention_map, sd_loss
+from stdpipe.distill.attention import attention_map, sd_loss, teacher_map
 from stdpipe.distill.charbonnier import charbonnier
 from stdpipe.distill.kd_mean2 import kd_mean2_loss
 from stdpipe.distill.pisr import Adapters, laplace_loss
 from stdpipe.distill.schemes import parse_scheme
-from stdpipe.distill.terms import TERMS, LossInputs, build_helpers, scheme_loss, teacher_map
+from stdpipe.distill.term import LossInputs
+from stdpipe.distill.terms import TERMS, build_helpers, scheme_loss
 from stdpipe.distill.time import memory_cells, td_loss
 from stdpipe.models.base import Features
 from stdpipe.models.convlstm import ConvLSTM
@@ -106,8 +107,8 @@ def test_pisr_asks_nothing_of_a_student_whose_adapter_gives_the_teachers(
 ) -> None:
     """Adapters set to the identity: log 2b is left, and no gradient reaches the student by mu."""
     b = batch()
-    helpers_ = learners(memory, (6, 6))
-    adapters: Any = helpers_[name.replace("-", "_")]
+    modules = learners(memory, (6, 6))
+    adapters: Any = modules[name.replace("-", "_")]
     for layer in adapters.mean[::2]:
         nn.init.dirac_(layer.weight)
         nn.init.zeros_(layer.bias)
@@ -116,7 +117,7 @@ def test_pisr_asks_nothing_of_a_student_whose_adapter_gives_the_teachers(
     adapters.mean[1].weight.data.fill_(1)  # PReLU as the identity
     mine = b[of].clone().requires_grad_()
     student = Features(EMPTY, EMPTY, EMPTY, b["sr"])._replace(**{of: mine})
-    value = scheme_loss(LossInputs(student, b, helpers_), {name: 1.0})[name]
+    value = scheme_loss(LossInputs(student, b, modules), {name: 1.0})[name]
     value.backward()
     scale = 0.1 * math.log(2) + 1e-8  # softplus(0)
     assert float(value.detach()) == pytest.approx(math.log(2 * scale), rel=1e-5)
@@ -180,7 +181,7 @@ def test_terms_that_need_no_equal_channels(memory: ConvLSTM) -> None:
     torch.testing.assert_close(parts["pisr"], laplace_loss(*modules["pisr"](mine), theirs))
 
 
-def test_helpers_of_a_scheme() -> None:
+def test_modulesof_a_scheme() -> None:
     """A student begins alike in every scheme: memory and adapter are drawn first, and always."""
     assert build_helpers({}, 64).keys() == build_helpers(parse_scheme("std"), 64).keys()
     torch.manual_seed(3)

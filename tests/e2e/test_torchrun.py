@@ -33,6 +33,22 @@ def write_and_die(self, batch):
     return shown
 StudentTrainer.write = write_and_die
 """
+# a collective waits for six seconds, an evaluation takes nine
+SLOW_EVALUATION = """
+import time
+from datetime import timedelta
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import _set_pg_timeout
+from stdpipe import train
+init, evaluate = dist.init_process_group, train.evaluate
+def impatient(backend):
+    init(backend)
+    _set_pg_timeout(timedelta(seconds=6), dist.group.WORLD)
+def slow(job):
+    time.sleep(9 if job.out.name == "1" else 0)
+    evaluate(job)
+dist.init_process_group, train.evaluate = impatient, slow
+"""
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +155,17 @@ def test_a_killed_rank_and_other_numbers_of_processes(
     assert same(tmp_path / "parts", tmp_path / "whole")
     stdpipe(*command("alone"))
     assert_close(tmp_path / "alone", tmp_path / "whole")
+
+
+def test_ranks_wait_for_an_evaluation_longer_than_for_a_step(
+    tmp_path: Path, tiny: Path, train: Command, torchrun: Torchrun
+) -> None:
+    """The first rank evaluates at step 1; the other waits, and step 2 is taken by both."""
+    settings = {"steps": 2, "warmup_steps": 0, "patch": 16, "evaluate_every": 1, "save_every": 9}
+    ran = torchrun(2, train(tmp_path, tiny, "--scheme", "none", **settings), SLOW_EVALUATION)
+    assert ran.returncode == 0, ran.stderr
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+    assert (tmp_path / "evaluations" / "1" / "result.json").exists()
 
 
 def test_slices_of_a_batch_learn_what_the_whole_does(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from stdpipe.device import autocast
-from stdpipe.distill.terms import LossInputs, build_helpers, scheme_loss
+from stdpipe.distill.term import LossInputs
+from stdpipe.distill.terms import build_helpers, scheme_loss
 from stdpipe.models import zoo
 from stdpipe.models.base import Network
 from stdpipe.training import metrics_log, run_folder, speed

@@ -1,0 +1,114 @@
+"""Where a training's targets come from: a cache, or a teacher that runs in the loop."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from stdpipe import cache, distributed
+from stdpipe.cache.errors import UserError
+from stdpipe.distill.schemes import needs, stored
+from stdpipe.distill.terms import TERMS
+from stdpipe.features.targets import CachedTargets, Decoder, LiveTeacher
+from stdpipe.features.teacher import check_teacher
+from stdpipe.models import checkpoints, zoo
+from stdpipe.models.base import Network
+from stdpipe.training.config import StudentTraining
+from stdpipe.training.jobs import StudentRun
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What of a teacher reaches the students; None where no scheme needs it."""
+
+    degradation: str
+    reader: cache.Reader | None = None
+    live: Network | None = None
+    """The teacher that runs in the loop."""
+    targets: CachedTargets | None = None
+    """Reads the cache, in workers."""
+    decode: Decoder | LiveTeacher | None = None
+    """Makes what terms look at of a batch, on the training device."""
+
+
+def open_source(run: StudentRun, every: Sequence[StudentTraining], device: torch.device) -> Source:
+    """Open what the schemes of all students need.
+
+    Raises UserError where that is not there, or does not fit.
+    """
+    reader = _open_cache(run, [options.scheme for options in every if options.terms])
+    made_by = reader.manifest.made_by if reader else {}
+    degradation = str(run.degradation or made_by.get("degradation") or "bd")
+    needed = [looked_at(run, options) for options in every]
+    wanted = set().union(*needed)
+    if not wanted:
+        return Source(degradation, reader)
+    amp = every[0].amp
+    if run.live_teacher:
+        with torch.random.fork_rng(devices=[]):  # what is drawn next is as with a cache
+            teacher, facts = checkpoints.load_network(None, run.live_teacher)
+        check_teacher(teacher, facts, sorted(wanted))
+        checkpoints.trained_for(facts, degradation)
+        decode = LiveTeacher(teacher, device, amp, sorted(wanted))
+        return Source(degradation, reader, live=teacher, decode=decode)
+    assert reader is not None
+    _warn_of_another_teacher(str(made_by.get("teacher")), every)
+    for options, names in zip(every, needed, strict=True):
+        _check_held(run, options, reader.manifest.targets, stored(names))
+    decoder = Decoder(reader, device, "sr" in wanted, amp)
+    read = tuple(name for name in cache.TARGETS if name in stored(wanted))
+    return Source(
+        degradation, reader, targets=CachedTargets(reader, read, decoder.halo), decode=decoder
+    )
+
+
+def looked_at(run: StudentRun, options: StudentTraining) -> set[str]:
+    """Return what of the teacher one student's terms look at in a batch."""
+    return needs(options.terms, options.attention, live=bool(run.live_teacher))
+
+
+def _open_cache(run: StudentRun, taught: Sequence[str]) -> cache.Reader | None:
+    if run.cache is None:
+        if taught and run.live_teacher is None:
+            raise UserError(
+                f"scheme {taught[0]!r} learns from a teacher: give --cache, made by "
+                "extract-teacher, or choose --scheme none"
+            )
+        return None
+    expect: dict[str, Any] = {"frames": run.frames}
+    if run.degradation:
+        expect["degradation"] = run.degradation
+    if run.teacher_weights:
+        expect["teacher_sha256"] = checkpoints.file_sha256(run.teacher_weights)
+    reader = cache.open_reader(run.cache, expect)
+    random = str(reader.manifest.made_by.get("teacher_sha256")).startswith("random:")
+    if random and taught and distributed.first():
+        LOG.warning("stdpipe: the teacher of %s has random weights: only good for tests", run.cache)
+    return reader
+
+
+def _warn_of_another_teacher(teacher: str, every: Sequence[StudentTraining]) -> None:
+    expected = [name for options in every for name in options.terms if TERMS[name].privileged]
+    known = zoo.ZOO.get(teacher.partition(":")[0])
+    if expected and not (known and known[0].sees_hr) and distributed.first():
+        LOG.warning(
+            "stdpipe: %s did not see HR: with it, scheme %s is not the published one",
+            teacher,
+            expected[0],
+        )
+
+
+def _check_held(
+    run: StudentRun, options: StudentTraining, held: tuple[str, ...], names: set[str]
+) -> None:
+    for name in cache.TARGETS:
+        if name in names and name not in held:
+            all_of_them = ",".join(n for n in cache.TARGETS if n in held or n in names)
+            raise UserError(
+                f"scheme {options.scheme!r} needs {name}, which {run.cache} does not hold (it has "
+                f"{', '.join(held)}); extract again with --targets {all_of_them}"
+            )
