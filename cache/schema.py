@@ -4,11 +4,13 @@ A file format is a frozen dataclass or a pydantic type, declared where the forma
 """
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
 
 from stdpipe.cache.errors import UserError
 
@@ -42,7 +44,7 @@ def parse_yaml(text: str, source: str) -> Any:
     return content
 
 
-def parse_json(text: str, source: str) -> Any:
+def parse_json(text: str | bytes, source: str) -> Any:
     """JSON text as plain values. Raises UserError where it is none."""
     try:
         return json.loads(text)
@@ -56,15 +58,25 @@ def check(kind: type[Format], content: Any, source: str, *, strict: bool = True)
     Raises UserError that names the source, the field and what stood there. With strict, a number
     that is written as text is refused.
     """
-    try:
-        return TypeAdapter(kind).validate_python(content, strict=strict)
+    try:  # as JSON, in which a strict list is a tuple, and a mapping a dataclass
+        text = to_json(content, bytes_mode="base64", inf_nan_mode="constants", fallback=str)
+        return _adapter(kind).validate_json(text, strict=strict)
     except ValidationError as error:
         raise UserError(f"{source}: {_first(error)}") from None
+    except (PydanticSerializationError, UnicodeError) as error:
+        raise UserError(f"{source}: {' '.join(str(error).split())[:300]}") from None
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _first(error: ValidationError) -> str:
     """The first complaint in one line: which field, what is wrong, what stood there."""
     found = error.errors(include_url=False, include_context=False)[0]
+    if found["type"] == "value_error" and not found["loc"]:  # of a __post_init__, which says it all
+        return found["msg"].removeprefix("Value error, ")
     where = ".".join(str(part) for part in found["loc"])
     got = "" if found["type"] == "missing" else f", got {_short(found['input'])}"
     return f"{where or 'the file'}: {found['msg']}{got}"
