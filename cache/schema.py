@@ -4,9 +4,10 @@ A file format is a frozen dataclass or a pydantic type, declared where the forma
 """
 
 import json
+from collections.abc import Hashable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -60,15 +61,16 @@ def check(kind: type[Format], content: Any, source: str, *, strict: bool = True)
     """
     try:  # as JSON, in which a strict list is a tuple, and a mapping a dataclass
         text = to_json(content, bytes_mode="base64", inf_nan_mode="constants", fallback=str)
-        return _adapter(kind).validate_json(text, strict=strict)
+        checked: Format = _adapter(cast(Hashable, kind)).validate_json(text, strict=strict)
     except ValidationError as error:
         raise UserError(f"{source}: {_first(error)}") from None
     except (PydanticSerializationError, UnicodeError) as error:
         raise UserError(f"{source}: {' '.join(str(error).split())[:300]}") from None
+    return checked
 
 
 @cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
