@@ -27,7 +27,7 @@ def from_torchrun() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-_patient: dist.ProcessGroup | None = None  # waits for as long as an evaluation takes
+_patient: Any = None  # a process group that waits for as long as an evaluation takes
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """No file that a command reads, however broken, ends in a traceback.
 
 Real commands write one valid file of each format. Each example breaks a copy of it and runs one of
-the commands that read it, in this process. The command may take the file or refuse it: it exits with
-0, 1 or 2 within half a minute. A fault of stdpipe itself would exit with 70.
+the commands that read it, in this process. The command may take the file or refuse it: it exits
+with 0, 1 or 2 within half a minute. A fault of stdpipe itself would exit with 70.
 
 Not asserted: what is told, and which broken files are refused.
 """
