@@ -33,7 +33,7 @@ def settle(net: Net, device: torch.device, amp: str = "none") -> Net:
 
 def likes_channels_last(device: torch.device, amp: str) -> bool:
     """Whether convolutions are faster so. On a GPU in float32 cuDNN would turn every map over and
-    back: on an H200 the ConvLSTM took twice the memory of the plain form (RESULTS.md)."""
+    back: on an H200 a ConvLSTM then took twice the memory (RESULTS.md)."""
     return device.type == "cpu" or amp != "none"
 
 

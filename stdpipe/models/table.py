@@ -1,11 +1,12 @@
-"""What every named network is and costs (`stdpipe models`): counted here, published counts beside.
+"""What every named network is and costs (`stdpipe models`), beside its published counts.
 
-Counted as macs.py says; its deformable part is given apart, too.
+Costs are counted as macs.py says, and the part of deformable convolutions is given apart, too.
 """
 
 from typing import Any, NamedTuple
 
 import torch
+from tabulate import tabulate
 
 from stdpipe.models import zoo
 from stdpipe.models.base import count_parameters
@@ -131,10 +132,8 @@ HEAD = (
 
 
 def describe_network(name: str) -> dict[str, Any]:
-    """One row: what `stdpipe models --json` tells of a network.
-
-    Of one with options, or a user's own, nothing is published that could stand beside it.
-    """
+    """One row: what `stdpipe models --json` tells of a network. Nothing is published of one with
+    options, or of a user's own."""
     with torch.device("meta"):
         net = zoo.parse(name).build()
     macs = count_macs(net)
@@ -164,20 +163,20 @@ def _source(name: str) -> str:
 
 def network_table(rows: list[dict[str, Any]]) -> str:
     """The rows of `describe_network` as Markdown."""
-    rule = ["---", *["---:"] * (len(HEAD) - 2), "---"]
-    lines = [f"| {' | '.join(line)} |" for line in (HEAD, rule, *map(cells, rows))]
+    align = ["left", *["right"] * (len(HEAD) - 2), "left"]
+    table = tabulate(map(cells, rows), HEAD, tablefmt="pipe", colalign=align, disable_numparse=True)
     note = (
         f"\nTMAC: 10^12 multiply-accumulates of one window at {WIDTH} x {HEIGHT} LR pixels; "
         "convolutions,\nand the matrix products behind deformable sampling. EDVR takes less than "
         "published: the reference's\nhalf of each first offset convolution runs once."
     )
-    notes = [f"- {row['name']}: {row['published']['note']}" for row in rows]
-    notes = [line for line in notes if not line.endswith(": ")]
-    return "\n".join([*lines, note, "", *notes])
+    noted = [(row["name"], row["published"]["note"]) for row in rows]
+    notes = [f"- {name}: {text}" for name, text in noted if text]
+    return "\n".join([table, note, "", *notes])
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """A row as it is told, under HEAD."""
+    """A row of the table, in the order of HEAD."""
     published = row["published"]
     form = f" ({published['form']})" if published["form"] else ""
     return (

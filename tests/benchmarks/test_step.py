@@ -30,10 +30,3 @@ def test_step(tiny: Path) -> None:
     }  # fmt: skip
     assert found["predicted_trunk-int8_over_free"] > 1
     assert max(found["wait_1"], found["wait_2"]) <= 1
-
-
-def test_convlstm() -> None:
-    """It compares gradients itself; that they are equal is tests/models/test_convlstm.py's."""
-    forms = ("ours", "recompute", "bf16")
-    expected = {f"{what}_over_{form}" for what in ("plain", "memory_plain") for form in forms}
-    assert ratios("convlstm.py").keys() == expected

