@@ -1,8 +1,9 @@
-"""A network as one file that needs no stdpipe: ONNX, or a program of torch.export.
+"""Writes a network as one file that runs without stdpipe: ONNX, or a program of torch.export.
 
-setup -> trace with free batch, height and width -> write aside -> compare with the network at three
-sizes and batches -> rename. The graph takes a window (B, 2k+1, 3, h, w), float32 RGB in [0, 1], and
-gives sr (B, 3, 4h, 4w), unclipped; padding to `multiple` and cutting it off again are part of it.
+The network is traced with free batch, height and width and written beside `out`; the file is
+compared with the network at three sizes and batches, and only then renamed. Its graph takes a
+window (B, 2k+1, 3, h, w), float32 RGB in [0, 1], and gives sr (B, 3, 4h, 4w), unclipped; it pads to
+`multiple` and cuts the padding off again.
 """
 
 import importlib.metadata
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.files import atomic_file
 from stdpipe.models.base import Network, check_sees_lr, count_parameters
 from stdpipe.models.checkpoints import load_network
 
@@ -31,7 +33,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Export:
-    """What to export, and as what."""
+    """Which network to export, and in which format."""
 
     out: Path
     model: str | None = None
@@ -48,7 +50,7 @@ class Export:
 
 
 def export(job: Export) -> dict[str, Any]:
-    """Returns what was written as JSON has it: sizes, opset, and the check's largest difference.
+    """Returns facts of the written file, ready for JSON: sizes, opset, largest difference found.
 
     Raises UserError where the network cannot be traced or written, or the file gives other images
     than the network; then nothing is left at `out`.
@@ -59,9 +61,7 @@ def export(job: Export) -> dict[str, Any]:
     check_sees_lr(net, "its file would be of no use")
     net.eval()
     program = _told(lambda: trace(net), f"{facts['network']} cannot be traced for all frame sizes")
-    aside = job.out.with_name(f"{job.out.stem}.partial{job.out.suffix}")
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with atomic_file(job.out) as aside:
         if job.format == "onnx":
             opset = _told(
                 lambda: write_onnx(program, aside),
@@ -73,9 +73,6 @@ def export(job: Export) -> dict[str, Any]:
             torch.export.save(program, aside)
             run = torch.export.load(aside).module()
         checked = _check(net, run, job.format)
-        aside.replace(job.out)
-    finally:
-        aside.unlink(missing_ok=True)
     return {
         "model": facts["network"],
         "weights": facts["weights"],
@@ -121,7 +118,7 @@ def trace(net: Network) -> ExportedProgram:
     """A program for frames of any size larger than `multiple`, in any batch."""
     window = _window(net, 5 * net.multiple + 1, 6 * net.multiple + 3, batch=2)
     with torch.no_grad():
-        net(window)  # what it caches must be real tensors, not those of a trace
+        net(window)  # its constants are cached now: a trace would cache symbols in their place
         sizes = {
             axis: Dim(name, min=net.multiple + 1) if axis else Dim(name)
             for axis, name in FREE_AXES.items()
@@ -153,8 +150,8 @@ def write_onnx(program: ExportedProgram, path: Path) -> int:
 def _check(
     net: Network, run: Callable[[Tensor], Tensor] | None, kind: str
 ) -> dict[str, Any] | None:
-    """Compare at three sizes, one a multiple and two not, and in batches, the largest of the
-    smallest frames; None where there is nothing to run."""
+    """Compare at three sizes, one a multiple and two not, in three batch sizes. Returns None where
+    onnxruntime is missing; raises UserError where the images differ."""
     if run is None:
         LOG.warning("stdpipe: not checked, since onnxruntime is not installed")
         return None
@@ -207,7 +204,7 @@ def _require_onnx() -> None:
 
 
 def _told(build: Callable[[], Any], what: str) -> Any:
-    """`build`'s result; tracers raise anything, often over many lines, and print more."""
+    """build(), silently. Tracers print much and raise anything; UserError tells the first line."""
     try:
         with _quietly():
             return build()

@@ -1,4 +1,5 @@
-"""Separable resampling by 4, each axis as a small matrix: what degradations and bases are made of.
+"""Separable resampling by 4, each axis as a small matrix: for degradations and for the upsampled
+frames to which networks add a residual.
 
 phase: LR sample j sits at HR pixel 4j + phase. Half-pixel centres (MATLAB, torch) mean 1.5.
 The matrices are float64 tensors and cached, since clips of a data set share their size.

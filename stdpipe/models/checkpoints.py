@@ -27,14 +27,14 @@ Name = Annotated[str, Field(max_length=2000)]
 
 
 class Header(BaseModel):
-    """What our own weights files say of their parameters."""
+    """The facts that our own weights files hold beside their parameters."""
 
     network: Name | None = None
     """Name with options; None in foreign files."""
     revision: int = 1
-    """Of the network's class, when it was trained."""
+    """The class's revision when the network was trained."""
     degradation: Name | None = None
-    """The one it was trained for."""
+    """The degradation that it was trained for."""
 
 
 def load_network(
@@ -223,7 +223,7 @@ def load_state(net: nn.Module, state: State, source: str) -> None:
 
 
 def _one_part(own: State, differing: list[str], source: str) -> str:
-    """What to do where all that differs is one part of the network, such as RBPN's new head."""
+    """Advice where all differing keys lie in one part of the network, such as RBPN's new head."""
     parts = {key.split(".")[0] for key in differing}
     if len(parts) > 1 or not parts < {key.split(".")[0] for key in own}:
         return ""

@@ -76,7 +76,7 @@ def bilinear_base(centre: Tensor, phase: float) -> Tensor:
 
 
 def bicubic_base(frames: Tensor, phase: float) -> Tensor:
-    """The same by MATLAB's bicubic, for networks that work at HR: (..., h, w) -> (..., 4h, 4w)."""
+    """Enlarge by MATLAB's bicubic, for networks that work at HR: (..., h, w) -> (..., 4h, 4w)."""
     return resample.up(frames, resample.cubic, "symmetric", phase)
 
 

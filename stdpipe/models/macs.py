@@ -21,14 +21,14 @@ BILINEAR = 4  # a sampled value is a weighted sum of four neighbours
 
 
 class Macs(NamedTuple):
-    """Of one window."""
+    """Multiply-accumulates of one window."""
 
     convolutions: int
-    """And the products of other layers."""
+    """Those of convolutions and of matrix products in other layers."""
     deformable: int
-    """Products behind the samples: counters that know convolutions only miss them."""
+    """Those of the products behind deformable samples, which other counters often miss."""
     sampling: int
-    """Of grid_sample; not in the total."""
+    """Those of grid_sample's interpolation; not in the total."""
 
     @property
     def total(self) -> int:
@@ -37,7 +37,7 @@ class Macs(NamedTuple):
 
 @torch.no_grad()
 def count_macs(net: Network, height: int = HEIGHT, width: int = WIDTH) -> Macs:
-    """Of one window of LR size (height, width); the network may lie on any device, and stays."""
+    """Count those of one window of LR size (height, width). The network stays on its device."""
     parts = {**dict(net.named_parameters()), **dict(net.named_buffers())}
     meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in parts.items()}
     seen = SCALE if net.sees_hr else 1

@@ -1,4 +1,4 @@
-"""Checks that several networks make of their options; each ValueError says what would do."""
+"""Checks of options that several networks have; UserError says what is allowed."""
 
 from collections.abc import Iterable
 
@@ -13,13 +13,13 @@ def check_window(network: str, num_frame: int) -> None:
 
 
 def check_choice(what: str, value: str, known: Iterable[str]) -> None:
-    """E.g. "VSRNet's motion 'flwo' is unknown; did you mean 'flow'?"."""
+    """`what` names the option in the error, such as "VSRNet's motion"."""
     known = list(known)
     if value not in known:
         raise UserError(f"{what} {value!r} is unknown{nearest(value, known)}")
 
 
 def check_channels(network: str, channels: int) -> None:
-    """Images of one channel (Y) or three (RGB)."""
+    """A network works on one channel (Y) or on three (RGB)."""
     if channels not in (1, 3):
         raise UserError(f"{network}'s channels is 1 (Y alone) or 3 (RGB), got {channels}")

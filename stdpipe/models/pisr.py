@@ -43,7 +43,7 @@ class PISR(Network):
         )
 
     def encode(self, frames: Tensor) -> Tensor:
-        """What stands in for LR: (..., 3, H, W) -> (..., 3, h, w); H and W multiples of 4."""
+        """Make of HR what replaces LR: (..., 3, H, W) -> (..., 3, h, w); H, W multiples of 4."""
         out: Tensor = self.encoder(frames.flatten(0, -4)).unflatten(0, frames.shape[:-3])
         return out
 

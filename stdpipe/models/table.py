@@ -14,7 +14,7 @@ from stdpipe.models.macs import HEIGHT, WIDTH, count_macs
 
 
 class Published(NamedTuple):
-    """Where a network comes from, and its counts there; None where there is nothing to compare."""
+    """A network's source and the counts published there; None where none can be compared."""
 
     source: str
     parameters: int | None = None
