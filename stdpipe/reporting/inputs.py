@@ -5,6 +5,7 @@ Figures of different rules or data are never in one Group: a group is one table.
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -186,7 +187,10 @@ def _read_run(folder: Path, labels: Labels, taken: set[str]) -> TrainingRun:
     config = read_config(file)
     place = folder.resolve()
     label = _distinct(labels.get(str(folder), _run_name(place)), taken, place.parent)
-    lines = read_metrics(folder / "metrics.jsonl")
+    lines = [  # of finite numbers: JSON on the page has no others
+        {name: value for name, value in line.items() if math.isfinite(value)}
+        for line in read_metrics(folder / "metrics.jsonl")
+    ]
     finished = (folder / "weights.pt").is_file() and bool(
         lines and lines[-1]["step"] >= config["steps"]
     )

@@ -118,7 +118,14 @@ def test_a_damaged_result_is_told(write: Callable[..., Path]) -> None:
 def test_a_run_with_a_torn_line(tmp_path: Path) -> None:
     run = tmp_path / "std"
     run.mkdir()
-    config = {"network": "edvr", "data": "D", "cache": "c.zarr", "scheme": "std", "steps": 2}
+    config = {
+        "network": "edvr",
+        "data": "D",
+        "cache": "c.zarr",
+        "scheme": "std",
+        "steps": 2,
+        "batch": 2,
+    }
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     (run / "weights.pt").touch()
     lines = '{"step": 1, "rec": 0.5, "td": NaN}\n{"step": 2, "rec": 0.4}\n{"step": 3, "re'
