@@ -10,10 +10,21 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from stdpipe.cache import layout
+from stdpipe.cache.errors import UserError
 from stdpipe.cache.place import Place
+from stdpipe.cache.schema import check_json
 from stdpipe.cache.seal import seal, unseal
 
 REPAIR = "_repair"  # its lock, in a name that no writer may have
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The file of one array of an entry."""
+
+    bytes: int
+    crc32c: int
+    """As shards.fingerprint tells it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,8 +33,7 @@ class Commit:
 
     key: str
     index: int
-    arrays: dict[str, dict[str, int]]
-    """Array -> {"bytes", "crc32c"} of its stored file; the latter is shards.fingerprint."""
+    arrays: dict[str, Stored]
     extra: dict[str, Any]
     """Whatever the caller of write() added."""
 
@@ -100,7 +110,7 @@ class JournalWriter:
 
 def commit_of(key: str, index: int, arrays: Mapping[str, tuple[int, int]], extra: Any) -> Commit:
     """A commit from (bytes, crc32c) a target."""
-    stored = {name: {"bytes": size, "crc32c": crc} for name, (size, crc) in arrays.items()}
+    stored = {name: Stored(*told) for name, told in arrays.items()}
     return Commit(key=key, index=index, arrays=stored, extra=dict(extra))
 
 
@@ -120,8 +130,8 @@ def _parse(path: str, data: bytes) -> JournalFile:
 
 def _take(found: JournalFile, number: int, line: bytes, *, is_last: bool) -> None:
     try:
-        found.commits.append(Commit(**unseal(line)))
-    except (ValueError, TypeError):
+        found.commits.append(check_json(Commit, unseal(line), found.path))
+    except UserError:
         if is_last:
             found.torn = True
         else:

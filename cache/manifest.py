@@ -3,12 +3,15 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from stdpipe.cache.errors import CacheError
+from pydantic import ConfigDict, Field
+
+from stdpipe.cache.errors import CacheError, UserError
 from stdpipe.cache.layout import (
     COMPLETE,
     COMPRESSIONS,
@@ -22,10 +25,12 @@ from stdpipe.cache.layout import (
     array_specs,
 )
 from stdpipe.cache.place import Place, open_place
+from stdpipe.cache.schema import check_json, parse_json
 from stdpipe.cache.seal import seal, unseal
 
 Fact = str | int | float | bool | None
-
+Size = Annotated[int, Field(ge=1)]
+MOST_VALUES = 2**40  # in one array of one entry: more than any memory holds
 
 MANIFEST_COPY = f"{JOURNAL}/{MANIFEST}"
 
@@ -103,9 +108,10 @@ def _refuse_other_version(place: Place) -> None:
 def _told_version(place: Place, path: str) -> int | None:
     """What an unsealed manifest says of itself; None where it does not."""
     try:
-        version = json.loads(place.read(path))["format_version"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        content = parse_json(place.read(path), path)
+    except (FileNotFoundError, UserError):
         return None
+    version = content.get("format_version") if isinstance(content, dict) else None
     return version if isinstance(version, int) else None
 
 
@@ -119,7 +125,7 @@ def _read_sealed(place: Place, path: str) -> dict[str, Any] | None:
         return unseal(place.read(path))
     except FileNotFoundError:
         return None
-    except ValueError:
+    except UserError:
         return {}
 
 
@@ -157,14 +163,14 @@ class Manifest:
     """Opaque facts: teacher, weights_sha256, degradation, views, seed, layer..."""
     entries: tuple[str, ...]
     """Entry keys in array order."""
-    frames: int
-    channels: int
+    frames: Size
+    channels: Size
     """Of f_sr, or of the trunk where that is stored."""
-    f_lr_channels: int = 0
+    f_lr_channels: Annotated[int, Field(ge=0)] = 0
     """Of f_lr; 0 where that is no target."""
-    height: int
+    height: Size
     """HR pixels."""
-    width: int
+    width: Size
     """HR pixels."""
     targets: tuple[str, ...] = ("f_sr", "attention")
     """What the cache serves, in the order of layout.TARGETS."""
@@ -175,28 +181,23 @@ class Manifest:
     notes: dict[str, Any] = field(default_factory=dict)
     """Free: measured errors, warnings, software versions. Any JSON."""
     format_version: int = FORMAT_VERSION
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str = "manifest") -> "Manifest":
         """The manifest in a JSON object. Raises CacheError: other version, keys, or identity."""
         _check_version(content.get("format_version"), where)
-        names = {item.name for item in fields(cls)}
-        odd = names.symmetric_difference(content.keys() - {"cache_id"})
-        if odd:
-            raise CacheError(f"{where}: missing or unknown manifest fields {sorted(odd)}")
-        values = {name: content[name] for name in names}
-        lists = {name: tuple(content[name]) for name in ("entries", "targets")}
-        manifest = cls(**(values | lists))
+        fields = {name: value for name, value in content.items() if name != "cache_id"}
+        try:
+            manifest = check_json(cls, fields, where)
+        except UserError as error:
+            raise CacheError(str(error)) from None
         if content.get("cache_id") != manifest.cache_id:
             raise CacheError(f"{where}: the manifest's cache_id does not fit its fields")
         return manifest
 
     def __post_init__(self) -> None:
         _check_version(self.format_version, "manifest")
-        sizes = {name: getattr(self, name) for name in ("frames", "channels", "height", "width")}
-        for name, size in sizes.items():
-            if not isinstance(size, int) or size < 1:
-                raise CacheError(f"{name} is {size!r}: give a whole number of 1 or more")
         if self.encoding not in ENCODINGS:
             known_encodings = ", ".join(ENCODINGS)
             raise CacheError(f"encoding {self.encoding!r} is unknown: use one of {known_encodings}")
@@ -216,6 +217,9 @@ class Manifest:
         if ("f_lr" in self.targets) != (self.f_lr_channels > 0):
             raise CacheError(f"f_lr_channels is {self.f_lr_channels}, targets are {self.targets!r}")
         _check_entries(self.entries)
+        largest = max(prod(spec.shape[1:]) for spec in self.arrays.values())
+        if not 0 < largest <= MOST_VALUES:
+            raise CacheError(f"an entry of {largest:.3g} values is none: check frames and sizes")
         clash = self.made_by.keys() & self.facts(made_by=False).keys()
         if clash:
             raise CacheError(f"made_by must not hold {sorted(clash)}: these are own fields")
@@ -303,8 +307,8 @@ def _check_entries(entries: tuple[str, ...]) -> None:
         raise CacheError("a cache needs at least one entry: the list of clips is empty")
     seen: set[str] = set()
     for key in entries:
-        if not isinstance(key, str) or not key:
-            raise CacheError(f"entry key {key!r} is not a text: give one a clip")
+        if not key:
+            raise CacheError("an entry key is empty: give one a clip")
         if key in seen:
             raise CacheError(f"entry key {key!r} occurs twice: list every clip once")
         seen.add(key)

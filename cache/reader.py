@@ -78,7 +78,7 @@ class Reader:
         """Stored bytes of every array, by the journal: without looking at every file."""
         commits = self._commits.values()
         return {
-            name: sum(commit.arrays[name]["bytes"] for commit in commits)
+            name: sum(c.arrays[name].bytes for c in commits if name in c.arrays)
             for name in self.manifest.arrays
         }
 
@@ -117,10 +117,10 @@ class Reader:
         height, width = spec.shape[-2:]
         rows, columns = _span("y", "h", y, h, height), _span("x", "w", x, w, width)
         size = (rows.stop - rows.start, columns.stop - columns.start)
-        out = np.empty((len(wanted), *spec.shape[2:-2], *size), spec.dtype)
-        parts = list(pieces(spec, wanted, rows, columns))
         with self._named_errors(key, name):
-            index = self._kept(key, name)
+            index = self._kept(key, name)  # first: where it fits, the sizes are true
+            out = np.empty((len(wanted), *spec.shape[2:-2], *size), spec.dtype)
+            parts = list(pieces(spec, wanted, rows, columns))
             spans = [_chunk_span(index, part.chunk) for part in parts]
             chunks = self._place.ranges(spec.file(self.entries[key]), spans)
             decode_window(spec, parts, chunks, out.reshape(len(wanted), -1, *size))
@@ -166,7 +166,10 @@ class Reader:
         if not spec.is_sharded:
             data = self._place.read(spec.file(self.entries[key]))
             return decode_plain(data, spec.dtype, spec.inner[1:])
-        size = self._commits[key].arrays[name]["bytes"]
+        stored = self._commits[key].arrays.get(name)
+        if stored is None or stored.bytes < index_bytes(spec):
+            raise DamagedError("its journal line does not fit the manifest")
+        size = stored.bytes
         span = (size - index_bytes(spec), size)
         (index,) = self._place.ranges(spec.file(self.entries[key]), [span])
         return decode_index(spec, bytes(index))
@@ -181,7 +184,7 @@ class Reader:
             raise CacheError(_damage(where, "its file is missing")) from error
         except (DamagedError, EOFError) as error:
             raise CacheError(_damage(where, str(error))) from error
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             raise CacheError(f"{where} cannot be read: {error}") from error
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
 
 from stdpipe.cache.errors import UserError
 
@@ -47,7 +48,7 @@ def parse_yaml(text: str, source: str) -> Any:
     return content
 
 
-def parse_json(text: str, source: str) -> Any:
+def parse_json(text: str | bytes, source: str) -> Any:
     """JSON text as plain values. Raises UserError where it is none."""
     try:
         return json.loads(text)
@@ -65,6 +66,21 @@ def check(kind: type[Format], content: Any, source: str, *, strict: bool | None 
         found: Format = _adapter(kind).validate_python(content, strict=strict)
     except ValidationError as error:
         raise UserError(f"{source}: {_first(error)}") from None
+    return found
+
+
+def check_json(kind: type[Format], content: Any, source: str) -> Format:
+    """As a strict `check` of JSON, in which a list is a tuple, and a mapping a dataclass.
+
+    Raises UserError.
+    """
+    try:
+        text = to_json(content, bytes_mode="base64", inf_nan_mode="constants", fallback=str)
+        found: Format = _adapter(kind).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_first(error)}") from None
+    except (PydanticSerializationError, UnicodeError) as error:
+        raise UserError(f"{source}: {' '.join(str(error).split())[:300]}") from None
     return found
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from stdpipe.cache.checksum import crc32c
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.schema import parse_json
 
 _MARK = '"crc32c":'
 
@@ -24,6 +25,8 @@ def unseal(data: bytes) -> dict[str, Any]:
     body, _, tail = data.rpartition(_MARK.encode())
     if tail != f"{crc32c(body)}}}\n".encode():
         raise UserError("its checksum does not fit its text")
-    content: dict[str, Any] = json.loads(data)
+    content = parse_json(data, "sealed text")
+    if not isinstance(content, dict):
+        raise UserError("its text is no mapping")
     del content["crc32c"]
     return content

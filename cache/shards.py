@@ -90,7 +90,9 @@ def index_bytes(spec: ArraySpec) -> int:
 
 
 def decode_index(spec: ArraySpec, data: Buffer) -> Index:
-    """Raises DamagedError: a wrong checksum, or a chunk that is not there."""
+    """Raises DamagedError: a wrong length or checksum, or a chunk that is not there."""
+    if len(data) != index_bytes(spec):
+        raise DamagedError("its index is cut short")
     index = np.frombuffer(_unsealed(data), np.uint64).reshape(_num_chunks(spec), 2)
     if (index == _ABSENT).any():
         raise DamagedError("a part of it is missing")

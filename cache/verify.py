@@ -125,9 +125,9 @@ def _check_array(place: Place, manifest: Manifest, commit: Commit, name: str) ->
     try:
         spec = manifest.arrays[name]
         data = place.read(spec.file(index))
-        if len(data) != expected["bytes"]:
-            return f"its file has {len(data)} bytes instead of {expected['bytes']}"
-        if check(spec, data) != expected["crc32c"]:
+        if len(data) != expected.bytes:
+            return f"its file has {len(data)} bytes instead of {expected.bytes}"
+        if check(spec, data) != expected.crc32c:
             return "its file's checksum differs from the journal's"
     except FileNotFoundError:
         return "its file is missing"

@@ -22,6 +22,7 @@ from stdpipe.data.views import View, generator
 from stdpipe.device import pick_device, settle
 from stdpipe.distill.attention import attention_map
 from stdpipe.features.encoding import relative_rmse
+from stdpipe.features.provenance import provenance
 from stdpipe.features.targets import CachedTargets, Decoder
 from stdpipe.features.teacher import seen_frames, teacher_features
 from stdpipe.models import zoo
@@ -56,10 +57,11 @@ def check(
     if not keys:
         raise UserError(f"cache {url} holds no clips yet: run extract-teacher first")
     made, where = reader.manifest, pick_device(device)
-    found = _clips(made, data)
-    network = str(zoo.parse_trusted(str(made.made_by["teacher"]), url))
+    told = provenance(made)
+    found = _clips(made, data or told.data)
+    network = str(zoo.parse_trusted(told.teacher, url))
     teacher = load_network(network, teacher_weights)[0]
-    teacher = settle(teacher, where, str(made.made_by["amp"]))
+    teacher = settle(teacher, where, told.amp)
     allowed = tolerance(made)
     rows = []
     for key in tqdm(keys, unit="clip", desc="cache check", disable=None):
@@ -94,11 +96,11 @@ def choose(keys: list[str], count: int, seed: int) -> list[str]:
 def tolerance(made: cache.Manifest) -> dict[str, float]:
     """Largest error to accept, by target. Raises UserError where the manifest lacks the encoding's
     own error."""
-    if "error" not in made.notes:
+    told = provenance(made)
+    lost = {name: getattr(told.error, f"{name}_rmse", None) for name in made.targets}
+    if None in lost.values():
         raise UserError("the cache's manifest does not say what its encoding loses: extract again")
-    rounding = ROUNDING[str(made.made_by["amp"])]
-    measured = made.notes["error"]
-    allowed = {name: MARGIN * measured[f"{name}_rmse"] + rounding for name in made.targets}
+    allowed = {name: MARGIN * loss + ROUNDING[told.amp] for name, loss in lost.items()}
     if "attention" in allowed:  # measured of decoded f_sr, but stored apart
         allowed["attention"] += HALF_STEP[made.arrays["attention"].dtype]
     return allowed
@@ -113,25 +115,23 @@ def _sha256(weights: str) -> str:
     return file_sha256(Path(weights))
 
 
-def _clips(made: cache.Manifest, data: Path | None) -> dict[str, Clip]:
-    place = data or Path(made.notes.get("data", ""))
-    if not place.exists():
-        noted = "" if data else "the cache was made from "
-        raise FileNotFoundError(f"{noted}{place}, which is not here: name the data set with --data")
-    return {clip.key: clip for clip in find_clips(place, "train", length=made.frames)}
+def _clips(made: cache.Manifest, folder: Path | None) -> dict[str, Clip]:
+    if folder is None or not folder.exists():  # a folder, or a packed file
+        raise FileNotFoundError(f"the cache's data {folder} is not here: name it with --data")
+    return {clip.key: clip for clip in find_clips(folder, "train", length=made.frames)}
 
 
 def _errors(
     reader: cache.Reader, teacher: Network, clips: dict[str, Clip], view: View, device: torch.device
 ) -> dict[str, float]:
     """Relative RMSE of one view's targets against the live teacher's."""
-    made = reader.manifest
+    made, told = reader.manifest, provenance(reader.manifest)
     if view.clip not in clips:
         raise UserError(f"clip {view.clip} of the cache is not in the data set: give its own one")
     frames = read_frames(clips[view.clip])
     hr = view_hr(frames.hr, view)
-    seen = seen_frames(teacher, frames.hr, view, str(made.made_by["degradation"]))
-    live = teacher_features(teacher, seen, device, str(made.made_by["amp"]))
+    seen = seen_frames(teacher, frames.hr, view, told.degradation)
+    live = teacher_features(teacher, seen, device, told.amp)
     decode = Decoder(reader, device)
     read = CachedTargets(reader, made.targets, decode.halo)
     stored = read(view, Box(0, 0, *hr.shape[-2:]), frames.crc32)

@@ -103,10 +103,9 @@ def test_the_data_set(
     data.rename(tmp_path / "moved")
     command = ("cache", "check", tmp_path / "c", *WEIGHTS)
     told = refused(*command)
-    assert told == (
-        f"stdpipe: the cache was made from {data}, which is not here: name its folder with --data"
-    )
-    assert f"{data}, which is not here" in refused(*command, "--data", data)
+    assert f"{data} is not here" in told
+    assert "--data" in told
+    assert f"{data} is not here" in refused(*command, "--data", data)
     stdpipe(*command, "--data", tmp_path / "moved")
     one, two = (tmp_path / "moved/sequences/00001" / name for name in ("0001", "0002"))
     shutil.rmtree(one)

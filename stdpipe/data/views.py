@@ -8,6 +8,7 @@ Everything random is a counter-based function of its arguments: the same for any
 
 import hashlib
 import itertools
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,11 +37,14 @@ class View:
 
     @staticmethod
     def parse(text: str) -> "View":
-        clip, _, rest = text.rpartition("@")
-        orientation, _, crop = rest.partition("+")
-        if not crop:
+        """The view that `str` wrote. Raises UserError for any other text."""
+        found = re.fullmatch(r"(.+)@([0-7])(?:\+(\d+),(\d+),(\d+))?", text, re.DOTALL)
+        if not found:
+            raise UserError(f"{text!r} is no view of a clip, which reads CLIP@0 to CLIP@7")
+        clip, orientation, *crop = found.groups()
+        if crop[0] is None:
             return View(clip, int(orientation))
-        y, x, size = (int(n) for n in crop.split(","))
+        y, x, size = map(int, crop)
         return View(clip, int(orientation), Box(y, x, size, size))
 
 

@@ -18,6 +18,7 @@ from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import check_sizes, read_frames
 from stdpipe.data.views import View, baked_views, full_views
 from stdpipe.device import keep_memory, pick_device, settle
+from stdpipe.features.provenance import provenance
 from stdpipe.features.teacher import check_teacher, refuse_trunk, seen_frames, teacher_features
 from stdpipe.models import checkpoints
 from stdpipe.models.base import Features, Network
@@ -118,7 +119,7 @@ def prepare(job: Extraction) -> Prepared:
     first = read_frames(next(iter(clips.values()))).hr
     views, (height, width), viewed = _views(job, list(clips), first)
     encoding = job.encoding or (made.encoding if made else "float16")
-    batch = job.batch or (made.notes.get("batch", 1) if made else 1)
+    batch = job.batch or (provenance(made).batch if made else 1)
     refuse_trunk(encoding, facts["network"], teacher, height, width)
     manifest = cache.Manifest(
         made_by={

@@ -5,6 +5,8 @@ from typing import Any
 
 from stdpipe import cache
 from stdpipe.distill.names import F_SR_CHANNELS
+from stdpipe.cache.schema import check_json
+from stdpipe.features.provenance import EncodingError
 
 LABELS = {"teacher_sha256": "weights sha256", "lr_8bit": "LR in 8 bits"}
 
@@ -22,6 +24,7 @@ def describe_cache(reader: cache.Reader) -> Facts:
     manifest = reader.manifest
     notes = dict(manifest.notes)
     error = notes.pop("error", None)
+    check_json(EncodingError | None, error, f"the manifest of cache {reader.url}")  # type: ignore[arg-type]
     return {
         "cache": reader.url,
         "cache_id": manifest.cache_id,

@@ -20,6 +20,7 @@ from stdpipe.data.views import View, orient, oriented_size, upright_box
 from stdpipe.device import autocast, settle
 from stdpipe.distill.names import F_SR_CHANNELS
 from stdpipe.features.encoding import dequantise
+from stdpipe.features.provenance import provenance
 from stdpipe.models import zoo
 from stdpipe.models.base import SCALE, Network
 
@@ -101,7 +102,7 @@ class Decoder:
         self.from_trunk = reader.manifest.stored == "trunk"
         self.teacher: Network | None = None
         if sr or self.from_trunk:
-            name = str(reader.manifest.made_by["teacher"])
+            name = provenance(reader.manifest).teacher
             if sr:
                 _check_head(name)
             self.teacher = load_tail(name, reader.tail(), device, self.from_trunk, sr)

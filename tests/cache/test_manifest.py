@@ -118,11 +118,14 @@ def test_a_manifest_from_the_future(tmp_path, manifest, is_sealed_alike):
 
 def test_unknown_and_missing_fields_are_refused(manifest):
     content = manifest.to_json()
-    with pytest.raises(CacheError, match=r"unknown manifest fields \['colour'\]"):
+    with pytest.raises(CacheError, match="colour"):
         Manifest.from_json(content | {"colour": "rgb"})
-    del content["encoding"]
-    with pytest.raises(CacheError, match=r"fields \['encoding'\]"):
-        Manifest.from_json(content)
+    for name in ("frames", "encoding"):  # the latter has a default, which is another identity
+        with pytest.raises(CacheError):
+            Manifest.from_json({key: value for key, value in content.items() if key != name})
+    for changes in ({"frames": 0}, {"frames": "2"}, {"entries": ["a", 1]}, {"height": True}):
+        with pytest.raises(CacheError, match=next(iter(changes))):
+            Manifest.from_json(content | changes)
 
 
 def test_a_field_changed_by_hand_is_refused(manifest):
@@ -180,7 +183,8 @@ def test_a_flipped_version_is_not_taken_for_an_older_one(place, manifest):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"frames": 0}, "frames is 0"),
+        ({"frames": 0}, "an entry of 0 values"),
+        ({"height": 2**40}, "values is none"),
         ({"encoding": "int4"}, "encoding 'int4' is unknown"),
         ({"compression": "lz4"}, "compression 'lz4' is unknown: use one of none, zstd"),
         ({"targets": ()}, "name some of"),
@@ -188,7 +192,7 @@ def test_a_flipped_version_is_not_taken_for_an_older_one(place, manifest):
         ({"targets": ("depth",)}, "name some of"),
         ({"entries": ()}, "at least one entry"),
         ({"entries": ("a", "b", "a")}, "'a' occurs twice"),
-        ({"entries": ("a", "")}, "is not a text"),
+        ({"entries": ("a", "")}, "is empty"),
         ({"made_by": {"height": 3}}, "must not hold"),
     ],
 )
