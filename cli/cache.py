@@ -10,7 +10,7 @@ from stdpipe.cli.cache_verify import verify
 
 @click.group()
 def cache() -> None:
-    """Look into a feature cache, check it, mend it.
+    """Look into a feature cache, check it and repair it.
 
     \b
     Example:

@@ -17,23 +17,27 @@ from stdpipe.cli.errors import Command
     "--teacher",
     required=True,
     metavar="FILE",
-    help="Checkpoint that made the cache.",
+    help="The checkpoint that made the cache.",
 )
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="The cache's data set. [default: where the manifest says]",
+    help="The data set that the cache was made from. [default: as its manifest says]",
 )
 @click.option(
-    "--clips", default=8, show_default=True, type=click.IntRange(1), help="How many, at random."
+    "--clips",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How many clips to compare, chosen at random.",
 )
 @device_option
 @json_option
 def check(path: str, as_json: bool, **options: Any) -> None:
-    """Compare random clips of a cache with the live teacher; exit 1 where one differs.
+    """Compare random clips of a cache with what the teacher makes of them now.
 
-    A clip may differ by three times what its encoding loses, and by rounding; each orientation is
-    looked at where there are clips enough.
+    A clip may differ by three times the error of the encoding, plus rounding. If one differs by
+    more, the exit code is 1. Every orientation is looked at where there are enough clips.
 
     \b
     Example:

@@ -10,7 +10,7 @@ from stdpipe.cli.errors import Command
 @click.argument("path", metavar="CACHE")
 @json_option
 def info(path: str, as_json: bool) -> None:
-    """Who made a cache, what it holds, what it weighs, what its encoding loses.
+    """Tell who made a cache, what it holds, how large it is and what its encoding loses.
 
     \b
     Example:

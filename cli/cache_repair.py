@@ -12,7 +12,7 @@ from stdpipe.cli.errors import Command
 @click.argument("path", metavar="CACHE")
 @json_option
 def repair(path: str, as_json: bool) -> None:
-    """Take out what is broken, so that extract-teacher fills it again; touch nothing that is whole.
+    """Remove what is broken, so that extract-teacher fills it again. Nothing else is touched.
 
     \b
     Example:

@@ -11,10 +11,14 @@ from stdpipe.cli.errors import Command
 
 @click.command(cls=Command)
 @click.argument("path", metavar="CACHE")
-@click.option("--fresh", is_flag=True, help="From the start, not where a check was stopped.")
+@click.option(
+    "--fresh",
+    is_flag=True,
+    help="Begin at the first clip, even if a check was stopped not long ago.",
+)
 @json_option
 def verify(path: str, fresh: bool, as_json: bool) -> None:
-    """Check every stored byte against its checksum; exit 1 where anything is broken.
+    """Check every stored byte against its checksum. The exit code is 1 if anything is broken.
 
     \b
     Example:

@@ -36,24 +36,27 @@ data_option = click.option(
     "--data",
     required=True,
     type=click.Path(path_type=Path),
-    help="Vimeo90K septuplet, Vid4, a folder of frame folders, or a file of pack-clips.",
+    help="A Vimeo90K, REDS or Vid4 folder, a folder of frame folders, or a file of pack-clips.",
 )
 degradation_option = click.option(
     "--degradation",
     metavar="NAME",
     callback=known_degradation,
-    help="bi, bd or bd-centred: how LR is made from HR. [default: what cache or weights say; bd]",
+    help="How LR is made from HR: bi, bd or bd-centred. [default: as the cache or the weights say, "
+    "else bd]",
 )
 weights_option = click.option(
-    "--weights", metavar="FILE", help="Checkpoint, or random:SEED for a test."
+    "--weights", metavar="FILE", help="A checkpoint, or random:SEED for a test."
 )
 model_option = click.option(
     "--model",
     metavar="NAME",
     callback=known_network,
-    help="E.g. fastdvdnet; weights by stdpipe say it themselves.",
+    help="The network, e.g. fastdvdnet. Not needed with weights that stdpipe wrote.",
 )
-device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda.")
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu or cuda."
+)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else."
 )
@@ -62,7 +65,7 @@ amp_option = click.option(
     default="none",
     show_default=True,
     type=click.Choice(["none", "bf16", "fp16"]),
-    help="Mixed precision.",
+    help="Run the network in mixed precision.",
 )
 
 

@@ -59,35 +59,41 @@ def _print_plan(job: Any, as_json: bool) -> None:
     "--teacher",
     metavar="NAME",
     callback=known_network,
-    help="edvr-l, edvr-m, edvr:num_feat=32, rbpn, module:Class.",
+    help="The network: edvr-l, edvr:num_feat=32, rbpn, or your own package.module:Class.",
 )
 @weights_option
-@click.option("--cache", metavar="PATH", help="The Zarr store to fill or resume.")
+@click.option(
+    "--cache",
+    metavar="PATH",
+    help="The cache to create or resume: a folder, or a URL such as s3://bucket/cache.zarr.",
+)
 @degradation_option
 @click.option(
     "--encoding",
     type=click.Choice(
         ["float32", "float16", "int8", "trunk-float32", "trunk-float16", "trunk-int8"]
     ),
-    help="How f_sr lies on disk; trunk-* is 8 to 16 times smaller, decoded in training. "
+    help="How f_sr is stored. trunk-* is 8 to 16 times smaller and is decoded during training. "
     "[default: that of the cache to resume, or float16]",
 )
 @click.option(
     "--targets",
     callback=_known_targets,
-    help="What to store, by comma. [default: that of the cache to resume, or f_sr,attention]",
+    help="What to store, of f_sr, attention and f_lr, with commas between. [default: that of the "
+    "cache to resume, or f_sr,attention]",
 )
 @click.option(
     "--compression",
     type=click.Choice(["none", "zstd"]),
-    help="zstd halves int8 f_sr, and is read eight times slower. [default: the cache's; none]",
+    help="zstd nearly halves int8 f_sr, which is then read eight times slower. [default: that of "
+    "the cache to resume, or none]",
 )
 @click.option(
     "--orientations",
     default=1,
     show_default=True,
     type=click.IntRange(1, 8),
-    help="Of 8, how many a clip.",
+    help="How many of the 8 flips and turns to store of each clip.",
 )
 @click.option(
     "--views",
@@ -96,28 +102,35 @@ def _print_plan(job: Any, as_json: bool) -> None:
     type=click.Choice(["full", "baked"]),
     help="Whole frames, or fixed crops that the teacher sees alone.",
 )
-@click.option("--baked", default=4, show_default=True, help="Crops a clip, for baked views.")
-@click.option("--patch", default=256, show_default=True, help="Their side in HR pixels.")
+@click.option(
+    "--baked", default=4, show_default=True, help="How many crops of each clip, for baked views."
+)
+@click.option(
+    "--patch", default=256, show_default=True, help="The side of a baked crop, in HR pixels."
+)
 @click.option(
     "--part",
     metavar="I/N",
     callback=_share,
-    help="Do share I (from 0) of N, any number at once; torchrun's ranks divide it further.",
+    help="Do share I (from 0) of N. Shares may run at once; torchrun's ranks divide one further.",
 )
 @click.option(
     "--batch",
     type=click.IntRange(1),
-    help="Clips through the teacher at once. [default: that of the cache to resume, or 1]",
+    help="How many clips the teacher sees at once. [default: that of the cache to resume, or 1]",
 )
-@click.option("--plan", is_flag=True, help="Print what every encoding would cost; write nothing.")
-@click.option("--seed", default=0, show_default=True, help="Draws each clip's orientations.")
+@click.option(
+    "--plan", is_flag=True, help="Print what every encoding would cost, and write nothing."
+)
+@click.option("--seed", default=0, show_default=True, help="The seed of each clip's orientations.")
 @device_option
 @amp_option
 @json_option
 def extract_teacher(as_json: bool, plan: bool, cache: str | None, **options: Any) -> None:
-    """Run the teacher once over the training set; write F^SR and attention maps to a cache.
+    """Run the teacher once over the training set, and write its features to a cache.
 
-    The same command resumes. Nothing committed is lost, whatever kills it.
+    The features are F^SR and its attention maps, unless --targets says otherwise. Whatever stops
+    this command, nothing committed is lost, and the same command resumes.
 
     \b
     Example:

@@ -21,8 +21,9 @@ from stdpipe.cli.upscale import upscale
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="stdpipe")
 def main() -> None:
-    """Make a heavy video super-resolution network small: the teacher runs once, into a cache;
-    students train from the cache.
+    """Distil a heavy video super-resolution network into small ones.
+
+    The teacher runs once and fills a cache; students train from the cache.
 
     \b
     Example:

@@ -17,9 +17,10 @@ from stdpipe.cli.errors import Command
 )
 @json_option
 def models(names: tuple[str, ...], as_json: bool) -> None:
-    """What networks are and cost: frames, parameters, multiply-accumulates, source.
+    """List networks: frames they see, parameters, multiply-accumulates, where they come from.
 
-    Of every named network, or of those given: with options, or your own package.module:Class.
+    Without a NAME, every network that stdpipe knows. A NAME may have options, or be a class of your
+    own, package.module:Class.
 
     \b
     Example:

@@ -26,15 +26,19 @@ from stdpipe.distill.names import SCHEMES
     default="",
     metavar="NAME",
     callback=lambda *asked: known_network(*asked) if asked[-1] else "",
-    help="E.g. fastdvdnet-quarter.",
+    help="The network to train, e.g. fastdvdnet-quarter.",
 )
 @click.option(
     "--students",
     type=click.Path(path_type=Path),
-    help="YAML: several students that train at once from one stream, OUT/NAME each (see README).",
+    help="A YAML file of several students that train at once from one stream, each in OUT/NAME.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The RUN folder.")
-@click.option("--cache", metavar="PATH", help="Made by extract-teacher; scheme none needs none.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="The folder of this run."
+)
+@click.option(
+    "--cache", metavar="PATH", help="A cache made by extract-teacher. Scheme none needs none."
+)
 @click.option(
     "--scheme",
     metavar="NAME",
@@ -55,7 +59,7 @@ from stdpipe.distill.names import SCHEMES
 @click.option(
     "--live-teacher",
     metavar="FILE",
-    help="Run this teacher in the loop instead of reading targets, for comparison.",
+    help="For comparison, run this teacher in every step instead of reading cached targets.",
 )
 @config_options("paper", "demo")
 @device_option
@@ -68,7 +72,7 @@ def train_student(
     as_json: bool,
     **asked: Any,
 ) -> None:
-    """Train a student from cached targets; the teacher never runs. The same command resumes.
+    """Train a student from cached targets. The teacher does not run. The same command resumes.
 
     \b
     Example:

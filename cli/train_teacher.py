@@ -26,17 +26,19 @@ from stdpipe.cli.errors import Command
     required=True,
     metavar="NAME",
     callback=known_network,
-    help="E.g. edvr-m.",
+    help="The network to train, e.g. edvr-m.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The RUN folder.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="The folder of this run."
+)
 @click.option(
     "--degradation",
     default="bd",
     show_default=True,
     callback=known_degradation,
-    help="bi, bd or bd-centred.",
+    help="How LR is made from HR: bi, bd or bd-centred.",
 )
-@click.option("--exclude", metavar="CLIP", multiple=True, help="Leave a training clip out.")
+@click.option("--exclude", metavar="CLIP", multiple=True, help="Leave this training clip out.")
 @click.option(
     "--init",
     type=click.Path(path_type=Path),

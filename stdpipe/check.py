@@ -97,7 +97,7 @@ def tolerance(made: cache.Manifest) -> dict[str, float]:
     """Largest error to accept, by target. Raises UserError where the manifest lacks the encoding's
     own error."""
     told = provenance(made)
-    lost = {name: getattr(told.error, f"{name}_rmse", None) for name in made.targets}
+    lost: dict[str, Any] = {n: getattr(told.error, f"{n}_rmse", None) for n in made.targets}
     if None in lost.values():
         raise UserError("the cache's manifest does not say what its encoding loses: extract again")
     allowed = {name: MARGIN * loss + ROUNDING[told.amp] for name, loss in lost.items()}

@@ -1,5 +1,6 @@
 """Help: every command has a runnable example, and each of them runs on a tiny set."""
 
+import ast
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -148,3 +149,15 @@ def test_no_new_options() -> None:
     weights = {"--teacher-weights", "--teacher"}  # one option: here no other is called so
     assert found["cache check"] == always | weights | {"path", "--clips"}
     assert found["demo"] == {"--out", "--json"}
+
+
+def test_commands_are_thin() -> None:
+    """Parse, call, print: everything else is the library's."""
+    for file in Path(main.callback.__code__.co_filename).parent.glob("*.py"):
+        for part in ast.parse(file.read_text()).body:
+            if isinstance(part, ast.FunctionDef) and any(
+                isinstance(d, ast.Call) and ast.unparse(d.func) == "click.command"
+                for d in part.decorator_list
+            ):
+                first = part.body[1] if ast.get_docstring(part) else part.body[0]
+                assert part.body[-1].end_lineno - first.lineno < 20, f"{file.name} {part.name}"
