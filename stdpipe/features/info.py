@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from stdpipe import cache
-from stdpipe.distill.names import F_SR_CHANNELS
 from stdpipe.cache.schema import check_json
+from stdpipe.distill.names import F_SR_CHANNELS
 from stdpipe.features.provenance import EncodingError
 
 LABELS = {"teacher_sha256": "weights sha256", "lr_8bit": "LR in 8 bits"}
