@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stdpipe.cache.errors import CacheError
+from stdpipe.cache.errors import CacheError, UserError
 from stdpipe.cache.journal import Commit, committed, read_journals
 from stdpipe.cache.layout import SCALE_SUFFIX
 from stdpipe.cache.manifest import Manifest, is_marked, load_manifest, refuse_difference
@@ -106,7 +106,7 @@ class Reader:
         y, x, h, w: window in the array's own pixels (HR; LR for the trunk); h and w default to
         all that is left. int8 codes come with `scale`.
         Raises CacheError: unknown entry or array, or damage (names both);
-        ValueError: the window or the frames do not lie within the entry.
+        UserError: the window or the frames do not lie within the entry.
         """
         self._commit(key)
         if name not in self.manifest.given:
@@ -150,7 +150,7 @@ class Reader:
         wanted = range(self.manifest.frames)[frames]
         if not wanted or wanted.step < 1:
             total = self.manifest.frames
-            raise ValueError(f"{frames} takes no frames of {total}: count upwards from 0")
+            raise UserError(f"{frames} takes no frames of {total}: count upwards from 0")
         return wanted
 
     def _kept(self, key: str, name: str) -> NDArray[Any]:
@@ -200,5 +200,5 @@ def _chunk_span(index: Index, chunk: int) -> Span:
 def _span(at: str, length: str, start: int, size: int | None, limit: int) -> slice:
     stop = limit if size is None else start + size
     if not 0 <= start < stop <= limit:
-        raise ValueError(f"{at}={start}, {length}={size} lies outside 0..{limit}: move the window")
+        raise UserError(f"{at}={start}, {length}={size} lies outside 0..{limit}: move the window")
     return slice(start, stop)
