@@ -79,7 +79,7 @@ def check(
 
 
 def choose(keys: list[str], count: int, seed: int) -> list[str]:
-    """Choose `count` random keys, or all; each orientation's first comes before any one's second."""
+    """Choose `count` random keys, or all: one of each orientation before a second of any."""
     order = [keys[i] for i in generator(seed, "check").permutation(len(keys))]
     seen: dict[int, int] = {}
     turns = []

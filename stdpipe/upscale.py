@@ -73,7 +73,7 @@ class Grid:
     tiles: list[Tile]
     overlap: int
     exact: bool
-    """Whether the result equals that of whole frames, since tiles overlap by the network's reach."""
+    """Whether tiles overlap by the network's reach, so that the result is that of whole frames."""
 
 
 def upscale(job: Upscaling) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _check_places(job: Upscaling) -> None:
 def _run(
     net: Network, source: Clip, grid: Grid, job: Upscaling, device: torch.device
 ) -> tuple[int, int]:
-    """Run the loop; return the number of frames and the largest step between tiles, of 255 levels."""
+    """Run the loop; return the number of frames, and the largest step between tiles in levels."""
     count = largest = 0
     progress = tqdm(total=len(source.frames) or None, unit="frame", desc="upscale", disable=None)
     with _sink(net, source, job) as write, progress, closing(stream_frames(source)) as stream:
@@ -233,7 +233,7 @@ def super_resolve(
     device: torch.device,
     amp: str = "none",
 ) -> Iterator[tuple[Tile, Tensor]]:
-    """Yield sr of what each tile sees, float32 (N, 3, ., .), for centres of a clip (T, 3, h, w) uint8."""
+    """Yield each tile's sr, float32 (N, 3, ., .), for centres of a clip (T, 3, h, w) uint8."""
     for tile in cutting:
         seen = clip[tile.seen.cut()].to(device).float() / 255
         with autocast(device, amp):
@@ -253,7 +253,7 @@ def _super_resolve_pixels(
     device: torch.device,
     amp: str,
 ) -> tuple[NDArray[np.uint8], int]:
-    """Return whole frames (N, H, W, 3), and the largest step between neighbouring tiles, in levels."""
+    """Return whole frames (N, H, W, 3), and the largest step between tiles, in levels."""
     size = [side * net.scale for side in clip.shape[-2:]]
     frames = torch.zeros(len(centres), 3, *size, dtype=torch.uint8)
     largest = 0
@@ -266,7 +266,7 @@ def _super_resolve_pixels(
 
 
 def _step(frames: Tensor, pixels: Tensor, tile: Tile, scale: int) -> int:
-    """Return the largest difference to the tiles above and on the left, in the pixels next to the seam.
+    """Return the largest difference to the tiles above and on the left, next to the seam.
 
     There this tile sees one pixel less than its overlap, which is why exact ones differ, too.
     """
