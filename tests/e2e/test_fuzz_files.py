@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 from stdpipe.cache.seal import seal, unseal
 from stdpipe.cli.main import main
 
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 Command = Callable[..., Any]
 Words = tuple[object, ...]
 
