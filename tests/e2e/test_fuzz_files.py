@@ -13,6 +13,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -234,7 +235,7 @@ def inside(folder: Path) -> Iterator[None]:
 VALUES = st.sampled_from(
     [None, True, 0, -1, 3, 10**30, -(2**63), 0.5, 1e308, float("inf"), float("nan"), "", "x",
      "../x", "\0", "é" * 300, "1e999", [], [1], [[]], {}, {"x": 1}, {"": None}]
-)  # fmt: skip
+).map(deepcopy)  # fmt: skip
 BYTES = st.sampled_from(
     [b"", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"{", b"]", b"\n", b":", b"&a [*a]", b"- !!python/x",
      b"%s", b"9" * 5000, b"[" * 5000]
