@@ -1,7 +1,7 @@
-"""Does a cache still say what the teacher says? A few of its clips, against the live teacher.
+"""Compares a few clips of a cache with the live teacher: does it still hold what the teacher makes?
 
-The student's own way through the cache is taken: CachedTargets and Decoder, whole views. Its bytes
-are `cache verify`'s matter; here a clip is found that was read, turned or computed otherwise.
+Features are read as a student reads them, through CachedTargets and Decoder, in whole views. `cache
+verify` checks bytes; this finds a clip that was read, turned or computed in another way.
 Axes: T frames of a clip, H W HR size.
 """
 
@@ -44,7 +44,7 @@ def check(
     device: str = "auto",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Errors of `clips` random entries: relative RMSE of f_sr as decoded, of attention as stored.
+    """Measure `clips` random entries: relative RMSE of f_sr as decoded, of attention as stored.
 
     An entry is beyond where an error exceeds MARGIN times that of its encoding, as the manifest
     has it, plus ROUNDING for the cache's mixed precision, plus HALF_STEP for attention. An
@@ -81,7 +81,7 @@ def check(
 
 
 def choose(keys: list[str], count: int, seed: int) -> list[str]:
-    """`count` random keys, or all; each orientation's first comes before any one's second."""
+    """Choose `count` random keys, or all: one of each orientation before a second of any."""
     order = [keys[i] for i in generator(seed, "check").permutation(len(keys))]
     seen: dict[int, int] = {}
     turns = []
@@ -107,7 +107,7 @@ def tolerance(made: cache.Manifest) -> dict[str, float]:
 
 
 def _sha256(weights: str) -> str:
-    """As a manifest names it: of the file, or random:SEED itself."""
+    """The weights as a manifest names them: sha256 of the file, or random:SEED itself."""
     if weights.startswith("random:"):
         return weights
     if not Path(weights).is_file():
@@ -142,7 +142,7 @@ def _errors(
 
 
 def _worst(rows: list[dict[str, Any]], targets: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """By orientation: how many clips, and the largest error of each target."""
+    """Orientation -> number of its clips, and the largest error of each target."""
     found: dict[str, dict[str, float]] = {}
     for orientation in sorted({row["orientation"] for row in rows}):
         alike = [row for row in rows if row["orientation"] == orientation]
@@ -152,7 +152,7 @@ def _worst(rows: list[dict[str, Any]], targets: tuple[str, ...]) -> dict[str, di
 
 
 def check_table(result: dict[str, Any]) -> str:
-    """For people, in Markdown."""
+    """The result as a table for people, in Markdown."""
     allowed = result["tolerance"]
     rows = [
         [orientation, row["clips"], *(f"{row[name]:.3%}" for name in allowed)]

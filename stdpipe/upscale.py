@@ -58,7 +58,7 @@ class Upscaling:
     tile: int | None = None
     """LR pixels on a side that a tile answers for; 0 never cuts, None cuts frames above WHOLE."""
     fps: float | None = None
-    """Of the output; None keeps the input's."""
+    """Frames a second of the output; None keeps the input's."""
     crf: int = 12
     """H.264's constant quality: 0 loses nothing, 51 is worst."""
     overwrite: bool = False
@@ -68,16 +68,16 @@ class Upscaling:
 
 @dataclass(frozen=True)
 class Grid:
-    """How frames are cut; one tile that is the frame where they are not."""
+    """How frames are cut into tiles. A frame that is not cut is one tile."""
 
     tiles: list[Tile]
     overlap: int
     exact: bool
-    """Whether the result is that of whole frames: tiles overlap by what the network reaches."""
+    """Whether tiles overlap by the network's reach, so that the result is that of whole frames."""
 
 
 def upscale(job: Upscaling) -> dict[str, Any]:
-    """Returns what was written, how it was cut and how fast it went, as JSON has it.
+    """Super-resolve; return what was written, how it was cut and how fast it went, as JSON has it.
 
     Raises UserError, FileNotFoundError or FileExistsError in one line; `out` is then as it was.
     """
@@ -119,7 +119,7 @@ def upscale(job: Upscaling) -> dict[str, Any]:
 
 
 def _warn_of_shift(net: Network, trained_for: str | None) -> None:
-    """Where LR pixels are taken to sit elsewhere than cameras and scalers put them."""
+    """Warn where the network takes LR pixels to sit elsewhere than cameras and scalers put them."""
     known = DEGRADATIONS.get(trained_for or "")
     phase = known.phase if known else getattr(net, "phase", ORDINARY)
     if phase != ORDINARY:
@@ -151,7 +151,7 @@ def _check_places(job: Upscaling) -> None:
 def _run(
     net: Network, source: Clip, grid: Grid, job: Upscaling, device: torch.device
 ) -> tuple[int, int]:
-    """The loop; returns the number of frames and the largest step between tiles, of 255 levels."""
+    """Run the loop; return the number of frames, and the largest step between tiles in levels."""
     count = largest = 0
     progress = tqdm(total=len(source.frames) or None, unit="frame", desc="upscale", disable=None)
     with _sink(net, source, job) as write, progress, closing(stream_frames(source)) as stream:
@@ -206,7 +206,7 @@ def chunks(frames: Iterator[Frame], k: int) -> Iterator[tuple[Tensor, list[int]]
 
 
 def cut(net: Network, height: int, width: int, side: int | None) -> Grid:
-    """Tiles for frames of that size (see Upscaling.tile); the network lies on a CPU."""
+    """Choose tiles for frames of that size (see Upscaling.tile); the network must be on a CPU."""
     whole = Box(0, 0, height, width)
     if side == 0 or (side is None and height * width <= WHOLE):
         return Grid([Tile(whole, whole)], 0, exact=True)
@@ -233,7 +233,7 @@ def super_resolve(
     device: torch.device,
     amp: str = "none",
 ) -> Iterator[tuple[Tile, Tensor]]:
-    """sr of what each tile sees, float32 (N, 3, ., .), for centres of a clip (T, 3, h, w) uint8."""
+    """Yield each tile's sr, float32 (N, 3, ., .), for centres of a clip (T, 3, h, w) uint8."""
     for tile in cutting:
         seen = clip[tile.seen.cut()].to(device).float() / 255
         with autocast(device, amp):
@@ -253,7 +253,7 @@ def _super_resolve_pixels(
     device: torch.device,
     amp: str,
 ) -> tuple[NDArray[np.uint8], int]:
-    """Whole frames (N, H, W, 3), and the largest step between neighbouring tiles, in levels."""
+    """Return whole frames (N, H, W, 3), and the largest step between tiles, in levels."""
     size = [side * net.scale for side in clip.shape[-2:]]
     frames = torch.zeros(len(centres), 3, *size, dtype=torch.uint8)
     largest = 0
@@ -266,7 +266,7 @@ def _super_resolve_pixels(
 
 
 def _step(frames: Tensor, pixels: Tensor, tile: Tile, scale: int) -> int:
-    """Largest difference to the tiles above and on the left, in the pixels next to the seam.
+    """Return the largest difference to the tiles above and on the left, next to the seam.
 
     There this tile sees one pixel less than its overlap, which is why exact ones differ, too.
     """

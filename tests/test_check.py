@@ -33,11 +33,9 @@ def test_a_good_cache(tiny_cache: Path, stdpipe: Command) -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        ("--encoding", "float16"),
         ("--encoding", "int8", "--batch", 3),
-        ("--encoding", "trunk-int8"),
         ("--views", "baked", "--patch", 32, "--baked", 1, "--encoding", "trunk-float16"),
-        ("--targets", "attention", "--encoding", "int8"),
+        ("--targets", "attention", "--encoding", "float16"),
         ("--targets", "f_sr", "--amp", "bf16", "--encoding", "int8"),
         ("--targets", "f_sr,attention,f_lr", "--encoding", "trunk-int8"),
         ("--targets", "f_lr", "--encoding", "int8", "--teacher", "pisr:student=fastdvdnet-quarter"),

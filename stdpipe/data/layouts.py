@@ -42,8 +42,6 @@ def find_clips(
     it), UserError for a folder without clips, for a damaged file and for a clip shorter than
     `length`.
     """
-    if split not in (None, *SPLITS):
-        raise UserError(f"split {split!r} is not known: use 'train', 'test' or None")
     if length is not None and length < 1:
         raise UserError(f"length is {length}, but a clip has at least one frame")
     root = Path(folder)
@@ -98,7 +96,7 @@ def find_one_clip(path: Path) -> Clip:
 
 
 def _packed_clips(file: Path, split: Split | None) -> list[Clip]:
-    """In the order of the folder's own lists, or of its names."""
+    """The clips of a packed file, in the order of the lists that were packed, or of their names."""
     found = packed.opened(file)
     keys = sorted(found.keys, key=_natural_path)
     if split and not found.lists.keys().isdisjoint(SPLITS):

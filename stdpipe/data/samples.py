@@ -1,4 +1,4 @@
-"""Training samples: a clip read, oriented, degraded and cropped, with targets for the same window.
+"""Makes training samples: a clip is read, oriented, cropped and degraded, with targets beside it.
 
 Sample number p of a run is a function of (seed, p) alone, so that any number of workers or ranks
 sees the same stream and a resumed run goes on where it stopped.
@@ -63,7 +63,7 @@ def read_frames(clip: Clip) -> Frames:
 
 
 def _read_strided(clip: Clip) -> Frames:
-    """The same with hr a view of (T, H, W, 3): a crop is rearranged alone, not the whole clip."""
+    """Read a clip with hr as a view of (T, H, W, 3), so that a crop alone is rearranged."""
     pixels, crc32 = read_with_crc32(clip)
     _, height, width, _ = pixels.shape
     hr = torch.from_numpy(pixels).permute(0, 3, 1, 2)
@@ -71,8 +71,10 @@ def _read_strided(clip: Clip) -> Frames:
 
 
 def view_hr(hr: Tensor, view: View) -> Tensor:
-    """(T, 3, H, W) oriented, and cropped for a baked view: before it is degraded, since the teacher
-    knew nothing outside it."""
+    """Orient (T, 3, H, W), and crop it for a baked view.
+
+    This comes before degradation: the teacher of a baked view knew nothing outside the crop.
+    """
     hr = orient(hr, view.orientation)
     if view.crop:
         y, x, height, width = view.crop
@@ -87,7 +89,7 @@ def view_pair(hr: Tensor, view: View, degradation: str) -> tuple[Tensor, Tensor]
 
 
 def view_size(hr: Tensor, view: View) -> tuple[int, int]:
-    """Height and width of `view_hr`."""
+    """Height and width of what `view_hr` returns."""
     if view.crop:
         return view.crop.height, view.crop.width
     return oriented_size(hr.shape[-2], hr.shape[-1], view.orientation)
@@ -109,7 +111,7 @@ def cut_view(hr: Tensor, view: View, box: Box, degradation: str) -> Tensor:
 
 
 def finish(sample: Sample, degradation: str) -> Sample:
-    """Sample or batch: hr and lr in place of the uint8 source, where that is there, on its device.
+    """Replace the uint8 source of a sample or a batch, if it has one, by hr and lr on its device.
 
     A batch is done clip by clip, since float64 takes room.
     """

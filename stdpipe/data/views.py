@@ -1,4 +1,4 @@
-"""A view: how a clip is looked at (orientation, perhaps a crop), and all randomness that picks one.
+"""Says how a clip is looked at: its orientation, perhaps a crop, and the randomness behind both.
 
 Orientation comes before degradation: a flip turns sampling phase 4j into 4j + 3, and a cached map
 that is flipped afterwards is not the map of the flipped input. Cached full-frame maps lie upright,
@@ -89,7 +89,7 @@ def baked_views(
 
 
 def _check_distinct(count: int, patch: int, height: int, width: int) -> None:
-    """Whether there are as many; a patch too large is draw_box's to refuse."""
+    """Refuse more crops than frames have. A patch that is too large is refused by draw_box."""
     places = max((height - patch) // 4 + 1, 1) * max((width - patch) // 4 + 1, 1)
     if not 1 <= count <= NUM_ORIENTATIONS * places:
         raise UserError(

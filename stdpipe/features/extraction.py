@@ -44,7 +44,7 @@ class Extraction:
     targets: tuple[str, ...] | None = None
     """None takes those of the cache to resume, or f_sr and attention."""
     compression: str | None = None
-    """Of what is stored, without loss: "none" or "zstd"; None takes that of the cache to resume."""
+    """Lossless compression, "none" or "zstd"; None takes that of the cache to resume."""
     views: str = "full"
     """"full" frames, of which any crop can be read, or "baked": fixed crops, seen alone."""
     orientations: int = 1
@@ -154,7 +154,7 @@ def prepare(job: Extraction) -> Prepared:
 
 
 def _found(url: str) -> tuple[cache.Manifest | None, Collection[str] | None]:
-    """What lies at the cache's place already: its manifest, and the keys committed so far."""
+    """The manifest and the committed keys of the cache that is there already, or None and None."""
     if not cache.manifest_exists(cache.open_place(url)):
         return None, None
     reader = cache.open_reader(url, allow_incomplete=True)
@@ -182,7 +182,7 @@ def _views(
 
 
 def _channels(teacher: Network, device: torch.device, name: str) -> int:
-    """Of f_sr, of the trunk or of f_lr; a tiny frame tells the latter two."""
+    """Channels of f_sr, trunk or f_lr; the latter two are found by running a tiny frame."""
     if name == "f_sr":
         return teacher.f_sr_channels
     features = teacher_features(teacher, torch.zeros(1, 3, 16, 16), device, "none")

@@ -105,7 +105,7 @@ def kill_and_resume(data: Path, folder: Path, moments: int, seed: int) -> None:
 
 
 def test_killed_packing_resumes(data: Path, tmp_path: Path) -> None:
-    kill_and_resume(data, tmp_path, moments=4, seed=0)
+    kill_and_resume(data, tmp_path, moments=3, seed=0)
 
 
 @pytest.mark.slow
