@@ -22,10 +22,7 @@ EDVR = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_
 RBPN = "rbpn:num_frame=3,num_feat=8,num_base=8,num_resblock=1"
 TEACHERS_AND_RIVALS = ("bicubic", "edvr", "edvr-m", "edvr-l", "rbpn", "pisr", "toflow", "duf")
 STUDENTS = [name for name in ZOO if name not in TEACHERS_AND_RIVALS]
-SMALL = [
-    "vespcn:channels=1",
-    "d3dnet:num_feat=8,num_frame=3,num_deform_block=1,num_block=1",
-]
+SMALL = "d3dnet:num_feat=8,num_frame=3,num_deform_block=1,num_block=1"
 SIZES = [(1, 8, 8), (2, 24, 36), (1, 17, 30), (3, 9, 41), (1, 5, 5)]  # batch, height, width
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnxscript", "onnxruntime")),
@@ -182,10 +179,9 @@ def equals_its_file(folder: Path, stdpipe: Command, name: str, kind: str) -> Non
 
 
 @needs_onnx
-@pytest.mark.parametrize("name", SMALL)
-def test_small_students(tmp_path: Path, stdpipe: Command, name: str) -> None:
-    """At five sizes that export never saw; what is slow to trace in full has few blocks here."""
-    equals_its_file(tmp_path, stdpipe, name, "onnx")
+def test_a_small_student(tmp_path: Path, stdpipe: Command) -> None:
+    """At five sizes that export never saw; it samples, and is slow to trace in full."""
+    equals_its_file(tmp_path, stdpipe, SMALL, "onnx")
 
 
 @needs_onnx

@@ -5,6 +5,7 @@ Our own files hold the fields of Header and "params", a state dict.
 """
 
 import hashlib
+import io
 import pickle
 import re
 import warnings
@@ -144,13 +145,13 @@ def read_checkpoint(path: Path) -> tuple[State, Header]:
 
 def _load(path: Path) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of pickle protocols, in damaged files
-            return torch.load(path, map_location="cpu", weights_only=True)
+        content = io.BytesIO(path.read_bytes())  # in memory no damage can be taken for the disk's
     except FileNotFoundError:
         raise FileNotFoundError(f"no weights file {path}") from None
-    except OSError:
-        raise
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of pickle protocols, in damaged files
+            return torch.load(content, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's words for a function or class that is more than tensors and plain values
         if asked := re.search(r"GLOBAL (\S+)", str(error)):
