@@ -113,7 +113,8 @@ def _frames(clip: Clip, start: int, stop: int | None) -> Generator[Frame]:
     if isinstance(clip.place, Video):
         found = start
         with closing(decoded(clip.place)) as frames:
-            for found, frame in enumerate(islice(frames, start, stop), start + 1):
+            for frame in islice(frames, start, stop):
+                found += 1
                 yield frame
         if stop is not None and found < stop:
             raise UserError(f"{clip.place.file} has {found} frames now, but had {len(clip.frames)}")

@@ -93,7 +93,7 @@ def test_vimeo_list_missing(tmp_path: Path) -> None:
 
 def test_vimeo_list_empty(tmp_path: Path) -> None:
     (vimeo(tmp_path, "00001/0001") / "sep_testlist.txt").write_text("\n\n")
-    with pytest.raises(ValueError, match=r"sep_testlist\.txt in .* is empty"):
+    with pytest.raises(ValueError, match=r"sep_testlist\.txt is empty"):
         find_clips(tmp_path, "test")
 
 
@@ -213,11 +213,6 @@ def test_nothing_recognised_says_what_was_looked_for(tmp_path: Path) -> None:
     put(tmp_path / "a" / "b", "1.png")
     with pytest.raises(ValueError, match=r"no clips in .*Vimeo90K.*folders of frames.*png"):
         find_clips(tmp_path, None)
-
-
-def test_wrong_use_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="length is 0"):
-        find_clips(tmp_path, None, length=0)
 
 
 # Real data

@@ -27,7 +27,7 @@ from pathlib import Path
 from stdpipe.data import packing
 packing.BATCH = 2
 print("ready", flush=True)
-packing.pack_clips(packing.Packing(Path(sys.argv[1]), Path(sys.argv[2])))
+packing.pack_clips(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
