@@ -239,8 +239,7 @@ def test_when_frames_are_cut_unasked() -> None:
     cut = upscale.cut(net, 361, 640, None)
     assert len(cut.tiles) == 2
     for tile in upscale.cut(net, 2160, 3840, None).tiles:
-        height, width = tile.seen.y1 - tile.seen.y0, tile.seen.x1 - tile.seen.x0
-        assert height * width <= upscale.WHOLE
+        assert tile.seen.height * tile.seen.width <= upscale.WHOLE
 
 
 def peak(spawn: Command, source: Path, out: Path, network: tuple[str, ...] = BICUBIC) -> int:

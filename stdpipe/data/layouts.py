@@ -28,10 +28,8 @@ MOTION_LISTS = {name: f"{name}_testset.txt" for name in ("slow", "medium", "fast
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm"})
 
 
-def find_clips(
-    folder: str | os.PathLike[str], split: Split | None, length: int | None = None
-) -> list[Clip]:
-    """The clips in `folder`, in the order of their list, or sorted naturally where there is none.
+def find_clips(root: Path, split: Split | None, length: int | None = None) -> list[Clip]:
+    """The clips in `root`, in the order of their list, or sorted naturally where there is none.
 
     Recognised, in this order: a file of pack-clips (as the folder it was made of), Vimeo90K
     septuplets (`split` picks the list; None takes every clip there is), a folder of folders of
@@ -43,7 +41,6 @@ def find_clips(
     it), UserError for a folder without clips, for a damaged file and for a clip shorter than
     `length`.
     """
-    root = Path(folder)
     if packed.is_hdf5(root):
         clips = _packed_clips(root, split)
     elif not root.is_dir():
@@ -69,8 +66,8 @@ def vimeo_lists(folder: Path) -> dict[str, list[str]]:
     if packed.is_hdf5(folder):
         return packed.opened(folder).lists
     home = _vimeo_home(folder)
-    files = {**VIMEO_LISTS, **MOTION_LISTS} if home else {}
-    return {n: _keys_listed(home / f) for n, f in files.items() if (home / f).is_file()}
+    files = {n: home / file for n, file in (VIMEO_LISTS | MOTION_LISTS).items()} if home else {}
+    return {name: _keys_listed(file) for name, file in files.items() if file.is_file()}
 
 
 def find_test_clips(data: Path) -> list[Clip]:

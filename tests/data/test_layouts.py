@@ -40,7 +40,7 @@ def test_vimeo_lists_pick_the_split_in_their_own_order(tmp_path: Path) -> None:
     folder = root / "sequences" / "00002/0001"
     assert train[0].frames == tuple(folder / f"im{n}.png" for n in range(1, 8))
     assert keys(find_clips(root, "test")) == ["00001/0002"]
-    assert keys(find_clips(str(root), None)) == ["00001/0001", "00001/0002", "00002/0001"]
+    assert keys(find_clips(root, None)) == ["00001/0001", "00001/0002", "00002/0001"]
 
 
 def test_vimeo_is_found_one_folder_up(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_folder_of_frames_is_one_clip(tmp_path: Path, monkeypatch: pytest.Monk
     put(folder / "notes", "a.txt")
     assert find_clips(folder, None) == [Clip("walk", (folder / "1.png", folder / "2.png"))]
     monkeypatch.chdir(folder)
-    assert keys(find_clips(".", None)) == ["walk"]
+    assert keys(find_clips(Path(), None)) == ["walk"]
 
 
 def test_an_empty_clip_folder_is_an_incomplete_data_set(tmp_path: Path) -> None:
