@@ -89,7 +89,7 @@ def test_other_weights_are_refused_before_anything_runs(
     sha256 = file_sha256(tmp_path / "w.pt")
     assert f"teacher_sha256 'random:0', but '{sha256}' was asked for" in told
     told = refused("cache", "check", tiny_cache, "--teacher-weights", tmp_path / "absent.pt")
-    assert told == f"stdpipe: no weights file {tmp_path / 'absent.pt'}"
+    assert str(tmp_path / "absent.pt") in told
 
 
 def test_the_data_set(

@@ -60,11 +60,21 @@ def test_train_student(
     tmp_path: Path, tiny: Path, packed: Path, tiny_cache: Path, train: Command, stdpipe: Command
 ) -> None:
     """From a cache that was made from the folder; and a run begun on one goes on with the other."""
-    for name, data, workers in (("folder", tiny, 0), ("packed", packed, 2)):
+    for name, data, workers in (("folder", tiny, 0), ("packed", packed, 1)):
         stdpipe(*train(tmp_path / name, data, "--cache", tiny_cache, workers=workers))
     here, there = weights(tmp_path / "folder"), weights(tmp_path / "packed")
     assert all(torch.equal(here[key], there[key]) for key in here)
-    stdpipe(*train(tmp_path / "packed", tiny, "--cache", tiny_cache, workers=2))
+    stdpipe(*train(tmp_path / "packed", tiny, "--cache", tiny_cache, workers=0))
+
+
+def test_train_teacher(tmp_path: Path, tiny: Path, packed: Path, stdpipe: Command) -> None:
+    network = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1"
+    settings = ("--set", "steps=1", "--set", "batch=1", "--set", "patch=32", "--set", "workers=0")
+    for data in (tiny, packed):
+        out = tmp_path / data.name
+        stdpipe("train-teacher", "--data", data, "--teacher", network, "--out", out, *settings)
+    here, there = weights(tmp_path / tiny.name), weights(tmp_path / packed.name)
+    assert all(torch.equal(here[key], there[key]) for key in here)
 
 
 def test_damage_is_told_in_one_line_by_worker_processes_too(
