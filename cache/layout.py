@@ -86,8 +86,8 @@ class ArraySpec:
 
     @property
     def is_sharded(self) -> bool:
-        """Whether an entry's file holds several chunks, and their index."""
-        return not self.name.endswith(SCALE_SUFFIX)
+        """Whether an entry's file holds several chunks, and their index; else one plain chunk."""
+        return not self.name.endswith(SCALE_SUFFIX) and not self.name.startswith(f"{TAIL}/")
 
     def file(self, index: int) -> str:
         """The file of entry `index`."""

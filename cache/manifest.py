@@ -30,8 +30,11 @@ from stdpipe.cache.seal import seal, unseal
 
 Fact = str | int | float | bool | None
 Size = Annotated[int, Field(ge=1)]
+Key = Annotated[str, Field(min_length=1)]
 MOST_VALUES = 2**40  # in one array of one entry: more than any memory holds
 
+OWN_FACTS = ("encoding", "compression", "targets", "frames", "channels", "f_lr_channels")
+OWN_FACTS += ("height", "width", "entries_digest")
 MANIFEST_COPY = f"{JOURNAL}/{MANIFEST}"
 
 
@@ -139,31 +142,28 @@ def difference(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None
     """
     for name, value in wanted.items():
         if name not in made or made[name] != value:
-            got = repr(made[name]) if name in made else "no value"
-            return (
-                f"{name} {got}, but {value!r} was asked for; "
-                f"use another --cache or the same {_remedy(name)}"
-            )
+            got = f"{name} {made[name]!r}" if name in made else f"{name} no value"
+            remedy = f"use another --cache or the same {_remedy(name)}"
+            return f"{got}, but {value!r} was asked for; {remedy}"
     return None
 
 
 def refuse_difference(url: str, made: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raise CacheError naming the first difference between what is there and what is wanted."""
-    text = difference(made, wanted)
-    if text is not None:
+    if text := difference(made, wanted):
         raise CacheError(f"cache {url} was made by {text}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a cache holds. Raises CacheError for contradictory fields.
+    """What a cache holds. Raises CacheError for contradictory fields; types are checked when read.
 
     Everything but `notes` is the cache's identity (`cache_id`).
     """
 
     made_by: dict[str, Fact]
     """Opaque facts: teacher, weights_sha256, degradation, views, seed, layer..."""
-    entries: tuple[str, ...]
+    entries: Annotated[tuple[Key, ...], Field(min_length=1)]
     """Entry keys in array order."""
     frames: Size
     channels: Size
@@ -176,9 +176,9 @@ class Manifest:
     """HR pixels."""
     targets: tuple[str, ...] = ("f_sr", "attention")
     """What the cache serves, in the order of layout.TARGETS."""
-    encoding: str = "float16"
+    encoding: Annotated[str, Field(pattern=f"^({'|'.join(ENCODINGS)})$")] = "float16"
     """How f_sr lies on disk: one of layout.ENCODINGS."""
-    compression: str = "none"
+    compression: Annotated[str, Field(pattern=f"^({'|'.join(COMPRESSIONS)})$")] = "none"
     """One of layout.COMPRESSIONS; without loss."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Free: measured errors, warnings, software versions. Any JSON."""
@@ -193,32 +193,28 @@ class Manifest:
         try:
             manifest = check_json(cls, fields, where)
         except UserError as error:
-            raise CacheError(str(error)) from None
+            raise CacheError(error) from None
         if content.get("cache_id") != manifest.cache_id:
             raise CacheError(f"{where}: the manifest's cache_id does not fit its fields")
         return manifest
 
     def __post_init__(self) -> None:
-        _check_version(self.format_version, "manifest")
-        if self.encoding not in ENCODINGS:
-            known_encodings = ", ".join(ENCODINGS)
-            raise CacheError(f"encoding {self.encoding!r} is unknown: use one of {known_encodings}")
-        if self.compression not in COMPRESSIONS:
-            raise CacheError(
-                f"compression {self.compression!r} is unknown: use one of {', '.join(COMPRESSIONS)}"
-            )
+        assert self.encoding in ENCODINGS
+        assert self.compression in COMPRESSIONS
+        served = tuple(name for name in TARGETS if name in self.targets)
+        if not served or self.targets != served:
+            raise CacheError(f"targets {self.targets!r}: name some of {TARGETS}, in that order")
+        if ("f_lr" in self.targets) != (self.f_lr_channels > 0):
+            raise CacheError(f"f_lr_channels is {self.f_lr_channels}, targets are {self.targets!r}")
+        if len(self.index) < len(self.entries):
+            twice = next(k for i, k in enumerate(self.entries) if self.index[k] != i)
+            raise CacheError(f"entry key {twice!r} occurs twice: list every clip once")
         off_grid = self.height % GRID or self.width % GRID
         if off_grid and (self.stored == "trunk" or "f_lr" in self.targets):
             raise CacheError(
                 f"encoding {self.encoding!r} with targets {self.targets!r} needs sides that are "
                 f"multiples of {GRID}, got {self.height} x {self.width}"
             )
-        known = tuple(name for name in TARGETS if name in self.targets)
-        if not known or self.targets != known:
-            raise CacheError(f"targets {self.targets!r}: name some of {TARGETS}, in that order")
-        if ("f_lr" in self.targets) != (self.f_lr_channels > 0):
-            raise CacheError(f"f_lr_channels is {self.f_lr_channels}, targets are {self.targets!r}")
-        _check_entries(self.entries)
         largest = max(prod(spec.shape[1:]) for spec in self.arrays.values())
         if not 0 < largest <= MOST_VALUES:
             raise CacheError(f"an entry of {largest:.3g} values is none: check frames and sizes")
@@ -232,11 +228,8 @@ class Manifest:
 
     def facts(self, made_by: bool = True) -> dict[str, Any]:
         """Every fact a reader may expect, flat: made_by, then encoding, shape and clip list."""
-        own = ["encoding", "compression", "targets", "frames", "channels", "f_lr_channels"]
-        own += ["height", "width"]
-        facts = dict(self.made_by) if made_by else {}
-        facts |= {name: getattr(self, name) for name in own}
-        return facts | {"entries_digest": self.entries_digest}
+        own = {name: getattr(self, name) for name in OWN_FACTS}
+        return {**self.made_by, **own} if made_by else own
 
     @cached_property
     def entries_digest(self) -> str:
@@ -263,15 +256,9 @@ class Manifest:
     @cached_property
     def arrays(self) -> dict[str, ArraySpec]:
         """Array name -> how it lies on disk, scales included."""
-        sizes = (self.frames, self.channels, self.height, self.width)
-        specs = array_specs(
-            self.targets,
-            self.encoding,
-            len(self.entries),
-            *sizes,
-            self.compression,
-            self.f_lr_channels,
-        )
+        sizes = (len(self.entries), self.frames, self.channels, self.height, self.width)
+        more = (self.compression, self.f_lr_channels)
+        specs = array_specs(self.targets, self.encoding, *sizes, *more)
         return {spec.name: spec for spec in specs}
 
     @property
@@ -292,28 +279,16 @@ def _remedy(name: str) -> str:
 
 
 def _check_version(version: object, where: str) -> None:
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    ours = FORMAT_VERSION
+    if isinstance(version, int) and version > ours:
         raise CacheError(
-            f"{where} was made by a newer stdpipe, format {version}; this one reads "
-            f"{FORMAT_VERSION}: upgrade"
+            f"{where} was made by a newer stdpipe, format {version}; this one reads {ours}: upgrade"
         )
-    if version != FORMAT_VERSION:
+    if version != ours:
         raise CacheError(
-            f"{where} has format version {version!r}, this stdpipe reads {FORMAT_VERSION}: "
+            f"{where} has format version {version!r}, this stdpipe reads {ours}: "
             "use the stdpipe that made it, or extract again"
         )
-
-
-def _check_entries(entries: tuple[str, ...]) -> None:
-    if not entries:
-        raise CacheError("a cache needs at least one entry: the list of clips is empty")
-    seen: set[str] = set()
-    for key in entries:
-        if not key:
-            raise CacheError("an entry key is empty: give one a clip")
-        if key in seen:
-            raise CacheError(f"entry key {key!r} occurs twice: list every clip once")
-        seen.add(key)
 
 
 def _sha256(content: object) -> str:

@@ -148,7 +148,7 @@ class ObjectPlace:
         return [path for path, seen in self._watch(paths).items() if seen is None]
 
     def _watch(self, paths: Sequence[str]) -> dict[str, str | None]:
-        """Of each lock: its tag where nobody renews it (empty: not there), None where one does."""
+        """Lock -> None if it is renewed within LEASE_SECONDS, else its tag (empty: not there)."""
         before = tags = {path: self.tag(path) for path in paths}
         until = time.monotonic() + LEASE_SECONDS
         alive: set[str] = set()

@@ -15,10 +15,9 @@ from stdpipe.cache.errors import CacheError, UserError
 from stdpipe.cache.journal import Commit, committed, read_journals
 from stdpipe.cache.layout import SCALE_SUFFIX
 from stdpipe.cache.manifest import Manifest, is_marked, load_manifest, refuse_difference
-from stdpipe.cache.place import Place, Span, open_place
+from stdpipe.cache.place import Place, open_place
 from stdpipe.cache.shards import (
     DamagedError,
-    Index,
     decode_index,
     decode_plain,
     decode_window,
@@ -60,6 +59,7 @@ class Reader:
         self.manifest = manifest
         self.entries = {key: i for key, i in manifest.index.items() if key in commits}
         self._commits = {key: commits[key] for key in self.entries}
+        self.url = place.url
         self._place = place
         self._small: Callable[[str, str], NDArray[Any]] | None = None
         self._pid = 0
@@ -68,11 +68,6 @@ class Reader:
         """Whether the cache was finished and every entry has its journal line still."""
         whole = len(self.entries) == len(self.manifest.entries)
         return whole and is_marked(self._place, self.manifest)
-
-    @property
-    def url(self) -> str:
-        """Where the cache lies, as people know it."""
-        return self._place.url
 
     def bytes_by_array(self) -> dict[str, int]:
         """Stored bytes of every array, by the journal: without looking at every file."""
@@ -110,10 +105,12 @@ class Reader:
         """
         self._commit(key)
         if name not in self.manifest.given:
-            url = self._place.url
-            raise CacheError(f"cache {url} holds {self.manifest.given}, not {name!r}")
+            raise CacheError(f"cache {self.url} holds {self.manifest.given}, not {name!r}")
         spec = self.manifest.arrays[name]
-        wanted = self._frames(frames)
+        wanted = range(self.manifest.frames)[frames]
+        if not wanted or wanted.step < 1:
+            total = self.manifest.frames
+            raise UserError(f"{frames} takes no frames of {total}: count upwards from 0")
         height, width = spec.shape[-2:]
         rows, columns = _span("y", "h", y, h, height), _span("x", "w", x, w, width)
         size = (rows.stop - rows.start, columns.stop - columns.start)
@@ -121,7 +118,8 @@ class Reader:
             index = self._kept(key, name)  # first: where it fits, the sizes are true
             out = np.empty((len(wanted), *spec.shape[2:-2], *size), spec.dtype)
             parts = list(pieces(spec, wanted, rows, columns))
-            spans = [_chunk_span(index, part.chunk) for part in parts]
+            chunks_at = (index[part.chunk].tolist() for part in parts)
+            spans = [(start, start + length) for start, length in chunks_at]
             chunks = self._place.ranges(spec.file(self.entries[key]), spans)
             decode_window(spec, parts, chunks, out.reshape(len(wanted), -1, *size))
         return out
@@ -144,14 +142,7 @@ class Reader:
         if key in self._commits:
             return self._commits[key]
         known = "not committed" if key in self.manifest.index else "not in its manifest"
-        raise CacheError(f"entry {key!r} of cache {self._place.url} is {known}")
-
-    def _frames(self, frames: slice) -> range:
-        wanted = range(self.manifest.frames)[frames]
-        if not wanted or wanted.step < 1:
-            total = self.manifest.frames
-            raise UserError(f"{frames} takes no frames of {total}: count upwards from 0")
-        return wanted
+        raise CacheError(f"entry {key!r} of cache {self.url} is {known}")
 
     def _kept(self, key: str, name: str) -> NDArray[Any]:
         """A shard's index, or a scale: read once a process."""
@@ -169,32 +160,23 @@ class Reader:
         stored = self._commits[key].arrays.get(name)
         if stored is None or stored.bytes < index_bytes(spec):
             raise DamagedError("its journal line does not fit the manifest")
-        size = stored.bytes
-        span = (size - index_bytes(spec), size)
+        span = (stored.bytes - index_bytes(spec), stored.bytes)
         (index,) = self._place.ranges(spec.file(self.entries[key]), [span])
         return decode_index(spec, bytes(index))
 
     @contextmanager
     def _named_errors(self, key: str, name: str) -> Iterator[None]:
         """Say whose entry is damaged, or out of reach."""
-        where = f"entry {key!r} of cache {self._place.url}: its {name}"
+        where = f"entry {key!r} of cache {self.url}: its {name}"
         try:
             yield
-        except FileNotFoundError as error:
-            raise CacheError(_damage(where, "its file is missing")) from error
-        except (DamagedError, EOFError) as error:
-            raise CacheError(_damage(where, str(error))) from error
+        except (FileNotFoundError, DamagedError, EOFError) as error:
+            reason = "its file is missing" if isinstance(error, FileNotFoundError) else error
+            raise CacheError(
+                f"{where} is damaged ({reason}); run 'stdpipe cache verify' on it"
+            ) from error
         except (OSError, MemoryError) as error:
             raise CacheError(f"{where} cannot be read: {error}") from error
-
-
-def _damage(where: str, reason: str) -> str:
-    return f"{where} is damaged ({reason}); run 'stdpipe cache verify' on it"
-
-
-def _chunk_span(index: Index, chunk: int) -> Span:
-    start, length = (int(x) for x in index[chunk])
-    return start, start + length
 
 
 def _span(at: str, length: str, start: int, size: int | None, limit: int) -> slice:

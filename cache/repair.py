@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stdpipe.cache import layout
 from stdpipe.cache.errors import CacheError
-from stdpipe.cache.journal import REPAIR, JournalFile, lock_path, read_journals
+from stdpipe.cache.journal import REPAIR, lock_path, read_journals
 from stdpipe.cache.manifest import complete_manifests, damaged_manifests, load_manifest
 from stdpipe.cache.place import Lock, Place, open_place
 from stdpipe.cache.verify import Broken, Progress, Report, verify
@@ -38,30 +38,21 @@ def _drop(place: Place, broken: list[Broken]) -> None:
     if keys or any(one.path.startswith(layout.TAIL) for one in broken):
         place.delete([layout.COMPLETE])
     for journal in read_journals(place):
-        _rewrite(place, journal, keys)
+        kept = [commit for commit in journal.commits if commit.key not in keys]
+        if journal.torn or journal.damaged or len(kept) < len(journal.commits):
+            journal.commits = kept
+            place.write(journal.path, [journal.text()])
     place.delete(
         spec.file(manifest.index[key]) for key in keys for spec in manifest.arrays.values()
     )
     complete_manifests(place, manifest, anew=damaged_manifests(place))
     for one in broken:
         if one.array == layout.TAIL:
-            place.delete(_tail_files(place))
+            place.delete([f"{layout.TAIL}/{layout.ZARR_METADATA}"])
+            for folder in (f"{layout.TAIL}/{name}" for name in place.names(layout.TAIL)):
+                place.delete([f"{folder}/{file}" for file in place.names(folder)])
         elif one.array == "metadata" and not one.is_restorable:
             place.delete([one.path])
-
-
-def _rewrite(place: Place, journal: JournalFile, without: set[str]) -> None:
-    kept = [commit for commit in journal.commits if commit.key not in without]
-    if journal.torn or journal.damaged or len(kept) < len(journal.commits):
-        journal.commits = kept
-        place.write(journal.path, [journal.text()])
-
-
-def _tail_files(place: Place) -> Iterator[str]:
-    yield f"{layout.TAIL}/{layout.ZARR_METADATA}"
-    for name in place.names(layout.TAIL):
-        folder = f"{layout.TAIL}/{name}"
-        yield from (f"{folder}/{file}" for file in place.names(folder))
 
 
 @contextmanager

@@ -8,22 +8,22 @@ import threading
 from collections.abc import Iterator, KeysView, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stdpipe.cache import layout
-from stdpipe.cache.codecs import check_codes, check_finite, encode, quantise
+from stdpipe.cache.codecs import check_codes, encode, quantise
 from stdpipe.cache.creation import enter, leftovers
 from stdpipe.cache.errors import CacheError, UserError
 from stdpipe.cache.files import is_full
 from stdpipe.cache.journal import (
     REPAIR,
+    Commit,
     JournalFile,
     JournalWriter,
-    commit_of,
+    Stored,
     committed,
     lock_path,
     mend,
@@ -57,7 +57,11 @@ def open_writer(
     place = open_place(path)
     with _clear_when_full(place, "the cache could not be opened"):
         made = enter(place, manifest, tail)
-        lock = _lock(place, writer)
+        lock = place.lock(lock_path(writer))
+        if lock is None:
+            raise CacheError(
+                f"writer {writer!r} is already at work on {place.url}: wait, or stop it"
+            )
         try:
             _refuse_others(place, writer)
             return Writer(place, made, writer, lock)
@@ -102,9 +106,9 @@ class Writer:
             files = {name: self._store(name, index, stored[name]) for name in self.manifest.arrays}
             with self._one_at_a_time:
                 self._lock.check()
-                self._journal.append(commit_of(key, index, files, extra or {}))
+                self._journal.append(Commit(key, index, files, dict(extra or {})))
                 self._committed[key] = None
-        return sum(size for size, _ in files.values())
+        return sum(file.bytes for file in files.values())
 
     def missing(self) -> list[str]:
         """Keys that no writer has committed so far, by what the journals say now."""
@@ -137,12 +141,7 @@ class Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _check(self, key: str, arrays: Arrays) -> None:
@@ -165,12 +164,12 @@ class Writer:
                 raise CacheError(f"entry {key!r}, {name}: {error}") from error
         return stored
 
-    def _store(self, name: str, index: int, values: NDArray[Any]) -> tuple[int, int]:
-        """Write one entry of one array; bytes and fingerprint of its file."""
+    def _store(self, name: str, index: int, values: NDArray[Any]) -> Stored:
+        """Write one entry of one array."""
         spec = self.manifest.arrays[name]
         parts = encode_shard(spec, values)
         self._place.write(spec.file(index), parts)
-        return sum(map(len, parts)), fingerprint(parts)
+        return Stored(sum(map(len, parts)), fingerprint(parts))
 
     def _missing(self, journals: list[JournalFile]) -> list[str]:
         done = committed(journals)
@@ -188,10 +187,8 @@ class Writer:
                     lock.release()
 
     def _clear_when_full(self) -> Any:
-        total = len(self.manifest.entries)
-        return _clear_when_full(
-            self._place, f"{len(self._committed)} of {total} entries are committed"
-        )
+        progress = f"{len(self._committed)} of {len(self.manifest.entries)} entries are committed"
+        return _clear_when_full(self._place, progress)
 
 
 def _stored_form(spec: ArraySpec, name: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
@@ -202,22 +199,13 @@ def _stored_form(spec: ArraySpec, name: str, arrays: Arrays) -> dict[str, NDArra
     if values.shape != shape or str(values.dtype) not in wanted:
         raise UserError(f"got {values.dtype} {values.shape}, give {' or '.join(wanted)} {shape}")
     if spec.dtype != "int8":
-        if values.dtype != np.float32:
-            check_finite(values)
-            return {name: values}
         return {name: encode(values, spec.dtype)}
     if values.dtype == np.float32:
-        codes, scale = quantise(values)
-        return {name: codes, scale_name: scale}
-    check_codes(values, arrays.get(scale_name))
-    return {name: values, scale_name: arrays[scale_name]}
-
-
-def _lock(place: Place, writer: str) -> Lock:
-    lock = place.lock(lock_path(writer))
-    if lock is None:
-        raise CacheError(f"writer {writer!r} is already at work on {place.url}: wait, or stop it")
-    return lock
+        values, scale = quantise(values)
+    else:
+        scale = arrays.get(scale_name)
+        check_codes(values, scale)
+    return {name: values, scale_name: scale}
 
 
 def _refuse_others(place: Place, writer: str) -> None:

@@ -17,8 +17,10 @@ from stdpipe.cli.train_student import train_student
 from stdpipe.cli.train_teacher import train_teacher
 from stdpipe.cli.upscale import upscale
 
+SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(cls=Group, context_settings=SETTINGS)
 @click.version_option(package_name="stdpipe")
 def main() -> None:
     """Distil a heavy video super-resolution network into small ones.

@@ -7,6 +7,7 @@ Axes: B clips at once, T frames of a clip, H W HR size, h w LR size.
 
 import dataclasses
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,19 +15,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
 from stdpipe import cache, distributed
 from stdpipe.cache.errors import UserError
 from stdpipe.data.views import View
-from stdpipe.features.disk import refuse_full_disk, weigh
-from stdpipe.features.encoding import EncodedClip, encode, encoding_error
+from stdpipe.features.encoding import EncodedClip, encode, encoding_error, weigh
 from stdpipe.features.extraction import Extraction, Prepared, prepare
-from stdpipe.features.teacher import (
-    group_features,
-    kept_parameters,
-)
+from stdpipe.features.teacher import group_features, kept_parameters
 from stdpipe.models.base import Features
 
 READERS = 2  # threads that read and degrade; each group of clips is one task
@@ -87,13 +85,23 @@ def _unfinished(share: list[View], ready: Prepared) -> list[list[View]]:
 
 def _refuse_full_disk(url: str, ready: Prepared) -> None:
     """Refuse if what is missing does not fit, whichever share will write it."""
-    view, done = ready.views[0], len(ready.committed or ())
-
-    def weigh_one() -> int:
-        features = ready.run(ready.read(view)[0])
-        return sum(weigh(ready.manifest, view, features).values())
-
-    refuse_full_disk(url, ready.manifest, len(ready.views) - done, weigh_one)
+    manifest, view = ready.manifest, ready.views[0]
+    missing = len(ready.views) - len(ready.committed or ())
+    free = cache.open_place(url).free_bytes()
+    uncompressed = sum(
+        math.prod(spec.shape[1:]) * np.dtype(spec.dtype).itemsize
+        for spec in manifest.arrays.values()
+    )
+    if free is None or uncompressed * missing <= free:
+        return
+    features = ready.run(ready.read(view)[0])
+    needed = sum(weigh(manifest, view, features).values()) * missing
+    if needed > free:
+        raise UserError(
+            f"{missing:,} clips as {manifest.encoding} need about {needed / 1e9:,.1f} GB, but "
+            f"{free / 1e9:,.1f} GB are free for {url}; choose a smaller --encoding (--plan weighs "
+            "them all) or another disk"
+        )
 
 
 @contextmanager

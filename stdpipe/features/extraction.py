@@ -23,7 +23,6 @@ from stdpipe.features.teacher import check_teacher, refuse_trunk, seen_frames, t
 from stdpipe.models import checkpoints
 from stdpipe.models.base import Features, Network
 from stdpipe.models.checkpoints import load_network
-from stdpipe.suggest import nearest
 
 EXTRACTOR = 1  # raise it when the same teacher would yield other numbers
 
@@ -88,11 +87,12 @@ class Prepared:
     def read(self, view: View) -> tuple[Tensor, int]:
         """What the teacher sees of a view, as seen_frames has it, and the crc32 of its source."""
         frames = read_frames(self.clips[view.clip])
-        if tuple(frames.hr.shape[-2:]) != self.size:
+        height, width = frames.hr.shape[-2:]
+        if (height, width) != self.size:
             raise UserError(
-                f"clip {view.clip} is {frames.hr.shape[-1]} x {frames.hr.shape[-2]}, but this "
-                f"cache began with {self.size[1]} x {self.size[0]}; one cache holds clips of one "
-                "size, so extract the others from a data folder of their own to a second cache"
+                f"clip {view.clip} is {width} x {height}, but this cache began with "
+                f"{self.size[1]} x {self.size[0]}; one cache holds clips of one size, so extract "
+                "the others from a data folder of their own to a second cache"
             )
         name = str(self.manifest.made_by["degradation"])
         seen = seen_frames(self.teacher, frames.hr, view, name)
@@ -175,8 +175,7 @@ def _views(
         views = baked_views(clips, job.seed, job.baked, job.patch, height, width)
         identity: dict[str, str | int] = {"views": "baked", "baked": job.baked, "patch": job.patch}
         return views, (job.patch, job.patch), identity
-    if job.views != "full":
-        raise UserError(f"views {job.views!r} is unknown{nearest(job.views, ('full', 'baked'))}")
+    assert job.views == "full"
     views = full_views(clips, job.seed, job.orientations)
     return views, (height, width), {"views": "full", "orientations": job.orientations}
 

@@ -4,8 +4,9 @@ import pytest
 
 from stdpipe.cache import layout, open_place
 from stdpipe.cache.journal import (
+    Commit,
     JournalWriter,
-    commit_of,
+    Stored,
     committed,
     lock_path,
     mend,
@@ -14,7 +15,7 @@ from stdpipe.cache.journal import (
 
 
 def commit(index, size=10):
-    return commit_of(f"clip@{index}", index, {"f_sr": (size, 7)}, {"source_crc32": index})
+    return Commit(f"clip@{index}", index, {"f_sr": Stored(size, 7)}, {"source_crc32": index})
 
 
 @pytest.fixture
