@@ -69,10 +69,13 @@ def committed(journals: list[JournalFile]) -> dict[str, Commit]:
     return {commit.key: commit for journal in journals for commit in journal.commits}
 
 
-def mend(place: Place, journal: JournalFile) -> None:
-    """Drop lines that are torn or damaged; the caller holds the writer's lock."""
-    if journal.torn or journal.damaged:
-        place.write(journal.path, [journal.text()])
+def mend(place: Place, writer: str) -> list[JournalFile]:
+    """A writer's files after dropping lines that are torn or damaged; the caller holds its lock."""
+    journals = read_journals(place, writer)
+    for journal in journals:
+        if journal.torn or journal.damaged:
+            place.write(journal.path, [journal.text()])
+    return journals
 
 
 def lock_path(writer: str) -> str:
@@ -84,9 +87,7 @@ class JournalWriter:
 
     def __init__(self, place: Place, writer: str) -> None:
         self._place, self._writer = place, writer
-        journals = read_journals(place, writer)
-        for journal in journals:
-            mend(place, journal)
+        journals = mend(place, writer)
         self._segment = journals[-1].segment if journals else 0
         self._content = journals[-1].text() if journals else b""
 

@@ -145,10 +145,11 @@ class LocalPlace:
     def _write_beside(self, path: str, suffix: str, parts: Sequence[bytes]) -> Path:
         partial = self.root / (path + suffix)
         try:
-            fd = _create_file(partial)
-        except FileNotFoundError:
             _make_folder(partial.parent)
-            fd = _create_file(partial)
+            fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        except (NotADirectoryError, FileExistsError):
+            what = f"{partial.parent} is not a cache but a file, or lies in one"
+            raise CacheError(f"{what}: name a new folder with --cache") from None
         try:
             for part in parts:
                 _write_fully(fd, part)
@@ -175,14 +176,6 @@ class FileLock:
             fcntl.flock(self._fd, fcntl.LOCK_UN)  # also where forked children have it open still
             os.close(self._fd)
         self._fd = None
-
-
-def _create_file(path: Path) -> int:
-    try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-    except NotADirectoryError:
-        what = f"{path.parent} is not a cache but a file, or lies in one"
-        raise CacheError(f"{what}: name a new folder with --cache") from None
 
 
 def _make_folder(folder: Path) -> None:

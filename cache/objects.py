@@ -161,7 +161,9 @@ class ObjectPlace:
     def _claim(self, path: str, holder: str, mode: Any) -> str | None:
         """Write a lease; its tag, or None where another holds it."""
         for _ in range(2):
-            text = _lease_text(holder)
+            # new each time, since some stores' tags are but a digest of the content
+            turn = {"host": socket.gethostname(), "pid": os.getpid(), "holder": holder}
+            text = json.dumps({**turn, "turn": uuid.uuid4().hex}).encode()
             if tag := self._put_if(path, text, mode):
                 return tag
             # an attempt whose answer was lost may have succeeded: this one, or an earlier one
@@ -264,12 +266,6 @@ def merged(spans: Sequence[Span]) -> list[Span]:
         else:
             requests.append((start, stop))
     return requests
-
-
-def _lease_text(holder: str) -> bytes:
-    """Differs each time, since some stores' tags are but a digest of the content."""
-    where = {"host": socket.gethostname(), "pid": os.getpid(), "holder": holder}
-    return json.dumps({**where, "turn": uuid.uuid4().hex}).encode()
 
 
 def _obstore() -> Any:

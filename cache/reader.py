@@ -11,20 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stdpipe.cache import shards
 from stdpipe.cache.errors import CacheError, UserError
 from stdpipe.cache.journal import Commit, committed, read_journals
 from stdpipe.cache.layout import SCALE_SUFFIX
 from stdpipe.cache.manifest import Manifest, is_marked, load_manifest, refuse_difference
 from stdpipe.cache.place import Place, open_place
-from stdpipe.cache.shards import (
-    DamagedError,
-    decode_index,
-    decode_plain,
-    decode_window,
-    index_bytes,
-    pieces,
-    use_one_thread,
-)
 from stdpipe.cache.store import read_tail
 
 KEPT = 16384  # shards' indices and scales: about 16 MB
@@ -117,11 +109,11 @@ class Reader:
         with self._named_errors(key, name):
             index = self._kept(key, name)  # first: where it fits, the sizes are true
             out = np.empty((len(wanted), *spec.shape[2:-2], *size), spec.dtype)
-            parts = list(pieces(spec, wanted, rows, columns))
+            parts = list(shards.pieces(spec, wanted, rows, columns))
             chunks_at = (index[part.chunk].tolist() for part in parts)
             spans = [(start, start + length) for start, length in chunks_at]
             chunks = self._place.ranges(spec.file(self.entries[key]), spans)
-            decode_window(spec, parts, chunks, out.reshape(len(wanted), -1, *size))
+            shards.decode_window(spec, parts, chunks, out.reshape(len(wanted), -1, *size))
         return out
 
     def scale(self, key: str, name: str) -> NDArray[np.float32]:
@@ -149,20 +141,20 @@ class Reader:
         if self._small is None or self._pid != os.getpid():
             self._small, self._pid = lru_cache(KEPT)(self._read_small), os.getpid()
             if multiprocessing.parent_process() is not None:
-                use_one_thread()
+                shards.use_one_thread()
         return self._small(key, name)
 
     def _read_small(self, key: str, name: str) -> NDArray[Any]:
         spec = self.manifest.arrays[name]
         if not spec.is_sharded:
             data = self._place.read(spec.file(self.entries[key]))
-            return decode_plain(data, spec.dtype, spec.inner[1:])
+            return shards.decode_plain(data, spec.dtype, spec.inner[1:])
         stored = self._commits[key].arrays.get(name)
-        if stored is None or stored.bytes < index_bytes(spec):
-            raise DamagedError("its journal line does not fit the manifest")
-        span = (stored.bytes - index_bytes(spec), stored.bytes)
+        if stored is None or stored.bytes < shards.index_bytes(spec):
+            raise shards.DamagedError("its journal line does not fit the manifest")
+        span = (stored.bytes - shards.index_bytes(spec), stored.bytes)
         (index,) = self._place.ranges(spec.file(self.entries[key]), [span])
-        return decode_index(spec, bytes(index))
+        return shards.decode_index(spec, bytes(index))
 
     @contextmanager
     def _named_errors(self, key: str, name: str) -> Iterator[None]:
@@ -170,7 +162,7 @@ class Reader:
         where = f"entry {key!r} of cache {self.url}: its {name}"
         try:
             yield
-        except (FileNotFoundError, DamagedError, EOFError) as error:
+        except (FileNotFoundError, shards.DamagedError, EOFError) as error:
             reason = "its file is missing" if isinstance(error, FileNotFoundError) else error
             raise CacheError(
                 f"{where} is damaged ({reason}); run 'stdpipe cache verify' on it"

@@ -86,7 +86,13 @@ def verify(path: str | Path, progress: Progress | None = None, *, fresh: bool = 
     noted = time.monotonic()
     for done, key in enumerate(manifest.entries, start=1):
         if done > report.went_on_at:
-            _check_entry(report, place, manifest, commits.get(key), key)
+            if commit := commits.get(key):
+                reasons = ((n, _check_array(place, manifest, commit, n)) for n in manifest.arrays)
+                broken = [Broken(key, name, reason) for name, reason in reasons if reason]
+                report.broken += broken
+                report.ok += not broken
+            else:
+                report.uncommitted.append(key)
             if time.monotonic() - noted > NOTE_SECONDS:
                 _note(place, report, of_what, done)
                 noted = time.monotonic()
@@ -109,18 +115,6 @@ def verify(path: str | Path, progress: Progress | None = None, *, fresh: bool = 
         if not is_marked(place, manifest):
             report.broken.append(_metadata(layout.COMPLETE))
     return report
-
-
-def _check_entry(
-    report: Report, place: Place, manifest: Manifest, commit: Commit | None, key: str
-) -> None:
-    if commit is None:
-        report.uncommitted.append(key)
-        return
-    reasons = {name: _check_array(place, manifest, commit, name) for name in manifest.arrays}
-    broken = [Broken(key, name, reason) for name, reason in reasons.items() if reason]
-    report.broken += broken
-    report.ok += not broken
 
 
 def _check_array(place: Place, manifest: Manifest, commit: Commit, name: str) -> str:

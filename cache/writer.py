@@ -21,7 +21,6 @@ from stdpipe.cache.files import is_full
 from stdpipe.cache.journal import (
     REPAIR,
     Commit,
-    JournalFile,
     JournalWriter,
     Stored,
     committed,
@@ -55,7 +54,7 @@ def open_writer(
         raise CacheError(f"writer name {writer!r}: use letters, digits, '-' and '_'")
     assert manifest.stored != "trunk" or tail is not None, "a trunk needs its tail"
     place = open_place(path)
-    with _clear_when_full(place, "the cache could not be opened"):
+    with _clear_when_full(place):
         made = enter(place, manifest, tail)
         lock = place.lock(lock_path(writer))
         if lock is None:
@@ -99,10 +98,9 @@ class Writer:
         Raises CacheError: unknown or committed key, wrong arrays, values that the encoding
         cannot hold, disk full. The entry is not committed then.
         """
-        self._check(key, arrays)
         stored = self._stored(key, arrays)
         index = self.manifest.index[key]
-        with self._clear_when_full():
+        with _clear_when_full(self._place):
             files = {name: self._store(name, index, stored[name]) for name in self.manifest.arrays}
             with self._one_at_a_time:
                 self._lock.check()
@@ -112,7 +110,8 @@ class Writer:
 
     def missing(self) -> list[str]:
         """Keys that no writer has committed so far, by what the journals say now."""
-        return self._missing(read_journals(self._place))
+        done = committed(read_journals(self._place))
+        return [key for key in self.manifest.entries if key not in done]
 
     def finalise(self) -> None:
         """Mark the cache complete. Raises CacheError where entries are missing.
@@ -120,17 +119,20 @@ class Writer:
         Completeness has its own small file, so that the manifest is written once and no crash
         while finishing can cost it.
         """
+        # drop damaged lines of writers that are not at work: their entries were written anew
         journals = read_journals(self._place)
-        if any(journal.torn or journal.damaged for journal in journals):
-            self._mend(journals)
-            journals = read_journals(self._place)
-        missing = self._missing(journals)
-        if missing:
+        for writer in {journal.writer for journal in journals if journal.torn or journal.damaged}:
+            if lock := self._place.lock(lock_path(writer)):
+                try:
+                    mend(self._place, writer)
+                finally:
+                    lock.release()
+        if missing := self.missing():
             raise CacheError(
                 f"cache {self._place.url} lacks {len(missing)} of {len(self.manifest.entries)} "
                 f"entries, the first is {missing[0]!r}: run the same command again"
             )
-        with self._clear_when_full():
+        with _clear_when_full(self._place):
             create_mark(self._place, self.manifest)
         self._place.delete(leftovers(self._place))  # of writers killed while they created a file
 
@@ -144,18 +146,16 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check(self, key: str, arrays: Arrays) -> None:
+    def _stored(self, key: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
+        """All arrays of an entry as they lie on disk, scales included."""
         if key not in self.manifest.index:
             url = self._place.url
             raise CacheError(f"entry {key!r} is not in the manifest of {url}: check the key")
         if key in self._committed:
             raise CacheError(f"entry {key!r} is committed already: skip what is in .committed")
-        given = {name for name in arrays if not name.endswith(SCALE_SUFFIX)}
-        if given != set(self.manifest.given):
-            wanted = sorted(self.manifest.given)
-            raise CacheError(f"entry {key!r}: got {sorted(given)}, give {wanted}")
-
-    def _stored(self, key: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
+        given = sorted(name for name in arrays if not name.endswith(SCALE_SUFFIX))
+        if given != (wanted := sorted(self.manifest.given)):
+            raise CacheError(f"entry {key!r}: got {given}, give {wanted}")
         stored: dict[str, NDArray[Any]] = {}
         for name in self.manifest.given:
             try:
@@ -170,25 +170,6 @@ class Writer:
         parts = encode_shard(spec, values)
         self._place.write(spec.file(index), parts)
         return Stored(sum(map(len, parts)), fingerprint(parts))
-
-    def _missing(self, journals: list[JournalFile]) -> list[str]:
-        done = committed(journals)
-        return [key for key in self.manifest.entries if key not in done]
-
-    def _mend(self, journals: list[JournalFile]) -> None:
-        """Drop damaged lines of writers that are not at work: their entries were written anew."""
-        for writer in {journal.writer for journal in journals if journal.torn or journal.damaged}:
-            lock = self._place.lock(lock_path(writer))
-            if lock is not None:
-                try:
-                    for journal in read_journals(self._place, writer):  # as it is by now
-                        mend(self._place, journal)
-                finally:
-                    lock.release()
-
-    def _clear_when_full(self) -> Any:
-        progress = f"{len(self._committed)} of {len(self.manifest.entries)} entries are committed"
-        return _clear_when_full(self._place, progress)
 
 
 def _stored_form(spec: ArraySpec, name: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
@@ -232,13 +213,13 @@ def _refuse_others(place: Place, writer: str) -> None:
 
 
 @contextmanager
-def _clear_when_full(place: Place, progress: str) -> Iterator[None]:
+def _clear_when_full(place: Place) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if not is_full(error):
             raise
         raise CacheError(
-            f"no space left for cache {place.url}: {progress}; make space and run the same command "
-            "again, it resumes"
+            f"no space left for cache {place.url}: make space and run the same command again, "
+            "it resumes"
         ) from error

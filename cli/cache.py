@@ -1,6 +1,7 @@
 """stdpipe cache: info, verify, check and repair."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -20,9 +21,13 @@ def cache() -> None:
     """
 
 
-@cache.command(cls=Command)
-@click.argument("path", metavar="CACHE")
-@json_option
+def command(function: Callable[..., None]) -> click.Command:
+    """A command of this group on one CACHE, with --json."""
+    with_path = click.argument("path", metavar="CACHE")(json_option(function))
+    return cache.command(cls=Command)(with_path)
+
+
+@command
 def info(path: str, as_json: bool) -> None:
     """Tell who made a cache, what it holds, how large it is and what its encoding loses.
 
@@ -38,14 +43,12 @@ def info(path: str, as_json: bool) -> None:
     report(facts, as_json, info_text(facts, reader.manifest.made_by))
 
 
-@cache.command(cls=Command)
-@click.argument("path", metavar="CACHE")
+@command
 @click.option(
     "--fresh",
     is_flag=True,
     help="Begin at the first clip, even if a check was stopped not long ago.",
 )
-@json_option
 def verify(path: str, fresh: bool, as_json: bool) -> None:
     """Check every stored byte against its checksum. The exit code is 1 if anything is broken.
 
@@ -72,8 +75,7 @@ def verify(path: str, fresh: bool, as_json: bool) -> None:
     sys.exit(1 if found.broken else 0)
 
 
-@cache.command(cls=Command)
-@click.argument("path")
+@command
 @click.option(
     "--teacher-weights",
     "--teacher",
@@ -93,7 +95,6 @@ def verify(path: str, fresh: bool, as_json: bool) -> None:
     help="How many clips to compare, chosen at random.",
 )
 @device_option
-@json_option
 def check(path: str, as_json: bool, **options: Any) -> None:
     """Compare random clips of a cache with what the teacher makes of them now.
 
@@ -111,9 +112,7 @@ def check(path: str, as_json: bool, **options: Any) -> None:
     sys.exit(1 if found["beyond"] else 0)
 
 
-@cache.command(cls=Command)
-@click.argument("path", metavar="CACHE")
-@json_option
+@command
 def repair(path: str, as_json: bool) -> None:
     """Remove what is broken, so that extract-teacher fills it again. Nothing else is touched.
 

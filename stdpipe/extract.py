@@ -10,9 +10,9 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,7 +47,9 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
     groups = _unfinished(share, ready)
     _refuse_full_disk(job.cache, ready)
     kept = kept_parameters(ready.teacher, ready.manifest)
-    with _threads(READERS) as reading:
+    with ExitStack() as stack:
+        reading = ThreadPoolExecutor(READERS)
+        stack.callback(reading.shutdown, cancel_futures=True)  # drop what has not begun
         computed = _compute(reading, ready, groups)
         manifest = ready.manifest
         if ready.committed is None:
@@ -102,16 +104,6 @@ def _refuse_full_disk(url: str, ready: Prepared) -> None:
             f"{free / 1e9:,.1f} GB are free for {url}; choose a smaller --encoding (--plan weighs "
             "them all) or another disk"
         )
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool that, when left early, drops what it has not begun."""
-    pool = ThreadPoolExecutor(count)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _compute(
@@ -176,7 +168,24 @@ def _write_all(
     """
     done = sum(str(view) in writer.committed for view in share)
     pending: deque[Future[int]] = deque()
-    with _progress(len(share), done) as report, ThreadPoolExecutor(1) as writing:
+    began, written = time.perf_counter(), 0
+    bar = tqdm(
+        total=len(share),
+        initial=done,
+        unit="clip",
+        desc="extract-teacher",
+        disable=True if distributed.from_torchrun()[0] else None,
+        smoothing=0,  # clips come in bursts, of which only the overall rate tells the time left
+    )
+
+    def settle(oldest: Future[int]) -> None:
+        nonlocal written
+        written += oldest.result()
+        speed = written / 1e6 / (time.perf_counter() - began)
+        bar.set_postfix_str(f"{speed:.1f} MB/s", refresh=False)
+        bar.update()
+
+    with bar, ThreadPoolExecutor(1) as writing:
         for one in computed:
             if str(one.view) not in writer.committed:
                 entry = encode(one.features, one.view, writer.manifest)
@@ -184,9 +193,9 @@ def _write_all(
                 pending.append(writing.submit(_write, writer, one.view, one.crc32, entry, before))
             del one  # features are large, and the next group is computed now
             while pending and (len(pending) > batch + 1 or pending[0].done()):
-                report(pending.popleft().result())
+                settle(pending.popleft())
         while pending:
-            report(pending.popleft().result())
+            settle(pending.popleft())
 
 
 def _write(
@@ -207,26 +216,3 @@ def _naming(view: View) -> Iterator[None]:
         yield
     except ValueError as error:
         raise UserError(f"clip {view}, {error}") from None
-
-
-@contextmanager
-def _progress(total: int, done: int) -> Iterator[Callable[[int], None]]:
-    """A bar of clips/s, MB/s and time left, told the bytes of each clip."""
-    began, written = time.perf_counter(), 0
-    with tqdm(
-        total=total,
-        initial=done,
-        unit="clip",
-        desc="extract-teacher",
-        disable=True if distributed.from_torchrun()[0] else None,
-        smoothing=0,  # clips come in bursts, of which only the overall rate tells the time left
-    ) as bar:
-
-        def report(nbytes: int) -> None:
-            nonlocal written
-            written += nbytes
-            speed = written / 1e6 / (time.perf_counter() - began)
-            bar.set_postfix_str(f"{speed:.1f} MB/s", refresh=False)
-            bar.update()
-
-        yield report

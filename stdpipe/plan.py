@@ -38,7 +38,9 @@ def plan_extraction(job: Extraction) -> dict[str, Any]:
         features, took = _timed(ready, seen, warm_up=not clips)
         clips.append({name: _cost(name, ready, view, seen, features) for name in cache.ENCODINGS})
         seconds.append(took)
-    entries, missing = len(ready.views), _missing(job, ready)
+    entries = missing = len(ready.views)
+    if ready.committed and cache.load_manifest(job.cache).cache_id == ready.manifest.cache_id:
+        missing -= len(ready.committed)
     encodings = {}
     for name in cache.ENCODINGS:
         costs = [cost for clip in clips if (cost := clip[name])]
@@ -65,14 +67,6 @@ def plan_extraction(job: Extraction) -> dict[str, Any]:
     }
 
 
-def _missing(job: Extraction, ready: Prepared) -> int:
-    """How many entries the extraction would write; of a new cache, all."""
-    if ready.committed is None:
-        return len(ready.views)
-    is_resumed = cache.load_manifest(job.cache).cache_id == ready.manifest.cache_id
-    return len(ready.views) - len(ready.committed) * is_resumed
-
-
 def spread(views: list[View], count: int) -> list[View]:
     """Up to `count` of them at even distances, first and last among them."""
     count = min(count, len(views))
@@ -81,18 +75,14 @@ def spread(views: list[View], count: int) -> list[View]:
 
 def _timed(ready: Prepared, seen: Tensor, warm_up: bool) -> tuple[Features, float]:
     """A clip's features, and seconds a clip, a whole batch of it at once."""
+    wait = torch.cuda.synchronize if ready.device.type == "cuda" else lambda _: None
     if warm_up:
         ready.run(seen)
-        _synchronise(ready)
+        wait(ready.device)
     began = time.perf_counter()
     features = group_features(ready.teacher, [seen] * ready.batch, ready.device, ready.amp)
-    _synchronise(ready)
+    wait(ready.device)
     return features[0], (time.perf_counter() - began) / ready.batch
-
-
-def _synchronise(ready: Prepared) -> None:
-    if ready.device.type == "cuda":
-        torch.cuda.synchronize(ready.device)
 
 
 def _cost(

@@ -108,11 +108,8 @@ class Decoder:
                     f"last layers of {name} do not allow: choose another scheme, or another teacher"
                 )
             self.teacher = load_tail(name, reader.tail(), device, self.from_trunk, sr)
-
-    @property
-    def halo(self) -> int:
-        """LR pixels that a trunk window needs around it."""
-        return self.teacher.halo if self.teacher is not None and self.from_trunk else 0
+        # LR pixels that a trunk window needs around it
+        self.halo = self.teacher.halo if self.teacher is not None and self.from_trunk else 0
 
     @torch.no_grad()
     def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
