@@ -11,13 +11,13 @@ from stdpipe.cache.layout import INT8_LIMIT
 _FLOAT16_ROUNDS_TO_INF = 65520.0  # halfway between the largest float16, 65504, and the next step
 
 
-def encode(values: NDArray[np.float32], dtype: str) -> NDArray[np.generic]:
-    """float32 values of any shape as float32 or float16.
+def encode(values: NDArray[np.floating[Any]], dtype: str) -> NDArray[np.generic]:
+    """Values of any shape, float32 or of that dtype already, as float32 or float16.
 
     Raises UserError where a value is not finite or, for float16, too large.
     """
     assert dtype in ("float32", "float16")
-    assert values.dtype == np.float32
+    assert values.dtype in (np.float32, dtype)
     # max and min carry NaN through and need no temporary of the array's size
     largest = float(np.maximum(values.max(), -values.min()))
     _refuse_not_finite(largest)
@@ -52,11 +52,6 @@ def dequantise(codes: NDArray[np.int8], scale: NDArray[np.float32]) -> NDArray[n
     step, middle = scale[:, :, None, None]
     values: NDArray[np.float32] = codes.astype(np.float32) * step + middle
     return values
-
-
-def check_finite(values: NDArray[np.floating[Any]]) -> None:
-    """Raise UserError where a value, already in its stored dtype, is not finite."""
-    _refuse_not_finite(float(np.maximum(values.max(), -values.min())))
 
 
 def check_codes(codes: NDArray[np.int8], scale: NDArray[np.float32] | None) -> None:

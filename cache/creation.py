@@ -53,23 +53,20 @@ def _refuse_other(place: Place, made: Manifest, wanted: Manifest) -> None:
 
 def _refuse_foreign(place: Place) -> None:
     """Without a manifest nothing may be here but what a creation cut short leaves."""
-    reason = _foreign(place)
+    lines = [n for n in place.names(layout.JOURNAL) if n.endswith(layout.JOURNAL_SUFFIX)]
+    others = [name for name in place.names() if name != layout.JOURNAL]
+    foreign = [name for name in others if not name.endswith(layout.PARTIAL_SUFFIX)]
     # another writer may be creating it right now: its manifest comes before all else
-    if reason and not manifest_exists(place):
-        raise CacheError(f"{place.url} {reason}")
-
-
-def _foreign(place: Place) -> str:
-    for name in place.names(layout.JOURNAL):
-        if name.endswith(layout.JOURNAL_SUFFIX):
-            return (
-                f"holds {layout.JOURNAL}/{name} but no {layout.MANIFEST}: restore that from a "
-                "backup, or name another folder"
-            )
-    for name in place.names():
-        if name != layout.JOURNAL and not name.endswith(layout.PARTIAL_SUFFIX):
-            return f"is not a cache, it holds {name}: name a new folder with --cache"
-    return ""
+    if not (lines or foreign) or manifest_exists(place):
+        return
+    if lines:
+        raise CacheError(
+            f"{place.url} holds {layout.JOURNAL}/{lines[0]} but no {layout.MANIFEST}: restore that "
+            "from a backup, or name another folder"
+        )
+    raise CacheError(
+        f"{place.url} is not a cache, it holds {foreign[0]}: name a new folder with --cache"
+    )
 
 
 def _write_missing(place: Place, files: dict[str, bytes]) -> None:

@@ -5,7 +5,6 @@ meanwhile.
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,7 +26,7 @@ class Stored:
     """shards.fingerprint of the file."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Commit:
     """One committed entry, as its line says."""
 
@@ -49,15 +48,9 @@ class JournalFile:
     damaged: list[int] = field(default_factory=list)
     """Numbers of the lines, from 1, that are damaged and not last."""
 
-    @property
-    def writer(self) -> str:
-        """The name of the writer that it belongs to."""
-        return self.path.removeprefix(layout.JOURNAL + "/").partition(".")[0]
-
-    @property
-    def segment(self) -> int:
-        """Its number among its writer's files."""
-        return int(self.path.removesuffix(layout.JOURNAL_SUFFIX).rpartition(".")[2])
+    def __post_init__(self) -> None:
+        name = self.path.rpartition("/")[2].split(".")
+        self.writer, self.segment = name[0], int(name[1])
 
     def text(self) -> bytes:
         """The text that the file should hold: its valid lines."""
@@ -76,14 +69,16 @@ def committed(journals: list[JournalFile]) -> dict[str, Commit]:
     return {commit.key: commit for journal in journals for commit in journal.commits}
 
 
-def mend(place: Place, journal: JournalFile) -> None:
-    """Drop lines that are torn or damaged; the caller holds the writer's lock."""
-    if journal.torn or journal.damaged:
-        place.write(journal.path, [journal.text()])
+def mend(place: Place, writer: str) -> list[JournalFile]:
+    """A writer's files after dropping lines that are torn or damaged; the caller holds its lock."""
+    journals = read_journals(place, writer)
+    for journal in journals:
+        if journal.torn or journal.damaged:
+            place.write(journal.path, [journal.text()])
+    return journals
 
 
 def lock_path(writer: str) -> str:
-    """The path of a writer's lock."""
     return f"{layout.JOURNAL}/{writer}{layout.LOCK_SUFFIX}"
 
 
@@ -92,9 +87,7 @@ class JournalWriter:
 
     def __init__(self, place: Place, writer: str) -> None:
         self._place, self._writer = place, writer
-        journals = read_journals(place, writer)
-        for journal in journals:
-            mend(place, journal)
+        journals = mend(place, writer)
         self._segment = journals[-1].segment if journals else 0
         self._content = journals[-1].text() if journals else b""
 
@@ -108,31 +101,20 @@ class JournalWriter:
         self._content += line
 
 
-def commit_of(key: str, index: int, arrays: Mapping[str, tuple[int, int]], extra: Any) -> Commit:
-    """A commit from (bytes, crc32c) a target."""
-    stored = {name: Stored(*told) for name, told in arrays.items()}
-    return Commit(key=key, index=index, arrays=stored, extra=dict(extra))
-
-
 def _line(commit: Commit) -> bytes:
     return seal(asdict(commit))
 
 
 def _parse(path: str, data: bytes) -> JournalFile:
     lines = data.split(b"\n")
-    found = JournalFile(path=path)
     last = lines.pop()  # text behind the last newline: a torn line, or nothing
+    found = JournalFile(path=path, torn=bool(last))
     for number, line in enumerate(lines, start=1):
-        _take(found, number, line + b"\n", is_last=number == len(lines) and not last)
-    found.torn = found.torn or bool(last)
+        try:
+            found.commits.append(check_json(Commit, unseal(line + b"\n"), path))
+        except UserError:
+            if number == len(lines) and not last:
+                found.torn = True
+            else:
+                found.damaged.append(number)
     return found
-
-
-def _take(found: JournalFile, number: int, line: bytes, *, is_last: bool) -> None:
-    try:
-        found.commits.append(check_json(Commit, unseal(line), found.path))
-    except UserError:
-        if is_last:
-            found.torn = True
-        else:
-            found.damaged.append(number)

@@ -86,8 +86,8 @@ class ArraySpec:
 
     @property
     def is_sharded(self) -> bool:
-        """Whether an entry's file holds several chunks, and their index."""
-        return not self.name.endswith(SCALE_SUFFIX)
+        """Whether an entry's file holds several chunks, and their index; else one plain chunk."""
+        return not self.name.endswith(SCALE_SUFFIX) and not self.name.startswith(f"{TAIL}/")
 
     def file(self, index: int) -> str:
         """The file of entry `index`."""
@@ -109,28 +109,19 @@ def array_specs(
     """The arrays of a cache whose frames are (height, width) HR pixels, in the order of ARRAYS."""
     stored, dtype, attention_dtype = ENCODINGS[encoding]
     low = (height // GRID, width // GRID)
+    shapes = {
+        "f_sr": (channels, *(low if stored == "trunk" else (height, width))),
+        "attention": (height, width),
+        "f_lr": (f_lr_channels, *low),
+    }
     specs = []
-    if "f_sr" in targets:
-        size = low if stored == "trunk" else (height, width)
-        specs += _feature_specs(stored, (entries, frames, channels, *size), dtype, compression)
-    if "attention" in targets:
-        maps = (entries, frames, height, width)
-        specs.append(_map_spec("attention", maps, attention_dtype, compression))
-    if "f_lr" in targets:
-        specs += _feature_specs("f_lr", (entries, frames, f_lr_channels, *low), dtype, compression)
-    return specs
-
-
-def _feature_specs(
-    name: str, shape: tuple[int, ...], dtype: str, compression: str
-) -> list[ArraySpec]:
-    """An array of features, and its scales where it is int8."""
-    entries, _, channels = shape[:3]
-    specs = [_map_spec(name, shape, dtype, compression)]
-    if dtype == "int8":
-        one = (1, 2, channels)
-        scale = ArraySpec(name + SCALE_SUFFIX, (entries, 2, channels), one, one, "float32")
-        specs.append(scale)
+    for target in (name for name in TARGETS if name in targets):
+        name = stored if target == "f_sr" else target
+        kept_as = attention_dtype if target == "attention" else dtype
+        specs.append(_map_spec(name, (entries, frames, *shapes[target]), kept_as, compression))
+        if kept_as == "int8":
+            one = (1, 2, shapes[target][0])
+            specs.append(ArraySpec(name + SCALE_SUFFIX, (entries, *one[1:]), one, one, "float32"))
     return specs
 
 

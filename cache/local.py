@@ -25,10 +25,7 @@ class LocalPlace:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-
-    @property
-    def url(self) -> str:
-        return str(self.root)
+        self.url = str(root)
 
     def read(self, path: str) -> bytes:
         try:
@@ -43,14 +40,13 @@ class LocalPlace:
         """Each span is read into one buffer: as fast as a memory map, and a file cut short is an
         error rather than a signal."""
         buffer = bytearray(max((stop - start for start, stop in spans), default=0))
-        fd = os.open(self.root / path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        with (self.root / path).open("rb") as file:
             for start, stop in spans:
                 view = memoryview(buffer)[: stop - start]
-                _read_fully(fd, view, start)
+                file.seek(start)
+                if file.readinto(view) < stop - start:
+                    raise EOFError("its file ends early")
                 yield view
-        finally:
-            os.close(fd)
 
     def size(self, path: str) -> int:
         return (self.root / path).stat().st_size
@@ -68,10 +64,8 @@ class LocalPlace:
         partial = self._write_beside(path, f".{uuid.uuid4().hex}{PARTIAL_SUFFIX}", [data])
         try:
             _link(partial, self.root / path)
-        except FileExistsError:
-            return False
-        except FileNotFoundError:
-            if (self.root / path).exists():  # another was faster, and swept
+        except (FileExistsError, FileNotFoundError):
+            if (self.root / path).exists():  # another was faster, and may have swept
                 return False
             raise
         finally:
@@ -124,27 +118,24 @@ class LocalPlace:
         return lock
 
     def held(self, paths: Sequence[str]) -> list[str]:
-        return [path for path in paths if self._is_held(path)]
-
-    def _is_held(self, path: str) -> bool:
-        lock = self._flock(path, fcntl.LOCK_SH)  # so that two who look do not see each other
-        if lock is not None:
+        # shared, so that two who look do not see each other
+        locks = {path: self._flock(path, fcntl.LOCK_SH) for path in paths}
+        for lock in filter(None, locks.values()):
             lock.release()
-        return lock is None
+        return [path for path, lock in locks.items() if lock is None]
 
     def _flock(self, path: str, kind: int) -> "FileLock | None":
-        _make_folder((self.root / path).parent)
+        folder = (self.root / path).parent
+        _make_folder(folder)
         fd = os.open(self.root / path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(fd, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            return None
         except OSError as error:
             os.close(fd)
+            if isinstance(error, BlockingIOError):
+                return None
             if error.errno not in NO_LOCKS:
                 raise
-            folder = (self.root / path).parent
             raise CacheError(
                 f"{folder} cannot be locked ({error.strerror}): mount its file system with flock, "
                 "or put the cache on another disk"
@@ -154,10 +145,11 @@ class LocalPlace:
     def _write_beside(self, path: str, suffix: str, parts: Sequence[bytes]) -> Path:
         partial = self.root / (path + suffix)
         try:
-            fd = _create_file(partial)
-        except FileNotFoundError:
             _make_folder(partial.parent)
-            fd = _create_file(partial)
+            fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        except (NotADirectoryError, FileExistsError):
+            what = f"{partial.parent} is not a cache but a file, or lies in one"
+            raise CacheError(f"{what}: name a new folder with --cache") from None
         try:
             for part in parts:
                 _write_fully(fd, part)
@@ -186,14 +178,6 @@ class FileLock:
         self._fd = None
 
 
-def _create_file(path: Path) -> int:
-    try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-    except NotADirectoryError:
-        what = f"{path.parent} is not a cache but a file, or lies in one"
-        raise CacheError(f"{what}: name a new folder with --cache") from None
-
-
 def _make_folder(folder: Path) -> None:
     missing = [p for p in (folder, *folder.parents) if not p.exists()]
     folder.mkdir(parents=True, exist_ok=True)
@@ -212,14 +196,6 @@ def _link(source: Path, target: Path) -> None:
         if target.exists():
             raise FileExistsError(target) from None
         source.replace(target)
-
-
-def _read_fully(fd: int, view: memoryview, start: int) -> None:
-    while view:
-        count = os.preadv(fd, [view], start)
-        if not count:
-            raise EOFError("its file ends early")
-        view, start = view[count:], start + count
 
 
 def _write_fully(fd: int, data: bytes) -> None:

@@ -11,28 +11,20 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
+from stdpipe.cache import layout
 from stdpipe.cache.errors import CacheError, UserError
-from stdpipe.cache.layout import (
-    COMPLETE,
-    COMPRESSIONS,
-    ENCODINGS,
-    FORMAT_VERSION,
-    GRID,
-    JOURNAL,
-    MANIFEST,
-    TARGETS,
-    ArraySpec,
-    array_specs,
-)
 from stdpipe.cache.place import Place, open_place
 from stdpipe.cache.schema import check_json, parse_json
 from stdpipe.cache.seal import seal, unseal
 
 Fact = str | int | float | bool | None
 Size = Annotated[int, Field(ge=1)]
+Key = Annotated[str, Field(min_length=1)]
 MOST_VALUES = 2**40  # in one array of one entry: more than any memory holds
 
-MANIFEST_COPY = f"{JOURNAL}/{MANIFEST}"
+OWN_FACTS = ("encoding", "compression", "targets", "frames", "channels", "f_lr_channels")
+OWN_FACTS += ("height", "width", "entries_digest")
+MANIFEST_COPY = f"{layout.JOURNAL}/{layout.MANIFEST}"
 
 
 def load_manifest(where: Place | str | Path) -> "Manifest":
@@ -41,27 +33,27 @@ def load_manifest(where: Place | str | Path) -> "Manifest":
     Raises CacheError: absent, both damaged, other version.
     """
     place = open_place(where) if isinstance(where, str | Path) else where
-    found = {path: _read_sealed(place, path) for path in (MANIFEST, MANIFEST_COPY)}
-    content = found[MANIFEST] or found[MANIFEST_COPY]
+    found = {path: _read_sealed(place, path) for path in (layout.MANIFEST, MANIFEST_COPY)}
+    content = found[layout.MANIFEST] or found[MANIFEST_COPY]
     if content:
         return Manifest.from_json(content, where=place.url)
-    if found[MANIFEST] is None and found[MANIFEST_COPY] is None:
-        raise CacheError(f"{place.url} is not a cache (no {MANIFEST}): check the path")
+    if found[layout.MANIFEST] is None and found[MANIFEST_COPY] is None:
+        raise CacheError(f"{place.url} is not a cache (no {layout.MANIFEST}): check the path")
     _refuse_other_version(place)
     raise CacheError(
-        f"{place.url}: both {MANIFEST} and {MANIFEST_COPY} are damaged or missing: restore one of "
-        "them from a backup"
+        f"{place.url}: both {layout.MANIFEST} and {MANIFEST_COPY} are damaged or missing: restore "
+        "one of them from a backup"
     )
 
 
 def manifest_exists(place: Place) -> bool:
     """Whether a cache lies there, be its manifest damaged or not."""
-    return MANIFEST in place.names() or MANIFEST in place.names(JOURNAL)
+    return layout.MANIFEST in place.names() or layout.MANIFEST in place.names(layout.JOURNAL)
 
 
 def create_manifest(place: Place, manifest: "Manifest") -> "Manifest":
     """Write the manifest where none is yet; the one that lies there now."""
-    place.create(MANIFEST, _text(manifest))
+    place.create(layout.MANIFEST, _text(manifest))
     return load_manifest(place)
 
 
@@ -72,25 +64,25 @@ def complete_manifests(place: Place, manifest: "Manifest", *, anew: Sequence[str
     create manifest.json is right.
     """
     place.delete(anew)
-    for path in (MANIFEST, MANIFEST_COPY):
+    for path in (layout.MANIFEST, MANIFEST_COPY):
         place.create(path, _text(manifest))
 
 
 def damaged_manifests(place: Place) -> list[str]:
     """Which of the two is missing or damaged."""
-    return [path for path in (MANIFEST, MANIFEST_COPY) if not _read_sealed(place, path)]
+    return [path for path in (layout.MANIFEST, MANIFEST_COPY) if not _read_sealed(place, path)]
 
 
 def create_mark(place: Place, manifest: "Manifest") -> None:
     """Say that every entry is committed. A mark that is damaged is written anew."""
-    if _read_sealed(place, COMPLETE) not in (None, _mark(manifest)):
-        place.delete([COMPLETE])
-    place.create(COMPLETE, seal(_mark(manifest)))
+    if _read_sealed(place, layout.COMPLETE) not in (None, _mark(manifest)):
+        place.delete([layout.COMPLETE])
+    place.create(layout.COMPLETE, seal(_mark(manifest)))
 
 
 def is_marked(place: Place, manifest: "Manifest") -> bool:
     """Whether the mark of a complete cache is there, and whole."""
-    return _read_sealed(place, COMPLETE) == _mark(manifest)
+    return _read_sealed(place, layout.COMPLETE) == _mark(manifest)
 
 
 def _mark(manifest: "Manifest") -> dict[str, Any]:
@@ -102,19 +94,14 @@ def _refuse_other_version(place: Place) -> None:
 
     A newer version is believed where both copies say so, since a flipped bit could say it of one.
     """
-    version, copy = (_told_version(place, path) for path in (MANIFEST, MANIFEST_COPY))
-    if version is not None and (version < FORMAT_VERSION or version == copy):
-        _check_version(version, place.url)
-
-
-def _told_version(place: Place, path: str) -> int | None:
-    """The version that an unsealed manifest states, or None."""
-    try:
-        content = parse_json(place.read(path), path)
-    except (FileNotFoundError, UserError):
-        return None
-    version = content.get("format_version") if isinstance(content, dict) else None
-    return version if isinstance(version, int) else None
+    told = []
+    for path in (layout.MANIFEST, MANIFEST_COPY):
+        try:
+            told.append(parse_json(place.read(path), path)["format_version"])
+        except (FileNotFoundError, UserError, KeyError, TypeError):
+            told.append(None)
+    if isinstance(told[0], int) and (told[0] < layout.FORMAT_VERSION or told[0] == told[1]):
+        _check_version(told[0], place.url)
 
 
 def _text(manifest: "Manifest") -> bytes:
@@ -139,31 +126,28 @@ def difference(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None
     """
     for name, value in wanted.items():
         if name not in made or made[name] != value:
-            got = repr(made[name]) if name in made else "no value"
-            return (
-                f"{name} {got}, but {value!r} was asked for; "
-                f"use another --cache or the same {_remedy(name)}"
-            )
+            got = f"{name} {made[name]!r}" if name in made else f"{name} no value"
+            remedy = f"use another --cache or the same {_remedy(name)}"
+            return f"{got}, but {value!r} was asked for; {remedy}"
     return None
 
 
 def refuse_difference(url: str, made: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raise CacheError naming the first difference between what is there and what is wanted."""
-    text = difference(made, wanted)
-    if text is not None:
+    if text := difference(made, wanted):
         raise CacheError(f"cache {url} was made by {text}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a cache holds. Raises CacheError for contradictory fields.
+    """What a cache holds. Raises CacheError for contradictory fields; types are checked when read.
 
     Everything but `notes` is the cache's identity (`cache_id`).
     """
 
     made_by: dict[str, Fact]
     """Opaque facts: teacher, weights_sha256, degradation, views, seed, layer..."""
-    entries: tuple[str, ...]
+    entries: Annotated[tuple[Key, ...], Field(min_length=1)]
     """Entry keys in array order."""
     frames: Size
     channels: Size
@@ -176,13 +160,13 @@ class Manifest:
     """HR pixels."""
     targets: tuple[str, ...] = ("f_sr", "attention")
     """What the cache serves, in the order of layout.TARGETS."""
-    encoding: str = "float16"
+    encoding: Annotated[str, Field(pattern=f"^({'|'.join(layout.ENCODINGS)})$")] = "float16"
     """How f_sr lies on disk: one of layout.ENCODINGS."""
-    compression: str = "none"
+    compression: Annotated[str, Field(pattern=f"^({'|'.join(layout.COMPRESSIONS)})$")] = "none"
     """One of layout.COMPRESSIONS; without loss."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Free: measured errors, warnings, software versions. Any JSON."""
-    format_version: int = FORMAT_VERSION
+    format_version: int = layout.FORMAT_VERSION
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     @classmethod
@@ -193,32 +177,30 @@ class Manifest:
         try:
             manifest = check_json(cls, fields, where)
         except UserError as error:
-            raise CacheError(str(error)) from None
+            raise CacheError(error) from None
         if content.get("cache_id") != manifest.cache_id:
             raise CacheError(f"{where}: the manifest's cache_id does not fit its fields")
         return manifest
 
     def __post_init__(self) -> None:
-        _check_version(self.format_version, "manifest")
-        if self.encoding not in ENCODINGS:
-            known_encodings = ", ".join(ENCODINGS)
-            raise CacheError(f"encoding {self.encoding!r} is unknown: use one of {known_encodings}")
-        if self.compression not in COMPRESSIONS:
+        assert self.encoding in layout.ENCODINGS
+        assert self.compression in layout.COMPRESSIONS
+        served = tuple(name for name in layout.TARGETS if name in self.targets)
+        if not served or self.targets != served:
             raise CacheError(
-                f"compression {self.compression!r} is unknown: use one of {', '.join(COMPRESSIONS)}"
+                f"targets {self.targets!r}: name some of {layout.TARGETS}, in that order"
             )
-        off_grid = self.height % GRID or self.width % GRID
+        if ("f_lr" in self.targets) != (self.f_lr_channels > 0):
+            raise CacheError(f"f_lr_channels is {self.f_lr_channels}, targets are {self.targets!r}")
+        if len(self.index) < len(self.entries):
+            twice = next(k for i, k in enumerate(self.entries) if self.index[k] != i)
+            raise CacheError(f"entry key {twice!r} occurs twice: list every clip once")
+        off_grid = self.height % layout.GRID or self.width % layout.GRID
         if off_grid and (self.stored == "trunk" or "f_lr" in self.targets):
             raise CacheError(
                 f"encoding {self.encoding!r} with targets {self.targets!r} needs sides that are "
-                f"multiples of {GRID}, got {self.height} x {self.width}"
+                f"multiples of {layout.GRID}, got {self.height} x {self.width}"
             )
-        known = tuple(name for name in TARGETS if name in self.targets)
-        if not known or self.targets != known:
-            raise CacheError(f"targets {self.targets!r}: name some of {TARGETS}, in that order")
-        if ("f_lr" in self.targets) != (self.f_lr_channels > 0):
-            raise CacheError(f"f_lr_channels is {self.f_lr_channels}, targets are {self.targets!r}")
-        _check_entries(self.entries)
         largest = max(prod(spec.shape[1:]) for spec in self.arrays.values())
         if not 0 < largest <= MOST_VALUES:
             raise CacheError(f"an entry of {largest:.3g} values is none: check frames and sizes")
@@ -232,11 +214,8 @@ class Manifest:
 
     def facts(self, made_by: bool = True) -> dict[str, Any]:
         """Every fact a reader may expect, flat: made_by, then encoding, shape and clip list."""
-        own = ["encoding", "compression", "targets", "frames", "channels", "f_lr_channels"]
-        own += ["height", "width"]
-        facts = dict(self.made_by) if made_by else {}
-        facts |= {name: getattr(self, name) for name in own}
-        return facts | {"entries_digest": self.entries_digest}
+        own = {name: getattr(self, name) for name in OWN_FACTS}
+        return {**self.made_by, **own} if made_by else own
 
     @cached_property
     def entries_digest(self) -> str:
@@ -258,20 +237,14 @@ class Manifest:
     @property
     def stored(self) -> str:
         """The array that f_sr is served from: "f_sr" or "trunk"."""
-        return ENCODINGS[self.encoding].stored
+        return layout.ENCODINGS[self.encoding].stored
 
     @cached_property
-    def arrays(self) -> dict[str, ArraySpec]:
+    def arrays(self) -> dict[str, layout.ArraySpec]:
         """Array name -> how it lies on disk, scales included."""
-        sizes = (self.frames, self.channels, self.height, self.width)
-        specs = array_specs(
-            self.targets,
-            self.encoding,
-            len(self.entries),
-            *sizes,
-            self.compression,
-            self.f_lr_channels,
-        )
+        sizes = (len(self.entries), self.frames, self.channels, self.height, self.width)
+        more = (self.compression, self.f_lr_channels)
+        specs = layout.array_specs(self.targets, self.encoding, *sizes, *more)
         return {spec.name: spec for spec in specs}
 
     @property
@@ -292,28 +265,16 @@ def _remedy(name: str) -> str:
 
 
 def _check_version(version: object, where: str) -> None:
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    ours = layout.FORMAT_VERSION
+    if isinstance(version, int) and version > ours:
         raise CacheError(
-            f"{where} was made by a newer stdpipe, format {version}; this one reads "
-            f"{FORMAT_VERSION}: upgrade"
+            f"{where} was made by a newer stdpipe, format {version}; this one reads {ours}: upgrade"
         )
-    if version != FORMAT_VERSION:
+    if version != ours:
         raise CacheError(
-            f"{where} has format version {version!r}, this stdpipe reads {FORMAT_VERSION}: "
+            f"{where} has format version {version!r}, this stdpipe reads {ours}: "
             "use the stdpipe that made it, or extract again"
         )
-
-
-def _check_entries(entries: tuple[str, ...]) -> None:
-    if not entries:
-        raise CacheError("a cache needs at least one entry: the list of clips is empty")
-    seen: set[str] = set()
-    for key in entries:
-        if not key:
-            raise CacheError("an entry key is empty: give one a clip")
-        if key in seen:
-            raise CacheError(f"entry key {key!r} occurs twice: list every clip once")
-        seen.add(key)
 
 
 def _sha256(content: object) -> str:

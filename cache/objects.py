@@ -41,24 +41,17 @@ class ObjectPlace:
     """Objects below a prefix. For the methods' words see place.Place."""
 
     def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
-        self._pid = 0
-        self._store: Any = None
-        _ = self.store
-
-    @property
-    def url(self) -> str:
-        return self._url
+        self.url = url.rstrip("/")
+        self._store = _connect(self.url)
 
     @property
     def store(self) -> Any:
         """obstore's, made by this very process."""
-        if self._pid != os.getpid():
-            self._store, self._pid = _connect(self._url), os.getpid()
+        _refuse_fork(self.url)
         return self._store
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_url": self._url, "_pid": 0, "_store": None}
+    def __reduce__(self) -> tuple[type["ObjectPlace"], tuple[str]]:
+        return ObjectPlace, (self.url,)  # each process connects for itself
 
     def read(self, path: str) -> bytes:
         with self._plain_errors("read", path):
@@ -119,11 +112,9 @@ class ObjectPlace:
             )
 
     def delete(self, paths: Iterable[str]) -> None:
-        some = list(paths)
-        with self._plain_errors("delete", some[0] if some else ""):
-            for path in some:
-                with suppress(FileNotFoundError):
-                    _obstore().delete(self.store, path)
+        for path in paths:
+            with suppress(FileNotFoundError), self._plain_errors("delete", path):
+                _obstore().delete(self.store, path)
 
     def names(self, folder: str = "") -> list[str]:
         try:
@@ -145,12 +136,8 @@ class ObjectPlace:
         holder = uuid.uuid4().hex
         tag = self._claim(path, holder, "create")
         if tag is None:
-            LOG.warning(
-                "stdpipe: %s/%s is locked; waiting %.0f s to see whether its holder is alive",
-                self.url,
-                path,
-                LEASE_SECONDS,
-            )
+            wait = f"waiting {LEASE_SECONDS:.0f} s to see whether its holder is alive"
+            LOG.warning("stdpipe: %s/%s is locked; %s", self.url, path, wait)
             seen = self._watch([path])[path]
             if seen is None:
                 return None
@@ -160,34 +147,24 @@ class ObjectPlace:
     def held(self, paths: Sequence[str]) -> list[str]:
         return [path for path, seen in self._watch(paths).items() if seen is None]
 
-    def tag(self, path: str) -> str:
-        """The object's version, empty where there is none."""
-        try:
-            with self._plain_errors("look up", path):
-                return str(_obstore().head(self.store, path)["e_tag"])
-        except FileNotFoundError:
-            return ""
-
     def _watch(self, paths: Sequence[str]) -> dict[str, str | None]:
         """Lock -> None if it is renewed within LEASE_SECONDS, else its tag (empty: not there)."""
-        before = {path: self.tag(path) for path in paths}
+        before = tags = {path: self.tag(path) for path in paths}
         until = time.monotonic() + LEASE_SECONDS
         alive: set[str] = set()
         while any(before.values()) and time.monotonic() < until and len(alive) < len(paths):
             time.sleep(min(RENEW_SECONDS, LEASE_SECONDS) / 5)
-            now = {path: self.tag(path) for path in paths if path not in alive}
-            alive |= {path for path, tag in now.items() if tag not in ("", before[path])}
-        now = {path: self.tag(path) for path in paths}
-        return {
-            p: tag if p not in alive and tag in ("", before[p]) else None for p, tag in now.items()
-        }
+            tags = {path: self.tag(path) for path in paths}
+            alive |= {path for path, tag in tags.items() if tag not in ("", before[path])}
+        return {path: None if path in alive else tag for path, tag in tags.items()}
 
     def _claim(self, path: str, holder: str, mode: Any) -> str | None:
         """Write a lease; its tag, or None where another holds it."""
         for _ in range(2):
-            text = _lease_text(holder)
-            tag = self._put_if(path, text, mode)
-            if tag is not None:
+            # new each time, since some stores' tags are but a digest of the content
+            turn = {"host": socket.gethostname(), "pid": os.getpid(), "holder": holder}
+            text = json.dumps({**turn, "turn": uuid.uuid4().hex}).encode()
+            if tag := self._put_if(path, text, mode):
                 return tag
             # an attempt whose answer was lost may have succeeded: this one, or an earlier one
             found, tag = self._get(path)
@@ -197,6 +174,10 @@ class ObjectPlace:
                 return None
             mode = {"e_tag": tag}
         return None
+
+    def tag(self, path: str) -> str:
+        """The object's version, empty where there is none."""
+        return self._get(path)[1]
 
     def _get(self, path: str) -> tuple[bytes, str]:
         """An object and its tag, both empty where there is none."""
@@ -216,29 +197,24 @@ class ObjectPlace:
         except (FileNotFoundError, errors.AlreadyExistsError, errors.PreconditionError):
             return None
         except (NotImplementedError, errors.NotSupportedError):
-            return self._put_unconditionally(path, data, mode)
-
-    def _put_unconditionally(self, path: str, data: bytes, mode: Any) -> str | None:
-        """For stores without conditional writes: the check and the write are two requests."""
-        LOG.warning("stdpipe: %s has no conditional writes; start writers one by one", self.url)
-        if self.tag(path) != ("" if mode == "create" else mode["e_tag"]):
-            return None
-        self.write(path, [data])
-        return self.tag(path)
+            # a store without conditional writes: the check and the write are two requests
+            LOG.warning("stdpipe: %s has no conditional writes; start writers one by one", self.url)
+            if self.tag(path) != ("" if mode == "create" else mode["e_tag"]):
+                return None
+            self.write(path, [data])
+            return self.tag(path)
 
     @contextmanager
     def _plain_errors(self, verb: str, path: str) -> Iterator[None]:
         """obstore's errors as OSError in one line; conditions and absence pass through."""
         errors = _obstore().exceptions
-        passing = (errors.AlreadyExistsError, errors.PreconditionError, errors.NotSupportedError)
         try:
             yield
-        except passing:
+        except (errors.AlreadyExistsError, errors.PreconditionError, errors.NotSupportedError):
             raise
-        except (errors.NotFoundError, FileNotFoundError) as error:
-            raise FileNotFoundError(f"{self.url}/{path} is not there") from error
-        except errors.BaseError as error:
-            if " 404 " in _first_line(error):  # what a list answers where there is no bucket
+        except (errors.BaseError, FileNotFoundError) as error:
+            is_absent = isinstance(error, errors.NotFoundError | FileNotFoundError)
+            if is_absent or " 404 " in _reason(error):  # what a list says without a bucket
                 raise FileNotFoundError(f"{self.url}/{path} is not there") from error
             raise OSError(f"cannot {verb} {self.url}/{path}: {_reason(error)}") from error
 
@@ -265,24 +241,19 @@ class Lease:
         if not self._stop.is_set():
             self._stop.set()
             self._thread.join()
-            try:
+            with suppress(OSError):  # it will lapse; whatever went wrong before matters more
                 if self._place.tag(self._path) == self._tag:  # else it is another's by now
                     self._place.delete([self._path])
-            except OSError as error:  # it will lapse; whatever went wrong before matters more
-                LOG.debug("lease not released: %s", error)
 
     def _renew(self) -> None:
-        while not self._stop.wait(RENEW_SECONDS):
-            try:
+        while not self._stop.wait(RENEW_SECONDS) and not self._lost:
+            with suppress(OSError):  # out of reach for now: `check` tells once it lasts
                 began = time.monotonic()
                 tag = self._place._claim(self._path, self._holder, {"e_tag": self._tag})
-            except OSError as error:  # out of reach for now: `check` tells once it lasts
-                LOG.debug("lease not renewed: %s", error)
-                continue
-            if tag is None:
-                self._lost = True
-                return
-            self._tag, self._renewed = tag, began
+                if tag is None:
+                    self._lost = True
+                else:
+                    self._tag, self._renewed = tag, began
 
 
 def merged(spans: Sequence[Span]) -> list[Span]:
@@ -297,12 +268,6 @@ def merged(spans: Sequence[Span]) -> list[Span]:
     return requests
 
 
-def _lease_text(holder: str) -> bytes:
-    """Differs each time, since some stores' tags are but a digest of the content."""
-    where = {"host": socket.gethostname(), "pid": os.getpid(), "holder": holder}
-    return json.dumps({**where, "turn": uuid.uuid4().hex}).encode()
-
-
 def _obstore() -> Any:
     try:
         import obstore
@@ -314,31 +279,30 @@ def _obstore() -> Any:
 
 
 def _connect(url: str) -> Any:
-    _obstore()
-    from obstore.exceptions import BaseError
+    obstore = _obstore()
     from obstore.store import from_url
 
+    _refuse_fork(url)
+    _users.add(os.getpid())
+    try:
+        return from_url(url, retry_config={"retry_timeout": timedelta(seconds=RETRY_SECONDS)})
+    except (obstore.exceptions.BaseError, ValueError) as error:
+        raise CacheError(f"cache {url!r}: {_reason(error)}") from error
+
+
+def _refuse_fork(url: str) -> None:
     if _users and _users != {os.getpid()}:  # else the first request would wait for ever
         raise CacheError(
             f"cache {url!r} cannot be used in a forked process: start it by multiprocessing's "
             "spawn or forkserver"
         )
-    _users.add(os.getpid())
-    try:
-        return from_url(url, retry_config={"retry_timeout": timedelta(seconds=RETRY_SECONDS)})
-    except (BaseError, ValueError) as error:
-        raise CacheError(f"cache {url!r}: {_first_line(error)}") from error
 
 
 def _reason(error: Exception) -> str:
-    """Without keys, obstore asks the cloud's own machines for some, at an address of theirs."""
-    if "169.254.169.254" in _first_line(error):
+    """The store's own words: what follows in obstore's messages is its whole configuration."""
+    line = (str(error).splitlines() or ["no details"])[0][:300]
+    if "169.254.169.254" in line:  # without keys, obstore asks the cloud's own machines for some
         return (
             "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or your store's own"
         )
-    return _first_line(error)
-
-
-def _first_line(error: Exception) -> str:
-    """The store's own words: what follows in obstore's messages is its whole configuration."""
-    return (str(error).splitlines() or ["no details"])[0][:300]
+    return line

@@ -11,21 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stdpipe.cache import shards
 from stdpipe.cache.errors import CacheError, UserError
 from stdpipe.cache.journal import Commit, committed, read_journals
 from stdpipe.cache.layout import SCALE_SUFFIX
 from stdpipe.cache.manifest import Manifest, is_marked, load_manifest, refuse_difference
-from stdpipe.cache.place import Place, Span, open_place
-from stdpipe.cache.shards import (
-    DamagedError,
-    Index,
-    decode_index,
-    decode_plain,
-    decode_window,
-    index_bytes,
-    pieces,
-    use_one_thread,
-)
+from stdpipe.cache.place import Place, open_place
 from stdpipe.cache.store import read_tail
 
 KEPT = 16384  # shards' indices and scales: about 16 MB
@@ -60,6 +51,7 @@ class Reader:
         self.manifest = manifest
         self.entries = {key: i for key, i in manifest.index.items() if key in commits}
         self._commits = {key: commits[key] for key in self.entries}
+        self.url = place.url
         self._place = place
         self._small: Callable[[str, str], NDArray[Any]] | None = None
         self._pid = 0
@@ -68,11 +60,6 @@ class Reader:
         """Whether the cache was finished and every entry has its journal line still."""
         whole = len(self.entries) == len(self.manifest.entries)
         return whole and is_marked(self._place, self.manifest)
-
-    @property
-    def url(self) -> str:
-        """Where the cache lies, as people know it."""
-        return self._place.url
 
     def bytes_by_array(self) -> dict[str, int]:
         """Stored bytes of every array, by the journal: without looking at every file."""
@@ -110,20 +97,23 @@ class Reader:
         """
         self._commit(key)
         if name not in self.manifest.given:
-            url = self._place.url
-            raise CacheError(f"cache {url} holds {self.manifest.given}, not {name!r}")
+            raise CacheError(f"cache {self.url} holds {self.manifest.given}, not {name!r}")
         spec = self.manifest.arrays[name]
-        wanted = self._frames(frames)
+        wanted = range(self.manifest.frames)[frames]
+        if not wanted or wanted.step < 1:
+            total = self.manifest.frames
+            raise UserError(f"{frames} takes no frames of {total}: count upwards from 0")
         height, width = spec.shape[-2:]
         rows, columns = _span("y", "h", y, h, height), _span("x", "w", x, w, width)
         size = (rows.stop - rows.start, columns.stop - columns.start)
         with self._named_errors(key, name):
             index = self._kept(key, name)  # first: where it fits, the sizes are true
             out = np.empty((len(wanted), *spec.shape[2:-2], *size), spec.dtype)
-            parts = list(pieces(spec, wanted, rows, columns))
-            spans = [_chunk_span(index, part.chunk) for part in parts]
+            parts = list(shards.pieces(spec, wanted, rows, columns))
+            chunks_at = (index[part.chunk].tolist() for part in parts)
+            spans = [(start, start + length) for start, length in chunks_at]
             chunks = self._place.ranges(spec.file(self.entries[key]), spans)
-            decode_window(spec, parts, chunks, out.reshape(len(wanted), -1, *size))
+            shards.decode_window(spec, parts, chunks, out.reshape(len(wanted), -1, *size))
         return out
 
     def scale(self, key: str, name: str) -> NDArray[np.float32]:
@@ -144,57 +134,41 @@ class Reader:
         if key in self._commits:
             return self._commits[key]
         known = "not committed" if key in self.manifest.index else "not in its manifest"
-        raise CacheError(f"entry {key!r} of cache {self._place.url} is {known}")
-
-    def _frames(self, frames: slice) -> range:
-        wanted = range(self.manifest.frames)[frames]
-        if not wanted or wanted.step < 1:
-            total = self.manifest.frames
-            raise UserError(f"{frames} takes no frames of {total}: count upwards from 0")
-        return wanted
+        raise CacheError(f"entry {key!r} of cache {self.url} is {known}")
 
     def _kept(self, key: str, name: str) -> NDArray[Any]:
         """A shard's index, or a scale: read once a process."""
         if self._small is None or self._pid != os.getpid():
             self._small, self._pid = lru_cache(KEPT)(self._read_small), os.getpid()
             if multiprocessing.parent_process() is not None:
-                use_one_thread()
+                shards.use_one_thread()
         return self._small(key, name)
 
     def _read_small(self, key: str, name: str) -> NDArray[Any]:
         spec = self.manifest.arrays[name]
         if not spec.is_sharded:
             data = self._place.read(spec.file(self.entries[key]))
-            return decode_plain(data, spec.dtype, spec.inner[1:])
+            return shards.decode_plain(data, spec.dtype, spec.inner[1:])
         stored = self._commits[key].arrays.get(name)
-        if stored is None or stored.bytes < index_bytes(spec):
-            raise DamagedError("its journal line does not fit the manifest")
-        size = stored.bytes
-        span = (size - index_bytes(spec), size)
+        if stored is None or stored.bytes < shards.index_bytes(spec):
+            raise shards.DamagedError("its journal line does not fit the manifest")
+        span = (stored.bytes - shards.index_bytes(spec), stored.bytes)
         (index,) = self._place.ranges(spec.file(self.entries[key]), [span])
-        return decode_index(spec, bytes(index))
+        return shards.decode_index(spec, bytes(index))
 
     @contextmanager
     def _named_errors(self, key: str, name: str) -> Iterator[None]:
         """Say whose entry is damaged, or out of reach."""
-        where = f"entry {key!r} of cache {self._place.url}: its {name}"
+        where = f"entry {key!r} of cache {self.url}: its {name}"
         try:
             yield
-        except FileNotFoundError as error:
-            raise CacheError(_damage(where, "its file is missing")) from error
-        except (DamagedError, EOFError) as error:
-            raise CacheError(_damage(where, str(error))) from error
+        except (FileNotFoundError, shards.DamagedError, EOFError) as error:
+            reason = "its file is missing" if isinstance(error, FileNotFoundError) else error
+            raise CacheError(
+                f"{where} is damaged ({reason}); run 'stdpipe cache verify' on it"
+            ) from error
         except (OSError, MemoryError) as error:
             raise CacheError(f"{where} cannot be read: {error}") from error
-
-
-def _damage(where: str, reason: str) -> str:
-    return f"{where} is damaged ({reason}); run 'stdpipe cache verify' on it"
-
-
-def _chunk_span(index: Index, chunk: int) -> Span:
-    start, length = (int(x) for x in index[chunk])
-    return start, start + length
 
 
 def _span(at: str, length: str, start: int, size: int | None, limit: int) -> slice:

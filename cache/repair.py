@@ -1,13 +1,13 @@
 """Drop what is broken, so that the extraction that made a cache fills it again."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from stdpipe.cache import layout
 from stdpipe.cache.errors import CacheError
-from stdpipe.cache.journal import REPAIR, JournalFile, lock_path, read_journals
+from stdpipe.cache.journal import REPAIR, lock_path, read_journals
 from stdpipe.cache.manifest import complete_manifests, damaged_manifests, load_manifest
 from stdpipe.cache.place import Lock, Place, open_place
 from stdpipe.cache.verify import Broken, Progress, Report, verify
@@ -22,9 +22,10 @@ def repair(path: str | Path, progress: Progress | None = None) -> Report:
     place = open_place(path)
     load_manifest(place)  # before a lock is put where no cache lies
     # from the start: what a writer at work does is neither broken nor left over
-    with _alone(place) as check:
+    with _alone(place) as locks:
         report = verify(path, progress, fresh=True)
-        check()
+        for lock in locks:
+            lock.check()
         if report.broken or report.torn:
             _drop(place, report.broken)
         place.delete(report.leftovers)
@@ -38,63 +39,44 @@ def _drop(place: Place, broken: list[Broken]) -> None:
     if keys or any(one.path.startswith(layout.TAIL) for one in broken):
         place.delete([layout.COMPLETE])
     for journal in read_journals(place):
-        _rewrite(place, journal, keys)
+        kept = [commit for commit in journal.commits if commit.key not in keys]
+        if journal.torn or journal.damaged or len(kept) < len(journal.commits):
+            journal.commits = kept
+            place.write(journal.path, [journal.text()])
     place.delete(
         spec.file(manifest.index[key]) for key in keys for spec in manifest.arrays.values()
     )
     complete_manifests(place, manifest, anew=damaged_manifests(place))
     for one in broken:
         if one.array == layout.TAIL:
-            place.delete(_tail_files(place))
+            place.delete([f"{layout.TAIL}/{layout.ZARR_METADATA}"])
+            for folder in (f"{layout.TAIL}/{name}" for name in place.names(layout.TAIL)):
+                place.delete([f"{folder}/{file}" for file in place.names(folder)])
         elif one.array == "metadata" and not one.is_restorable:
             place.delete([one.path])
 
 
-def _rewrite(place: Place, journal: JournalFile, without: set[str]) -> None:
-    kept = [commit for commit in journal.commits if commit.key not in without]
-    if journal.torn or journal.damaged or len(kept) < len(journal.commits):
-        journal.commits = kept
-        place.write(journal.path, [journal.text()])
-
-
-def _tail_files(place: Place) -> Iterator[str]:
-    yield f"{layout.TAIL}/{layout.ZARR_METADATA}"
-    for name in place.names(layout.TAIL):
-        folder = f"{layout.TAIL}/{name}"
-        yield from (f"{folder}/{file}" for file in place.names(folder))
-
-
 @contextmanager
-def _alone(place: Place) -> Iterator[Callable[[], None]]:
-    """Hold the repair's own lock, which keeps new writers away, and the lock of every known writer.
-
-    Yields what raises CacheError where one of them was lost meanwhile.
-    """
+def _alone(place: Place) -> Iterator[list[Lock]]:
+    """Hold the repair's own lock, which keeps new writers away, and those of all known writers."""
     suffixes = (layout.JOURNAL_SUFFIX, layout.LOCK_SUFFIX)
     locks: list[Lock] = []
 
-    def take(writer: str) -> bool:
+    def is_busy(writer: str) -> bool:
         lock = place.lock(lock_path(writer))
-        if lock is not None:
-            locks.append(lock)
-        return lock is not None
-
-    def check() -> None:
-        for lock in locks:
-            lock.check()
+        locks.extend([lock] if lock else [])
+        return lock is None
 
     try:
-        if not take(REPAIR):
+        if is_busy(REPAIR):
             raise CacheError(f"another repair is at work on {place.url}: wait, or stop it")
         names = [name for name in place.names(layout.JOURNAL) if name.endswith(suffixes)]
         writers = sorted({name.partition(".")[0] for name in names} - {REPAIR})
         with ThreadPoolExecutor(len(writers) or 1) as pool:  # dead leases are watched together
-            for writer, is_free in zip(writers, pool.map(take, writers), strict=True):
-                if not is_free:
-                    raise CacheError(
-                        f"writer {writer!r} is at work on {place.url}: wait, or stop it"
-                    )
-        yield check
+            busy = dict(zip(writers, pool.map(is_busy, writers), strict=True))
+        for writer in filter(busy.get, writers):
+            raise CacheError(f"writer {writer!r} is at work on {place.url}: wait, or stop it")
+        yield locks
     finally:
         for lock in locks:
             lock.release()

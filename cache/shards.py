@@ -100,11 +100,11 @@ def decode_index(spec: ArraySpec, data: Buffer) -> Index:
 
 
 def decode_plain(data: Buffer, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """The values of an array, or entry, that is one plain chunk. Raises DamagedError."""
+    """The values of a chunk that is not compressed, in its own buffer. Raises DamagedError."""
     raw = _unsealed(data)
     if len(raw) != prod(shape) * np.dtype(dtype).itemsize:
-        raise DamagedError(f"it has {len(raw)} bytes")
-    return np.frombuffer(raw, dtype).reshape(shape).copy()
+        raise DamagedError(f"a chunk of it has {len(raw)} bytes")
+    return np.frombuffer(raw, dtype).reshape(shape)
 
 
 def pieces(spec: ArraySpec, frames: Sequence[int], rows: slice, columns: slice) -> Iterator[Piece]:
@@ -120,10 +120,7 @@ def pieces(spec: ArraySpec, frames: Sequence[int], rows: slice, columns: slice) 
 
 
 def decode_window(
-    spec: ArraySpec,
-    wanted: Iterable[Piece],
-    chunks: Iterable[Buffer],
-    out: NDArray[Any],
+    spec: ArraySpec, wanted: Iterable[Piece], chunks: Iterable[Buffer], out: NDArray[Any]
 ) -> None:
     """Fill `out` (t, C, h, w) from the chunks of its pieces. Raises DamagedError.
 
@@ -133,10 +130,8 @@ def decode_window(
     scratch = np.empty(shape, spec.dtype) if spec.compression != "none" else None
     for piece, data in zip(wanted, chunks, strict=True):
         chunk = _decode_chunk(spec, data, shape, scratch)
-        _copy_rows(
-            chunk[:, piece.chunk_rows, piece.chunk_columns],
-            out[piece.frame, :, piece.rows, piece.columns],
-        )
+        source = chunk[:, piece.chunk_rows, piece.chunk_columns]
+        _copy_rows(source, out[piece.frame, :, piece.rows, piece.columns])
 
 
 def use_one_thread() -> None:
@@ -172,11 +167,9 @@ def _encode_chunk(spec: ArraySpec, block: NDArray[Any]) -> bytes:
 def _decode_chunk(
     spec: ArraySpec, data: Buffer, shape: tuple[int, ...], scratch: NDArray[Any] | None
 ) -> NDArray[Any]:
-    raw = _unsealed(data)
     if scratch is None:
-        if len(raw) != prod(shape) * np.dtype(spec.dtype).itemsize:
-            raise DamagedError(f"a chunk of it has {len(raw)} bytes")
-        return np.frombuffer(raw, spec.dtype).reshape(shape)
+        return decode_plain(data, spec.dtype, shape)
+    raw = _unsealed(data)
     try:
         blosc.decompress(raw, scratch)
     except (RuntimeError, ValueError) as error:

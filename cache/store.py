@@ -32,15 +32,19 @@ def store_files(manifest: Manifest, tail: Tail) -> dict[str, bytes]:
         group = zarr.create_group(folder, attributes={"format": layout.FORMAT})
         for spec in manifest.arrays.values():
             _create_array(group, spec)
-        if tail:
-            _create_tail(group.create_group(layout.TAIL), tail)
+        for name, values in (tail or {}).items():
+            whole = ArraySpec(
+                f"{layout.TAIL}/{name}", values.shape, values.shape, values.shape, "float32"
+            )
+            _create_array(group, whole)[...] = values
         files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def read_tail(place: Place) -> dict[str, NDArray[np.float32]]:
     """The tail's parameters by name. Raises CacheError where one is missing or damaged."""
-    names = [name for name in place.names(layout.TAIL) if _is_parameter(name)]
+    others = (layout.ZARR_METADATA, layout.PARTIAL_SUFFIX)
+    names = [name for name in place.names(layout.TAIL) if not name.endswith(others)]
     if not names:
         raise CacheError(f"{place.url}/{layout.TAIL} is missing: {_REMEDY}")
     return {name: _read_parameter(place, f"{layout.TAIL}/{name}") for name in names}
@@ -56,16 +60,11 @@ def damaged_metadata(place: Place, manifest: Manifest, tail: Tail) -> list[str]:
     return [path for path, content in wanted.items() if not _says(place, path, content)]
 
 
-def _is_parameter(name: str) -> bool:
-    """Whether a name in the tail's folder is that of a parameter."""
-    return name != layout.ZARR_METADATA and not name.endswith(layout.PARTIAL_SUFFIX)
-
-
 def _read_parameter(place: Place, folder: str) -> NDArray[np.float32]:
     try:
         shape = tuple(json.loads(place.read(f"{folder}/{layout.ZARR_METADATA}"))["shape"])
         name = layout.SEPARATOR.join(["c"] + ["0"] * len(shape))
-        return decode_plain(place.read(f"{folder}/{name}"), "float32", shape)
+        return decode_plain(place.read(f"{folder}/{name}"), "float32", shape).copy()
     except FileNotFoundError:
         reason = "a part of it is missing"
     except (ValueError, KeyError, TypeError) as error:  # DamagedError, broken JSON: ValueErrors
@@ -82,11 +81,11 @@ def _says(place: Place, path: str, content: dict[str, Any]) -> bool:
         return False
 
 
-def _create_array(group: Any, spec: ArraySpec) -> None:
+def _create_array(group: Any, spec: ArraySpec) -> Any:
     from zarr.codecs import BloscCodec, Crc32cCodec
 
     compressors: list[Any] = [Crc32cCodec()]  # Blosc has no checksum: a flipped bit would be served
-    if spec.compression == "zstd" and spec.is_sharded:
+    if spec.compression == "zstd":
         size = np.dtype(spec.dtype).itemsize
         blosc = BloscCodec(
             cname="zstd",
@@ -95,7 +94,7 @@ def _create_array(group: Any, spec: ArraySpec) -> None:
             typesize=size,
         )
         compressors.insert(0, blosc)
-    group.create_array(
+    return group.create_array(
         spec.name,
         shape=spec.shape,
         shards=spec.shard if spec.is_sharded else None,
@@ -105,19 +104,3 @@ def _create_array(group: Any, spec: ArraySpec) -> None:
         fill_value=layout.fill_value(spec.dtype),  # never stored: what reads so was not there
         chunk_key_encoding={"name": "default", "separator": layout.SEPARATOR},
     )
-
-
-def _create_tail(group: Any, tail: Mapping[str, NDArray[np.float32]]) -> None:
-    from zarr.codecs import Crc32cCodec
-
-    for name, values in tail.items():
-        array = group.create_array(
-            name,
-            shape=values.shape,
-            chunks=values.shape,
-            dtype="float32",
-            compressors=[Crc32cCodec()],
-            fill_value=np.nan,
-            chunk_key_encoding={"name": "default", "separator": layout.SEPARATOR},
-        )
-        array[...] = values

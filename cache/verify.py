@@ -5,6 +5,7 @@ What was checked is noted in the cache now and then, so that a check that was st
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,39 +82,39 @@ def verify(path: str | Path, progress: Progress | None = None, *, fresh: bool = 
     commits = committed(journals)
     of_what = _of_what(manifest, journals)
     report = Report() if fresh else _resume(place, of_what)
-    report.first_checked = report.first_checked or _now()
+    report.first_checked = report.first_checked or datetime.now(UTC).isoformat(timespec="seconds")
     noted = time.monotonic()
     for done, key in enumerate(manifest.entries, start=1):
         if done > report.went_on_at:
-            _check_entry(report, place, manifest, commits.get(key), key)
+            if commit := commits.get(key):
+                reasons = ((n, _check_array(place, manifest, commit, n)) for n in manifest.arrays)
+                broken = [Broken(key, name, reason) for name, reason in reasons if reason]
+                report.broken += broken
+                report.ok += not broken
+            else:
+                report.uncommitted.append(key)
             if time.monotonic() - noted > NOTE_SECONDS:
                 _note(place, report, of_what, done)
                 noted = time.monotonic()
         if progress is not None:
             progress(done, len(manifest.entries))
-    _forget(place)
+    with suppress(OSError):
+        place.delete([STATE])
     report.leftovers = leftovers(place)
     report.torn = [journal.path for journal in journals if journal.torn]
-    report.broken += _damaged_lines(journals)
+    report.broken += [
+        Broken("", "journal", f"{journal.path} line {number} is damaged", journal.path)
+        for journal in journals
+        for number in journal.damaged
+    ]
     if commits or is_finished:  # before the first commit, a cache may be but half created
         report.broken += _damaged_rest(place, manifest)
     if is_finished:
-        _refuse_gaps(report)
+        gap = "no valid journal line, though the cache is complete: run the same command again"
+        report.broken += [Broken(key, "journal", gap) for key in report.uncommitted]
         if not is_marked(place, manifest):
             report.broken.append(_metadata(layout.COMPLETE))
     return report
-
-
-def _check_entry(
-    report: Report, place: Place, manifest: Manifest, commit: Commit | None, key: str
-) -> None:
-    if commit is None:
-        report.uncommitted.append(key)
-        return
-    reasons = {name: _check_array(place, manifest, commit, name) for name in manifest.arrays}
-    broken = [Broken(key, name, reason) for name, reason in reasons.items() if reason]
-    report.broken += broken
-    report.ok += not broken
 
 
 def _check_array(place: Place, manifest: Manifest, commit: Commit, name: str) -> str:
@@ -136,14 +137,6 @@ def _check_array(place: Place, manifest: Manifest, commit: Commit, name: str) ->
     return ""
 
 
-def _damaged_lines(journals: list[JournalFile]) -> list[Broken]:
-    return [
-        Broken("", "journal", f"{journal.path} line {number} is damaged", journal.path)
-        for journal in journals
-        for number in journal.damaged
-    ]
-
-
 def _damaged_rest(place: Place, manifest: Manifest) -> list[Broken]:
     """Check what belongs to no entry: the tail, Zarr's metadata, both manifests."""
     broken, tail = [], None
@@ -160,21 +153,12 @@ def _metadata(path: str) -> Broken:
     return Broken("", "metadata", f"{path} is damaged or missing", path)
 
 
-def _refuse_gaps(report: Report) -> None:
-    reason = "no valid journal line, though the cache is complete: run the same command again"
-    report.broken += [Broken(key, "journal", reason) for key in report.uncommitted]
-
-
 def _of_what(manifest: Manifest, journals: list[JournalFile]) -> list[str | int]:
     """The state of the cache that a note describes; once that has changed, the note is void."""
     digest = 0
     for journal in journals:
         digest = crc32c(journal.text(), digest)
     return [manifest.cache_id, digest]
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _resume(place: Place, of_what: list[str | int]) -> Report:
@@ -195,23 +179,6 @@ def _resume(place: Place, of_what: list[str | int]) -> Report:
 
 
 def _note(place: Place, report: Report, of_what: list[str | int], checked: int) -> None:
-    state = {
-        "of_what": of_what,
-        "time": time.time(),
-        "checked": checked,
-        "first_checked": report.first_checked,
-        "ok": report.ok,
-        "broken": [asdict(one) for one in report.broken],
-        "uncommitted": report.uncommitted,
-    }
-    try:
+    state = {"of_what": of_what, "time": time.time(), "checked": checked, **asdict(report)}
+    with suppress(OSError):  # somebody else's cache, or a full disk: the check goes on without
         place.write(STATE, [seal(state)])
-    except OSError:
-        return  # somebody else's cache, or a full disk: the check itself does not need it
-
-
-def _forget(place: Place) -> None:
-    try:
-        place.delete([STATE])
-    except OSError:
-        return

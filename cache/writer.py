@@ -8,22 +8,21 @@ import threading
 from collections.abc import Iterator, KeysView, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stdpipe.cache import layout
-from stdpipe.cache.codecs import check_codes, check_finite, encode, quantise
+from stdpipe.cache.codecs import check_codes, encode, quantise
 from stdpipe.cache.creation import enter, leftovers
 from stdpipe.cache.errors import CacheError, UserError
 from stdpipe.cache.files import is_full
 from stdpipe.cache.journal import (
     REPAIR,
-    JournalFile,
+    Commit,
     JournalWriter,
-    commit_of,
+    Stored,
     committed,
     lock_path,
     mend,
@@ -55,9 +54,13 @@ def open_writer(
         raise CacheError(f"writer name {writer!r}: use letters, digits, '-' and '_'")
     assert manifest.stored != "trunk" or tail is not None, "a trunk needs its tail"
     place = open_place(path)
-    with _clear_when_full(place, "the cache could not be opened"):
+    with _clear_when_full(place):
         made = enter(place, manifest, tail)
-        lock = _lock(place, writer)
+        lock = place.lock(lock_path(writer))
+        if lock is None:
+            raise CacheError(
+                f"writer {writer!r} is already at work on {place.url}: wait, or stop it"
+            )
         try:
             _refuse_others(place, writer)
             return Writer(place, made, writer, lock)
@@ -95,20 +98,20 @@ class Writer:
         Raises CacheError: unknown or committed key, wrong arrays, values that the encoding
         cannot hold, disk full. The entry is not committed then.
         """
-        self._check(key, arrays)
         stored = self._stored(key, arrays)
         index = self.manifest.index[key]
-        with self._clear_when_full():
+        with _clear_when_full(self._place):
             files = {name: self._store(name, index, stored[name]) for name in self.manifest.arrays}
             with self._one_at_a_time:
                 self._lock.check()
-                self._journal.append(commit_of(key, index, files, extra or {}))
+                self._journal.append(Commit(key, index, files, dict(extra or {})))
                 self._committed[key] = None
-        return sum(size for size, _ in files.values())
+        return sum(file.bytes for file in files.values())
 
     def missing(self) -> list[str]:
         """Keys that no writer has committed so far, by what the journals say now."""
-        return self._missing(read_journals(self._place))
+        done = committed(read_journals(self._place))
+        return [key for key in self.manifest.entries if key not in done]
 
     def finalise(self) -> None:
         """Mark the cache complete. Raises CacheError where entries are missing.
@@ -116,17 +119,20 @@ class Writer:
         Completeness has its own small file, so that the manifest is written once and no crash
         while finishing can cost it.
         """
+        # drop damaged lines of writers that are not at work: their entries were written anew
         journals = read_journals(self._place)
-        if any(journal.torn or journal.damaged for journal in journals):
-            self._mend(journals)
-            journals = read_journals(self._place)
-        missing = self._missing(journals)
-        if missing:
+        for writer in {journal.writer for journal in journals if journal.torn or journal.damaged}:
+            if lock := self._place.lock(lock_path(writer)):
+                try:
+                    mend(self._place, writer)
+                finally:
+                    lock.release()
+        if missing := self.missing():
             raise CacheError(
                 f"cache {self._place.url} lacks {len(missing)} of {len(self.manifest.entries)} "
                 f"entries, the first is {missing[0]!r}: run the same command again"
             )
-        with self._clear_when_full():
+        with _clear_when_full(self._place):
             create_mark(self._place, self.manifest)
         self._place.delete(leftovers(self._place))  # of writers killed while they created a file
 
@@ -137,26 +143,19 @@ class Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check(self, key: str, arrays: Arrays) -> None:
+    def _stored(self, key: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
+        """All arrays of an entry as they lie on disk, scales included."""
         if key not in self.manifest.index:
             url = self._place.url
             raise CacheError(f"entry {key!r} is not in the manifest of {url}: check the key")
         if key in self._committed:
             raise CacheError(f"entry {key!r} is committed already: skip what is in .committed")
-        given = {name for name in arrays if not name.endswith(SCALE_SUFFIX)}
-        if given != set(self.manifest.given):
-            wanted = sorted(self.manifest.given)
-            raise CacheError(f"entry {key!r}: got {sorted(given)}, give {wanted}")
-
-    def _stored(self, key: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
+        given = sorted(name for name in arrays if not name.endswith(SCALE_SUFFIX))
+        if given != (wanted := sorted(self.manifest.given)):
+            raise CacheError(f"entry {key!r}: got {given}, give {wanted}")
         stored: dict[str, NDArray[Any]] = {}
         for name in self.manifest.given:
             try:
@@ -165,33 +164,12 @@ class Writer:
                 raise CacheError(f"entry {key!r}, {name}: {error}") from error
         return stored
 
-    def _store(self, name: str, index: int, values: NDArray[Any]) -> tuple[int, int]:
-        """Write one entry of one array; bytes and fingerprint of its file."""
+    def _store(self, name: str, index: int, values: NDArray[Any]) -> Stored:
+        """Write one entry of one array."""
         spec = self.manifest.arrays[name]
         parts = encode_shard(spec, values)
         self._place.write(spec.file(index), parts)
-        return sum(map(len, parts)), fingerprint(parts)
-
-    def _missing(self, journals: list[JournalFile]) -> list[str]:
-        done = committed(journals)
-        return [key for key in self.manifest.entries if key not in done]
-
-    def _mend(self, journals: list[JournalFile]) -> None:
-        """Drop damaged lines of writers that are not at work: their entries were written anew."""
-        for writer in {journal.writer for journal in journals if journal.torn or journal.damaged}:
-            lock = self._place.lock(lock_path(writer))
-            if lock is not None:
-                try:
-                    for journal in read_journals(self._place, writer):  # as it is by now
-                        mend(self._place, journal)
-                finally:
-                    lock.release()
-
-    def _clear_when_full(self) -> Any:
-        total = len(self.manifest.entries)
-        return _clear_when_full(
-            self._place, f"{len(self._committed)} of {total} entries are committed"
-        )
+        return Stored(sum(map(len, parts)), fingerprint(parts))
 
 
 def _stored_form(spec: ArraySpec, name: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
@@ -202,22 +180,13 @@ def _stored_form(spec: ArraySpec, name: str, arrays: Arrays) -> dict[str, NDArra
     if values.shape != shape or str(values.dtype) not in wanted:
         raise UserError(f"got {values.dtype} {values.shape}, give {' or '.join(wanted)} {shape}")
     if spec.dtype != "int8":
-        if values.dtype != np.float32:
-            check_finite(values)
-            return {name: values}
         return {name: encode(values, spec.dtype)}
     if values.dtype == np.float32:
-        codes, scale = quantise(values)
-        return {name: codes, scale_name: scale}
-    check_codes(values, arrays.get(scale_name))
-    return {name: values, scale_name: arrays[scale_name]}
-
-
-def _lock(place: Place, writer: str) -> Lock:
-    lock = place.lock(lock_path(writer))
-    if lock is None:
-        raise CacheError(f"writer {writer!r} is already at work on {place.url}: wait, or stop it")
-    return lock
+        values, scale = quantise(values)
+    else:
+        scale = arrays.get(scale_name)
+        check_codes(values, scale)
+    return {name: values, scale_name: scale}
 
 
 def _refuse_others(place: Place, writer: str) -> None:
@@ -244,13 +213,13 @@ def _refuse_others(place: Place, writer: str) -> None:
 
 
 @contextmanager
-def _clear_when_full(place: Place, progress: str) -> Iterator[None]:
+def _clear_when_full(place: Place) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if not is_full(error):
             raise
         raise CacheError(
-            f"no space left for cache {place.url}: {progress}; make space and run the same command "
-            "again, it resumes"
+            f"no space left for cache {place.url}: make space and run the same command again, "
+            "it resumes"
         ) from error

@@ -17,31 +17,34 @@ from stdpipe.suggest import nearest
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def known_to(module: str, function: str) -> Callable[[Any, Any, str | None], str | None]:
-    """A click callback: what that lookup refuses is wrong use. Imported only when it is called."""
+class Known(click.ParamType):
+    """A name that a lookup of the library knows: imported only when there is one to look up."""
 
-    def callback(_context: Any, _parameter: Any, value: str | None) -> str | None:
-        if value is not None:
-            usage(lambda: getattr(importlib.import_module(module), function)(value))
+    name = "name"
+
+    def __init__(self, module: str, function: str) -> None:
+        self.module, self.function = module, function
+
+    def convert(self, value: str, param: Any, ctx: Any) -> str:
+        if value:
+            usage(lambda: getattr(importlib.import_module(self.module), self.function)(value))
         return value
 
-    return callback
 
-
-known_degradation = known_to("stdpipe.data.degrade", "degradation")
-known_network = known_to("stdpipe.models.zoo", "parse")
-known_protocol = known_to("stdpipe.evaluation.protocols", "protocol")
+PATH = click.Path(path_type=Path)
+DEGRADATION = Known("stdpipe.data.degrade", "degradation")
+NETWORK = Known("stdpipe.models.zoo", "parse")
+PROTOCOL = Known("stdpipe.evaluation.protocols", "protocol")
 
 data_option = click.option(
     "--data",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="A Vimeo90K, REDS or Vid4 folder, a folder of frame folders, or a file of pack-clips.",
 )
 degradation_option = click.option(
     "--degradation",
-    metavar="NAME",
-    callback=known_degradation,
+    type=DEGRADATION,
     help="How LR is made from HR: bi, bd or bd-centred. [default: as the cache or the weights say, "
     "else bd]",
 )
@@ -50,20 +53,17 @@ weights_option = click.option(
 )
 model_option = click.option(
     "--model",
-    metavar="NAME",
-    callback=known_network,
+    type=NETWORK,
     help="The network, e.g. fastdvdnet. Not needed with weights that stdpipe wrote.",
 )
-device_option = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu or cuda."
-)
+run_option = click.option("--out", required=True, type=PATH, help="The folder of this run.")
+device_option = click.option("--device", default="auto", help="auto, cpu or cuda.")
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else."
 )
 amp_option = click.option(
     "--amp",
     default="none",
-    show_default=True,
     type=click.Choice(["none", "bf16", "fp16"]),
     help="Run the network in mixed precision.",
 )
@@ -116,12 +116,7 @@ def progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
-def report_once(result: dict[str, Any], as_json: bool, text: str) -> None:
-    """The end of a command that torchrun's processes do together: the first of them tells it."""
-    if os.environ.get("RANK", "0") == "0":
-        report(result, as_json, text)
-
-
 def report(result: dict[str, Any], as_json: bool, text: str) -> None:
-    """The end of every command."""
-    click.echo(json.dumps(result, indent=2) if as_json else text)
+    """The end of every command; of torchrun's processes, the first tells it."""
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(json.dumps(result, indent=2) if as_json else text)

@@ -54,19 +54,16 @@ class Command(click.Command):
     """A command that takes each option of one value once; its failures are told in one line."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        given = [p for p in self.make_parser(ctx).parse_args(list(args))[2] if _has_one_value(p)]
+        given = self.make_parser(ctx).parse_args(list(args))[2]
         for option in given:
-            if given.count(option) > 1:
+            is_one = isinstance(option, click.Option) and not (option.multiple or option.is_flag)
+            if is_one and given.count(option) > 1:
                 raise click.UsageError(f"{option.opts[0]} is given twice: give it once", ctx)
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         with told():  # here too, while the context still tells which options would take less memory
             return super().invoke(ctx)
-
-
-def _has_one_value(parameter: click.Parameter) -> bool:
-    return isinstance(parameter, click.Option) and not (parameter.multiple or parameter.is_flag)
 
 
 @contextmanager
@@ -86,7 +83,9 @@ def told() -> Iterator[None]:
     except Exception as error:
         if os.environ.get("STDPIPE_TRACEBACK"):
             traceback.print_exc()
-        raise _failure(_unhidden(error)) from None
+        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+            error = error.__context__  # torch.save hides that the disk is full
+        raise _failure(error) from None
 
 
 @contextmanager
@@ -107,9 +106,8 @@ def one_line(error: Exception) -> str:
 
 
 def _stopped(stop: KeyboardInterrupt, text: str) -> Failure:
-    if isinstance(stop, Terminated):
-        return Failure(f"terminated; {text}", 143)
-    return Failure(f"interrupted; {text}", 130)
+    is_term = isinstance(stop, Terminated)
+    return Failure(f"terminated; {text}", 143) if is_term else Failure(f"interrupted; {text}", 130)
 
 
 def _failure(error: Exception) -> Failure:
@@ -119,41 +117,33 @@ def _failure(error: Exception) -> Failure:
     text, first = one_line(error), str(error).strip().partition("\n")[0]
     match error:
         case OSError() if is_full(error):
-            return Failure(f"{text}; make space and run the same command again")
+            text += "; make space and run the same command again"
         case UserError() | OSError():
-            return Failure(text)
+            pass
         case MemoryError():
-            return Failure(f"{text}. {_less_memory()}")
+            text += f". {_less_memory()}"
         case RuntimeError() if any(mark in text for mark in OUT_OF_MEMORY):
-            return Failure(f"{first} {_less_memory()}")
+            text = f"{first} {_less_memory()}"
         case RuntimeError() if any(mark in text for mark in PEER_GONE):
-            return Failure(
-                "another process of this run has ended; the same command goes on from a checkpoint"
-            )
+            text = "another process of this run has ended; the same command resumes its checkpoint"
         case RuntimeError() if "DataLoader worker" in text:
-            return Failure(text)
-    return _fault(error)
+            pass
+        case _:
+            return _fault(error)
+    return Failure(text)
 
 
 def _fault(error: Exception) -> Failure:
     """A bug: its traceback goes to a file, for whoever can mend it."""
     what = f"this is a bug of stdpipe ({type(error).__name__}: {one_line(error)[:200]})"
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="stdpipe-", suffix=".txt", delete=False, errors="replace"
-        ) as file:
-            file.write("".join(traceback.format_exception(error)))
+        fd, path = tempfile.mkstemp(".txt", "stdpipe-")
+        with os.fdopen(fd, "w", errors="replace") as file:
+            traceback.print_exception(error, file=file)
+        ask = f"please report it with its traceback, which lies in {path}"
     except OSError:
-        return Failure(
-            f"{what}: run it again with STDPIPE_TRACEBACK=1 and report what it shows", 70
-        )
-    return Failure(f"{what}: please report it with its traceback, which lies in {file.name}", 70)
-
-
-def _unhidden(error: Exception) -> Exception:
-    """torch.save, closing its file on a full disk, hides the OSError behind a RuntimeError."""
-    behind = error.__context__
-    return behind if isinstance(error, RuntimeError) and isinstance(behind, OSError) else error
+        ask = "run it again with STDPIPE_TRACEBACK=1 and report what it shows"
+    return Failure(f"{what}: {ask}", 70)
 
 
 def _less_memory() -> str:

@@ -6,13 +6,13 @@ from typing import Any
 import click
 
 from stdpipe.cli.common import (
+    NETWORK,
+    PROTOCOL,
     amp_option,
     data_option,
     degradation_option,
     device_option,
     json_option,
-    known_network,
-    known_protocol,
     report,
     usage,
 )
@@ -20,9 +20,9 @@ from stdpipe.cli.errors import Command, when_stopped
 
 
 def known_networks(context: Any, parameter: Any, values: tuple[str, ...]) -> tuple[str, ...]:
-    """known_network for each NAME of NAME, NAME@FILE or @FILE."""
+    """NETWORK for each NAME of NAME, NAME@FILE or @FILE."""
     for value in values:
-        known_network(context, parameter, value.partition("@")[0] or None)
+        NETWORK.convert(value.partition("@")[0], parameter, context)
     return values
 
 
@@ -42,7 +42,7 @@ def known_networks(context: Any, parameter: Any, values: tuple[str, ...]) -> tup
 @click.option(
     "--protocol",
     metavar="NAME",
-    callback=known_protocol,
+    type=PROTOCOL,
     help="vid4 (every frame, no crop, 8 bits), vid4-float, vid4-duf, vimeo (centre frame), reds4. "
     "[default: vimeo for septuplets, reds4 for REDS4, else vid4]",
 )
@@ -67,7 +67,7 @@ def known_networks(context: Any, parameter: Any, values: tuple[str, ...]) -> tup
 @click.option(
     "--teacher",
     metavar="NAME",
-    callback=known_network,
+    type=NETWORK,
     help="Show this network's attention in the pictures.",
 )
 @click.option("--teacher-weights", metavar="FILE", help="Its weights.")

@@ -1,34 +1,24 @@
 """stdpipe export."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from stdpipe.cli.common import (
-    json_option,
-    model_option,
-    report,
-    usage,
-    weights_option,
-)
+from stdpipe.cli import common
 from stdpipe.cli.errors import Command, when_stopped
 
 
 @click.command(cls=Command)
-@model_option
-@weights_option
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="A .onnx or a .pt2 file."
-)
+@common.model_option
+@common.weights_option
+@click.option("--out", required=True, type=common.PATH, help="A .onnx or a .pt2 file.")
 @click.option(
     "--format",
     default="onnx",
-    show_default=True,
     type=click.Choice(["onnx", "torch"]),
     help="onnx needs stdpipe[export]; torch is a program of torch.export, for .pt2.",
 )
-@json_option
+@common.json_option
 def export(as_json: bool, **options: Any) -> None:
     """Write a network as one file that runs without stdpipe, at any frame size.
 
@@ -42,10 +32,10 @@ def export(as_json: bool, **options: Any) -> None:
     """
     from stdpipe.export import Export, export
 
-    job = usage(lambda: Export(**options))
+    job = common.usage(lambda: Export(**options))
     with when_stopped("nothing was written"):
         result = export(job)
-    report(result, as_json, _text(result))
+    common.report(result, as_json, _text(result))
 
 
 def _text(result: dict[str, Any]) -> str:

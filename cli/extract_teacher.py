@@ -4,17 +4,7 @@ from typing import Any
 
 import click
 
-from stdpipe.cli.common import (
-    amp_option,
-    data_option,
-    degradation_option,
-    device_option,
-    json_option,
-    known_network,
-    report,
-    report_once,
-    weights_option,
-)
+from stdpipe.cli import common
 from stdpipe.cli.errors import Command, Failure
 from stdpipe.suggest import nearest
 
@@ -45,7 +35,7 @@ def _print_plan(job: Any, as_json: bool) -> None:
     from stdpipe import plan
 
     found = plan.plan_extraction(job)
-    report(found, as_json, plan.plan_table(found))
+    common.report(found, as_json, plan.plan_table(found))
     if not found["fits"]:
         raise Failure(
             f"--encoding {found['encoding']} needs {found['missing_bytes'] / 1e9:,.1f} GB, "
@@ -54,20 +44,19 @@ def _print_plan(job: Any, as_json: bool) -> None:
 
 
 @click.command("extract-teacher", cls=Command)
-@data_option
+@common.data_option
 @click.option(
     "--teacher",
-    metavar="NAME",
-    callback=known_network,
+    type=common.NETWORK,
     help="The network: edvr-l, edvr:num_feat=32, rbpn, or your own package.module:Class.",
 )
-@weights_option
+@common.weights_option
 @click.option(
     "--cache",
     metavar="PATH",
     help="The cache to create or resume: a folder, or a URL such as s3://bucket/cache.zarr.",
 )
-@degradation_option
+@common.degradation_option
 @click.option(
     "--encoding",
     type=click.Choice(
@@ -91,23 +80,17 @@ def _print_plan(job: Any, as_json: bool) -> None:
 @click.option(
     "--orientations",
     default=1,
-    show_default=True,
     type=click.IntRange(1, 8),
     help="How many of the 8 flips and turns to store of each clip.",
 )
 @click.option(
     "--views",
     default="full",
-    show_default=True,
     type=click.Choice(["full", "baked"]),
     help="Whole frames, or fixed crops that the teacher sees alone.",
 )
-@click.option(
-    "--baked", default=4, show_default=True, help="How many crops of each clip, for baked views."
-)
-@click.option(
-    "--patch", default=256, show_default=True, help="The side of a baked crop, in HR pixels."
-)
+@click.option("--baked", default=4, help="How many crops of each clip, for baked views.")
+@click.option("--patch", default=256, help="The side of a baked crop, in HR pixels.")
 @click.option(
     "--part",
     metavar="I/N",
@@ -122,10 +105,10 @@ def _print_plan(job: Any, as_json: bool) -> None:
 @click.option(
     "--plan", is_flag=True, help="Print what every encoding would cost, and write nothing."
 )
-@click.option("--seed", default=0, show_default=True, help="The seed of each clip's orientations.")
-@device_option
-@amp_option
-@json_option
+@click.option("--seed", default=0, help="The seed of each clip's orientations.")
+@common.device_option
+@common.amp_option
+@common.json_option
 def extract_teacher(as_json: bool, plan: bool, cache: str | None, **options: Any) -> None:
     """Run the teacher once over the training set, and write its features to a cache.
 
@@ -147,10 +130,8 @@ def extract_teacher(as_json: bool, plan: bool, cache: str | None, **options: Any
     if cache is None:
         raise click.UsageError("Missing option '--cache'")
     result = extract_teacher(Extraction(cache=cache, **options))
-    told = (
-        f"{result['entries']} clips of {result['teacher']} as {result['encoding']}, "
-        f"{result['bytes'] / 1e6:,.1f} MB in {result['cache']}"
-    )
+    told = f"{result['entries']} clips of {result['teacher']} as {result['encoding']}, "
+    told += f"{result['bytes'] / 1e6:,.1f} MB in {result['cache']}"
     if result["missing"]:
         told += f"; {result['missing']} are left to other parts, the cache is not complete yet"
-    report_once(result, as_json, told)
+    common.report(result, as_json, told)

@@ -2,19 +2,12 @@
 
 import click
 
-from stdpipe.cli.common import json_option, known_network, report
+from stdpipe.cli.common import NETWORK, json_option, report
 from stdpipe.cli.errors import Command
 
 
 @click.command(cls=Command)
-@click.argument(
-    "names",
-    metavar="[NAME]...",
-    nargs=-1,
-    callback=lambda context, parameter, names: tuple(
-        known_network(context, parameter, name) for name in names
-    ),
-)
+@click.argument("names", metavar="[NAME]...", nargs=-1, type=NETWORK)
 @json_option
 def models(names: tuple[str, ...], as_json: bool) -> None:
     """List networks: frames they see, parameters, multiply-accumulates, where they come from.

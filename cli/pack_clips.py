@@ -20,7 +20,6 @@ from stdpipe.cli.errors import Command
 @click.option(
     "--split",
     default="both",
-    show_default=True,
     type=click.Choice(["train", "test", "both"]),
     help="Lists of Vimeo90K; other data sets have none.",
 )

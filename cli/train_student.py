@@ -5,37 +5,26 @@ from typing import Any
 
 import click
 
-from stdpipe.cli.common import (
-    config_options,
-    data_option,
-    degradation_option,
-    device_option,
-    json_option,
-    known_network,
-    report_once,
-    usage,
-)
+from stdpipe.cli import common
 from stdpipe.cli.errors import Command
 from stdpipe.distill.names import SCHEMES
 
 
 @click.command("train-student", cls=Command)
-@data_option
+@common.data_option
 @click.option(
     "--student",
     default="",
-    metavar="NAME",
-    callback=lambda *asked: known_network(*asked) if asked[-1] else "",
+    show_default=False,
+    type=common.NETWORK,
     help="The network to train, e.g. fastdvdnet-quarter.",
 )
 @click.option(
     "--students",
-    type=click.Path(path_type=Path),
+    type=common.PATH,
     help="A YAML file of several students that train at once from one stream, each in OUT/NAME.",
 )
-@click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="The folder of this run."
-)
+@common.run_option
 @click.option(
     "--cache", metavar="PATH", help="A cache made by extract-teacher. Scheme none needs none."
 )
@@ -47,13 +36,13 @@ from stdpipe.distill.names import SCHEMES
 )
 @click.option(
     "--init",
-    type=click.Path(path_type=Path),
+    type=common.PATH,
     help="Weights to start from: the student's own, or those of a pisr teacher around it.",
 )
-@degradation_option
+@common.degradation_option
 @click.option(
     "--teacher-weights",
-    type=click.Path(path_type=Path),
+    type=common.PATH,
     help="Refuse a cache that was made with other weights than these.",
 )
 @click.option(
@@ -61,9 +50,9 @@ from stdpipe.distill.names import SCHEMES
     metavar="FILE",
     help="For comparison, run this teacher in every step instead of reading cached targets.",
 )
-@config_options("paper", "demo")
-@device_option
-@json_option
+@common.config_options("paper", "demo")
+@common.device_option
+@common.json_option
 def train_student(
     config: Path | None,
     assignments: tuple[str, ...],
@@ -80,19 +69,19 @@ def train_student(
         --out runs/std --set steps=2 --set warmup_steps=1 --set patch=32
     """
     from stdpipe.train import train_students
-    from stdpipe.training import config as configuration
+    from stdpipe.training.config import StudentTraining, load
     from stdpipe.training.jobs import StudentRun
     from stdpipe.training.students_file import read_students
 
     given = [*assignments, *([f"scheme={scheme}"] if scheme else [])]
     run = StudentRun(**asked)
     if students:
-        jobs = usage(lambda: read_students(students, run, config, given))
+        jobs = common.usage(lambda: read_students(students, run, config, given))
     else:
         if not run.student:
             raise click.UsageError("Missing option '--student'")
-        options = usage(lambda: configuration.load(configuration.StudentTraining, config, given))
+        options = common.usage(lambda: load(StudentTraining, config, given))
         jobs = [(run, options)]
     results = train_students(jobs)
     text = "\n".join(f"{made['network']}: weights in {made['weights']}" for made in results)
-    report_once({"students": results} if students else results[0], as_json, text)
+    common.report({"students": results} if students else results[0], as_json, text)

@@ -1,26 +1,18 @@
 """stdpipe upscale."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from stdpipe.cli.common import (
-    amp_option,
-    device_option,
-    json_option,
-    model_option,
-    report,
-    weights_option,
-)
+from stdpipe.cli import common
 from stdpipe.cli.errors import Command, when_stopped
 
 
 @click.command(cls=Command)
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@click.argument("out", metavar="OUTPUT", type=click.Path(path_type=Path))
-@model_option
-@weights_option
+@click.argument("source", metavar="INPUT", type=common.PATH)
+@click.argument("out", metavar="OUTPUT", type=common.PATH)
+@common.model_option
+@common.weights_option
 @click.option(
     "--tile",
     metavar="SIDE",
@@ -37,14 +29,13 @@ from stdpipe.cli.errors import Command, when_stopped
 @click.option(
     "--crf",
     default=12,
-    show_default=True,
     type=click.IntRange(0, 51),
     help="H.264's quality: 0 loses nothing.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an OUTPUT that exists.")
-@device_option
-@amp_option
-@json_option
+@common.device_option
+@common.amp_option
+@common.json_option
 def upscale(as_json: bool, **options: Any) -> None:
     """Super-resolve a video or a folder of frames, however long.
 
@@ -60,7 +51,7 @@ def upscale(as_json: bool, **options: Any) -> None:
 
     with when_stopped("nothing was written"):
         result = upscale(Upscaling(**options))
-    report(result, as_json, _text(result))
+    common.report(result, as_json, _text(result))
 
 
 def _text(result: dict[str, Any]) -> str:

@@ -7,26 +7,24 @@ Axes: B clips at once, T frames of a clip, H W HR size, h w LR size.
 
 import dataclasses
 import itertools
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
 from stdpipe import cache, distributed
 from stdpipe.cache.errors import UserError
 from stdpipe.data.views import View
-from stdpipe.features.disk import refuse_full_disk, weigh
-from stdpipe.features.encoding import EncodedClip, encode, encoding_error
+from stdpipe.features.encoding import EncodedClip, encode, encoding_error, weigh
 from stdpipe.features.extraction import Extraction, Prepared, prepare
-from stdpipe.features.teacher import (
-    group_features,
-    kept_parameters,
-)
+from stdpipe.features.teacher import group_features, kept_parameters
 from stdpipe.models.base import Features
 
 READERS = 2  # threads that read and degrade; each group of clips is one task
@@ -49,7 +47,9 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
     groups = _unfinished(share, ready)
     _refuse_full_disk(job.cache, ready)
     kept = kept_parameters(ready.teacher, ready.manifest)
-    with _threads(READERS) as reading:
+    with ExitStack() as stack:
+        reading = ThreadPoolExecutor(READERS)
+        stack.callback(reading.shutdown, cancel_futures=True)  # drop what has not begun
         computed = _compute(reading, ready, groups)
         manifest = ready.manifest
         if ready.committed is None:
@@ -87,23 +87,23 @@ def _unfinished(share: list[View], ready: Prepared) -> list[list[View]]:
 
 def _refuse_full_disk(url: str, ready: Prepared) -> None:
     """Refuse if what is missing does not fit, whichever share will write it."""
-    view, done = ready.views[0], len(ready.committed or ())
-
-    def weigh_one() -> int:
-        features = ready.run(ready.read(view)[0])
-        return sum(weigh(ready.manifest, view, features).values())
-
-    refuse_full_disk(url, ready.manifest, len(ready.views) - done, weigh_one)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool that, when left early, drops what it has not begun."""
-    pool = ThreadPoolExecutor(count)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
+    manifest, view = ready.manifest, ready.views[0]
+    missing = len(ready.views) - len(ready.committed or ())
+    free = cache.open_place(url).free_bytes()
+    uncompressed = sum(
+        math.prod(spec.shape[1:]) * np.dtype(spec.dtype).itemsize
+        for spec in manifest.arrays.values()
+    )
+    if free is None or uncompressed * missing <= free:
+        return
+    features = ready.run(ready.read(view)[0])
+    needed = sum(weigh(manifest, view, features).values()) * missing
+    if needed > free:
+        raise UserError(
+            f"{missing:,} clips as {manifest.encoding} need about {needed / 1e9:,.1f} GB, but "
+            f"{free / 1e9:,.1f} GB are free for {url}; choose a smaller --encoding (--plan weighs "
+            "them all) or another disk"
+        )
 
 
 def _compute(
@@ -168,7 +168,24 @@ def _write_all(
     """
     done = sum(str(view) in writer.committed for view in share)
     pending: deque[Future[int]] = deque()
-    with _progress(len(share), done) as report, ThreadPoolExecutor(1) as writing:
+    began, written = time.perf_counter(), 0
+    bar = tqdm(
+        total=len(share),
+        initial=done,
+        unit="clip",
+        desc="extract-teacher",
+        disable=True if distributed.from_torchrun()[0] else None,
+        smoothing=0,  # clips come in bursts, of which only the overall rate tells the time left
+    )
+
+    def settle(oldest: Future[int]) -> None:
+        nonlocal written
+        written += oldest.result()
+        speed = written / 1e6 / (time.perf_counter() - began)
+        bar.set_postfix_str(f"{speed:.1f} MB/s", refresh=False)
+        bar.update()
+
+    with bar, ThreadPoolExecutor(1) as writing:
         for one in computed:
             if str(one.view) not in writer.committed:
                 entry = encode(one.features, one.view, writer.manifest)
@@ -176,9 +193,9 @@ def _write_all(
                 pending.append(writing.submit(_write, writer, one.view, one.crc32, entry, before))
             del one  # features are large, and the next group is computed now
             while pending and (len(pending) > batch + 1 or pending[0].done()):
-                report(pending.popleft().result())
+                settle(pending.popleft())
         while pending:
-            report(pending.popleft().result())
+            settle(pending.popleft())
 
 
 def _write(
@@ -199,26 +216,3 @@ def _naming(view: View) -> Iterator[None]:
         yield
     except ValueError as error:
         raise UserError(f"clip {view}, {error}") from None
-
-
-@contextmanager
-def _progress(total: int, done: int) -> Iterator[Callable[[int], None]]:
-    """A bar of clips/s, MB/s and time left, told the bytes of each clip."""
-    began, written = time.perf_counter(), 0
-    with tqdm(
-        total=total,
-        initial=done,
-        unit="clip",
-        desc="extract-teacher",
-        disable=True if distributed.from_torchrun()[0] else None,
-        smoothing=0,  # clips come in bursts, of which only the overall rate tells the time left
-    ) as bar:
-
-        def report(nbytes: int) -> None:
-            nonlocal written
-            written += nbytes
-            speed = written / 1e6 / (time.perf_counter() - began)
-            bar.set_postfix_str(f"{speed:.1f} MB/s", refresh=False)
-            bar.update()
-
-        yield report

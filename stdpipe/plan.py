@@ -6,29 +6,21 @@ Measured on a few clips spread over the data set at hand, for every encoding.
 import dataclasses
 import statistics
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+from tabulate import tabulate
 from torch import Tensor
 
 from stdpipe import cache
 from stdpipe.data.views import View
-from stdpipe.features.disk import weigh
-from stdpipe.features.encoding import encoding_error
+from stdpipe.features.encoding import encoding_error, weigh
 from stdpipe.features.extraction import Extraction, Prepared, prepare
 from stdpipe.features.teacher import group_features, refuse_trunk, tail_of
 from stdpipe.models.base import Features
 
 MEASURED = 3  # clips
-
-
-class Cost(NamedTuple):
-    """What one clip costs in one encoding."""
-
-    files: dict[str, int]
-    """Array -> bytes of its file."""
-    error: dict[str, Any]
-    """The result of encoding_error."""
+Cost = tuple[dict[str, int], dict[str, Any]]  # array -> bytes of its file; encoding_error's result
 
 
 def plan_extraction(job: Extraction) -> dict[str, Any]:
@@ -46,7 +38,9 @@ def plan_extraction(job: Extraction) -> dict[str, Any]:
         features, took = _timed(ready, seen, warm_up=not clips)
         clips.append({name: _cost(name, ready, view, seen, features) for name in cache.ENCODINGS})
         seconds.append(took)
-    entries, missing = len(ready.views), _missing(job, ready)
+    entries = missing = len(ready.views)
+    if ready.committed and cache.load_manifest(job.cache).cache_id == ready.manifest.cache_id:
+        missing -= len(ready.committed)
     encodings = {}
     for name in cache.ENCODINGS:
         costs = [cost for clip in clips if (cost := clip[name])]
@@ -73,14 +67,6 @@ def plan_extraction(job: Extraction) -> dict[str, Any]:
     }
 
 
-def _missing(job: Extraction, ready: Prepared) -> int:
-    """How many entries the extraction would write; of a new cache, all."""
-    if ready.committed is None:
-        return len(ready.views)
-    is_resumed = cache.load_manifest(job.cache).cache_id == ready.manifest.cache_id
-    return len(ready.views) - len(ready.committed) * is_resumed
-
-
 def spread(views: list[View], count: int) -> list[View]:
     """Up to `count` of them at even distances, first and last among them."""
     count = min(count, len(views))
@@ -89,18 +75,14 @@ def spread(views: list[View], count: int) -> list[View]:
 
 def _timed(ready: Prepared, seen: Tensor, warm_up: bool) -> tuple[Features, float]:
     """A clip's features, and seconds a clip, a whole batch of it at once."""
+    wait = torch.cuda.synchronize if ready.device.type == "cuda" else lambda _: None
     if warm_up:
         ready.run(seen)
-        _synchronise(ready)
+        wait(ready.device)
     began = time.perf_counter()
     features = group_features(ready.teacher, [seen] * ready.batch, ready.device, ready.amp)
-    _synchronise(ready)
+    wait(ready.device)
     return features[0], (time.perf_counter() - began) / ready.batch
-
-
-def _synchronise(ready: Prepared) -> None:
-    if ready.device.type == "cuda":
-        torch.cuda.synchronize(ready.device)
 
 
 def _cost(
@@ -122,52 +104,51 @@ def _cost(
         if encoding == made.encoding or isinstance(refused, cache.CacheError):  # the cache's own
             raise
         return None
-    return Cost(files, error)
+    return files, error
 
 
 def _total(clips: list[Cost], entries: int) -> dict[str, Any]:
     """Extrapolate from the measured clips to all entries: mean bytes, and the worst errors."""
-    per_clip = statistics.mean(sum(clip.files.values()) for clip in clips)
-    attention = statistics.mean(clip.files.get("attention", 0) for clip in clips)
-    psnr = [clip.error["sr_psnr"] for clip in clips if clip.error["sr_psnr"] is not None]
+    files, errors = zip(*clips, strict=True)
+    per_clip = statistics.mean(sum(clip.values()) for clip in files)
+    attention = statistics.mean(clip.get("attention", 0) for clip in files)
+    psnr = [error["sr_psnr"] for error in errors if error["sr_psnr"] is not None]
     return {
         "bytes_per_clip": round(per_clip),
         "bytes": round(per_clip * entries),
         "attention_bytes": round(attention * entries),
-        "files": len(clips[0].files) * entries,
-        "f_sr_rmse": max(clip.error["f_sr_rmse"] for clip in clips),
+        "files": len(files[0]) * entries,
+        "f_sr_rmse": max(error["f_sr_rmse"] for error in errors),
         "sr_psnr": min(psnr, default=None),
-        "attention_rmse": max(clip.error["attention_rmse"] for clip in clips),
+        "attention_rmse": max(error["attention_rmse"] for error in errors),
     }
 
 
 def plan_table(result: dict[str, Any]) -> str:
     """The plan as Markdown."""
-    free = result["free_bytes"]
-    free = "" if free is None else f"; {free / 1e9:,.1f} GB are free"
-    lines = [
+    free, left = result["free_bytes"], ""
+    if result["missing"] < result["entries"]:
+        left = (
+            f"{result['missing']:,} of them are missing still: the hours, and "
+            f"{result['missing_bytes'] / 1e9:,.2f} GB as {result['encoding']}, are of these\n"
+        )
+    rows = [
+        [
+            name,
+            f"{row['bytes_per_clip'] / 1e6:.2f}",
+            f"{row['bytes'] / 1e9:,.2f}",
+            f"{row['attention_bytes'] / 1e9:,.2f}",
+            f"{row['files']:,}",
+            f"{row['f_sr_rmse']:.3%}",
+            "exact" if row["sr_psnr"] is None else f"{row['sr_psnr']:.1f} dB",
+        ]
+        for name, row in result["encodings"].items()
+    ]
+    head = ["encoding", "MB a clip", "GB in all", "attention", "files", "f_sr error", "SR vs float"]
+    align = ("left", *["right"] * 6)
+    return (
         f"{result['entries']:,} clips; {result['teacher']} takes "
         f"{result['teacher_seconds_per_clip']:.2f} s a clip on {result['device']}, "
-        f"{result['teacher_hours']:.2f} hours in all{free}",
-        *_what_is_left(result),
-        "",
-        "| encoding | MB a clip | GB in all | attention | files | f_sr error | SR vs float |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for name, row in result["encodings"].items():
-        psnr = "exact" if row["sr_psnr"] is None else f"{row['sr_psnr']:.1f} dB"
-        lines.append(
-            f"| {name} | {row['bytes_per_clip'] / 1e6:.2f} | {row['bytes'] / 1e9:,.2f} "
-            f"| {row['attention_bytes'] / 1e9:,.2f} | {row['files']:,} "
-            f"| {row['f_sr_rmse']:.3%} | {psnr} |"
-        )
-    return "\n".join(lines)
-
-
-def _what_is_left(result: dict[str, Any]) -> list[str]:
-    if result["missing"] == result["entries"]:
-        return []
-    return [
-        f"{result['missing']:,} of them are missing still: the hours, and "
-        f"{result['missing_bytes'] / 1e9:,.2f} GB as {result['encoding']}, are of these"
-    ]
+        f"{result['teacher_hours']:.2f} hours in all"
+        f"{'' if free is None else f'; {free / 1e9:,.1f} GB are free'}\n{left}\n"
+    ) + tabulate(rows, head, tablefmt="pipe", colalign=align, disable_numparse=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 from stdpipe import cache
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.layout import INT8_LIMIT
+from stdpipe.cache.shards import encode_shard
 from stdpipe.data.views import View, unorient
 from stdpipe.distill.attention import attention_map
 from stdpipe.models.base import Features, Network
@@ -58,16 +59,13 @@ def encode(features: Features, view: View, manifest: cache.Manifest) -> "Encoded
         values = attention_map(whole.float()) if name == "attention" else whole.float()
         values = unorient(values, orientation)
         largest[name] = _to_host(_magnitude(values))
-        stored |= _stored(name, values, manifest.arrays[name].dtype)
+        dtype = manifest.arrays[name].dtype
+        if dtype == "int8":
+            stored[name], stored[name + "_scale"] = quantise(values)
+        else:
+            stored[name] = values.to(getattr(torch, dtype))
     arrays = {name: _to_host(values.contiguous()) for name, values in stored.items()}
     return EncodedClip(arrays, largest, _mark(features.f_sr.device))
-
-
-def _stored(name: str, values: Tensor, dtype: str) -> dict[str, Tensor]:
-    if dtype == "int8":
-        codes, scale = quantise(values)
-        return {name: codes, name + "_scale": scale}
-    return {name: values.to(getattr(torch, dtype))}
 
 
 def _magnitude(values: Tensor) -> Tensor:
@@ -120,6 +118,13 @@ class EncodedClip:
         return {name: values.numpy() for name, values in self.tensors.items()}
 
 
+def weigh(manifest: cache.Manifest, view: View, features: Features) -> dict[str, int]:
+    """Bytes of each array's file of one entry. Raises UserError where it cannot be encoded."""
+    entry = encode(features, view, manifest).arrays()
+    specs = manifest.arrays.items()
+    return {name: sum(map(len, encode_shard(spec, entry[name]))) for name, spec in specs}
+
+
 @torch.inference_mode()
 def encoding_error(
     teacher: Network,
@@ -154,8 +159,7 @@ def _there_and_back(name: str, values: Tensor, dtype: str) -> Tensor:
     _refuse(name, _magnitude(values), dtype)
     if dtype == "int8":
         return dequantise(*quantise(values))
-    half = values.to(getattr(torch, dtype))
-    return half.float()
+    return values.to(getattr(torch, dtype)).float()
 
 
 def relative_rmse(found: Tensor, true: Tensor) -> float:

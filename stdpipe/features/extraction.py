@@ -23,7 +23,6 @@ from stdpipe.features.teacher import check_teacher, refuse_trunk, seen_frames, t
 from stdpipe.models import checkpoints
 from stdpipe.models.base import Features, Network
 from stdpipe.models.checkpoints import load_network
-from stdpipe.suggest import nearest
 
 EXTRACTOR = 1  # raise it when the same teacher would yield other numbers
 
@@ -166,8 +165,7 @@ def _views(
         views = baked_views(clips, job.seed, job.baked, job.patch, height, width)
         identity: dict[str, str | int] = {"views": "baked", "baked": job.baked, "patch": job.patch}
         return views, (job.patch, job.patch), identity
-    if job.views != "full":
-        raise UserError(f"views {job.views!r} is unknown{nearest(job.views, ('full', 'baked'))}")
+    assert job.views == "full"
     views = full_views(clips, job.seed, job.orientations)
     return views, (height, width), {"views": "full", "orientations": job.orientations}
 

@@ -41,11 +41,12 @@ def describe_cache(reader: cache.Reader) -> Facts:
 
 
 def info_text(facts: Facts, made_by: Mapping[str, Any]) -> str:
-    """What `describe` returned, for people, a fact a line; made_by: the manifest's."""
+    """What `describe_cache` returned, for people, a fact a line; made_by: the manifest's."""
     state = "complete" if facts["complete"] else "not complete"
     head = f"{facts['cache']}: {state}, {facts['committed']:,} of {facts['entries']:,} entries"
-    sections = [_made_by(made_by), _held(facts), _error(facts["error"])]
-    return "\n".join([head, *(line for section in sections for line in _lines(section))])
+    told = [(LABELS.get(k, k.replace("_", " ")), _word(v)) for k, v in made_by.items()]
+    told += [*_held(facts).items(), *_error(facts["error"]).items()]
+    return "\n".join([head, *(f"  {label + ':':<18}{value}" for label, value in told)])
 
 
 def _weight(reader: cache.Reader) -> Facts:
@@ -62,10 +63,6 @@ def _weight(reader: cache.Reader) -> Facts:
     }
 
 
-def _made_by(made_by: Mapping[str, Any]) -> dict[str, str]:
-    return {LABELS.get(k, k.replace("_", " ")): _word(v) for k, v in made_by.items()}
-
-
 def _word(value: object) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
@@ -79,7 +76,8 @@ def _held(facts: Facts) -> dict[str, str]:
         "bytes": _bytes(facts["bytes"]),
     }
     for name, size in facts["bytes_by_array"].items():
-        held[f"  {name}"] = f"{_bytes(size)}, {_shape(facts['array_shapes'][name])} an entry"
+        shape = " x ".join(map(str, facts["array_shapes"][name]))
+        held[f"  {name}"] = f"{_bytes(size)}, {shape} an entry"
     if facts["bytes_per_entry"]:
         held["bytes"] += f", {_bytes(facts['bytes_per_entry'])} an entry"
     if facts["times_smaller"]:
@@ -99,14 +97,6 @@ def _error(error: Mapping[str, Any] | None) -> dict[str, str]:
         **({} if f_lr is None else {"  f_lr": f"{f_lr:.3%} (relative RMSE)"}),
         "  SR": f"{psnr} (PSNR against the unencoded)",
     }
-
-
-def _lines(section: Mapping[str, str]) -> list[str]:
-    return [f"  {label + ':':<18}{value}" for label, value in section.items()]
-
-
-def _shape(shape: list[int]) -> str:
-    return " x ".join(map(str, shape))
 
 
 def _bytes(size: int) -> str:

@@ -48,13 +48,11 @@ class CachedTargets:
         found: dict[str, Tensor] = {}
         for name in self.names:
             stored = self.reader.manifest.stored if name == "f_sr" else name
-            match stored:
-                case "trunk":
-                    found |= self._trunk(view, box)
-                case "f_lr":
-                    found |= self._map(view, stored, Box(*(side // SCALE for side in box)))
-                case _:
-                    found |= self._map(view, stored, box)
+            if stored == "trunk":
+                found |= self._trunk(view, box)
+            else:
+                low = Box(*(side // SCALE for side in box))
+                found |= self._map(view, stored, low if stored == "f_lr" else box)
             if self.reader.manifest.arrays[stored].dtype == "int8":
                 found[stored + "_scale"] = torch.from_numpy(self.reader.scale(key, stored))
         return found
@@ -103,21 +101,23 @@ class Decoder:
         self.teacher: Network | None = None
         if sr or self.from_trunk:
             name = provenance(reader.manifest).teacher
-            if sr:
-                _check_head(name)
+            # a crop of f_sr must give a crop of the image, by a class of ours: none is imported
+            if sr and not (name.partition(":")[0] in zoo.ZOO and zoo.parse(name).cls.head):
+                raise UserError(
+                    "the term `output` makes the teacher's image of crops of its f_sr, which the "
+                    f"last layers of {name} do not allow: choose another scheme, or another teacher"
+                )
             self.teacher = load_tail(name, reader.tail(), device, self.from_trunk, sr)
-
-    @property
-    def halo(self) -> int:
-        """LR pixels that a trunk window needs around it."""
-        return self.teacher.halo if self.teacher is not None and self.from_trunk else 0
+        # LR pixels that a trunk window needs around it
+        self.halo = self.teacher.halo if self.teacher is not None and self.from_trunk else 0
 
     @torch.no_grad()
     def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         out = {k: v for k, v in batch.items() if not k.startswith(("f_sr", "trunk", "f_lr"))}
         for name in ("f_sr", "trunk", "f_lr"):
             if name in batch:
-                values = _dequantised(batch, name)
+                scale = batch.get(name + "_scale")
+                values = batch[name].float() if scale is None else dequantise(batch[name], scale)
                 if name == "trunk":
                     name, values = "f_sr", self._through_tail(values, batch)
                 out[name] = values
@@ -152,21 +152,6 @@ def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Te
         name: values if name == "trunk_at" else values.to(device, non_blocking=True)
         for name, values in batch.items()
     }
-
-
-def _dequantised(batch: Mapping[str, Tensor], name: str) -> Tensor:
-    scale = batch.get(name + "_scale")
-    return batch[name].float() if scale is None else dequantise(batch[name], scale)
-
-
-def _check_head(network: str) -> None:
-    """Raise UserError where a crop of f_sr does not give a crop of the image, or where a class
-    that the cache names would have to be imported for it."""
-    if network.partition(":")[0] not in zoo.ZOO or not zoo.parse(network).cls.head:
-        raise UserError(
-            f"the term `output` makes the teacher's image of crops of its f_sr, which the last "
-            f"layers of {network} do not allow: choose another scheme, or another teacher"
-        )
 
 
 def load_tail(

@@ -123,7 +123,10 @@ def test_unknown_and_missing_fields_are_refused(manifest):
     for name in ("frames", "encoding"):  # the latter has a default, which is another identity
         with pytest.raises(CacheError):
             Manifest.from_json({key: value for key, value in content.items() if key != name})
-    for changes in ({"frames": 0}, {"frames": "2"}, {"entries": ["a", 1]}, {"height": True}):
+    for changes in (
+        {"frames": 0}, {"frames": "2"}, {"entries": ["a", 1]}, {"height": True}, {"entries": []},
+        {"entries": ["a", ""]}, {"encoding": "int4"}, {"compression": "lz4"},
+    ):  # fmt: skip
         with pytest.raises(CacheError, match=next(iter(changes))):
             Manifest.from_json(content | changes)
 
@@ -185,14 +188,10 @@ def test_a_flipped_version_is_not_taken_for_an_older_one(place, manifest):
     [
         ({"frames": 0}, "an entry of 0 values"),
         ({"height": 2**40}, "values is none"),
-        ({"encoding": "int4"}, "encoding 'int4' is unknown"),
-        ({"compression": "lz4"}, "compression 'lz4' is unknown: use one of none, zstd"),
         ({"targets": ()}, "name some of"),
         ({"targets": ("attention", "f_sr")}, "in that order"),
         ({"targets": ("depth",)}, "name some of"),
-        ({"entries": ()}, "at least one entry"),
         ({"entries": ("a", "b", "a")}, "'a' occurs twice"),
-        ({"entries": ("a", "")}, "is empty"),
         ({"made_by": {"height": 3}}, "must not hold"),
     ],
 )

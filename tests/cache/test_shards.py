@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from stdpipe.cache import Manifest, open_place, open_writer
 from stdpipe.cache.checksum import crc32c
-from stdpipe.cache.journal import commit_of
+from stdpipe.cache.journal import Commit, Stored
 from stdpipe.cache.layout import ENCODINGS, array_specs, fill_value
 from stdpipe.cache.reader import Reader
 from stdpipe.cache.shards import (
@@ -94,8 +94,8 @@ def test_zarr_reads_what_we_write(manifest):
 def read_by_us(folder, manifest, key, name):
     """A reader that takes the sizes of the files as committed, whoever wrote them."""
     place, index = open_place(folder), manifest.index[key]
-    sizes = {n: (place.size(spec.file(index)), 0) for n, spec in manifest.arrays.items()}
-    return Reader(place, manifest, {key: commit_of(key, index, sizes, {})})
+    sizes = {n: Stored(place.size(spec.file(index)), 0) for n, spec in manifest.arrays.items()}
+    return Reader(place, manifest, {key: Commit(key, index, sizes, {})})
 
 
 @settings(max_examples=40, deadline=None)

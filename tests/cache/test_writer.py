@@ -195,7 +195,7 @@ def test_a_shard_the_disk_refuses(tmp_path, manifest, arrays, build, cache, file
         write(writer, arrays, manifest.entries[:2])
         with largest_file(9000), pytest.raises(CacheError) as caught:
             write(writer, arrays, manifest.entries[2:])
-    assert str(caught.value).startswith(f"no space left for cache {root}: 2 of 4 entries are")
+    assert str(caught.value).startswith(f"no space left for cache {root}: make space")
     assert "make space and run the same command again, it resumes" in str(caught.value)
     check_recovery(root, manifest, build, cache, files_of, 2)
 
@@ -217,7 +217,7 @@ def test_no_space_at_any_fsync(
     with open_writer(root, manifest) as writer:
         write(writer, arrays, manifest.entries[:before])
         monkeypatch.setattr("os.fsync", fsync)
-        with pytest.raises(CacheError, match=f"{before} of 4 entries"):
+        with pytest.raises(CacheError, match="no space left for cache"):
             write(writer, arrays, manifest.entries[before:])
         monkeypatch.undo()
     check_recovery(root, manifest, build, cache, files_of, before)
@@ -243,7 +243,7 @@ def test_a_full_file_system(tiny_disk, manifest, arrays, build, cache, files_of)
     with open_writer(root, manifest) as writer:
         write(writer, arrays, manifest.entries[:1])
         _fill(ballast)
-        with pytest.raises(CacheError, match="1 of 4 entries are committed"):
+        with pytest.raises(CacheError, match="make space and run the same command"):
             write(writer, arrays, manifest.entries[1:])
     ballast.unlink()
     check_recovery(root, manifest, build, cache, files_of, 1)

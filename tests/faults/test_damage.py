@@ -95,7 +95,11 @@ def keys_of(root, file, before, after):
     return set()
 
 
-@pytest.mark.parametrize(("damage", "times"), [(flip, 200), (cut, 50)], ids=["flips", "cuts"])
+@pytest.mark.parametrize(
+    ("damage", "times"),
+    [(flip, 40), (cut, 30), pytest.param(flip, 200, marks=pytest.mark.slow)],
+    ids=["flips", "cuts", "many-flips"],
+)
 def test_any_damage_is_reported_and_none_is_served(root: Path, damage, times):
     rng = random.Random(7)
     files = [f for f in sorted(root.rglob("*")) if f.is_file() and f.suffix != ".lock"]

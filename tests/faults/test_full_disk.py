@@ -20,7 +20,7 @@ def test_extract_keeps_what_is_committed(
     full = spawn(command, LIMIT.format(size=100_000))
     assert (full.returncode, full.stdout) == (1, "")
     assert full.stderr == (
-        f"stdpipe: no space left for cache {tmp_path / 'c'}: 0 of 6 entries are committed; make "
+        f"stdpipe: no space left for cache {tmp_path / 'c'}: make "
         "space and run the same command again, it resumes\n"
     )
     stdpipe(*command)

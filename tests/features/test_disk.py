@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stdpipe import cache
-from stdpipe.features import disk
+from stdpipe.cache.errors import UserError
 
 Command = Callable[..., Any]
 
@@ -24,29 +24,21 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return leave
 
 
-def made(encoding: str = "int8") -> cache.Manifest:
-    return cache.Manifest(
-        made_by={}, entries=("a",), frames=2, channels=4, height=8, width=12, encoding=encoding
-    )
+def test_what_fits_uncompressed_is_not_weighed(
+    tmp_path: Path, tiny: Path, extract: Command, stdpipe: Command, refused: Command,
+    free: Callable[[int], None], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Three clips of f_sr and attention in float32; a byte less, and one of them is weighed."""
 
+    def weigh(*_: object) -> dict[str, int]:
+        raise UserError("weighed")
 
-def test_uncompressed() -> None:
-    pixels = 2 * 8 * 12
-    assert disk.uncompressed(made()) == pixels * 4 + 2 * 4 * 4 + pixels * 2
-    assert disk.uncompressed(made("float32")) == pixels * 4 * 4 + pixels * 4
-    assert disk.uncompressed(made("trunk-float16")) == pixels // 16 * 4 * 2 + pixels * 2
-
-
-def test_what_fits_uncompressed_is_not_weighed(free: Callable[[int], None]) -> None:
-    free(3 * disk.uncompressed(made()))
-    disk.refuse_full_disk("c", made(), 3, lambda: pytest.fail("weighed"))
-
-
-def test_a_close_case_is_weighed(free: Callable[[int], None]) -> None:
-    free(3 * disk.uncompressed(made()) - 1)
-    disk.refuse_full_disk("c", made(), 3, lambda: disk.uncompressed(made()) // 2)
-    with pytest.raises(ValueError, match=r"^3 clips as int8 need about 0\.0 GB, but 0\.0 GB"):
-        disk.refuse_full_disk("c", made(), 3, lambda: disk.uncompressed(made()))
+    monkeypatch.setattr("stdpipe.extract.weigh", weigh)
+    uncompressed = 3 * 7 * (64 + 1) * 32 * 48 * 4
+    free(uncompressed - 1)
+    assert refused(*extract(tiny, tmp_path / "c")) == "stdpipe: weighed"
+    free(uncompressed)
+    stdpipe(*extract(tiny, tmp_path / "c"))
 
 
 def test_free_bytes(tmp_path: Path) -> None:
