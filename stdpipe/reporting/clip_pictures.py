@@ -1,7 +1,7 @@
 """A clip's pictures: a slider between any two networks, then crops, errors and maps of each.
 
-Every panel says what its colours mean and how they are scaled; all networks share one scale where
-that lets them be compared. clip.html lays them out.
+All networks share one scale where that lets them be compared. clip.html lays the pictures out, and
+says of each panel what its colours mean and how they are scaled.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,18 +13,8 @@ import numpy as np
 from stdpipe.evaluation.pictures import HEAT_PERCENTILE, heat
 from stdpipe.evaluation.temporal import MIN_SIDE, flow_between
 from stdpipe.models.base import SCALE
-from stdpipe.reporting.data_uris import (
-    Pixels,
-    as_tensor,
-    colour_wheel,
-    flow_colours,
-    luma_error,
-    png,
-    webp,
-)
+from stdpipe.reporting.data_uris import Pixels, as_tensor, flow_colours, luma_error, png, webp
 from stdpipe.reporting.shots import Made, Shot
-
-NO_FLOW = "Optical flow needs OpenCV, which was not installed: pip install 'stdpipe[temporal]'."
 
 
 class Detail(NamedTuple):
@@ -58,17 +48,11 @@ class Figure(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """Pictures of one kind under a heading that folds; a notice where there are no rows."""
+    """Pictures of one kind; no rows where they could not be made."""
 
-    title: str
-    kind: str  # what each picture is: begins its description
-    text: str
+    kind: str  # one of clip.html's
     rows: Mapping[str, Sequence[Figure]]  # by the network's label, "" for all networks
-    layout: str = "grid"  # CSS classes
-    style: str = ""  # CSS classes of each picture
-    heat: tuple[str, str] | None = None  # what stands at the ends of the key to heat colours
-    wheel: str = ""  # the key to colours of flow, a data URI
-    frame: str = ""  # the HR frame, on which the crop and the scan line are drawn, a data URI
+    facts: Mapping[str, Any] = {}  # what clip.html says of it
 
 
 def slider_of(gallery: Gallery, detail: Detail) -> dict[str, Any]:
@@ -109,12 +93,7 @@ def _crops(gallery: Gallery, _detail: Detail) -> Panel:
         Figure(png(window.of(frame)), label, f"{psnr[label]:.2f} dB" if label in psnr else "")
         for label, frame in _frames(gallery).items()
     ]
-    text = (
-        f"{window.width} × {window.height} HR pixels from ({window.x}, {window.y}), exact, "
-        "where HR has most detail. Beside the name stands PSNR Y of the whole frame."
-    )
-    layout = "grid crops natural" if window.width >= 200 else "grid crops"
-    return Panel("Same crop of every network", "Crop", text, {"": figures}, layout, "pixels")
+    return Panel("Crop", {"": figures})
 
 
 def _errors(gallery: Gallery, detail: Detail) -> Panel:
@@ -125,8 +104,7 @@ def _errors(gallery: Gallery, detail: Detail) -> Panel:
         Figure(detail.map(heat(error, top)), label, f"mean {error.mean():.2f}")
         for label, error in errors.items()
     ]
-    text = f"|SR − HR| of luma, levels of 255; one scale for all, white is {top:.0f} and more."
-    return Panel("Error maps", "Error map", text, {"": figures}, heat=("0", f"{top:.0f}"))
+    return Panel("Error map", {"": figures}, {"top": f"{top:.0f}"})
 
 
 def _profiles(gallery: Gallery, _detail: Detail) -> Panel | None:
@@ -134,32 +112,23 @@ def _profiles(gallery: Gallery, _detail: Detail) -> Panel | None:
     if len(shot.span) < 2:
         return None
     profiles = {**{n: m.profile for n, m in gallery.made.items()}, "HR": shot.hr[:, shot.row]}
-    rows = {"": [Figure(png(pixels), label) for label, pixels in profiles.items()]}
-    text = (
-        f"Row {shot.row} of frames {shot.span[0]} to {shot.span[-1]}, one under the other: steady "
-        "motion gives smooth, slanted edges, flicker ragged ones."
-    )
-    title, kind, frame = "Temporal profiles", "Temporal profile", webp(shot.hr[shot.middle], 480)
-    return Panel(title, kind, text, rows, "profiles", "pixels profile", frame=frame)
+    figures = [Figure(png(pixels), label) for label, pixels in profiles.items()]
+    frame = webp(shot.hr[shot.middle], 480)
+    return Panel("Temporal profile", {"": figures}, {"frame": frame})
 
 
 def _flows(gallery: Gallery, detail: Detail) -> Panel | None:
     shot, at = gallery.shot, gallery.shot.middle
-    title, kind = "Optical flow of the output", "Optical flow"
     if at == 0 or min(shot.hr.shape[1:3]) < MIN_SIDE:
         return None
     if find_spec("cv2") is None:
-        return Panel(title, kind, NO_FLOW, {})
+        return Panel("Optical flow", {})
     pairs = {n: (m.before[0], m.sr) for n, m in gallery.made.items()}
     pairs["HR"] = shot.hr[at - 1], shot.hr[at]
     flows = {n: flow_between(as_tensor(a), as_tensor(b)).numpy() for n, (a, b) in pairs.items()}
     top = max(float(np.percentile(np.hypot(*flows["HR"]), HEAT_PERCENTILE)), 1.0)
     figures = [Figure(detail.map(flow_colours(flow, top)), label) for label, flow in flows.items()]
-    text = (
-        f"From frame {shot.frame - 1} to {shot.frame}, OpenCV's DIS on 8-bit luma. Hue is the "
-        f"direction, as on the wheel; white is at rest, full colour {top:.1f} pixels and more."
-    )
-    return Panel(title, kind, text, {"": figures}, wheel=png(colour_wheel()))
+    return Panel("Optical flow", {"": figures}, {"top": f"{top:.1f}"})
 
 
 def _attention(gallery: Gallery, detail: Detail) -> Panel | None:
@@ -172,14 +141,7 @@ def _attention(gallery: Gallery, detail: Detail) -> Panel | None:
         for label, made in gallery.made.items()
         if len(made.attention)
     }
-    text = (
-        "Made from F^SR, over its channels (paper, Eqs. 1 to 3); ΣF² is what training distils by "
-        f"default. Each map has its own scale: white is its {HEAT_PERCENTILE}th percentile."
-    )
-    key = ("0", "its own most")
-    return (
-        Panel("Attention maps", "Attention", text, rows, "grid three", heat=key) if rows else None
-    )
+    return Panel("Attention", rows) if rows else None
 
 
 def _features(gallery: Gallery, detail: Detail) -> Panel | None:
@@ -210,9 +172,4 @@ def _features(gallery: Gallery, detail: Detail) -> Panel | None:
         ]
         for label, both in learnt.items()
     }
-    text = (
-        f"The crop, in those of the first {shared} channels whose F^SR varies most in {last}; "
-        "every network shows the same channels. Black is a channel's least value, white its "
-        "greatest."
-    )
-    return Panel("Feature maps", "Feature map", text, rows, "grid four", "pixels")
+    return Panel("Feature map", rows, {"shared": shared, "liveliest_in": last})

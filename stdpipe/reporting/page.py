@@ -16,11 +16,12 @@ import yaml
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from stdpipe.evaluation.pictures import HEAT_TABLE
+from stdpipe.evaluation.pictures import HEAT_PERCENTILE, HEAT_TABLE
 from stdpipe.evaluation.results import HEADINGS
 from stdpipe.reporting import charts, tables
 from stdpipe.reporting.clip_pictures import Detail, Gallery, panels, slider_of
 from stdpipe.reporting.commands import evaluate_command, train_command
+from stdpipe.reporting.data_uris import colour_wheel, png
 from stdpipe.reporting.inputs import Group, TrainingRun
 
 
@@ -72,11 +73,11 @@ def _environment() -> Environment:
     called = (
         *(tables.network_table, tables.list_table, tables.clip_table, tables.cost_table),
         *(charts.cost_chart, charts.frame_chart, charts.loss_charts),
-        *(slider_of, panels, evaluate_command, train_command),
+        *(slider_of, panels, png, colour_wheel, evaluate_command, train_command),
     )
     environment.globals |= {function.__name__: function for function in called}
     environment.globals |= {"MAX_CLIPS": tables.MAX_CLIPS, "HEADINGS": HEADINGS}
-    environment.globals |= {"heat_table": HEAT_TABLE.tolist()}
+    environment.globals |= {"heat_table": HEAT_TABLE.tolist(), "HEAT_PERCENTILE": HEAT_PERCENTILE}
     return environment
 
 
