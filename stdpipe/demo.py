@@ -23,6 +23,7 @@ from stdpipe.training.jobs import StudentRun
 
 STUDENT = "fastdvdnet-quarter"
 DEGRADATION = "bd"
+TAUGHT = {"none": "student without distillation", "std": "student with STD"}
 
 
 def run_demo(out: Path, say: Callable[[str], None]) -> dict[str, Any]:
@@ -32,61 +33,45 @@ def run_demo(out: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """
     assets = Path(str(files("stdpipe.assets")))
     data, teacher = assets / "sample", str(assets / "teacher.pt")
-    cache, results = str(out / "cache.zarr"), out / "results"
+    cache, runs, results = str(out / "cache.zarr"), out / "runs", out / "results"
     out.mkdir(parents=True, exist_ok=True)
     say(f"1/3 the teacher runs once over 4 clips; F^SR and attention go to {cache}")
     extract_teacher(Extraction(data=data, cache=cache, weights=teacher, degradation=DEGRADATION))
     demo = Path(str(files("stdpipe.configs"))) / "demo.yaml"
-    students = {}
-    for number, scheme in enumerate(("none", "std"), start=1):
+    networks = {"bicubic": "bicubic", "bicubic, true phase": "bicubic:phase=0"}
+    for number, (scheme, name) in enumerate(TAUGHT.items(), start=1):
         options = config.load(config.StudentTraining, demo, [f"scheme={scheme}"])
-        run = out / "runs" / scheme
+        run = runs / scheme
         say(f"2/3 student {number} of 2, scheme {scheme}: {options.steps} steps, in {run}")
-        students[scheme] = train_student(StudentRun(data, STUDENT, run, cache), options)["weights"]
-    networks = {
-        "bicubic": "bicubic",
-        "bicubic, true phase": "bicubic:phase=0",
-        "student without distillation": f"@{students['none']}",
-        "student with STD": f"@{students['std']}",
-        "teacher": f"@{teacher}",
-    }
+        trained = train_student(StudentRun(data, STUDENT, run, cache), options)
+        networks[name] = f"@{trained['weights']}"
+    networks["teacher"] = f"@{teacher}"
     say(f"3/3 {len(networks)} networks on 3 held-out clips; results and pictures in {results}")
-    rows = _measured(networks, data, results)
-    page = _report(networks, [results, *(Path(file).parent for file in students.values())], out)
-    where = {"cache": cache, "runs": str(out / "runs"), "results": str(results), "report": page}
-    told = "\n".join(f"{f'{name}:':<9} {place}" for name, place in where.items())
-    return {**where, "rows": rows, "text": f"{_text(rows, options.steps)}\n\n{told}"}
-
-
-def _measured(networks: Mapping[str, str], data: Path, out: Path) -> list[dict[str, Any]]:
-    """Evaluate all in one pass over the clips; a row for each: name, parameters, averages."""
-    first, *others = networks.values()
-    job = Evaluation(
-        data=data,
-        model=first,
-        others=tuple(others),
-        degradation=DEGRADATION,
-        protocol="vid4",
-        out=out,
-    )
-    return [
+    measured = _measured(networks, data, results)
+    labels = {found["name"]: name for name, found in measured.items()}
+    labels |= {str(runs / scheme): name for scheme, name in TAUGHT.items()}
+    folders = [results, *(runs / scheme for scheme in TAUGHT)]
+    page = write_report(folders, out / "report", clips=1, labels=labels, title="stdpipe demo")
+    rows = [
         {
             "name": name,
             "parameters": count_parameters(load_network(found["model"], found["weights"])[0]),
             **found["average"],
         }
-        for name, found in zip(networks, evaluate(job)["networks"], strict=True)
+        for name, found in measured.items()
     ]
+    where = {"cache": cache, "runs": str(runs), "results": str(results), "report": page["report"]}
+    told = "\n".join(f"{f'{name}:':<9} {place}" for name, place in where.items())
+    return {**where, "rows": rows, "text": f"{_text(rows, options.steps)}\n\n{told}"}
 
 
-def _report(networks: Mapping[str, str], folders: list[Path], out: Path) -> str:
-    """Write the page, in which networks and their runs go by their names here."""
-    # results call a network by its options in full, weights by their file, a run by its folder
-    labels = {"bicubic:phase=0.0": "bicubic, true phase"}
-    files = {Path(network[1:]): name for name, network in networks.items() if network[0] == "@"}
-    labels |= {str(place): name for file, name in files.items() for place in (file, file.parent)}
-    page = write_report(folders, out / "report", clips=1, labels=labels, title="stdpipe demo")
-    return str(page["report"])
+def _measured(networks: Mapping[str, str], data: Path, out: Path) -> dict[str, dict[str, Any]]:
+    """Evaluate all in one pass over the clips: name -> its part of the result."""
+    model, *others = networks.values()
+    job = Evaluation(
+        data, model=model, others=tuple(others), degradation=DEGRADATION, protocol="vid4", out=out
+    )
+    return dict(zip(networks, evaluate(job)["networks"], strict=True))
 
 
 def _text(rows: list[dict[str, Any]], steps: int) -> str:
@@ -100,7 +85,7 @@ def _text(rows: list[dict[str, Any]], steps: int) -> str:
     )
     psnr = {row["name"]: float(row["psnr_y"]) for row in rows}
     line = psnr["bicubic, true phase"]
-    without, taught = psnr["student without distillation"], psnr["student with STD"]
+    without, taught = (psnr[name] for name in TAUGHT.values())
     return f"""\
 Held-out clips, degradation {DEGRADATION}, protocol vid4 (every frame, no crop, 8 bits)
 

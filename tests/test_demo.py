@@ -15,6 +15,7 @@ from stdpipe.models.checkpoints import load_network
 from stdpipe.training.config import load
 
 Command = Callable[..., Any]
+TEACHER = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_reconstruct_block=1"
 ASSETS = Path(str(files("stdpipe.assets")))
 
 
@@ -35,12 +36,12 @@ def test_a_short_demo(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatc
     """Everything but the size: five rows, every file, and a second run that resumes."""
     from stdpipe.models.checkpoints import save_network
 
-    net, facts = load_network("edvr:num_feat=8,deformable_groups=2,num_frame=3", "random:0")
+    net, facts = load_network(TEACHER, "random:0")
     assets = tmp_path / "assets"
     assets.mkdir()
     (assets / "sample").symlink_to(tiny)
     save_network(assets / "teacher.pt", net, facts["network"], "bd")
-    settings = ["steps=3", "warmup_steps=1", "patch=32", "workers=0"]
+    settings = ["steps=2", "warmup_steps=1", "batch=1", "patch=32", "workers=0"]
     configs = files("stdpipe.configs")
     where = {"stdpipe.assets": assets, "stdpipe.configs": configs}
     monkeypatch.setattr(demo, "files", where.__getitem__)

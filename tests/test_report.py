@@ -13,6 +13,7 @@ from typing import Any
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from stdpipe.cache.errors import UserError
@@ -373,14 +374,15 @@ def test_pictures_are_those_that_were_scored(measured: Path, report: Path) -> No
     from stdpipe.evaluation.metrics import luma, psnr
     from stdpipe.reporting.data_uris import as_tensor
     from stdpipe.reporting.inputs import read_folders
-    from stdpipe.reporting.shots import load_made, made_file, take_shot
+    from stdpipe.reporting.shots import load_again, load_or_make, take_shot
 
     (group,) = read_folders([measured / "e"]).groups
     clip = find_clips(measured / "data", "test")[0]
-    shot, _ = take_shot(clip, "bd", True, 15, 2)
+    shot, pieces = take_shot(clip, "bd", True, 15, 2)
+    cpu = torch.device("cpu")
     for entry in group.entries:
-        made = load_made(made_file(report / "parts", entry.facts, shot))
-        assert made is not None
+        net = load_again(entry.facts)
+        made = load_or_make(report / "parts", entry.facts, net, shot, pieces, cpu)
         sr, hr = as_tensor(made.sr), as_tensor(shot.hr[shot.middle])
         assert np.array_equal(made.profile[shot.middle], made.sr[shot.row])
         assert psnr(luma(sr)[None], luma(hr)[None]).item() == pytest.approx(

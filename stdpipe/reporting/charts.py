@@ -1,9 +1,8 @@
 """What the page's script draws, as values for JSON; a colour is a network's number on the page.
 
-Chart libraries were looked at (2026-11). plotly adds 4.8 MB to a page and altair 0.9 MB; both call
-`new Function`, which the page's policy forbids. pygal's static SVG has 15 to 23 KB a chart, but
-neither a choice of axes nor points that a keyboard reaches nor colours for dark pages. The script
-here has all of these in 10 KB.
+Chart libraries were looked at (2026-11): plotly and altair add megabytes to a page and call
+`new Function`, which its policy forbids; pygal's drawings have no choice of axes, no points that a
+keyboard reaches and no colours for dark pages. The script has all of these in 10 KB.
 """
 
 import math
@@ -27,39 +26,32 @@ def cost_chart(group: Group, colours: Colours) -> Chart | None:
     clips = list(group.clips)[:MAX_CLIPS]
     points: list[Chart] = [
         {
-            "label": entry.label,
-            "colour": colours[entry.label],
-            "x": {
-                name: cost[name] * factor for name, (_, factor, _) in COSTS.items() if name in cost
-            },
+            "label": e.label,
+            "colour": colours[e.label],
+            "x": {name: e.cost[name] * COSTS[name][1] for name in COSTS if name in e.cost},
             "y": {
-                "average": _known(entry.facts["average"]),
-                **{clip: _known(entry.facts["clips"][clip]) for clip in clips},
+                scope: {name: row[name] for name in HEADINGS if row.get(name) is not None}
+                for scope, row in {"average": e.facts["average"], **e.facts["clips"]}.items()
+                if scope in ("average", *clips)
             },
         }
-        for entry in group.entries
-        if (cost := entry.facts.get("cost"))
+        for e in group.entries
+        if e.cost
     ]
-    costs = ("seconds_per_frame", "macs", "parameters", "peak_memory_bytes")
-    return (
-        points
-        and {
-            "kind": "points",
-            "title": f"Quality against cost, {group.title}",
-            "x": {name: COSTS[name][0] for name in costs if any(name in p["x"] for p in points)},
-            "y": {
-                name: heading
-                for name, (heading, _) in HEADINGS.items()
-                if name != "warp_error_hr" and any(name in p["y"]["average"] for p in points)
-            },
-            "scopes": {"average": "all clips", **{clip: clip for clip in clips}},
-            "points": points,
-        }
-    ) or None
-
-
-def _known(row: Mapping[str, Any]) -> dict[str, float]:
-    return {name: row[name] for name in HEADINGS if row.get(name) is not None}
+    if not points:
+        return None
+    return {
+        "kind": "points",
+        "title": f"Quality against cost, {group.title}",
+        "x": {n: row[0] for n, row in COSTS.items() if any(n in p["x"] for p in points)},
+        "y": {
+            name: heading
+            for name, (heading, _) in HEADINGS.items()
+            if name != "warp_error_hr" and any(name in p["y"]["average"] for p in points)
+        },
+        "scopes": {"average": "all clips", **{clip: clip for clip in clips}},
+        "points": points,
+    }
 
 
 def frame_chart(group: Group, clip: str, colours: Colours) -> Chart | None:
@@ -78,15 +70,13 @@ def loss_charts(runs: Sequence[TrainingRun], colours: Colours) -> list[Chart]:
 
     A constant, such as the norm of weights that nothing trains, has no line.
     """
-    parts = dict.fromkeys(name for run in runs for line in run.lines for name in line)
     charts = []
-    for part in parts:
+    for part in dict.fromkeys(name for run in runs for line in run.lines for name in line):
         points = {
-            run.label: found
+            run.label: thinned([(line["step"], line[part]) for line in run.lines if part in line])
             for run in runs
-            if (found := thinned([(x["step"], x[part]) for x in run.lines if part in x]))
-            and len({y for _, y in found}) > 1
         }
+        points = {label: line for label, line in points.items() if len({y for _, y in line}) > 1}
         if points and part not in NOT_LOSSES:
             positive = all(y > 0 for line in points.values() for _, y in line)
             charts.append(_lines(part, "Step", part, points, colours) | {"log": positive})

@@ -5,7 +5,6 @@ Each is printed as a shell takes it, for the CLI of this version.
 
 import dataclasses
 import shlex
-from collections.abc import Iterable
 from typing import Any
 
 from stdpipe.reporting.inputs import Group, Measured, TrainingRun
@@ -19,7 +18,7 @@ def evaluate_command(entry: Measured, group: Group) -> str:
     protocol, _, has_own_crop = str(rules["name"]).partition("-crop")
     kinds = ["quality"]
     kinds += ["temporal"] * ("warp_error" in facts["average"])
-    kinds += ["cost"] * ("seconds_per_frame" in (facts.get("cost") or {}))
+    kinds += ["cost"] * ("seconds_per_frame" in entry.cost)
     weights = f"@{facts['weights']}" if facts["weights"] else ""
     words: list[Any] = ["stdpipe", "evaluate", "--data", group.data]
     words += ["--model", f"{facts['model']}{weights}"]
@@ -27,7 +26,7 @@ def evaluate_command(entry: Measured, group: Group) -> str:
     words += ["--crop", rules["crop"]] if has_own_crop else []
     words += ["--metrics", ",".join(kinds)] if len(kinds) > 1 else []
     words += ["--amp", group.amp] if group.amp not in (None, "none") else []
-    return _as_line([*words, "--out", f"{entry.folder}-again"])
+    return shlex.join(map(str, [*words, "--out", f"{entry.folder}-again"]))
 
 
 def train_command(run: TrainingRun) -> str:
@@ -52,8 +51,4 @@ def train_command(run: TrainingRun) -> str:
             # --set takes YAML, in which no text at all would be null
             value = "''" if config[field.name] == "" else config[field.name]
             words += ["--set", f"{field.name}={value}"]
-    return _as_line([*words, "--out", run.folder])
-
-
-def _as_line(words: Iterable[Any]) -> str:
-    return shlex.join(map(str, words))
+    return shlex.join(map(str, [*words, "--out", run.folder]))

@@ -32,11 +32,11 @@ def webp(pixels: Pixels, width: int, quality: int = 82) -> str:
     return _uri(image.convert("RGB"), format="WEBP", quality=quality, method=4)
 
 
-def luma_error(sr: Pixels, hr: Pixels) -> NDArray[np.float64]:
-    """|Y of SR - Y of HR|, levels of 255: two (H, W, 3) -> (H, W)."""
-    difference = luma(as_tensor(sr)) - luma(as_tensor(hr))
-    found: NDArray[np.float64] = difference.abs().numpy()
-    return found
+def _uri(image: Image.Image, **options: Any) -> str:
+    stream = io.BytesIO()
+    image.save(stream, **options)
+    kind = str(options["format"]).lower()
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def as_tensor(pixels: Pixels) -> Tensor:
@@ -44,19 +44,22 @@ def as_tensor(pixels: Pixels) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1) / 255
 
 
+def luma_error(sr: Pixels, hr: Pixels) -> NDArray[np.float64]:
+    """|Y of SR - Y of HR|, levels of 255: two (H, W, 3) -> (H, W)."""
+    found: NDArray[np.float64] = (luma(as_tensor(sr)) - luma(as_tensor(hr))).abs().numpy()
+    return found
+
+
 def flow_colours(flow: NDArray[np.floating[Any]], top: float) -> Pixels:
     """Show a flow (2, H, W) in pixels, x first, as (H, W, 3).
 
     Hue is its direction; white is at rest, full colour `top` pixels and more.
     """
-    x, y = flow
-    hue = (np.arctan2(y, x) / (2 * np.pi)) % 1
-    strength = np.clip(np.hypot(x, y) / top, 0, 1) if top > 0 else np.zeros_like(x)
-    sector = np.abs((hue[..., None] * 6 + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1
-    full = np.clip(sector, 0, 1)
-    shade = 0.75 * full + 0.15  # no channel at its very end: calmer
-    found: Pixels = ((1 - strength[..., None] * (1 - shade)) * 255).round().astype(np.uint8)
-    return found
+    hue = np.arctan2(flow[1], flow[0]) / (2 * np.pi) % 1
+    strength = np.clip(np.hypot(*flow) / top, 0, 1)
+    # the full colour is neither wholly saturated nor quite as bright as white: calmer
+    levels = np.stack([hue, 0.83 * strength, 1 - 0.1 * strength], axis=-1) * 255
+    return np.array(Image.fromarray(levels.round().astype(np.uint8), "HSV").convert("RGB"))
 
 
 def colour_wheel(size: int = 72) -> Pixels:
@@ -66,10 +69,3 @@ def colour_wheel(size: int = 72) -> Pixels:
     wheel = flow_colours(np.stack([x, y]), 1.0)
     wheel[np.hypot(x, y) > 1] = 255
     return wheel
-
-
-def _uri(image: Image.Image, **options: Any) -> str:
-    stream = io.BytesIO()
-    image.save(stream, **options)
-    kind = str(options["format"]).lower()
-    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"

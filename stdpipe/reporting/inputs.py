@@ -9,31 +9,32 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
+from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stdpipe.cache.errors import UserError
 from stdpipe.evaluation.frame_log import UNFINISHED
 from stdpipe.evaluation.results import NetworkResult, Result, read_result
+from stdpipe.models import zoo
+from stdpipe.models.base import count_parameters
+from stdpipe.models.macs import count_macs
 from stdpipe.training.metrics_log import read_metrics
 from stdpipe.training.run_folder import read_config
 
 Labels = Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(NamedTuple):
     """One network's figures, as one evaluation has them."""
 
-    label: str
-    """What the page calls it; no other of its group is called so."""
+    label: str  # what the page calls it; no other of its group is called so
     folder: Path
-    when: str
-    """The day and minute on which the evaluation ended, UTC."""
-    facts: Mapping[str, Any]
-    """The network's part of result.json (evaluation.results.NetworkResult)."""
-    frames: Mapping[str, Mapping[int, float]]
-    """Clip -> frame number -> PSNR Y, from frames.csv."""
+    when: str  # the evaluation ended
+    facts: Mapping[str, Any]  # an evaluation.results.NetworkResult
+    cost: Mapping[str, Any]  # an evaluation.results.Cost, or as much of it as is known
+    frames: Mapping[str, Mapping[int, float]]  # clip -> frame number -> PSNR Y
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,8 @@ class Group:
     data: str
     degradation: Mapping[str, Any]
     protocol: Mapping[str, Any]
-    clips: Mapping[str, int]
-    """How many frames of each were scored."""
-    amp: str | None = None
-    """The precision in which networks ran; None where the result does not state it."""
+    clips: Mapping[str, int]  # how many frames of each were scored
+    amp: str | None  # the precision in which networks ran; None where the result does not state it
     metrics: dict[str, str] = field(default_factory=dict)
     entries: list[Measured] = field(default_factory=list)
 
@@ -58,20 +57,18 @@ class Group:
         return f"{Path(self.data).name} · {rules}{precision}"
 
 
-@dataclass(frozen=True)
-class TrainingRun:
+class TrainingRun(NamedTuple):
     """A training run: its config.yaml, and metrics.jsonl line by line."""
 
     label: str
     folder: Path
-    when: str
+    when: str  # it was last written
     config: Mapping[str, Any]
     lines: Sequence[Mapping[str, float]]
     finished: bool
 
 
-@dataclass(frozen=True)
-class Inputs:
+class Inputs(NamedTuple):
     """All that the folders hold, and a sentence for each thing that is missing there."""
 
     groups: list[Group]
@@ -86,33 +83,29 @@ def read_folders(folders: Sequence[Path], labels: Labels | None = None) -> Input
     folder of that; or for a training run, by its folder. Raises FileNotFoundError or UserError for
     a folder that holds neither, and for a damaged file.
     """
-    inputs = Inputs([], [], [])
     groups: dict[str, Group] = {}
+    runs: list[TrainingRun] = []
+    missing = []
     for folder in dict.fromkeys(folders):
         if (folder / "result.json").is_file():
             _read_evaluation(folder, labels or {}, groups)
         elif (folder / UNFINISHED).is_dir():
-            inputs.missing.append(
+            missing.append(
                 f"The evaluation in {folder} is not finished, so it is not shown: give its command "
                 "again."
             )
         elif (folder / "config.yaml").is_file():
-            taken = {run.label for run in inputs.runs}
-            inputs.runs.append(_read_run(folder, labels or {}, taken))
+            runs.append(_read_run(folder, labels or {}, {run.label for run in runs}))
+        elif folder.is_dir():
+            raise UserError(
+                f"{folder} holds neither an evaluation (result.json) nor a training run "
+                "(config.yaml): give the --out of stdpipe evaluate, train-student or train-teacher"
+            )
         else:
-            _refuse(folder)
-    inputs.groups.extend(groups.values())
-    return inputs
-
-
-def _refuse(folder: Path) -> None:
-    if not folder.is_dir():
-        state = "is no folder" if folder.exists() else "does not exist"
-        raise FileNotFoundError(f"{folder} {state}: give folders of evaluate or of training")
-    raise UserError(
-        f"{folder} holds neither an evaluation (result.json) nor a training run (config.yaml): "
-        "give the --out of stdpipe evaluate, train-student or train-teacher"
-    )
+            raise FileNotFoundError(
+                f"folder {folder} does not exist: give folders of evaluate or of training"
+            )
+    return Inputs([*groups.values()], runs, missing)
 
 
 def _read_evaluation(folder: Path, labels: Labels, groups: dict[str, Group]) -> None:
@@ -122,23 +115,32 @@ def _read_evaluation(folder: Path, labels: Labels, groups: dict[str, Group]) -> 
     for facts in result["networks"]:
         group = _group_of(result, facts, groups)
         label = _distinct(_label(facts, labels), {e.label for e in group.entries}, folder)
+        cost = facts.get("cost") or _count(facts["model"])
         of_network = frames.get(facts["name"], {})
-        group.entries.append(Measured(label, folder, _when(file), facts, of_network))
+        group.entries.append(Measured(label, folder, _written(file), facts, cost, of_network))
 
 
 def _group_of(result: Result, facts: NetworkResult, groups: dict[str, Group]) -> Group:
     rules = {k: v for k, v in result["protocol"].items() if k != "chosen"}
     clips = {key: row["frames"] for key, row in facts["clips"].items()}
-    of_same = (result["data"], result["degradation"], rules, clips, result["amp"])
-    group = groups.setdefault(
-        json.dumps(of_same, sort_keys=True),
-        Group(result["data"], result["degradation"], result["protocol"], clips, result["amp"]),
-    )
+    new = Group(result["data"], result["degradation"], result["protocol"], clips, result["amp"])
+    identity = json.dumps([new.data, new.degradation, rules, clips, new.amp], sort_keys=True)
+    group = groups.setdefault(identity, new)
     for name, text in result["metrics"].items():
         old = group.metrics.setdefault(name, text)
         if text not in old.split(" / "):
             group.metrics[name] = f"{old} / {text}"
     return group
+
+
+@cache
+def _count(name: str) -> dict[str, int]:
+    """Parameters and MACs of a network whose evaluation did not count them."""
+    try:
+        net = zoo.parse_trusted(name, "the result").build()
+    except UserError:
+        return {}  # a user's own network: a file must not have us import it
+    return {"parameters": count_parameters(net), "macs": count_macs(net).total}
 
 
 def _read_frames(file: Path) -> dict[str, dict[str, dict[int, float]]]:
@@ -155,16 +157,16 @@ def _read_frames(file: Path) -> dict[str, dict[str, dict[int, float]]]:
     return found
 
 
-def _label(facts: Mapping[str, Any], labels: Labels) -> str:
+def _label(facts: NetworkResult, labels: Labels) -> str:
     """Return the label asked for, else the weights' run or file, else the network's name."""
     weights = facts["weights"]
-    names = [facts["name"], weights, weights and str(Path(weights).parent)]
-    given = next((labels[name] for name in names if name and name in labels), None)
+    path = Path(weights or "")
+    names = [facts["name"], *([weights, str(path.parent)] if weights else [])]
+    given = next((labels[name] for name in names if name in labels), None)
     if given or not weights:
-        return given or str(facts["model"])
+        return given or facts["model"]
     if weights.startswith("random:"):
-        return f"{str(facts['model']).partition(':')[0]}, {weights}"
-    path = Path(weights)
+        return f"{facts['model'].partition(':')[0]}, {weights}"
     return _run_name(path.parent) if path.name == "weights.pt" and path.parent.name else path.stem
 
 
@@ -174,33 +176,26 @@ def _run_name(folder: Path) -> str:
 
 
 def _distinct(label: str, taken: set[str], folder: Path) -> str:
-    if label in taken:
-        label = f"{label} ({folder.name})"
-    number, first = 2, label
-    while label in taken:
-        label, number = f"{first} #{number}", number + 1
-    return label
+    longer = f"{label} ({folder.name})"
+    names = chain([label, longer], (f"{longer} #{number}" for number in count(2)))
+    return next(name for name in names if name not in taken)
 
 
 def _read_run(folder: Path, labels: Labels, taken: set[str]) -> TrainingRun:
-    file = folder / "config.yaml"
-    config = read_config(file)
+    config_file, metrics_file = folder / "config.yaml", folder / "metrics.jsonl"
+    config = read_config(config_file)
     place = folder.resolve()
     label = _distinct(labels.get(str(folder), _run_name(place)), taken, place.parent)
     lines = [  # of finite numbers: JSON on the page has no others
         {name: value for name, value in line.items() if math.isfinite(value)}
-        for line in read_metrics(folder / "metrics.jsonl")
+        for line in read_metrics(metrics_file)
     ]
-    finished = (folder / "weights.pt").is_file() and bool(
-        lines and lines[-1]["step"] >= config["steps"]
-    )
-    latest = max((f for f in (file, folder / "metrics.jsonl") if f.is_file()), key=_time)
-    return TrainingRun(label, folder, _when(latest), config, lines, finished)
+    reached = lines[-1]["step"] if lines else 0
+    finished = (folder / "weights.pt").is_file() and reached >= config["steps"]
+    return TrainingRun(label, folder, _written(config_file, metrics_file), config, lines, finished)
 
 
-def _time(file: Path) -> float:
-    return file.stat().st_mtime
-
-
-def _when(file: Path) -> str:
-    return f"{datetime.fromtimestamp(_time(file), UTC):%Y-%m-%d %H:%M} UTC"
+def _written(*files: Path) -> str:
+    """The day and minute, UTC, on which the latest of those files that exist was written."""
+    latest = max(file.stat().st_mtime for file in files if file.is_file())
+    return f"{datetime.fromtimestamp(latest, UTC):%Y-%m-%d %H:%M} UTC"

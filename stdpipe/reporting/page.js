@@ -16,15 +16,15 @@ for (const widget of document.querySelectorAll(".compare")) {
   compare(widget, contentOf(widget));
 }
 
-function compare(widget, { pictures, crops, aspects }) {
+function compare(widget, { pictures, aspects }) {
   const find = (name) => widget.querySelector(name);
   const [stage, canvas, range] = [find(".stage"), find(".canvas"), find("input")];
   const [left, right, view, zoom] = [".left", ".right", ".view", ".zoom"].map(find);
   const chosen = (select) => select.selectedOptions[0].textContent;
   const exact = () => view.value === "1";
   const factor = () => 2 ** zoom.value;
-  const source = (number) =>
-    exact() ? document.getElementById(crops[number]).src : pictures[number];
+  const crops = widget.closest(".clip").querySelectorAll(".crops img");
+  const source = (number) => (exact() ? crops[number].src : pictures[number]);
 
   function show() {
     for (const [image, select, side] of [

@@ -7,19 +7,21 @@ allows no request.
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import cache, partial
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from stdpipe.evaluation.pictures import HEAT_TABLE
+from stdpipe.evaluation.pictures import HEAT_PERCENTILE, HEAT_TABLE
 from stdpipe.evaluation.results import HEADINGS
 from stdpipe.reporting import charts, tables
 from stdpipe.reporting.clip_pictures import Detail, Gallery, panels, slider_of
 from stdpipe.reporting.commands import evaluate_command, train_command
+from stdpipe.reporting.data_uris import colour_wheel, png
 from stdpipe.reporting.inputs import Group, TrainingRun
 
 
@@ -27,30 +29,36 @@ class Content(NamedTuple):
     """All that the page shows."""
 
     title: str
-    made: str
-    """When the page was made, and by what."""
+    made: str  # when the page was made, and by what
     tables: Sequence[tables.Table]
     groups: Sequence[Group]
-    galleries: Mapping[int, Sequence[Gallery]]
-    """Number of a group -> its clips."""
+    galleries: Sequence[Sequence[Gallery]]  # of each group
     runs: Sequence[TrainingRun]
-    missing: Sequence[str]
-    """What could not be shown, a sentence each."""
+    missing: Sequence[str]  # what could not be shown, a sentence each
 
 
 def render(content: Content, detail: Detail) -> str:
     """Return the whole HTML document."""
     script = _own("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    labels = [entry.label for group in content.groups for entry in group.entries]
+    labels += [run.label for run in content.runs]
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            content._asdict(),
+            detail=detail,
+            # label -> number of its colour, the same wherever it appears
+            colours={label: number for number, label in enumerate(dict.fromkeys(labels))},
+            style=Markup(_own("page.css")),
+            script=Markup(script),
+            script_digest=digest,
+        )
     )
-    own = {"style": Markup(_own("page.css")), "script": Markup(script), "policy": policy}
-    page = _environment().get_template("page.html")
-    return page.render(content._asdict(), detail=detail, colours=_colours(content), **own)
 
 
+@cache
 def _environment() -> Environment:
     environment = Environment(
         autoescape=True,
@@ -61,40 +69,17 @@ def _environment() -> Environment:
     )
     # the script shows choices in the order of their keys
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.filters["yaml"] = _as_yaml
+    environment.filters["yaml"] = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True)
     called = (
         *(tables.network_table, tables.list_table, tables.clip_table, tables.cost_table),
         *(charts.cost_chart, charts.frame_chart, charts.loss_charts),
-        *(slider_of, panels, evaluate_command, train_command),
+        *(slider_of, panels, png, colour_wheel, evaluate_command, train_command),
     )
     environment.globals |= {function.__name__: function for function in called}
-    environment.globals |= {"all_timed": _all_timed, "meanings": _meanings}
-    environment.globals |= {"MAX_CLIPS": tables.MAX_CLIPS, "heat_table": HEAT_TABLE.tolist()}
+    environment.globals |= {"MAX_CLIPS": tables.MAX_CLIPS, "HEADINGS": HEADINGS}
+    environment.globals |= {"heat_table": HEAT_TABLE.tolist(), "HEAT_PERCENTILE": HEAT_PERCENTILE}
     return environment
 
 
 def _own(name: str) -> str:
     return (files("stdpipe.reporting") / name).read_text(encoding="utf-8")
-
-
-def _as_yaml(content: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
-
-
-def _colours(content: Content) -> dict[str, int]:
-    """Label -> number of its colour, the same wherever it appears."""
-    labels = [entry.label for group in content.groups for entry in group.entries]
-    labels += [run.label for run in content.runs]
-    return {label: number for number, label in enumerate(dict.fromkeys(labels))}
-
-
-def _all_timed(group: Group) -> bool:
-    return all("seconds_per_frame" in (e.facts.get("cost") or {}) for e in group.entries)
-
-
-def _meanings(group: Group) -> list[tuple[str, str]]:
-    """Headings of figures and what they are, then what the costs are."""
-    found = [(HEADINGS.get(name, (name,))[0], text) for name, text in group.metrics.items()]
-    costs = [entry.facts.get("cost") or {} for entry in group.entries]
-    texts = {cost["text"] for cost in costs if "text" in cost}
-    return found + [("Cost", text) for text in sorted(texts)]

@@ -10,12 +10,12 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,39 +24,32 @@ from stdpipe.cache.files import atomic_file
 from stdpipe.data.box import Box
 from stdpipe.data.frames import Clip
 from stdpipe.data.pieces import Piece, pieces
+from stdpipe.device import settle
 from stdpipe.distill.attention import attention_map
+from stdpipe.evaluation.pictures import HEAT_PERCENTILE
 from stdpipe.models import zoo
 from stdpipe.models.base import SCALE, Network
 from stdpipe.models.checkpoints import load_network
+from stdpipe.reporting.data_uris import Pixels
 
 FORMAT = 1  # of the files
 CROP_HEIGHT, CROP_WIDTH = 180, 240
 CHANNELS = 64  # feature maps kept, at most
 ATTENTIONS = ("sum", "sum2", "max2")
-PERCENTILE = 99.5
-
-Pixels = NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class Shot:
+class Shot(NamedTuple):
     """The frames of a clip that are shown."""
 
     clip: str
     lr_8bit: bool
     degradation: str
-    frame: int
-    """The middle frame's number."""
-    span: list[int]
-    """Numbers of the frames of the temporal profile; `frame` among them."""
-    hr: Pixels
-    """(S, H, W, 3)."""
-    lr: Pixels
-    """The middle frame's, (h, w, 3)."""
-    window: Box
-    """The crop shown, in HR pixels on the grid of LR pixels: where HR has most detail."""
-    row: int
-    """The scan line of the temporal profile."""
+    frame: int  # the middle frame's number
+    span: list[int]  # numbers of the frames of the temporal profile; `frame` among them
+    hr: Pixels  # (S, H, W, 3)
+    lr: Pixels  # the middle frame's, (h, w, 3)
+    window: Box  # the crop shown, in HR pixels on the grid of LR pixels: the most detailed one
+    row: int  # the scan line of the temporal profile
 
     @property
     def middle(self) -> int:
@@ -97,15 +90,15 @@ def take_shot(
 def most_detail(hr: Pixels) -> Box:
     """Find the crop of (H, W, 3) with the greatest mean difference between neighbouring pixels."""
     y = hr.astype(np.float64).mean(-1)
-    detail = np.zeros_like(y)
-    detail[:, 1:] += np.abs(np.diff(y, axis=1))
-    detail[1:] += np.abs(np.diff(y, axis=0))
-    height = max(min(CROP_HEIGHT, y.shape[0]) // SCALE * SCALE, 1)
-    width = max(min(CROP_WIDTH, y.shape[1]) // SCALE * SCALE, 1)
-    total = np.pad(detail, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
-    sums = total[height:, width:] - total[:-height, width:] - total[height:, :-width]
-    sums = (sums + total[:-height, :-width])[::SCALE, ::SCALE]
-    top, left = np.unravel_index(sums.argmax(), sums.shape)
+    detail = np.abs(np.diff(y, axis=1, prepend=y[:, :1]))
+    detail += np.abs(np.diff(y, axis=0, prepend=y[:1]))
+    height, width = (
+        max(min(most, side) // SCALE * SCALE, 1)
+        for most, side in zip((CROP_HEIGHT, CROP_WIDTH), y.shape, strict=True)
+    )
+    rows = F.avg_pool2d(torch.from_numpy(detail)[None], (height, 1), stride=(SCALE, 1))
+    means = F.avg_pool2d(rows, (1, width), stride=(1, SCALE))[0].numpy()
+    top, left = np.unravel_index(means.argmax(), means.shape)
     return Box(int(top) * SCALE, int(left) * SCALE, height, width)
 
 
@@ -120,23 +113,41 @@ def load_again(facts: Mapping[str, Any]) -> Network:
     net, found = load_network(name, weights)
     if found["sha256"] != facts["weights_sha256"]:
         raise UserError(f"{weights} holds other weights now than those that were measured")
-    return net.eval()
+    return net
 
 
-def made_file(folder: Path, facts: Mapping[str, Any], shot: Shot) -> Path:
-    """The file for what this network makes of this shot; its name is a hash of what went in."""
+def load_or_make(
+    folder: Path,
+    facts: Mapping[str, Any],
+    net: Network,
+    shot: Shot,
+    found: Sequence[Piece],
+    device: torch.device,
+) -> Made:
+    """What the network of these `facts` makes of the shot, from the folder where it lies there.
+
+    Its file is named by a hash of what went in. Raises UserError where the output is not finite.
+    """
     frames = zlib.crc32(shot.hr.data)
     network = (facts["model"], facts["weights_sha256"])
     what = (FORMAT, *network, shot.degradation, shot.lr_8bit, shot.frame, shot.span, frames)
-    return folder / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:20]}.npz"
+    file = folder / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:20]}.npz"
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
+            return Made(**content)
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
+        made = make(settle(net, device), shot, found, device)
+        with atomic_file(file) as aside:
+            np.savez(aside, **made._asdict())
+        return made
 
 
 @torch.inference_mode()
 def make(net: Network, shot: Shot, found: Sequence[Piece], device: torch.device) -> Made:
     """Super-resolve the shot. Raises UserError where the output is not finite."""
-    parts, k = [], net.num_frame // 2
+    parts = []
     for piece in found:
-        lr, centres = piece.around(k)
+        lr, centres = piece.around(net.num_frame // 2)
         parts.append(_whole(net.forward_clip(lr.to(device)[None], centres)[0], shot).cpu())
     sr = torch.cat(parts)
     if not sr.isfinite().all():
@@ -158,15 +169,25 @@ def _maps(
     lr, centres = piece.around(net.num_frame // 2)
     centre = [centres[piece.centres.index(shot.frame)]]
     features = net.features_clip(lr.to(device)[None], centre)
-    f_sr = _whole(features.f_sr[0, 0], shot)
-    attention = torch.stack([attention_map(f_sr.float(), kind) for kind in ATTENTIONS])
-    f_lr = features.f_lr[0, 0, :CHANNELS].permute(1, 2, 0)
-    scale = round(shot.hr.shape[1] / f_lr.shape[0])  # 1 in networks that work at HR
-    return (
-        _levels(attention.cpu().numpy()),
-        _stretched(shot.window.of(f_lr, scale)),
-        _stretched(shot.window.of(f_sr[:CHANNELS].permute(1, 2, 0))),
-    )
+    f_lr, f_sr = features.f_lr[0, 0].float().cpu(), _whole(features.f_sr[0, 0], shot).cpu()
+    attention = torch.stack([attention_map(f_sr, kind) for kind in ATTENTIONS]).numpy()
+    top = np.percentile(attention, HEAT_PERCENTILE, axis=(1, 2), keepdims=True)
+    scale = round(shot.hr.shape[1] / f_lr.shape[1])  # 1 in networks that work at HR
+    crops = [
+        maps[:CHANNELS][Box(*(side // shrunk for side in shot.window)).cut()].numpy()
+        for maps, shrunk in ((f_lr, scale), (f_sr, 1))
+    ]
+    of_crop = [
+        _levels(m, m.min((1, 2), keepdims=True), m.max((1, 2), keepdims=True)) for m in crops
+    ]
+    return _levels(attention, 0, top), *of_crop
+
+
+def _levels(maps: NDArray[Any], low: Any, high: Any) -> Pixels:
+    """Maps (C, H, W) in 8 bits: `low` of each is 0, `high` is 255."""
+    shares = (maps - low) / np.where(high > low, high - low, 1)
+    found: Pixels = (shares.clip(0, 1) * 255).round().astype(np.uint8)
+    return found
 
 
 def _whole(maps: Tensor, shot: Shot) -> Tensor:
@@ -175,39 +196,7 @@ def _whole(maps: Tensor, shot: Shot) -> Tensor:
     return maps[..., :height, :width].float()
 
 
-def _levels(maps: NDArray[Any]) -> Pixels:
-    """Scale each map so that 255 is its 99.5th percentile."""
-    top = np.percentile(maps, PERCENTILE, axis=(-2, -1), keepdims=True)
-    shares = np.divide(maps, top, out=np.zeros_like(maps, np.float64), where=top > 0)
-    found: Pixels = (shares.clip(0, 1) * 255).round().astype(np.uint8)
-    return found
-
-
-def _stretched(maps_HWC: Tensor) -> Pixels:
-    """(H, W, C) -> (C, H, W), each channel from its least value, 0, to its greatest, 255."""
-    maps = maps_HWC.float().cpu().numpy().transpose(2, 0, 1)
-    low, high = maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
-    span = np.where(high > low, high - low, 1)
-    found: Pixels = ((maps - low) / span * 255).round().astype(np.uint8)
-    return found
-
-
 def _pixels(image: Tensor) -> Pixels:
     """(3, H, W) in [0, 1] -> (H, W, 3)."""
     found: Pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     return found
-
-
-def save_made(file: Path, made: Made) -> None:
-    """Keep it in a file, written whole or not at all."""
-    with atomic_file(file) as aside:
-        np.savez(aside, **made._asdict())
-
-
-def load_made(file: Path) -> Made | None:
-    """Read what save_made wrote; None where there is nothing whole."""
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-            return Made(*(content[name] for name in Made._fields))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None

@@ -58,17 +58,17 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_labels_are_short_and_distinct(write: Callable[..., Path]) -> None:
-    edvr = "edvr:num_feat=32"
+    own = "own:Net"
     networks = [
         network("bicubic:phase=0.0", None),
-        network(edvr, "runs/std/weights.pt"),
-        network(edvr, "other/std/weights.pt"),
-        network(edvr, "teacher.pt"),
-        network(edvr, "random:3"),
+        network(own, "runs/std/weights.pt"),
+        network(own, "other/std/weights.pt"),
+        network(own, "teacher.pt"),
+        network(own, "random:3"),
     ]
     (group,) = read_folders([write("a", *networks)]).groups
     labels = [entry.label for entry in group.entries]
-    assert labels == ["bicubic:phase=0.0", "std", "std (a)", "teacher", "edvr, random:3"]
+    assert labels == ["bicubic:phase=0.0", "std", "std (a)", "teacher", "own, random:3"]
 
 
 def test_a_grids_runs_are_told_by_student_scheme_and_seed(write: Callable[..., Path]) -> None:
@@ -78,9 +78,9 @@ def test_a_grids_runs_are_told_by_student_scheme_and_seed(write: Callable[..., P
 
 
 def test_labels_that_are_asked_for(write: Callable[..., Path]) -> None:
-    networks = [network("bicubic", None), network("edvr", "runs/std/weights.pt")]
+    networks = [network("bicubic", None), network("own:Net", "runs/std/weights.pt")]
     folder = write("a", *networks)
-    for name in ("runs/std/weights.pt", "runs/std", "edvr @ runs/std/weights.pt"):
+    for name in ("runs/std/weights.pt", "runs/std", "own:Net @ runs/std/weights.pt"):
         (group,) = read_folders([folder], {name: "STD"}).groups
         assert [entry.label for entry in group.entries] == ["bicubic", "STD"]
 
@@ -89,7 +89,7 @@ def test_groups_are_rules_data_and_frames(write: Callable[..., Path]) -> None:
     bicubic = network("bicubic", None)
     folders = [
         write("a", bicubic),
-        write("b", network("edvr", "teacher.pt"), protocol=RESULT["protocol"] | {"chosen": "x"}),
+        write("b", network("own:Net", "teacher.pt"), protocol=RESULT["protocol"] | {"chosen": "x"}),
         write("c", bicubic, protocol=RESULT["protocol"] | {"crop": 4}),
         write("d", bicubic, degradation={"name": "bi", "text": "bicubic"}),
         write("e", bicubic, data="elsewhere/Vid4"),
