@@ -8,8 +8,6 @@ import math
 import torch
 from torch import Tensor
 
-from stdpipe.cache.errors import UserError
-
 # BT.601, studio swing, for RGB in [0, 1]. OpenCV's YCrCb is full range and gives other numbers.
 LUMA_RED, LUMA_GREEN, LUMA_BLUE, LUMA_BLACK = 65.481, 128.553, 24.966, 16.0
 
@@ -27,17 +25,10 @@ QUALITY = {
 
 def luma(rgb: Tensor) -> Tensor:
     """Y of RGB in [0, 1], (..., 3, H, W) -> (..., H, W) float64; [16, 235] for RGB in range."""
-    if rgb.ndim < 3 or rgb.shape[-3] != 3:
-        raise UserError(f"luma needs (..., 3, H, W), but got {tuple(rgb.shape)}")
+    assert rgb.ndim >= 3
+    assert rgb.shape[-3] == 3
     red, green, blue = rgb.double().unbind(-3)
     return LUMA_RED * red + LUMA_GREEN * green + LUMA_BLUE * blue + LUMA_BLACK
-
-
-def psnr(a: Tensor, b: Tensor, peak: float = 255.0) -> Tensor:
-    """PSNR in dB, one a frame: two (N, ...) -> (N,) float64; inf where the frames are equal."""
-    _check_same_shape(a, b)
-    mse = (a.double() - b.double()).square().flatten(1).mean(1)
-    return 10 * torch.log10(peak**2 / mse)
 
 
 def planes(levels: Tensor) -> Tensor:
@@ -53,7 +44,6 @@ def planes(levels: Tensor) -> Tensor:
 
 def quality(a: Tensor, b: Tensor) -> Tensor:
     """The figures of QUALITY, in its order, for one frame: two `planes` -> (4,) float64."""
-    _check_same_shape(a, b)
     mse = (a - b).square().flatten(1).mean(1)
     similarity = ssim(a, b)
     decibels = 10 * torch.log10(255.0**2 / torch.stack([mse[0], mse[1:].mean()]))
@@ -64,14 +54,11 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Mean SSIM of values in [0, 255], one a plane: two (N, H, W) -> (N,) float64.
 
     Wang et al. 2004 as its MATLAB code has it: 11x11 Gaussian window of sigma 1.5, only where
-    the window lies wholly inside the frame. Raises UserError for frames smaller than that.
+    the window lies wholly inside the frame, which is at least as large.
     """
-    _check_same_shape(a, b)
-    if a.ndim != 3 or min(a.shape[1:]) < SSIM_WINDOW:
-        raise UserError(
-            f"SSIM needs frames (N, H, W) of at least {SSIM_WINDOW}x{SSIM_WINDOW}, but got "
-            f"{tuple(a.shape)}"
-        )
+    assert a.shape == b.shape
+    assert a.ndim == 3
+    assert min(a.shape[1:]) >= SSIM_WINDOW
     x, y = a.double(), b.double()
     border = SSIM_WINDOW - 1
     height, width = x.shape[1] - border, x.shape[2] - border
@@ -111,10 +98,3 @@ def _correlate(maps: Tensor, weights: list[float], dim: int) -> Tensor:
     for shift, weight in enumerate(weights[1:], start=1):
         total.add_(maps.narrow(dim, shift, length), alpha=weight)
     return total
-
-
-def _check_same_shape(a: Tensor, b: Tensor) -> None:
-    if a.shape != b.shape:
-        raise UserError(
-            f"frames of different shapes cannot be compared: {tuple(a.shape)} and {tuple(b.shape)}"
-        )

@@ -30,10 +30,8 @@ class Protocol:
     """Whether the network's input is rounded to 8 bits, as LR files on disk are."""
     sr_8bit: bool = True
     """Whether results are clipped to [0, 1] and rounded to 8 bits before they are compared."""
-    skip: int = 0
-    """Frames left out at each end of a clip."""
-    crop: int = 0
-    """Pixels left out at each border."""
+    skip: int = 0  # frames left out at each end of a clip
+    crop: int = 0  # pixels left out at each border
     frames: Literal["all", "centre"] = "all"
     """Every frame that `skip` leaves, or only the one in the middle."""
     clips: tuple[str, ...] | None = None
@@ -44,26 +42,20 @@ class Protocol:
     @property
     def text(self) -> str:
         """The whole definition, for people."""
+        ends = f" but the first and last {self.skip} of a clip" if self.skip else ""
+        which = f" of clips {', '.join(self.clips)}" if self.clips else ""
+        frames = f"every frame{which}{ends}"
+        if self.frames == "centre":
+            frames = "the centre frame of each clip (im4 of 7)"
+        sr = "clipped and rounded to 8 bits" if self.sr_8bit else "neither clipped nor rounded"
         parts = (
-            "PSNR and SSIM of BT.601 luma (Y) and of RGB over " + self._which_frames(),
+            f"PSNR and SSIM of BT.601 luma (Y) and of RGB over {frames}",
             f"without {self.crop} pixels at each border" if self.crop else "the whole frame",
-            self._rounding(),
+            f"LR {'rounded to 8 bits' if self.lr_8bit else 'not rounded'}, the result {sr}",
             "the mean of a clip's frames, then of clips",
             "a frame equal to its HR (infinite PSNR) is left out of PSNR's means, not of SSIM's",
         )
-        return f"{'; '.join(parts)}.{' ' + self.note if self.note else ''}"
-
-    def _which_frames(self) -> str:
-        if self.frames == "centre":
-            return "the centre frame of each clip (im4 of 7)"
-        ends = f" but the first and last {self.skip} of a clip" if self.skip else ""
-        which = f" of clips {', '.join(self.clips)}" if self.clips else ""
-        return f"every frame{which}{ends}"
-
-    def _rounding(self) -> str:
-        lr = "LR rounded to 8 bits" if self.lr_8bit else "LR not rounded"
-        sr = "clipped and rounded to 8 bits" if self.sr_8bit else "neither clipped nor rounded"
-        return f"{lr}, the result {sr}"
+        return f"{'; '.join(parts)}. {self.note}".rstrip()
 
 
 PROTOCOLS = {
@@ -114,8 +106,7 @@ def with_crop(rules: Protocol, crop: int | None) -> Protocol:
     """The same rules with another border, and a name that says so; None leaves them as they are."""
     if crop is None or crop == rules.crop:
         return rules
-    if crop < 0:
-        raise UserError(f"crop is {crop}, but counts pixels at each border: 0 or more")
+    assert crop >= 0
     note = f"{rules.name}'s rules but for the border."
     return dataclasses.replace(rules, name=f"{rules.name}-crop{crop}", crop=crop, note=note)
 
@@ -131,8 +122,7 @@ def scored_clips(keys: Sequence[str], rules: Protocol) -> list[str]:
     if rules.clips is None:
         return list(keys)
     found = [key for key in keys if key.rpartition("/")[2] in rules.clips]
-    missing = set(rules.clips) - {key.rpartition("/")[2] for key in found}
-    if missing:
+    if missing := set(rules.clips) - {key.rpartition("/")[2] for key in found}:
         raise UserError(
             f"protocol {rules.name!r} scores clips {', '.join(rules.clips)}, but "
             f"{', '.join(sorted(missing))} is not there: choose another protocol for other data"
@@ -142,33 +132,15 @@ def scored_clips(keys: Sequence[str], rules: Protocol) -> list[str]:
 
 def scored_frames(num_frames: int, rules: Protocol) -> list[int]:
     """The indices of the frames of a clip that count; UserError where none is left."""
+    indices = list(range(rules.skip, num_frames - rules.skip))
     if rules.frames == "centre":
-        indices = [num_frames // 2] if num_frames > 2 * rules.skip else []
-    else:
-        indices = list(range(rules.skip, num_frames - rules.skip))
+        indices = [i for i in indices if i == num_frames // 2]
     if not indices:
         raise UserError(
             f"a clip of {num_frames} frames has none that protocol {rules.name!r} scores "
             f"(it skips {rules.skip} at each end): use longer clips or another protocol"
         )
     return indices
-
-
-def score(sr: Tensor, hr: Tensor, rules: Protocol) -> dict[str, list[float]]:
-    """The figures of QUALITY for one clip, a number a scored frame (PSNR of equal ones is inf).
-
-    `hr` is the whole clip, (T, 3, H, W) in [0, 1]. `sr` is the whole clip too, or just the
-    frames that `scored_frames` names, in that order. Raises UserError for shapes that do not fit.
-    """
-    indices = scored_frames(len(hr), rules)
-    if sr.ndim != 4 or sr.shape[1:] != hr.shape[1:] or len(sr) not in (len(hr), len(indices)):
-        raise UserError(
-            f"result {tuple(sr.shape)} does not fit the clip {tuple(hr.shape)}, of which "
-            f"{len(indices)} frames are scored"
-        )
-    chosen = sr if len(sr) == len(indices) else sr[indices]
-    rows = score_frames({"sr": chosen}, hr[indices], rules)["sr"]
-    return {name: [row[name] for row in rows] for name in QUALITY}
 
 
 def score_frames(
@@ -183,11 +155,8 @@ def score_frames(
     for frame, truth in enumerate(hr):
         planes_hr = to_compare(truth, rules)
         scores += [quality(to_compare(sr[frame], rules), planes_hr) for sr in results.values()]
-    values = torch.stack(scores).unflatten(0, (len(hr), len(results))).transpose(0, 1).tolist()
-    return {
-        name: [dict(zip(QUALITY, row, strict=True)) for row in of_network]
-        for name, of_network in zip(results, values, strict=True)
-    }
+    rows = [dict(zip(QUALITY, values, strict=True)) for values in torch.stack(scores).tolist()]
+    return {name: rows[number :: len(results)] for number, name in enumerate(results)}
 
 
 def to_compare(rgb_CHW: Tensor, rules: Protocol) -> Tensor:

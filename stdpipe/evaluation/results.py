@@ -30,6 +30,7 @@ HEADINGS = {
     "tof": ("tOF (px)", ".3f"),
     "profile_diff": ("profile diff", ".3f"),
 }
+MOST_ROWS = 100  # of clips in a table
 
 
 class Figures(TypedDict):
@@ -48,10 +49,8 @@ class Figures(TypedDict):
 class ClipFigures(Figures):
     """One clip's means."""
 
-    frames: int
-    """How many were scored."""
-    infinite: int
-    """How many of them equal their HR."""
+    frames: int  # how many were scored
+    infinite: int  # how many of them equal their HR
 
 
 class ListFigures(Figures):
@@ -77,20 +76,16 @@ class Cost(TypedDict):
 class NetworkResult(TypedDict):
     """One network's part of a result."""
 
-    name: str
-    """The network and its weights, as tables say it."""
+    name: str  # the network and its weights, as tables say it
     model: str
     weights: str | None
     weights_sha256: str | None
-    trained_for: str | None
-    """The degradation, where the weights say it."""
-    average: Figures
-    """The mean over clips."""
-    excluded: list[str]
-    """Clips that equal their HR: they are not in PSNR's average."""
+    trained_for: str | None  # the degradation, where the weights say it
+    average: Figures  # over clips
+    excluded: list[str]  # clips that equal their HR: they are not in PSNR's average
     clips: dict[str, ClipFigures]
+    # Vimeo90K's lists, `weighted`, and under `unlisted` the clips that lie in none
     lists: NotRequired[dict[str, ListFigures | list[str]]]
-    """Vimeo90K's lists, `weighted`, and under `unlisted` the clips that lie in none."""
     cost: NotRequired[Cost]
 
 
@@ -123,10 +118,8 @@ class Definition(TypedDict):
     data: str
     degradation: Degradation
     protocol: Rules
-    metrics: dict[str, str]
-    """Name -> what it is; `flow`, too, where there are temporal ones."""
-    amp: str | None
-    """The precision in which networks ran: none (float32), bf16, fp16; None: not stated."""
+    metrics: dict[str, str]  # name -> what it is; `flow`, too, where there are temporal ones
+    amp: str | None  # in which networks ran: none (float32), bf16, fp16; None: not stated
 
 
 class Result(Definition):
@@ -140,20 +133,16 @@ def read_result(path: Path) -> Result:
 
     Raises UserError for a damaged one or one of a newer format, OSError where it cannot be read.
     """
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is no result of stdpipe evaluate")
+    unread = f"{path} is no result that this version can read"
+    content = check(dict[str, Any], read_json(path), unread)
     version = content.get("format", 1)
     if version not in (1, FORMAT):
-        raise UserError(
-            f"{path} has format {version!r}, and this stdpipe reads up to {FORMAT}: take a newer "
-            "stdpipe, or evaluate again"
-        )
+        raise UserError(f"{unread}: it has format {version!r}; take a newer stdpipe")
     given = {"amp": None, "networks": [content], **content, "format": FORMAT}
-    result = check(Result, given, f"{path} is no result that this version can read")
+    result = check(Result, given, unread)
     if version == 1:  # the cost, if there is one, says it
-        stated = [network["cost"]["amp"] for network in result["networks"] if "cost" in network]
-        result["amp"] = next(iter(stated), None)
+        costs = (network["cost"]["amp"] for network in result["networks"] if "cost" in network)
+        result["amp"] = next(costs, None)
     return result
 
 
@@ -238,79 +227,65 @@ def _mean(values: Iterable[float | None]) -> float | None:
 def results_table(result: Mapping[str, Any]) -> str:
     """Markdown: the rules, a table of all networks where there are several, each one's clips."""
     networks = result.get("networks", [result])
-    rules = result["protocol"]
+    rules, degraded, metrics = result["protocol"], result["degradation"], result["metrics"]
     lines = [
         ", ".join(network["name"] for network in networks) + f" on {result['data']}",
-        f"degradation {result['degradation']['name']}: {result['degradation']['text']}",
+        f"degradation {degraded['name']}: {degraded['text']}",
         f"protocol {rules['name']} ({rules['chosen']}): {rules['text']}",
         *([f"mixed precision: {amp}"] if (amp := result["amp"]) not in (None, "none") else []),
-        *_temporal_lines(result["metrics"]),
-        *(warning for network in networks for warning in _warnings(network, result)),
+        *([f"flow: {metrics['flow']}"] if "flow" in metrics else []),
+        *(f"{HEADINGS[name][0]}: {metrics[name]}" for name in TEMPORAL if name in metrics),
     ]
-    if len(networks) > 1:
-        lines += ["", _summary(networks, result)]
     for network in networks:
-        title = ["", f"## {network['name']}"] if len(networks) > 1 else []
-        lines += [*title, "", _clip_table(network)]
+        if network["trained_for"] not in (None, degraded["name"]):
+            lines.append(f"WARNING: {network['name']} was trained for {network['trained_for']}")
+        if network["excluded"]:
+            lines.append(f"{', '.join(network['excluded'])}: equal to HR, not in PSNR's averages")
+    if several := len(networks) > 1:
+        names = ["network", "protocol", "degradation"]
+        rows = [([n["name"], rules["name"], degraded["name"]], n["average"]) for n in networks]
+        lines += ["", _figures_table(names, rows)]
+    for network in networks:
+        lines += ["", f"## {network['name']}"] if several else []
+        lines += ["", _figures_table(["clip"], _clip_rows(network))]
         lines += ["", *_cost_lines(network["cost"])] if "cost" in network else []
     return "\n".join(lines)
 
 
-def _temporal_lines(metrics: Mapping[str, str]) -> list[str]:
-    lines = [f"{HEADINGS[n][0]}: {metrics[n]}" for n in TEMPORAL if n in metrics]
-    return [f"flow: {metrics['flow']}", *lines] if lines else []
+def _clip_rows(network: Mapping[str, Any]) -> list[tuple[list[str], Mapping[str, Any]]]:
+    """What each row is called, and its figures: clips, if they are not too many, lists, average."""
+    clips = network["clips"] if len(network["clips"]) <= MOST_ROWS else {}
+    lists = {k: row for k, row in network.get("lists", {}).items() if k != "unlisted"}
+    named = {f"{name} ({row['clips']} clips)": row for name, row in lists.items()}
+    rows = {**clips, **named, "average": network["average"]}
+    return [([name], row) for name, row in rows.items()]
 
 
-def _warnings(network: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
-    trained, measured = network["trained_for"], result["degradation"]["name"]
-    mismatch = f"WARNING: {network['name']} was trained for {trained}"
-    exact = f"{', '.join(network['excluded'])}: equal to HR, not in PSNR's averages"
-    return [mismatch] * (trained not in (None, measured)) + [exact] * bool(network["excluded"])
+def _figures_table(names: list[str], rows: Sequence[tuple[list[str], Mapping[str, Any]]]) -> str:
+    figures = [name for name in HEADINGS if name in rows[-1][1]]
+    head = [*names, *(HEADINGS[name][0] for name in figures)]
+    cells = [[*called, *(_figure(row.get(name), name) for name in figures)] for called, row in rows]
+    return markdown_table(head, cells, len(names))
 
 
-def _summary(networks: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> str:
-    figures = networks[0]["average"]
-    rules = [result["protocol"]["name"], result["degradation"]["name"]]
-    return _markdown(
-        ["network", "protocol", "degradation", *(HEADINGS[name][0] for name in figures)],
-        [[net["name"], *rules, *_figures(net["average"], figures)] for net in networks],
-        left=3,
-    )
-
-
-def _clip_table(network: Mapping[str, Any]) -> str:
-    figures = network["average"]
-    rows = [*network["clips"].items()] if len(network["clips"]) <= 100 else []
-    lists = {name: row for name, row in network.get("lists", {}).items() if name != "unlisted"}
-    rows += [(f"{name} ({row['clips']} clips)", row) for name, row in lists.items()]
-    rows.append(("average", network["average"]))
-    return _markdown(
-        ["clip", *(HEADINGS[name][0] for name in figures)],
-        [[key, *_figures(row, figures)] for key, row in rows],
-        left=1,
-    )
-
-
-def _figures(row: Mapping[str, Any], names: Iterable[str]) -> list[str]:
-    missing = {name: "inf" if name.startswith("psnr") else "-" for name in names}
-    return [
-        missing[name] if row[name] is None else format(row[name], HEADINGS[name][1])
-        for name in missing
-    ]
+def _figure(value: float | None, name: str) -> str:
+    if value is None:
+        return "inf" if name.startswith("psnr") else "-"
+    return format(value, HEADINGS[name][1])
 
 
 def _cost_lines(cost: Mapping[str, Any]) -> list[str]:
-    memory = cost["peak_memory_bytes"] / 2**20
     figures = (
         f"{cost['parameters']:,} parameters, {cost['macs'] / 1e9:.2f} GMAC a frame "
         f"({cost['sampling_macs'] / 1e9:.2f} beside for sampling), "
-        f"{cost['seconds_per_frame'] * 1e3:.1f} ms a frame and {memory:.0f} MiB on "
+        f"{cost['seconds_per_frame'] * 1e3:.1f} ms a frame and "
+        f"{cost['peak_memory_bytes'] / 2**20:.0f} MiB on "
         f"{cost['device']} ({cost['threads']} threads, amp {cost['amp']})"
     )
     return [figures, cost["text"]]
 
 
-def _markdown(head: list[str], rows: list[list[str]], left: int) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """A table whose first `left` columns are text, the others numbers."""
     sides = ["left"] * left + ["right"] * (len(head) - left)
     return tabulate(rows, head, tablefmt="pipe", disable_numparse=True, colalign=sides)
