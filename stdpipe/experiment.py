@@ -146,15 +146,15 @@ def _evaluate(setup: GridSetup, say: Say) -> None:
     first = setup.experiment.seeds[0]
     for seed in setup.experiment.seeds:
         for test in setup.experiment.tests:
-            found = results(setup, test.name)
+            found = results(setup, test.label)
             some = [
                 e for e in grid_networks(setup) if (first if e.seed is None else e.seed) == seed
             ]
             missing = [e for e in some if e.key not in found]
             if missing:
-                data = setup.tests[test.name]
-                say(f"seed {seed}: {len(missing)} networks on {test.name}, {data}")
-                evaluate(evaluation(setup, test.name, missing))
+                data = setup.tests[test.label]
+                say(f"seed {seed}: {len(missing)} networks on {test.label}, {data}")
+                evaluate(evaluation(setup, test.label, missing))
 
 
 def _summarise(setup: GridSetup, failed: Mapping[str, str], say: Say) -> dict[str, Any]:

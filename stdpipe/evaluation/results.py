@@ -73,7 +73,15 @@ class Cost(TypedDict):
     amp: str
 
 
-class NetworkResult(TypedDict):
+class Averages(TypedDict):
+    """Means over a clip's frames, then over clips."""
+
+    average: Figures
+    excluded: list[str]  # clips that equal their HR: they are not in PSNR's average
+    clips: dict[str, ClipFigures]
+
+
+class NetworkResult(Averages):
     """One network's part of a result."""
 
     name: str  # the network and its weights, as tables say it
@@ -81,9 +89,6 @@ class NetworkResult(TypedDict):
     weights: str | None
     weights_sha256: str | None
     trained_for: str | None  # the degradation, where the weights say it
-    average: Figures  # over clips
-    excluded: list[str]  # clips that equal their HR: they are not in PSNR's average
-    clips: dict[str, ClipFigures]
     # Vimeo90K's lists, `weighted`, and under `unlisted` the clips that lie in none
     lists: NotRequired[dict[str, ListFigures | list[str]]]
     cost: NotRequired[Cost]
@@ -189,19 +194,19 @@ def identity(result: Definition) -> dict[str, Any]:
     }
 
 
-def averages(clips: Clips, figures: Sequence[str]) -> dict[str, Any]:
+def averages(clips: Clips, figures: Sequence[str]) -> Averages:
     """Mean over a clip's frames, then over clips.
 
     Figures that are not finite are left out: PSNR of a frame that equals its HR (black ones do),
     motion into a clip's first frame. A clip with none left has null (JSON has no infinity), does
     not enter that average, and is named in `excluded` where it is PSNR.
     """
-    table = {
+    table: dict[str, Any] = {
         clip: {name: _mean(row.get(name) for row in rows) for name in figures}
         | {"frames": len(rows), "infinite": sum(math.isinf(row["psnr_y"]) for row in rows)}
         for clip, rows in clips.items()
     }
-    average = {name: _mean(row[name] for row in table.values()) for name in figures}
+    average: Any = {name: _mean(row[name] for row in table.values()) for name in figures}
     excluded = [clip for clip, row in table.items() if row["psnr_y"] is None]
     return {"average": average, "excluded": excluded, "clips": table}
 

@@ -198,15 +198,15 @@ def _tests(
     found: dict[str, dict[str, Any]] = {}
     speeds: dict[str, float] = {}
     for test in setup.experiment.tests:
-        folder = setup.tests[test.name]
+        folder = setup.tests[test.label]
         job = Evaluation(folder, protocol=test.protocol)
         clips, rules, _ = scored_footage(job)
         frames = sum(len(protocols.scored_frames(len(clip.frames), rules)) for clip in clips)
-        todo = [e for e in networks if e.key not in results(setup, test.name)]
+        todo = [e for e in networks if e.key not in results(setup, test.label)]
         for network in todo:
             if network.kind not in speeds:
                 speeds[network.kind] = _speed(small, network.kind, verbs)
-        found[test.name] = {
+        found[test.label] = {
             "data": str(folder),
             "protocol": rules.name,
             "clips": len(clips),

@@ -138,8 +138,8 @@ def set_up(job: Job) -> GridSetup:
         _check_teacher(setup, teacher)
     find_clips(data, "train")
     for test in made.tests:
-        asked = Evaluation(setup.tests[test.name], protocol=test.protocol)
-        setup.rules[test.name] = scored_footage(asked)[1]
+        asked = Evaluation(setup.tests[test.label], protocol=test.protocol)
+        setup.rules[test.label] = scored_footage(asked)[1]
     # seed by seed, so that what is finished early can be compared
     setup.runs.extend(
         _run(setup, student, scheme, seed)
@@ -167,10 +167,10 @@ def _tests(job: Job, data: Path) -> dict[str, Path]:
     """Test set -> where it lies."""
     found = {}
     for test in job.experiment.tests:
-        given = job.tests.get(test.name, test.data)
+        given = job.tests.get(test.label, test.data)
         if given is None:
-            raise UserError(f"test set {test.name} has no data: give --test {test.name}=DIR")
-        found[test.name] = data if given == OWN else Path(given)
+            raise UserError(f"test set {test.label} has no data: give --test {test.label}=DIR")
+        found[test.label] = data if given == OWN else Path(given)
     _refuse_unknown("--test", job.tests, "test set", found)
     return found
 

@@ -55,7 +55,7 @@ def write(folder: Path, **changes: Any) -> Path:
         ({"students": ["fastdvd"]}, ["'fastdvd'", "did you mean 'fastdvdnet'?"]),
         ({"students": ["os:system"]}, ["'os:system'"]),
         ({"baselines": ["bicubc"]}, ["'bicubc'", "did you mean 'bicubic'?"]),
-        ({"students": "vdsr"}, ["students should be a list"]),
+        ({"students": "vdsr"}, ["'vdsr' for a list of names"]),
         ({"schemes": ["sdt"]}, ["'sdt'"]),
         ({"schemes": {"a": {"scheme": "std", "memry": "frozen"}}}, ["did you mean 'memory'?"]),
         ({"schemes": {"a": {"scheme": "std", "teacher": "u"}}}, ["scheme a", "'u' (known: t)"]),
@@ -76,7 +76,7 @@ def write(folder: Path, **changes: Any) -> Path:
         ({"degradation": "blur"}, ["degradation 'blur'"]),
         ({"evaluation_amp": "fp8"}, ["evaluation_amp", "'fp8'", "'bf16'"]),
         ({"teachers": {"t": {"wights": "f"}}}, ["teacher t", "'wights'"]),
-        ({"teachers": {"t": {"encoding": "int4"}}}, ["teacher t", "encoding 'int4'"]),
+        ({"teachers": {"t": {"encoding": "int4"}}}, ["encoding 'int4'"]),
         ({"teachers": {"t": {"training": {"steps": 1}}}}, ["teacher t", "network"]),
         ({"paper": {"columns": ["vid4/walk"]}}, ["'vid4' (known: own)"]),
         (
@@ -208,7 +208,7 @@ def test_every_table_of_the_paper(
     """All names mean something, and the paper's rows have theirs."""
     made = schema.load(schema.packaged(name), profile)
     assert made.name == name
-    tests = {test.name: tiny for test in made.tests}
+    tests = {test.label: tiny for test in made.tests}
     waiting = {t.label: "random:0" for t in made.teachers if not (t.weights or t.training)}
     setup = set_up(Job(made, tmp_path, data=tiny, tests=tests, teachers=waiting))
     assert len(setup.runs) == len(made.students) * len(made.schemes) * len(made.seeds)
