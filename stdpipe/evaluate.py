@@ -152,7 +152,7 @@ def _set_up(job: Evaluation) -> EvaluationSetup:
     device = pick_device(job.device)
     keep_memory(device)
     networks, teacher = _networks(job, device)
-    clips, rules, chosen = scored_footage(job)
+    clips, rules, chosen = scored_footage(job.data, job.protocol, job.crop)
     degraded = _degradation(job, networks)
     scored = {clip.key: scored_frames(len(clip.frames), rules) for clip in clips}
     if "temporal" in job.metrics and max(map(len, scored.values())) < 2:

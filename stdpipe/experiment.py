@@ -11,7 +11,6 @@ summary.json, summary.md        mean and spread over seeds, paired differences, 
 report/index.html               the same with pictures
 """
 
-import dataclasses
 import json
 import os
 import sys
@@ -38,6 +37,7 @@ from stdpipe.grid.setup import (
     grid_networks,
     results,
     set_up,
+    teacher_run,
     threads_each,
 )
 from stdpipe.grid.summary import summary
@@ -46,7 +46,6 @@ from stdpipe.reporting.tables import Table
 from stdpipe.train import train_student
 from stdpipe.train_teacher import train_teacher
 from stdpipe.training import run_folder
-from stdpipe.training.jobs import TeacherRun
 
 Say = Callable[[str], None]
 VERBS = Verbs(extract_teacher, train_teacher, train_student, evaluate)
@@ -72,15 +71,11 @@ def run_experiment(job: Job, say: Say, plan_only: bool = False) -> dict[str, Any
 def _extract(setup: GridSetup, say: Say) -> None:
     """Teachers that must be trained first, then a cache of each."""
     for label, teacher in setup.teachers.items():
-        weights = Path(setup.weights(label))
         if setup.trains(label):
             assert teacher.training
-            assert teacher.network
-            init = Path(teacher.init) if teacher.init else None
-            made = setup.experiment.degradation
-            run = TeacherRun(setup.data, teacher.network, weights.parent, made, init=init)
-            say(f"teacher {label}: {teacher.training.steps} steps, in {weights.parent}")
-            train_teacher(dataclasses.replace(run, device=setup.job.device), teacher.training)
+            run = teacher_run(setup, label)
+            say(f"teacher {label}: {teacher.training.steps} steps, in {run.out}")
+            train_teacher(run, teacher.training)
         found = extract_teacher(extraction(setup, label))
         say(f"cache {found['cache']}: {found['entries']} clips, {found['bytes'] / 1e9:.2f} GB")
 

@@ -252,18 +252,20 @@ def results_table(result: Mapping[str, Any]) -> str:
         lines += ["", _figures_table(names, rows)]
     for network in networks:
         lines += ["", f"## {network['name']}"] if several else []
-        lines += ["", _figures_table(["clip"], _clip_rows(network))]
+        rows = [
+            ([f"{name} ({row['clips']} clips)" if "clips" in row else name], row)
+            for name, row in columns(network).items()
+        ]
+        lines += ["", _figures_table(["clip"], rows)]
         lines += ["", *_cost_lines(network["cost"])] if "cost" in network else []
     return "\n".join(lines)
 
 
-def _clip_rows(network: Mapping[str, Any]) -> list[tuple[list[str], Mapping[str, Any]]]:
-    """What each row is called, and its figures: clips, if they are not too many, lists, average."""
+def columns(network: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Name -> figures: clips, if they are not too many, Vimeo90K's lists, the average."""
     clips = network["clips"] if len(network["clips"]) <= MOST_ROWS else {}
     lists = {k: row for k, row in network.get("lists", {}).items() if k != "unlisted"}
-    named = {f"{name} ({row['clips']} clips)": row for name, row in lists.items()}
-    rows = {**clips, **named, "average": network["average"]}
-    return [([name], row) for name, row in rows.items()]
+    return {**clips, **lists, "average": network["average"]}
 
 
 def _figures_table(names: list[str], rows: Sequence[tuple[list[str], Mapping[str, Any]]]) -> str:

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tabulate import tabulate
-
+from stdpipe.evaluation.results import markdown_table
 from stdpipe.grid.schema import Experiment
 
 Plain = tuple[str, str, list[str], list[list[str]]]
@@ -19,28 +18,25 @@ def plan_text(found: Mapping[str, Any]) -> str:
     ]
     for one in found["caches"]:
         free = one["free_bytes"]
-        told = f", {free / 1e9:.0f} GB free" if free is not None else ""
         lines.append(
             f"cache {one['cache']}: {one['missing']} of {one['entries']} clips to extract, "
-            f"{one['seconds_per_clip']:.2f} s each; {one['bytes'] / 1e9:.3g} GB in all{told}"
+            f"{one['seconds_per_clip']:.2f} s each; {one['bytes'] / 1e9:.3g} GB in all"
+            + (f", {free / 1e9:.0f} GB free" if free is not None else "")
         )
-    for label, kind in found["kinds"].items():
-        lines.append(
-            f"{label}: {kind['step']:.3g} s a step, {kind['warmup']:.3g} s a step of warm-up"
-        )
-    for name, test in found["tests"].items():
-        lines.append(
-            f"test {name} ({test['data']}, protocol {test['protocol']}): {test['networks']} "
-            f"networks on {test['frames']:,} frames of {test['clips']} clips, "
-            f"{_time(test['seconds'])}"
-        )
-    hours = found["hours"]
-    parts = ", ".join(f"{name} {_time(hours[name] * 3600)}" for name in hours if name != "total")
-    lines.append(
-        f"about {_time(hours['total'] * 3600)} by a trial on one clip: {parts}; the pictures "
-        "of the report not counted"
-    )
-    return "\n".join(lines)
+    lines += [
+        f"{label}: {kind['step']:.3g} s a step, {kind['warmup']:.3g} s a step of warm-up"
+        for label, kind in found["kinds"].items()
+    ]
+    lines += [
+        f"test {name} ({test['data']}, protocol {test['protocol']}): {test['networks']} networks "
+        f"on {test['frames']:,} frames of {test['clips']} clips, {_time(test['seconds'])}"
+        for name, test in found["tests"].items()
+    ]
+    times = {name: _time(hours * 3600) for name, hours in found["hours"].items()}
+    total = times.pop("total")
+    parts = ", ".join(f"{name} {time}" for name, time in times.items())
+    end = f"about {total} by a trial on one clip: {parts}; the pictures of the report not counted"
+    return "\n".join([*lines, end])
 
 
 def _time(seconds: float) -> str:
@@ -55,9 +51,7 @@ def summary_text(experiment: Experiment, found: Mapping[str, Any]) -> str:
     lines += [f"FAILED: {where}: {why}\n" for where, why in found["failed"].items()]
     lines.append(_rules(found))
     for title, text, head, rows in summary_tables(experiment, found):
-        sides = ["left"] + ["right"] * (len(head) - 1)
-        table = tabulate(rows, head, tablefmt="pipe", disable_numparse=True, colalign=sides)
-        lines += ["", f"## {title}", "", text, "", table]
+        lines += ["", f"## {title}", "", text, "", markdown_table(head, rows)]
     return "\n".join(lines)
 
 
@@ -85,18 +79,11 @@ def _test_rows(found: Mapping[str, Any], test: str) -> list[list[str]]:
     for label, by_test in found["rows"].items():
         average = by_test.get(test, {}).get("average", {})
         if "psnr_y" in average:
-            change = found["differences"].get(label, {}).get(test, {})
-            psnr, ssim = average["psnr_y"], average["ssim_y"]
-            rows.append(
-                [
-                    label,
-                    str(psnr["n"]),
-                    _spread(psnr, ".3f"),
-                    _difference(change.get("psnr_y"), "+.3f"),
-                    _spread(ssim, ".4f"),
-                    _difference(change.get("ssim_y"), "+.4f"),
-                ]
-            )
+            row = [label, str(average["psnr_y"]["n"])]
+            for metric, form in (("psnr_y", ".3f"), ("ssim_y", ".4f")):
+                change = found["differences"].get(label, {}).get(test, {}).get(metric, {})
+                row += [_spread(average[metric], form), _difference(change, f"+{form}")]
+            rows.append(row)
     return rows
 
 
@@ -105,13 +92,10 @@ def _spread(one: Mapping[str, Any], form: str) -> str:
     return f"{one['mean']:{form}}{spread}"
 
 
-def _difference(one: Mapping[str, Any] | None, form: str) -> str:
-    if not one or "mean" not in one:
-        return ""
-    if one["interval"] is None:
-        return f"{one['mean']:{form}}"
-    low, high = one["interval"]
-    return f"{one['mean']:{form}} [{low:{form}}, {high:{form}}]"
+def _difference(one: Mapping[str, Any], form: str) -> str:
+    mean = f"{one['mean']:{form}}" if "mean" in one else ""
+    interval = [f"{end:{form}}" for end in one.get("interval") or ()]
+    return f"{mean} [{', '.join(interval)}]" if interval else mean
 
 
 def _paper(experiment: Experiment, found: Mapping[str, Any]) -> list[Plain]:
@@ -126,7 +110,7 @@ def _paper(experiment: Experiment, found: Mapping[str, Any]) -> list[Plain]:
         ]
         rows.append([row.label, label or "", *cells])
     title = f"{paper.source}: published / ours, PSNR Y (dB)"
-    text = "What differs: " + " ".join(paper.differs) if paper.differs else ""
+    text = f"What differs: {' '.join(paper.differs)}" if paper.differs else ""
     return [(title, text, ["row", "ours", *paper.columns], rows)] if rows else []
 
 
