@@ -28,11 +28,11 @@ from stdpipe.evaluation import results
 from stdpipe.evaluation.cost import device_name, running_cost
 from stdpipe.evaluation.frame_log import UNFINISHED, FrameLog, Row, publish
 from stdpipe.evaluation.job import Evaluation, scored_footage, split_name
-from stdpipe.evaluation.metrics import QUALITY
+from stdpipe.evaluation.metrics import QUALITY, TEMPORAL
 from stdpipe.evaluation.pictures import save_comparison
 from stdpipe.evaluation.protocols import Protocol, rounded, score_frames, scored_frames
 from stdpipe.evaluation.results import Cost, Definition, NetworkResult, Result, read_result
-from stdpipe.evaluation.temporal import TEMPORAL, Temporal
+from stdpipe.evaluation.temporal import Temporal
 from stdpipe.models.base import Features, Network, check_sees_lr, count_parameters
 from stdpipe.models.checkpoints import load_network, trained_for
 from stdpipe.models.macs import count_macs
@@ -112,7 +112,7 @@ def _finished(out: Path, facts: Mapping[str, Any], overwrite: bool) -> Result | 
         networks[0]["cost"]["device"] if "cost" in networks[0] else None,
     )
     differences = [
-        f"{key}: {_short(there.get(key))} there, {_short(facts.get(key))} now"
+        f"{key}: {there.get(key) or 'none'!s:.60} there, {facts.get(key) or 'none'!s:.60} now"
         for key in dict.fromkeys([*facts, *there])
         if there.get(key) != facts.get(key)
     ]
@@ -141,11 +141,6 @@ def _facts(
         **{f"clip {key}'s frames": count for key, count in lengths.items()},
         "cost on": device,
     }
-
-
-def _short(value: object) -> str:
-    text = "none" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _set_up(job: Evaluation) -> EvaluationSetup:

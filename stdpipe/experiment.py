@@ -15,8 +15,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -84,30 +85,20 @@ def _train(setup: GridSetup, say: Say) -> dict[str, str]:
     """What is missing of the grid; those that failed, and why."""
     todo = [run for run in setup.runs if not run.done]
     failed = {}
-    for number, (run, future) in enumerate(_trained(todo, setup.job), start=1):
-        try:
-            future.result()
+    for number, (run, why) in enumerate(_trained(todo, setup.job), start=1):
+        if why is None:
             say(f"{number} of {len(todo)}: {run.label}, seed {run.seed}: {run.weights}")
-        except BrokenProcessPool:
-            failed[str(run.job.out)] = "its process, or one beside it, was killed"
-        except (ValueError, OSError, RuntimeError) as error:
-            failed[str(run.job.out)] = " ".join(str(error).split())
+        else:
+            failed[str(run.job.out)] = why
     for where, why in failed.items():
         say(f"FAILED {where}: {why}")
     return failed
 
 
-def _trained(todo: list[GridRun], job: Job) -> Iterator[tuple[GridRun, "Future[None]"]]:
-    """Each run as it ends: one after the other here, or several in processes of their own."""
+def _trained(todo: list[GridRun], job: Job) -> Iterator[tuple[GridRun, str | None]]:
+    """Each run as it ends, and why it failed: one after the other here, or several in processes."""
     if job.jobs == 1:
-        for run in todo:
-            future: Future[None] = Future()
-            try:
-                train_one(run)
-                future.set_result(None)
-            except Exception as error:
-                future.set_exception(error)
-            yield run, future
+        yield from ((run, _failure(partial(train_one, run))) for run in todo)
         return
     log = str(job.out / "trainings.log")
     context = get_context("spawn")
@@ -115,10 +106,20 @@ def _trained(todo: list[GridRun], job: Job) -> Iterator[tuple[GridRun, "Future[N
         futures = {pool.submit(train_one, run): run for run in todo}
         try:
             for future in as_completed(futures):
-                yield futures[future], future
+                yield futures[future], _failure(future.result)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _failure(train: Callable[[], None]) -> str | None:
+    try:
+        train()
+    except BrokenProcessPool:
+        return "its process, or one beside it, was killed"
+    except (ValueError, OSError, RuntimeError) as error:
+        return " ".join(str(error).split())
+    return None
 
 
 def _begin_process(threads: int, log: str) -> None:
@@ -142,10 +143,12 @@ def _evaluate(setup: GridSetup, say: Say) -> None:
     for seed in setup.experiment.seeds:
         for test in setup.experiment.tests:
             found = results(setup, test.label)
-            some = [
-                e for e in grid_networks(setup) if (first if e.seed is None else e.seed) == seed
+            missing = [
+                network
+                for network in grid_networks(setup)
+                if network.seed in ((None, seed) if seed == first else (seed,))
+                and network.key not in found
             ]
-            missing = [e for e in some if e.key not in found]
             if missing:
                 data = setup.tests[test.label]
                 say(f"seed {seed}: {len(missing)} networks on {test.label}, {data}")
@@ -156,7 +159,7 @@ def _summarise(setup: GridSetup, failed: Mapping[str, str], say: Say) -> dict[st
     """summary.json and summary.md, and the report of the first seed."""
     measured = {test: results(setup, test) for test in setup.tests}
     found: list[tuple[str, int | None, dict[str, Any]]] = [
-        (network.label, network.seed, {test: measured[test][network.key] for test in measured})
+        (network.label, network.seed, {test: of[network.key] for test, of in measured.items()})
         for network in grid_networks(setup)
     ]
     out = setup.job.out

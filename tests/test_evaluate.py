@@ -17,9 +17,8 @@ from stdpipe.data.degrade import degrade
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.pieces import pieces
 from stdpipe.data.samples import read_frames
-from stdpipe.evaluation.metrics import QUALITY
+from stdpipe.evaluation.metrics import QUALITY, TEMPORAL
 from stdpipe.evaluation.protocols import Protocol, protocol, score_frames, scored_frames
-from stdpipe.evaluation.temporal import TEMPORAL
 from stdpipe.models.checkpoints import load_network, save_network
 
 Command = Callable[..., Any]

@@ -11,23 +11,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from stdpipe.evaluation.metrics import COST
+
 Run = Callable[[Tensor], object]
-
-HEIGHT, WIDTH = 120, 180  # LR
-WARM_UP, REPEATS = 1, 5
-
-TEXT = (
-    f"one window, LR {WIDTH}x{HEIGHT}, precision by amp; macs: multiply-accumulates of "
-    "convolutions and of matrix products in submodules, deformable ones' included; sampling_macs, "
-    "beside them: 4 for each value that grid_sample takes; "
-    f"seconds_per_frame: median of {REPEATS} after {WARM_UP} for warming up, the device "
-    "synchronised; peak_memory_bytes: weights, input and all that is alive at once: on CUDA by its "
-    "allocator, on a CPU the sum of live tensors, without a kernel's own scratch"
-)
+HEIGHT, WIDTH, WARM_UP, REPEATS = 120, 180, 1, 5  # of LR; figures.yaml tells them, too
 
 
 def running_cost(net: nn.Module, num_frame: int, device: torch.device, run: Run) -> dict[str, Any]:
-    """Seconds and bytes as TEXT defines them.
+    """Seconds and bytes as metrics.COST defines them.
 
     `net`, on `device`, takes windows (1, num_frame, 3, h, w); `run` calls it as it is to be timed.
     """
@@ -37,7 +28,7 @@ def running_cost(net: nn.Module, num_frame: int, device: torch.device, run: Run)
         "peak_memory_bytes": _peak_memory(net, run, window),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
-        "text": TEXT,
+        "text": COST,
     }
 
 

@@ -4,9 +4,12 @@ Axes: N planes or frames, H W their size. Everything is computed where its input
 """
 
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from stdpipe.cache.schema import read_yaml
 
 # BT.601, studio swing, for RGB in [0, 1]. OpenCV's YCrCb is full range and gives other numbers.
 LUMA_RED, LUMA_GREEN, LUMA_BLUE, LUMA_BLACK = 65.481, 128.553, 24.966, 16.0
@@ -15,12 +18,11 @@ SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 SSIM_K1, SSIM_K2, SSIM_PEAK = 0.01, 0.03, 255.0
 SSIM_STRIP = 16  # rows at a time on a CPU: the maps stay in its cache, twice as fast
 
-QUALITY = {
-    "psnr_y": "PSNR of BT.601 luma (studio swing, peak 255), dB",
-    "ssim_y": "SSIM of BT.601 luma (Wang et al. 2004, 11x11 Gaussian of sigma 1.5, valid part)",
-    "psnr_rgb": "PSNR over the three channels together (peak 255), dB",
-    "ssim_rgb": "mean of the three channels' SSIM",
-}
+_READ = read_yaml(Path(__file__).with_name("figures.yaml"))
+FIGURES: dict[str, list[str]] = {**_READ["quality"], **_READ["temporal"]}
+"""Name -> heading, format, what it is."""
+QUALITY, TEMPORAL = ({n: FIGURES[n][2] for n in _READ[kind]} for kind in ("quality", "temporal"))
+COST: str = _READ["cost"]
 
 
 def luma(rgb: Tensor) -> Tensor:

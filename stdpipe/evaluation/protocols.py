@@ -8,16 +8,16 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.schema import check, read_yaml
 from stdpipe.evaluation.metrics import QUALITY, SSIM_WINDOW, planes, quality
 from stdpipe.suggest import nearest
-
-REDS4 = ("000", "011", "015", "020")
 
 
 @dataclass(frozen=True)
@@ -59,30 +59,8 @@ class Protocol:
 
 
 PROTOCOLS = {
-    rules.name: rules
-    for rules in (
-        Protocol("vid4", note="BasicSR scores so; its LR are files."),
-        Protocol(
-            "vid4-float",
-            lr_8bit=False,
-            sr_8bit=False,
-            note="RSDN's frames, border and rounding; its script also lets the network see 8 "
-            "pixels of reflected HR beyond each border, which is not done here.",
-        ),
-        Protocol(
-            "vid4-duf",
-            skip=2,
-            crop=8,
-            note="DUF's frames, border and rounding of results; its own LR are not rounded.",
-        ),
-        Protocol(
-            "vimeo",
-            frames="centre",
-            note="Where the fast, medium and slow lists lie beside the clips, also apart, and "
-            "weighted by clips as published; clips in no list count in the plain average alone.",
-        ),
-        Protocol("reds4", clips=REDS4, note="Published REDS4 figures are those of RGB."),
-    )
+    name: check(Protocol, {"name": name, **fields}, f"protocol {name}", strict=False)
+    for name, fields in read_yaml(Path(__file__).with_name("protocols.yaml")).items()
 }
 
 
@@ -97,7 +75,8 @@ def default_protocol(clips: Mapping[str, int]) -> tuple[str, str]:
     """The protocol for what lies in a folder, by its clips' keys and lengths, and why."""
     if all(re.fullmatch(r"\d{5}/\d{4}", key) and n == 7 for key, n in clips.items()):
         return "vimeo", "the clips are Vimeo90K's septuplets"
-    if set(REDS4) <= set(clips) and all(re.fullmatch(r"\d{3}", key) for key in clips):
+    reds4 = PROTOCOLS["reds4"].clips or ()
+    if clips.keys() >= {*reds4} and all(re.fullmatch(r"\d{3}", key) for key in clips):
         return "reds4", "the clips are numbered as in REDS, with all of REDS4 among them"
     return "vid4", "the clips are neither Vimeo90K's septuplets nor REDS4's"
 
@@ -109,12 +88,6 @@ def with_crop(rules: Protocol, crop: int | None) -> Protocol:
     assert crop >= 0
     note = f"{rules.name}'s rules but for the border."
     return dataclasses.replace(rules, name=f"{rules.name}-crop{crop}", crop=crop, note=note)
-
-
-def definition(rules: Protocol) -> dict[str, Any]:
-    """The protocol as a result states it, in JSON's types."""
-    clips = None if rules.clips is None else list(rules.clips)
-    return {**dataclasses.asdict(rules), "clips": clips, "text": rules.text}
 
 
 def scored_clips(keys: Sequence[str], rules: Protocol) -> list[str]:

@@ -1,35 +1,26 @@
 """What an evaluation finds: the format of result.json, its one reader, its means, its tables."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 from pydantic import Field, FiniteFloat
-from tabulate import tabulate
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on only
 
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.schema import check, read_json
 from stdpipe.data.degrade import degradation
-from stdpipe.evaluation import protocols
 from stdpipe.evaluation.frame_log import Clips
-from stdpipe.evaluation.metrics import QUALITY
+from stdpipe.evaluation.metrics import FIGURES, QUALITY, TEMPORAL
 from stdpipe.evaluation.protocols import Protocol
-from stdpipe.evaluation.temporal import TEMPORAL, flow_name
+from stdpipe.evaluation.temporal import flow_name
+from stdpipe.templates import fill, markdown_table
 
 FORMAT = 2  # 1: stdpipe 0.1.0's, which states neither its format nor the precision
 
-HEADINGS = {
-    "psnr_y": ("PSNR Y (dB)", ".3f"),
-    "ssim_y": ("SSIM Y", ".4f"),
-    "psnr_rgb": ("PSNR RGB (dB)", ".3f"),
-    "ssim_rgb": ("SSIM RGB", ".4f"),
-    "warp_error": ("warp error", ".3e"),
-    "warp_error_hr": ("HR's own", ".3e"),
-    "tof": ("tOF (px)", ".3f"),
-    "profile_diff": ("profile diff", ".3f"),
-}
+HEADINGS = {name: (head, form) for name, (head, form, _) in FIGURES.items()}
 MOST_ROWS = 100  # of clips in a table
 
 
@@ -167,11 +158,12 @@ def definition(
     Raises UserError where temporal metrics are asked for and OpenCV is missing.
     """
     temporal = {"flow": flow_name(), **TEMPORAL} if "temporal" in metrics else {}
+    stated = {**dataclasses.asdict(rules), "clips": rules.clips and [*rules.clips]}
     return {
         "format": FORMAT,
         "data": str(data),
         "degradation": {"name": degraded, "text": degradation(degraded).text},
-        "protocol": {**protocols.definition(rules), "chosen": chosen},  # type: ignore[typeddict-item]
+        "protocol": cast(Rules, {**stated, "text": rules.text, "chosen": chosen}),
         "metrics": {**QUALITY, **temporal},
         "amp": amp,
     }
@@ -232,33 +224,17 @@ def _mean(values: Iterable[float | None]) -> float | None:
 def results_table(result: Mapping[str, Any]) -> str:
     """Markdown: the rules, a table of all networks where there are several, each one's clips."""
     networks = result.get("networks", [result])
-    rules, degraded, metrics = result["protocol"], result["degradation"], result["metrics"]
-    lines = [
-        ", ".join(network["name"] for network in networks) + f" on {result['data']}",
-        f"degradation {degraded['name']}: {degraded['text']}",
-        f"protocol {rules['name']} ({rules['chosen']}): {rules['text']}",
-        *([f"mixed precision: {amp}"] if (amp := result["amp"]) not in (None, "none") else []),
-        *([f"flow: {metrics['flow']}"] if "flow" in metrics else []),
-        *(f"{HEADINGS[name][0]}: {metrics[name]}" for name in TEMPORAL if name in metrics),
-    ]
-    for network in networks:
-        if network["trained_for"] not in (None, degraded["name"]):
-            lines.append(f"WARNING: {network['name']} was trained for {network['trained_for']}")
-        if network["excluded"]:
-            lines.append(f"{', '.join(network['excluded'])}: equal to HR, not in PSNR's averages")
-    if several := len(networks) > 1:
-        names = ["network", "protocol", "degradation"]
-        rows = [([n["name"], rules["name"], degraded["name"]], n["average"]) for n in networks]
-        lines += ["", _figures_table(names, rows)]
-    for network in networks:
-        lines += ["", f"## {network['name']}"] if several else []
-        rows = [
-            ([f"{name} ({row['clips']} clips)" if "clips" in row else name], row)
-            for name, row in columns(network).items()
-        ]
-        lines += ["", _figures_table(["clip"], rows)]
-        lines += ["", *_cost_lines(network["cost"])] if "cost" in network else []
-    return "\n".join(lines)
+    rules = [result["protocol"]["name"], result["degradation"]["name"]]
+    averages = [([each["name"], *rules], each["average"]) for each in networks]
+    facts = {
+        **result,
+        "networks": networks,
+        "summary": _figures_table(["network", "protocol", "degradation"], averages),
+        "clip_table": _clip_table,
+        "headings": HEADINGS,
+        "quality": QUALITY,
+    }
+    return fill("stdpipe.evaluation", "table.md", facts)
 
 
 def columns(network: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -266,6 +242,14 @@ def columns(network: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     clips = network["clips"] if len(network["clips"]) <= MOST_ROWS else {}
     lists = {k: row for k, row in network.get("lists", {}).items() if k != "unlisted"}
     return {**clips, **lists, "average": network["average"]}
+
+
+def _clip_table(network: Mapping[str, Any]) -> str:
+    rows = [
+        ([f"{name} ({row['clips']} clips)" if "clips" in row else name], row)
+        for name, row in columns(network).items()
+    ]
+    return _figures_table(["clip"], rows)
 
 
 def _figures_table(names: list[str], rows: Sequence[tuple[list[str], Mapping[str, Any]]]) -> str:
@@ -279,20 +263,3 @@ def _figure(value: float | None, name: str) -> str:
     if value is None:
         return "inf" if name.startswith("psnr") else "-"
     return format(value, HEADINGS[name][1])
-
-
-def _cost_lines(cost: Mapping[str, Any]) -> list[str]:
-    figures = (
-        f"{cost['parameters']:,} parameters, {cost['macs'] / 1e9:.2f} GMAC a frame "
-        f"({cost['sampling_macs'] / 1e9:.2f} beside for sampling), "
-        f"{cost['seconds_per_frame'] * 1e3:.1f} ms a frame and "
-        f"{cost['peak_memory_bytes'] / 2**20:.0f} MiB on "
-        f"{cost['device']} ({cost['threads']} threads, amp {cost['amp']})"
-    )
-    return [figures, cost["text"]]
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A table whose first `left` columns are text, the others numbers."""
-    sides = ["left"] * left + ["right"] * (len(head) - left)
-    return tabulate(rows, head, tablefmt="pipe", disable_numparse=True, colalign=sides)

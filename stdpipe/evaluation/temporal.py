@@ -17,15 +17,6 @@ from torch import Tensor
 from stdpipe.cache.errors import UserError
 from stdpipe.evaluation.metrics import luma
 
-TEMPORAL = {
-    "warp_error": "mean squared difference to the last result, warped by HR's flow, where HR's "
-    "flows there and back agree; RGB in [0, 1] (Lai et al. 2018)",
-    "warp_error_hr": "the same of HR itself, which blurred results undercut",
-    "tof": "mean length of the difference between the result's and HR's flow, pixels (Chu et al. "
-    "2020, there with Farneback's flow)",
-    "profile_diff": "mean difference between the changes of luma from frame to frame, result "
-    "against HR: how unlike their temporal profiles run, levels of 255",
-}
 # Of two flows there and back, the share and the squared pixels by which they may disagree
 # (Sundaram et al. 2010, which Lai et al. take)
 AGREE_SHARE, AGREE_PIXELS = 0.01, 0.5

@@ -3,40 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from stdpipe.evaluation.results import markdown_table
 from stdpipe.grid.schema import Experiment
+from stdpipe.templates import fill, markdown_table
 
 Plain = tuple[str, str, list[str], list[list[str]]]
 
 
 def plan_text(found: Mapping[str, Any]) -> str:
     """The plan: what will run, and what it will cost."""
-    lines = [
-        f"experiment {found['name']} in {found['out']}",
-        f"{found['missing_runs']} of {found['runs']} trainings to run: {found['steps']:,} steps, "
-        f"{found['clips']:,} clips in all; {found['jobs']} at a time, {found['threads']} threads",
-    ]
-    for one in found["caches"]:
-        free = one["free_bytes"]
-        lines.append(
-            f"cache {one['cache']}: {one['missing']} of {one['entries']} clips to extract, "
-            f"{one['seconds_per_clip']:.2f} s each; {one['bytes'] / 1e9:.3g} GB in all"
-            + (f", {free / 1e9:.0f} GB free" if free is not None else "")
-        )
-    lines += [
-        f"{label}: {kind['step']:.3g} s a step, {kind['warmup']:.3g} s a step of warm-up"
-        for label, kind in found["kinds"].items()
-    ]
-    lines += [
-        f"test {name} ({test['data']}, protocol {test['protocol']}): {test['networks']} networks "
-        f"on {test['frames']:,} frames of {test['clips']} clips, {_time(test['seconds'])}"
-        for name, test in found["tests"].items()
-    ]
-    times = {name: _time(hours * 3600) for name, hours in found["hours"].items()}
-    total = times.pop("total")
-    parts = ", ".join(f"{name} {time}" for name, time in times.items())
-    end = f"about {total} by a trial on one clip: {parts}; the pictures of the report not counted"
-    return "\n".join([*lines, end])
+    return fill("stdpipe.grid", "plan.txt", {**found}, time=_time)
 
 
 def _time(seconds: float) -> str:
@@ -47,12 +22,10 @@ def _time(seconds: float) -> str:
 
 def summary_text(experiment: Experiment, found: Mapping[str, Any]) -> str:
     """summary.md: each test set's table, then the paper's own beside ours."""
-    lines = [f"# {found['name']}", "", *([found["about"], ""] if found["about"] else [])]
-    lines += [f"FAILED: {where}: {why}\n" for where, why in found["failed"].items()]
-    lines.append(_rules(found))
-    for title, text, head, rows in summary_tables(experiment, found):
-        lines += ["", f"## {title}", "", text, "", markdown_table(head, rows)]
-    return "\n".join(lines)
+    tables = summary_tables(experiment, found)
+    return fill(
+        "stdpipe.grid", "summary.md", {**found, "tables": tables, "markdown": markdown_table}
+    )
 
 
 def summary_tables(experiment: Experiment, found: Mapping[str, Any]) -> list[Plain]:
@@ -63,15 +36,6 @@ def summary_tables(experiment: Experiment, found: Mapping[str, Any]) -> list[Pla
         head = ["network", "n", "PSNR Y (dB)", "difference", "SSIM Y", "difference"]
         tables.append((test, where + rules["text"], head, _test_rows(found, test)))
     return [*tables, *_paper(experiment, found)]
-
-
-def _rules(found: Mapping[str, Any]) -> str:
-    return (
-        f"Degradation {found['degradation']}; seeds {', '.join(map(str, found['seeds']))}. Mean ± "
-        f"standard deviation over seeds. Difference: from {found['reference']} of one student, "
-        "paired seed by seed; in brackets the 95 % interval of Student's t over n seeds (none for "
-        "one seed), which takes the differences for a sample of a normal distribution."
-    )
 
 
 def _test_rows(found: Mapping[str, Any], test: str) -> list[list[str]]:

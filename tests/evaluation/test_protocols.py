@@ -11,7 +11,6 @@ from stdpipe.evaluation.protocols import (
     PROTOCOLS,
     Protocol,
     default_protocol,
-    definition,
     protocol,
     score_frames,
     scored_clips,
@@ -45,7 +44,6 @@ def test_names_and_texts() -> None:
         assert protocol(name) is rules
         assert rules.text.endswith(".")
         assert "\n" not in rules.text
-        assert definition(rules)["text"] == rules.text
 
 
 def test_rules() -> None:

@@ -8,9 +8,8 @@ import torch
 
 pytest.importorskip("cv2", reason="needs OpenCV's flow (extra: temporal)")
 
-from stdpipe.evaluation.metrics import luma
+from stdpipe.evaluation.metrics import TEMPORAL, luma
 from stdpipe.evaluation.temporal import (
-    TEMPORAL,
     Temporal,
     _frame,
     flow,
