@@ -307,13 +307,16 @@ def _attention(features: Features, index: int) -> Any:
 def _report(setup: EvaluationSetup, network: LoadedNetwork, log: FrameLog) -> NetworkResult:
     """One network's part of the result."""
     facts, clips = network.facts, log.networks[network.name]
+    means = results.averages({clip.key: clips[clip.key] for clip in setup.clips}, setup.figures)
     report: NetworkResult = {
         "name": network.name,
         "model": facts["network"],
         "weights": facts["weights"],
         "weights_sha256": facts["sha256"],
         "trained_for": facts["degradation"],
-        **results.averages({clip.key: clips[clip.key] for clip in setup.clips}, setup.figures),
+        "average": means["average"],
+        "excluded": means["excluded"],
+        "clips": means["clips"],
     }
     listed = vimeo_lists(setup.job.data) if setup.rules.frames == "centre" else {}
     if lists := {name: keys for name, keys in listed.items() if name in MOTION_LISTS}:

@@ -39,7 +39,6 @@ from stdpipe.grid.setup import (
     results,
     set_up,
     teacher_run,
-    threads_each,
 )
 from stdpipe.grid.summary import summary
 from stdpipe.report import write_report
@@ -102,7 +101,7 @@ def _trained(todo: list[GridRun], job: Job) -> Iterator[tuple[GridRun, str | Non
         return
     log = str(job.out / "trainings.log")
     context = get_context("spawn")
-    with ProcessPoolExecutor(job.jobs, context, _begin_process, (threads_each(job), log)) as pool:
+    with ProcessPoolExecutor(job.jobs, context, _begin_process, (job.threads_each, log)) as pool:
         futures = {pool.submit(train_one, run): run for run in todo}
         try:
             for future in as_completed(futures):
@@ -143,12 +142,12 @@ def _evaluate(setup: GridSetup, say: Say) -> None:
     for seed in setup.experiment.seeds:
         for test in setup.experiment.tests:
             found = results(setup, test.label)
-            missing = [
-                network
-                for network in grid_networks(setup)
-                if network.seed in ((None, seed) if seed == first else (seed,))
-                and network.key not in found
+            here = [
+                e
+                for e in grid_networks(setup)
+                if e.seed == seed or (e.seed is None and seed == first)
             ]
+            missing = [network for network in here if network.key not in found]
             if missing:
                 data = setup.tests[test.label]
                 say(f"seed {seed}: {len(missing)} networks on {test.label}, {data}")

@@ -32,8 +32,7 @@ class Evaluation:
     overwrite: bool = False
     """Measure although `out` holds a finished result, which stays until the new one is complete."""
     teacher: str | None = None
-    teacher_weights: str | None = None
-    """One more network, whose attention is shown in the pictures."""
+    teacher_weights: str | None = None  # one more network, whose attention is shown in the pictures
     pictures: int = 4  # clips of which the middle frame is shown
     device: str = "auto"
     amp: str = "none"

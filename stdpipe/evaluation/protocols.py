@@ -24,8 +24,7 @@ from stdpipe.suggest import nearest
 class Protocol:
     """The rules of one way to measure."""
 
-    name: str
-    """What a user types."""
+    name: str  # what a user types
     lr_8bit: bool = True
     """Whether the network's input is rounded to 8 bits, as LR files on disk are."""
     sr_8bit: bool = True
@@ -36,8 +35,7 @@ class Protocol:
     """Every frame that `skip` leaves, or only the one in the middle."""
     clips: tuple[str, ...] | None = None
     """The clips that are scored, by the last part of their keys; None: all there are."""
-    note: str = ""
-    """Whose rules these are, and what differs from theirs."""
+    note: str = ""  # whose rules these are, and what differs from theirs
 
     @property
     def text(self) -> str:

@@ -124,8 +124,8 @@ def visible(forward: Tensor, backward: Tensor) -> Tensor:
     x, y = _places(backward)
     height, width = x.shape
     within = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    agrees: Tensor = gap <= AGREE_SHARE * length + AGREE_PIXELS
-    return within & agrees
+    both: Tensor = within & (gap <= AGREE_SHARE * length + AGREE_PIXELS)
+    return both
 
 
 def _places(motion: Tensor) -> Tensor:

@@ -31,7 +31,6 @@ from stdpipe.grid.setup import (
     extraction,
     results,
     teacher_run,
-    threads_each,
 )
 from stdpipe.models import zoo
 from stdpipe.models.bicubic import Bicubic
@@ -68,7 +67,7 @@ def estimate(setup: GridSetup, networks: list[GridNetwork], verbs: Verbs) -> dic
         trial = _Trial(setup, small, verbs)
         caches = [_cache(trial, label, needed=bool(todo)) for label in setup.teachers]
         teachers = math.fsum(_teacher_seconds(trial, label) for label in setup.teachers)
-        torch.set_num_threads(threads_each(setup.job))
+        torch.set_num_threads(setup.job.threads_each)
         kinds = _kinds(trial, todo)
         torch.set_num_threads(threads)
         tests = _tests(trial, networks)

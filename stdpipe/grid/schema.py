@@ -4,7 +4,7 @@ configs/experiments/table1.yaml explains every key where it is used.
 """
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import files
@@ -37,7 +37,7 @@ def _block(kind: type[Any], given: Any, where: str) -> dict[str, Any]:
     for key in given:
         if kind is Experiment and key in RENAMED:
             raise UserError(f"{where}: the key {key!r} is called {RENAMED[key]!r} now")
-    _known(given, [each.name for each in dataclasses.fields(kind)], f"{where}: unknown key")
+    refuse_unknown(given, [each.name for each in dataclasses.fields(kind)], f"{where}: unknown key")
     return given
 
 
@@ -65,8 +65,8 @@ def _entries(kind: type[Any], what: str, short: str) -> BeforeValidator:
 
 def _scheme(given: dict[str, Any]) -> dict[str, Any]:
     """What is none of its own keys differs from the experiment's training."""
-    own = {key: given[key] for key in ("label", "scheme", "teacher") if key in given}
-    settings = {key: value for key, value in given.items() if key not in own}
+    own = {k: v for k, v in given.items() if k in ("label", "scheme", "teacher")}
+    settings = {k: v for k, v in given.items() if k not in own}
     return {"scheme": given["label"], **own, "settings": settings}
 
 
@@ -75,7 +75,8 @@ def _training(given: Any) -> Any:
     return settings and config.from_mapping(TeacherTraining, settings)
 
 
-def _known(names: Collection[Any], known: Collection[str], what: str) -> None:
+def refuse_unknown(names: Iterable[Any], known: Iterable[str], what: str) -> None:
+    """Raise UserError for the first name that is not known; `what` begins the message."""
     for name in names:
         if name not in known:
             raise UserError(f"{what} {name!r}{nearest(str(name), known)}")
@@ -105,7 +106,9 @@ Text = Annotated[str, AfterValidator(lambda text: " ".join(text.split()))]
 Network = Annotated[str, _meant(_network)]
 ProtocolName = Annotated[str, _meant(protocol)]
 Degradation = Annotated[str, _meant(degradation)]
-Encoding = Annotated[str, _meant(lambda name: _known([name], cache.ENCODINGS, "unknown encoding"))]
+Encoding = Annotated[
+    str, _meant(lambda name: refuse_unknown([name], cache.ENCODINGS, "unknown encoding"))
+]
 
 
 @dataclass(frozen=True)
@@ -229,7 +232,7 @@ def _overlaid(given: dict[str, Any], profile: str | None) -> dict[str, Any]:
     profiles = check(dict[Any, Any], given.pop("profiles", {}), "profiles")
     if profile is None:
         return given
-    _known([profile], profiles, "no such profile:")
+    refuse_unknown([profile], profiles, "no such profile:")
     changes = _block(Experiment, profiles[profile] or {}, f"profile {profile}")
     training = [values.get("training", {}) for values in (given, changes)]
     if all(isinstance(values, dict) for values in training):
@@ -251,7 +254,7 @@ def _experiment(given: dict[str, Any]) -> Experiment:
 def _check(made: Experiment) -> None:
     """Raise UserError where names or settings do not fit each other, before anything runs."""
     teachers, schemes = [t.label for t in made.teachers], [s.label for s in made.schemes]
-    _known([made.reference], schemes, "reference: unknown scheme")
+    refuse_unknown([made.reference], schemes, "reference: unknown scheme")
     if len(set(made.seeds)) != len(made.seeds):
         raise UserError(f"seeds should differ, got {list(made.seeds)}")
     for key in {"seed", "scheme"} & made.training.keys():
@@ -260,7 +263,7 @@ def _check(made: Experiment) -> None:
         if teacher.training and not teacher.network:
             raise UserError(f"teacher {teacher.label}: a teacher to train needs its network")
     for scheme in made.schemes:
-        _known([scheme.teacher], teachers, f"scheme {scheme.label}: unknown teacher")
+        refuse_unknown([scheme.teacher], teachers, f"scheme {scheme.label}: unknown teacher")
         for student in made.students:
             made.options(student, scheme, 0)
     for baseline in made.baselines:
@@ -268,12 +271,12 @@ def _check(made: Experiment) -> None:
             _network(name)
     for column in made.paper.columns:
         tests = [test.label for test in made.tests]
-        _known([column.partition("/")[0]], tests, f"paper: column {column!r}: unknown test")
+        refuse_unknown([column.partition("/")[0]], tests, f"paper: column {column!r}: unknown test")
     for row in made.paper.rows:
         if row.ours:
             label = row.ours.partition("/")[2]
             known = schemes if label else made.baselines
-            _known([label or row.ours], known, f"paper: row {row.label!r}: unknown")
+            refuse_unknown([label or row.ours], known, f"paper: row {row.label!r}: unknown")
         if len(row.figures) != len(made.paper.columns):
             raise UserError(
                 f"paper: row {row.label!r} has {len(row.figures)} figures for "

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import product
@@ -19,7 +19,7 @@ from stdpipe.evaluation import results as evaluation_results
 from stdpipe.evaluation.job import Evaluation, scored_footage, split_name
 from stdpipe.evaluation.protocols import Protocol
 from stdpipe.features.extraction import Extraction
-from stdpipe.grid.schema import EMBEDDED, OWN, Experiment, Teacher
+from stdpipe.grid.schema import EMBEDDED, OWN, Experiment, Teacher, refuse_unknown
 from stdpipe.models import zoo
 from stdpipe.models.checkpoints import file_sha256, load_network
 from stdpipe.training.config import StudentTraining
@@ -36,14 +36,13 @@ class Job:
     # test set -> folder, teacher -> weights, in place of the file's
     tests: Mapping[str, Path] = dataclasses.field(default_factory=dict)
     teachers: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    jobs: int = 1
-    """Trainings side by side, each in a process with its share of the threads."""
+    jobs: int = 1  # trainings side by side, each in a process with its share of the threads
     device: str = "auto"
 
-
-def threads_each(job: Job) -> int:
-    """A training's share of this process's threads."""
-    return max(torch.get_num_threads() // job.jobs, 1)
+    @property
+    def threads_each(self) -> int:
+        """A training's share of this process's threads."""
+        return max(torch.get_num_threads() // self.jobs, 1)
 
 
 class GridRun(NamedTuple):
@@ -127,14 +126,14 @@ def set_up(job: Job) -> GridSetup:
         raise UserError(f"experiment {made.name} names no data: give --data")
     read = {scheme.teacher for scheme in made.schemes}
     teachers = {teacher.label: teacher for teacher in made.teachers if teacher.label in read}
-    _refuse_unknown("--teacher", job.teachers, "teacher", teachers)
+    refuse_unknown(job.teachers, teachers, "--teacher: the experiment has no teacher")
     tests = {}
     for test in made.tests:
         given = job.tests.get(test.label, test.data)
         if given is None:
             raise UserError(f"test set {test.label} has no data: give --test {test.label}=DIR")
         tests[test.label] = data if given == OWN else Path(given)
-    _refuse_unknown("--test", job.tests, "test set", tests)
+    refuse_unknown(job.tests, tests, "--test: the experiment has no test set")
     setup = GridSetup(job, data, tests, teachers, [], {})
     for teacher in teachers.values():
         _check_teacher(setup, teacher)
@@ -154,15 +153,6 @@ def set_up(job: Job) -> GridSetup:
         options = made.options(student, scheme, seed)
         setup.runs.append(GridRun(student, scheme.label, seed, run, options))
     return setup
-
-
-def _refuse_unknown(option: str, given: Iterable[str], what: str, known: Iterable[str]) -> None:
-    for name in given:
-        if name not in known:
-            raise UserError(
-                f"{option} {name}: the experiment has no {what} of that name "
-                f"(known: {', '.join(known)})"
-            )
 
 
 def _check_teacher(setup: GridSetup, teacher: Teacher) -> None:
@@ -253,10 +243,8 @@ def evaluation(setup: GridSetup, test: str, networks: Sequence[GridNetwork]) -> 
 def wanted_facts(setup: GridSetup, test: str) -> dict[str, Any]:
     """The facts that a result on this test set must have: evaluation.results.identity."""
     made, rules = setup.experiment, setup.rules[test]
-    definition = evaluation_results.definition(
-        setup.tests[test], made.degradation, rules, "asked for", (), made.evaluation_amp
-    )
-    return evaluation_results.identity(definition)
+    how = (made.degradation, rules, "asked for", (), made.evaluation_amp)
+    return evaluation_results.identity(evaluation_results.definition(setup.tests[test], *how))
 
 
 def results(setup: GridSetup, test: str) -> dict[str, dict[str, Any]]:

@@ -154,9 +154,9 @@ def test_any_file_is_read_or_refused_in_one_line(
         (["table2", "--profile", "small"], 1, "experiment table2 names no data: give --data"),
         (["table2", "--data", "D"], 1, "test set vid4 has no data: give --test vid4=DIR"),
         (["table2", "--data", "D", "--test", "vid4=D"], 1, "no weights; give --teacher edvr=FILE"),
-        (["table2", "--data", "D", "--test", "vid5=D", "--test", "vid4=D"], 1, "no test set of"),
+        (["table2", "--data", "D", "--test", "vid5=D", "--test", "vid4=D"], 1, "set 'vid5'"),
         (["table2", "--profile", "small", "--data", "D", "--test", "vid4=D", "--teacher", "e=f"],
-         1, "--teacher e: the experiment has no teacher of that name (known: edvr)"),
+         1, "--teacher: the experiment has no teacher 'e' (known: edvr)"),
         (["table6", "--profile", "debug", "--data", "D", "--test", "walk=D"], 1, "D does not"),
     ],
 )  # fmt: skip
