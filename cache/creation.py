@@ -73,7 +73,7 @@ def _foreign(place: Place) -> str:
 
 
 def _write_missing(place: Place, files: dict[str, bytes]) -> None:
-    """Not what is there: a writer of another zarr version may have put it otherwise."""
+    """Create missing files alone: another version of zarr may have written the others otherwise."""
     folders = {path.rpartition("/")[0] for path in files}
     there = {folder: set(place.names(folder)) for folder in folders}
     for path, content in files.items():

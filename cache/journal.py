@@ -24,7 +24,7 @@ class Stored:
 
     bytes: int
     crc32c: int
-    """As shards.fingerprint tells it."""
+    """shards.fingerprint of the file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +51,7 @@ class JournalFile:
 
     @property
     def writer(self) -> str:
-        """Whose it is."""
+        """The name of the writer that it belongs to."""
         return self.path.removeprefix(layout.JOURNAL + "/").partition(".")[0]
 
     @property
@@ -60,7 +60,7 @@ class JournalFile:
         return int(self.path.removesuffix(layout.JOURNAL_SUFFIX).rpartition(".")[2])
 
     def text(self) -> bytes:
-        """What it should hold: its valid lines."""
+        """The text that the file should hold: its valid lines."""
         return b"".join(_line(commit) for commit in self.commits)
 
 
@@ -83,7 +83,7 @@ def mend(place: Place, journal: JournalFile) -> None:
 
 
 def lock_path(writer: str) -> str:
-    """Of a writer's lock."""
+    """The path of a writer's lock."""
     return f"{layout.JOURNAL}/{writer}{layout.LOCK_SUFFIX}"
 
 

@@ -151,7 +151,7 @@ def _map_spec(name: str, shape: tuple[int, ...], dtype: str, compression: str) -
 
 
 def fill_value(dtype: str) -> float:
-    """What a missing chunk reads as: never a stored value."""
+    """The value that a missing chunk reads as; no stored value equals it."""
     return -INT8_LIMIT - 1 if dtype == "int8" else nan
 
 

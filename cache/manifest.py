@@ -98,15 +98,17 @@ def _mark(manifest: "Manifest") -> dict[str, Any]:
 
 
 def _refuse_other_version(place: Place) -> None:
-    """Of versions that seal otherwise, as version 1 did, so that theirs looks like damage; a newer
-    one is believed where both copies say so, since a flipped bit could say it of one."""
+    """Refuse caches of other versions by their version, not as damaged: version 1 sealed otherwise.
+
+    A newer version is believed where both copies say so, since a flipped bit could say it of one.
+    """
     version, copy = (_told_version(place, path) for path in (MANIFEST, MANIFEST_COPY))
     if version is not None and (version < FORMAT_VERSION or version == copy):
         _check_version(version, place.url)
 
 
 def _told_version(place: Place, path: str) -> int | None:
-    """What an unsealed manifest says of itself; None where it does not."""
+    """The version that an unsealed manifest states, or None."""
     try:
         content = parse_json(place.read(path), path)
     except (FileNotFoundError, UserError):
@@ -165,9 +167,9 @@ class Manifest:
     """Entry keys in array order."""
     frames: Size
     channels: Size
-    """Of f_sr, or of the trunk where that is stored."""
+    """Channels of f_sr, or of the trunk where that is stored."""
     f_lr_channels: Annotated[int, Field(ge=0)] = 0
-    """Of f_lr; 0 where that is no target."""
+    """Channels of f_lr; 0 where that is no target."""
     height: Size
     """HR pixels."""
     width: Size

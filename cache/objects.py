@@ -169,7 +169,7 @@ class ObjectPlace:
             return ""
 
     def _watch(self, paths: Sequence[str]) -> dict[str, str | None]:
-        """Of each lock: its tag where nobody renews it (empty: not there), None where one does."""
+        """Lock -> None if it is renewed within LEASE_SECONDS, else its tag (empty: not there)."""
         before = {path: self.tag(path) for path in paths}
         until = time.monotonic() + LEASE_SECONDS
         alive: set[str] = set()
@@ -286,7 +286,7 @@ class Lease:
 
 
 def merged(spans: Sequence[Span]) -> list[Span]:
-    """What to ask for: the spans in order, joined where little lies between them."""
+    """The ranges to request: the spans in order, joined where little lies between them."""
     requests: list[Span] = []
     for start, stop in sorted(spans):
         first, last = requests[-1] if requests else (start, start)

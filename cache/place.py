@@ -42,14 +42,14 @@ class Lock(Protocol):
 
 
 class Place(Protocol):
-    """What a cache asks of where it lies. Can be pickled; each process connects for itself.
+    """What a cache needs of its place. It can be pickled; each process connects for itself.
 
     Raises FileNotFoundError for what is not there, OSError where reading or writing fails.
     """
 
     @property
     def url(self) -> str:
-        """As people know it."""
+        """The address under which people know it."""
 
     def read(self, path: str) -> bytes:
         """A whole file."""

@@ -83,7 +83,7 @@ class Reader:
         }
 
     def total_bytes(self) -> int:
-        """Of all arrays."""
+        """Stored bytes of all arrays together."""
         return sum(self.bytes_by_array().values())
 
     def extra(self, key: str) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class Reader:
         y, x, h, w: window in the array's own pixels (HR; LR for the trunk); h and w default to
         all that is left. int8 codes come with `scale`.
         Raises CacheError: unknown entry or array, or damage (names both);
-        ValueError: the window or the frames do not lie within the entry.
+        UserError: the window or the frames do not lie within the entry.
         """
         self._commit(key)
         if name not in self.manifest.given:

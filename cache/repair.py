@@ -32,7 +32,7 @@ def repair(path: str | Path, progress: Progress | None = None) -> Report:
 
 
 def _drop(place: Place, broken: list[Broken]) -> None:
-    """In an order in which a crash leaves a cache that is incomplete, but never wrong."""
+    """Remove it all, in an order in which a crash leaves the cache incomplete, but never wrong."""
     manifest = load_manifest(place)
     keys = {one.key for one in broken if one.key}
     if keys or any(one.path.startswith(layout.TAIL) for one in broken):
@@ -66,7 +66,7 @@ def _tail_files(place: Place) -> Iterator[str]:
 
 @contextmanager
 def _alone(place: Place) -> Iterator[Callable[[], None]]:
-    """With the repair's own lock, which keeps new writers away, and that of every writer so far.
+    """Hold the repair's own lock, which keeps new writers away, and the lock of every known writer.
 
     Yields what raises CacheError where one of them was lost meanwhile.
     """

@@ -31,12 +31,12 @@ class DamagedError(ValueError):
 
 
 class Piece(NamedTuple):
-    """What one chunk gives to a window."""
+    """The part of a window that one chunk holds."""
 
     chunk: int
     """Its number within the shard."""
     frame: int
-    """In the window, as are the following two."""
+    """The frame's number in the window; rows and columns count there, too."""
     rows: slice
     columns: slice
     chunk_rows: slice
@@ -57,7 +57,7 @@ def encode_shard(spec: ArraySpec, values: NDArray[Any]) -> list[bytes]:
 
 
 def fingerprint(parts: Iterable[bytes | memoryview]) -> int:
-    """Of a file in its parts: the CRC-32C of their checksums, which each one ends with.
+    """The fingerprint of a file: the CRC-32C of its parts' checksums, with which each part ends.
 
     Over the parts themselves it would be the same for all files of one size: behind data and its
     CRC, a CRC always has the same value.
@@ -140,7 +140,7 @@ def decode_window(
 
 
 def use_one_thread() -> None:
-    """Of Blosc, in this process: loader processes are one a core already."""
+    """Have Blosc use one thread in this process: loaders already start a process for each core."""
     blosc.use_threads = False
 
 

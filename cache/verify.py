@@ -145,7 +145,7 @@ def _damaged_lines(journals: list[JournalFile]) -> list[Broken]:
 
 
 def _damaged_rest(place: Place, manifest: Manifest) -> list[Broken]:
-    """Of what belongs to no entry: the tail, Zarr's metadata, either manifest."""
+    """Check what belongs to no entry: the tail, Zarr's metadata, both manifests."""
     broken, tail = [], None
     if manifest.stored == "trunk" or place.names(layout.TAIL):
         try:
@@ -166,7 +166,7 @@ def _refuse_gaps(report: Report) -> None:
 
 
 def _of_what(manifest: Manifest, journals: list[JournalFile]) -> list[str | int]:
-    """What a note is about: it is worth nothing once the cache or any of its commits is another."""
+    """The state of the cache that a note describes; once that has changed, the note is void."""
     digest = 0
     for journal in journals:
         digest = crc32c(journal.text(), digest)
@@ -178,7 +178,7 @@ def _now() -> str:
 
 
 def _resume(place: Place, of_what: list[str | int]) -> Report:
-    """What a check that was stopped not long ago had found."""
+    """The findings of a check that was stopped not long ago, or an empty report."""
     try:
         state = unseal(place.read(STATE))
     except (OSError, ValueError):

@@ -15,8 +15,7 @@ from stdpipe.models.layers import to_channels_last
 Net = TypeVar("Net", bound=nn.Module)
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's mallopt
-KEPT = 2**31 - 1  # bytes; the largest it takes
-KEPT_BY_OLDER = 2**25  # the largest that an older glibc takes
+KEPT, KEPT_BY_OLDER = 2**31 - 1, 2**25  # bytes; the largest that glibc, and an older one, takes
 
 
 def settle(net: Net, device: torch.device, amp: str = "none") -> Net:
@@ -33,7 +32,7 @@ def settle(net: Net, device: torch.device, amp: str = "none") -> Net:
 
 def likes_channels_last(device: torch.device, amp: str) -> bool:
     """Whether convolutions are faster so. On a GPU in float32 cuDNN would turn every map over and
-    back: on an H200 the ConvLSTM took twice the memory of the plain form (RESULTS.md)."""
+    back: on an H200 a ConvLSTM then took twice the memory (RESULTS.md)."""
     return device.type == "cpu" or amp != "none"
 
 

@@ -1,8 +1,9 @@
-"""A network as one file that needs no stdpipe: ONNX, or a program of torch.export.
+"""Writes a network as one file that runs without stdpipe: ONNX, or a program of torch.export.
 
-setup -> trace with free batch, height and width -> write aside -> compare with the network at three
-sizes and batches -> rename. The graph takes a window (B, 2k+1, 3, h, w), float32 RGB in [0, 1], and
-gives sr (B, 3, 4h, 4w), unclipped; padding to `multiple` and cutting it off again are part of it.
+The network is traced with free batch, height and width and written beside `out`; the file is
+compared with the network at three sizes and batches, and only then renamed. Its graph takes a
+window (B, 2k+1, 3, h, w), float32 RGB in [0, 1], and gives sr (B, 3, 4h, 4w), unclipped; it pads to
+`multiple` and cuts the padding off again.
 """
 
 import importlib.metadata
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.files import atomic_file
 from stdpipe.models.base import Network, check_sees_lr, count_parameters
 from stdpipe.models.checkpoints import load_network
 
@@ -31,7 +33,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Export:
-    """What to export, and as what."""
+    """Which network to export, and in which format."""
 
     out: Path
     model: str | None = None
@@ -48,7 +50,7 @@ class Export:
 
 
 def export(job: Export) -> dict[str, Any]:
-    """Returns what was written as JSON has it: sizes, opset, and the check's largest difference.
+    """Returns facts of the written file, ready for JSON: sizes, opset, largest difference found.
 
     Raises UserError where the network cannot be traced or written, or the file gives other images
     than the network; then nothing is left at `out`.
@@ -58,26 +60,20 @@ def export(job: Export) -> dict[str, Any]:
     net, facts = load_network(job.model, job.weights)
     check_sees_lr(net, "its file would be of no use")
     net.eval()
-    program = _told(lambda: trace(net), f"{facts['network']} cannot be traced for all frame sizes")
-    aside = job.out.with_name(f"{job.out.stem}.partial{job.out.suffix}")
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    name, opset = facts["network"], None
+    with _told(f"{name} cannot be traced for all frame sizes"):
+        program = trace(net)
+    with atomic_file(job.out) as aside:
         if job.format == "onnx":
-            opset = _told(
-                lambda: write_onnx(program, aside),
-                f"{facts['network']} has no ONNX form (try --format torch)",
-            )
+            with _told(f"{name} has no ONNX form (try --format torch)"):
+                opset = write_onnx(program, aside)
             run = _in_onnxruntime(aside)
         else:
-            opset = None
             torch.export.save(program, aside)
             run = torch.export.load(aside).module()
         checked = _check(net, run, job.format)
-        aside.replace(job.out)
-    finally:
-        aside.unlink(missing_ok=True)
     return {
-        "model": facts["network"],
+        "model": name,
         "weights": facts["weights"],
         "weights_sha256": facts["sha256"],
         "degradation": facts["degradation"],
@@ -92,11 +88,8 @@ def export(job: Export) -> dict[str, Any]:
 
 
 class AnySize(nn.Module):
-    """A network with its padding and cropping written as look-ups.
-
-    torch.export asks of slices and pads whether they do nothing at this size, and would hold the
-    graph to the answer.
-    """
+    """A network with its padding and cropping written as look-ups: of slices and pads torch.export
+    asks whether they do nothing at this size, and would hold the graph to the answer."""
 
     def __init__(self, net: Network) -> None:
         super().__init__()
@@ -120,12 +113,10 @@ class AnySize(nn.Module):
 def trace(net: Network) -> ExportedProgram:
     """A program for frames of any size larger than `multiple`, in any batch."""
     window = _window(net, 5 * net.multiple + 1, 6 * net.multiple + 3, batch=2)
+    least = {0: 1, 3: net.multiple + 1, 4: net.multiple + 1}
+    sizes = {axis: Dim(name, min=least[axis]) for axis, name in FREE_AXES.items()}
     with torch.no_grad():
-        net(window)  # what it caches must be real tensors, not those of a trace
-        sizes = {
-            axis: Dim(name, min=net.multiple + 1) if axis else Dim(name)
-            for axis, name in FREE_AXES.items()
-        }
+        net(window)  # its constants are cached now: a trace would cache symbols in their place
         return torch.export.export(
             AnySize(net).eval(),
             (window,),
@@ -153,15 +144,17 @@ def write_onnx(program: ExportedProgram, path: Path) -> int:
 def _check(
     net: Network, run: Callable[[Tensor], Tensor] | None, kind: str
 ) -> dict[str, Any] | None:
-    """Compare at three sizes, one a multiple and two not, and in batches, the largest of the
-    smallest frames; None where there is nothing to run."""
+    """Compare at three sizes, one a multiple and two not. None where onnxruntime is missing;
+    UserError where the images differ."""
     if run is None:
         LOG.warning("stdpipe: not checked, since onnxruntime is not installed")
         return None
     unit = max(net.multiple, 4)
     sizes = [(4 * unit, 6 * unit), (3 * unit + 1, 5 * unit - 1), (7 * unit + 2, 4 * unit + 3)]
     batches = [2, 3, 1]
-    differences = [_difference(net, run, *size, n) for size, n in zip(sizes, batches, strict=True)]
+    windows = [_window(net, *size, n) for size, n in zip(sizes, batches, strict=True)]
+    with torch.no_grad():
+        differences = [float((run(window) - net(window)).abs().max()) for window in windows]
     if not all(difference <= TOLERANCE for difference in differences):  # nan is not
         raise UserError(
             f"the exported network differs from torch's by {differences} at {sizes} in batches of "
@@ -174,14 +167,6 @@ def _check(
         "batches": batches,
         "largest_difference": max(differences),
     }
-
-
-@torch.no_grad()
-def _difference(
-    net: Network, run: Callable[[Tensor], Tensor], height: int, width: int, batch: int
-) -> float:
-    window = _window(net, height, width, batch)
-    return float((run(window) - net(window)).abs().max())
 
 
 def _window(net: Network, height: int, width: int, batch: int) -> Tensor:
@@ -200,31 +185,23 @@ def _in_onnxruntime(path: Path) -> Callable[[Tensor], Tensor] | None:
 def _require_onnx() -> None:
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(
-            f"ONNX export needs {' and '.join(missing)}: pip install 'stdpipe[export]', or take "
-            "--format torch"
-        )
+        instead = "pip install 'stdpipe[export]', or take --format torch"
+        raise UserError(f"ONNX export needs {' and '.join(missing)}: {instead}")
 
 
-def _told(build: Callable[[], Any], what: str) -> Any:
-    """`build`'s result; tracers raise anything, often over many lines, and print more."""
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Tracers print much, which is dropped, and raise anything: UserError tells its first line."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        with _quietly():
-            return build()
+        with redirect_stderr(io.StringIO()):
+            yield
     except Exception as error:
         root: BaseException = error
         while root.__cause__:
             root = root.__cause__
         first = str(root).strip().partition("\n")[0]
         raise UserError(f"{what}: {type(root).__name__}: {first}") from error
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with redirect_stderr(io.StringIO()):
-            yield
     finally:
         logging.disable(level)

@@ -73,7 +73,7 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
 
 
 def _share(part: tuple[int, int] | None) -> tuple[int, int]:
-    """Which share of how many is this process's own: --part's, divided among torchrun's ranks."""
+    """This process's share and the number of shares: --part, divided among torchrun's ranks."""
     (index, count), (rank, world) = part or (0, 1), distributed.from_torchrun()
     return index * world + rank, count * world
 
@@ -86,7 +86,7 @@ def _unfinished(share: list[View], ready: Prepared) -> list[list[View]]:
 
 
 def _refuse_full_disk(url: str, ready: Prepared) -> None:
-    """Of all that is missing, whichever share will write it."""
+    """Refuse if what is missing does not fit, whichever share will write it."""
     view, done = ready.views[0], len(ready.committed or ())
 
     def weigh_one() -> int:

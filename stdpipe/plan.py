@@ -23,12 +23,12 @@ MEASURED = 3  # clips
 
 
 class Cost(NamedTuple):
-    """Of one clip in one encoding."""
+    """What one clip costs in one encoding."""
 
     files: dict[str, int]
     """Array -> bytes of its file."""
     error: dict[str, Any]
-    """As encoding_error tells it."""
+    """The result of encoding_error."""
 
 
 def plan_extraction(job: Extraction) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _cost(
 
 
 def _total(clips: list[Cost], entries: int) -> dict[str, Any]:
-    """Of all entries, from some: mean bytes, and the worst errors."""
+    """Extrapolate from the measured clips to all entries: mean bytes, and the worst errors."""
     per_clip = statistics.mean(sum(clip.files.values()) for clip in clips)
     attention = statistics.mean(clip.files.get("attention", 0) for clip in clips)
     psnr = [clip.error["sr_psnr"] for clip in clips if clip.error["sr_psnr"] is not None]
@@ -142,7 +142,7 @@ def _total(clips: list[Cost], entries: int) -> dict[str, Any]:
 
 
 def plan_table(result: dict[str, Any]) -> str:
-    """For people, in Markdown."""
+    """The plan as Markdown."""
     free = result["free_bytes"]
     free = "" if free is None else f"; {free / 1e9:,.1f} GB are free"
     lines = [

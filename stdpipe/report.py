@@ -25,6 +25,7 @@ from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import write_atomically
 from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import find_test_clips
+from stdpipe.data.pieces import Piece
 from stdpipe.device import keep_memory, pick_device, settle
 from stdpipe.models import zoo
 from stdpipe.models.base import Network, count_parameters
@@ -33,8 +34,6 @@ from stdpipe.reporting.clip_pictures import Detail, Gallery
 from stdpipe.reporting.inputs import Group, Labels, Measured, read_folders
 from stdpipe.reporting.page import Content, render
 from stdpipe.reporting.shots import (
-    Made,
-    Shot,
     load_again,
     load_made,
     made_file,
@@ -109,19 +108,21 @@ def _asked(clips: str, groups: Sequence[Group]) -> int | list[str]:
 
 
 def _counted(group: Group) -> Group:
-    """With parameters and MACs of networks whose evaluation did not count them."""
-    entries = []
-    for entry in group.entries:
-        cost = entry.facts.get("cost") or _count(str(entry.facts["model"]))
-        facts = {**entry.facts, **({"cost": cost} if cost else {})}
-        entries.append(dataclasses.replace(entry, facts=facts))
+    """Add parameters and MACs of the networks whose evaluation did not count them."""
+    costs = [
+        entry.facts.get("cost") or _count(str(entry.facts["model"])) for entry in group.entries
+    ]
+    entries = [
+        dataclasses.replace(entry, facts={**entry.facts, "cost": cost})
+        for entry, cost in zip(group.entries, costs, strict=True)
+    ]
     return dataclasses.replace(group, entries=entries)
 
 
 def _count(name: str) -> dict[str, int] | None:
     try:
         net = zoo.parse_trusted(name, "the result").build()
-    except ValueError:
+    except UserError:
         return None  # a user's own network: a file must not have us import it
     return {"parameters": count_parameters(net), "macs": count_macs(net).total}
 
@@ -134,42 +135,58 @@ def _galleries(
     device: torch.device,
     missing: list[str],
 ) -> list[Gallery]:
-    """The pictures of a group's clips; what cannot be had is added to `missing`."""
+    """Make the pictures of a group's clips; what cannot be had is added to `missing`."""
     chosen = _chosen(group, clips, missing)
-    if not chosen:
-        return []
-    nets = _networks(group, missing)
+    nets = _networks(group, missing) if chosen else []
     k = max((net.num_frame // 2 for _, net in nets), default=0)
+    lr = group.degradation["name"], group.protocol["lr_8bit"]
     found = []
     with tqdm(total=len(chosen) * len(nets), unit="network", desc=group.title, disable=None) as bar:
         for clip in chosen:
             try:
-                shot, pieces = take_shot(
-                    clip, group.degradation["name"], group.protocol["lr_8bit"], frames, k
-                )
-            except (ValueError, OSError) as error:
+                shot, pieces = take_shot(clip, *lr, frames, k)
+            except (UserError, OSError) as error:
                 missing.append(f"No pictures of clip {clip.key}: {error}.")
                 continue
-            made: dict[str, Made] = {}
-            gone: list[str] = []
+            gallery = Gallery(shot, {}, {}, [])
             for entry, net in nets:
-                try:
-                    made[entry.label] = _made(entry, net, shot, pieces, parts, device)
-                except ValueError as error:
-                    gone.append(f"No pictures of {entry.label}: {error}.")
+                _show(gallery, entry, net, pieces, parts, device)
                 bar.update()
-            psnr = {e.label: e.frames.get(clip.key, {}).get(shot.frame) for e, _ in nets}
-            known = {label: value for label, value in psnr.items() if value is not None}
-            found.append(Gallery(shot, made, known, gone))
+            found.append(gallery)
     return found
 
 
+def _show(
+    gallery: Gallery,
+    entry: Measured,
+    net: Network,
+    pieces: Sequence[Piece],
+    parts: Path,
+    device: torch.device,
+) -> None:
+    """Add a network to a clip's gallery, from an earlier report's file or made now and kept."""
+    shot = gallery.shot
+    psnr = entry.frames.get(shot.clip, {}).get(shot.frame)
+    if psnr is not None:
+        gallery.psnr[entry.label] = psnr
+    file = made_file(parts, entry.facts, shot)
+    made = load_made(file)
+    if made is None:
+        try:
+            made = make(settle(net, device), shot, pieces, device)
+        except UserError as error:
+            gallery.gone.append(f"No pictures of {entry.label}: {error}.")
+            return
+        save_made(file, made)
+    gallery.made[entry.label] = made
+
+
 def _chosen(group: Group, clips: int | Sequence[str], missing: list[str]) -> list[Clip]:
-    """The clips to show that are still there."""
+    """Return the clips to show that are still there."""
     wanted = list(group.clips)[:clips] if isinstance(clips, int) else list(clips)
     try:
         there = {c.key: c for c in find_test_clips(Path(group.data))} if wanted else {}
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         missing.append(f"No pictures of {group.title}: {error}.")
         return []
     for key in wanted:
@@ -179,7 +196,7 @@ def _chosen(group: Group, clips: int | Sequence[str], missing: list[str]) -> lis
 
 
 def _networks(group: Group, missing: list[str]) -> list[tuple[Measured, Network]]:
-    """Those that can be run again, each once."""
+    """Load the networks that can be run again, each once."""
     found: dict[tuple[str, str | None], tuple[Measured, Network]] = {}
     for entry in group.entries:
         key = (str(entry.facts["model"]), entry.facts["weights_sha256"])
@@ -187,25 +204,16 @@ def _networks(group: Group, missing: list[str]) -> list[tuple[Measured, Network]
             continue
         try:
             found[key] = entry, load_again(entry.facts)
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             missing.append(f"No pictures of {entry.label}: {error}.")
     return list(found.values())
 
 
-def _made(
-    entry: Measured, net: Network, shot: Shot, pieces: Any, parts: Path, device: torch.device
-) -> Made:
-    """From an earlier report, or made now and kept."""
-    file = made_file(parts, entry.facts, shot)
-    made = load_made(file)
-    if made is None:
-        made = make(settle(net, device), shot, pieces, device)
-        save_made(file, made)
-    return made
-
-
 def _rendered(content: Content, limit: int) -> tuple[str, list[str]]:
-    """The page with as much of the pictures as the limit allows, and what it says is missing."""
+    """Render with as many and as large pictures as the limit allows.
+
+    Returns the page, and what it says is missing.
+    """
     for detail, kept in _attempts(content.galleries):
         galleries = {number: some[:kept] for number, some in content.galleries.items()}
         missing = [*content.missing, *_trimmed(content.galleries, detail, kept, limit)]

@@ -39,6 +39,9 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
         self.open = tag
 
+    def handle_endtag(self, tag: str) -> None:
+        self.open = ""
+
     def handle_data(self, data: str) -> None:
         self.texts.setdefault(self.open, []).append(data)
 

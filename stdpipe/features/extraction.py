@@ -44,7 +44,7 @@ class Extraction:
     targets: tuple[str, ...] | None = None
     """None takes those of the cache to resume, or f_sr and attention."""
     compression: str | None = None
-    """Of what is stored, without loss: "none" or "zstd"; None takes that of the cache to resume."""
+    """Lossless compression, "none" or "zstd"; None takes that of the cache to resume."""
     views: str = "full"
     """"full" frames, of which any crop can be read, or "baked": fixed crops, seen alone."""
     orientations: int = 1
@@ -78,8 +78,6 @@ class Prepared:
     clips: dict[str, Clip]
     views: list[View]
     manifest: cache.Manifest
-    size: tuple[int, int]
-    """(H, W) of every clip, padded to multiples of 4."""
     batch: int
     committed: Collection[str] | None
     """Keys in the cache to resume; None where there is no cache yet."""
@@ -88,12 +86,6 @@ class Prepared:
     def read(self, view: View) -> tuple[Tensor, int]:
         """What the teacher sees of a view, as seen_frames has it, and the crc32 of its source."""
         frames = read_frames(self.clips[view.clip])
-        if tuple(frames.hr.shape[-2:]) != self.size:
-            raise UserError(
-                f"clip {view.clip} is {frames.hr.shape[-1]} x {frames.hr.shape[-2]}, but this "
-                f"cache began with {self.size[1]} x {self.size[0]}; one cache holds clips of one "
-                "size, so extract the others from a data folder of their own to a second cache"
-            )
         name = str(self.manifest.made_by["degradation"])
         seen = seen_frames(self.teacher, frames.hr, view, name)
         return seen.pin_memory() if self.device.type == "cuda" else seen, frames.crc32
@@ -149,12 +141,11 @@ def prepare(job: Extraction) -> Prepared:
             "batch": batch,
         },
     )
-    size = (first.shape[-2], first.shape[-1])
-    return Prepared(teacher, device, clips, views, manifest, size, batch, committed, job.amp)
+    return Prepared(teacher, device, clips, views, manifest, batch, committed, job.amp)
 
 
 def _found(url: str) -> tuple[cache.Manifest | None, Collection[str] | None]:
-    """What lies at the cache's place already: its manifest, and the keys committed so far."""
+    """The manifest and the committed keys of the cache that is there already, or None and None."""
     if not cache.manifest_exists(cache.open_place(url)):
         return None, None
     reader = cache.open_reader(url, allow_incomplete=True)
@@ -182,7 +173,7 @@ def _views(
 
 
 def _channels(teacher: Network, device: torch.device, name: str) -> int:
-    """Of f_sr, of the trunk or of f_lr; a tiny frame tells the latter two."""
+    """Channels of f_sr, trunk or f_lr; the latter two are found by running a tiny frame."""
     if name == "f_sr":
         return teacher.f_sr_channels
     features = teacher_features(teacher, torch.zeros(1, 3, 16, 16), device, "none")

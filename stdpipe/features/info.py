@@ -93,7 +93,7 @@ def _error(error: Mapping[str, Any] | None) -> dict[str, str]:
     psnr = "exact" if error["sr_psnr"] is None else f"{error['sr_psnr']:.1f} dB"
     f_lr = error.get("f_lr_rmse")
     return {
-        "encoding error": f"measured on {error['measured_on']}",
+        "encoding error": f"measured on {error.get('measured_on', 'a clip')}",
         "  f_sr": f"{error['f_sr_rmse']:.3%} (relative RMSE)",
         "  attention": f"{error['attention_rmse']:.3%} (relative RMSE)",
         **({} if f_lr is None else {"  f_lr": f"{f_lr:.3%} (relative RMSE)"}),

@@ -59,7 +59,7 @@ def check_teacher(teacher: Network, facts: dict[str, Any], targets: Collection[s
 
 
 def kept_parameters(teacher: Network, manifest: cache.Manifest) -> Arrays | None:
-    """Of the teacher, what its cache keeps: the tail where the trunk is stored, and wherever f_sr
+    """The parameters that its cache keeps: the tail where the trunk is stored, and wherever f_sr
     is served the last convolution, which makes SR of it. None where there is nothing to keep."""
     tail = tail_of(teacher) if manifest.stored == "trunk" else {}
     head = _parameters(teacher, teacher.head) if "f_sr" in manifest.targets else {}

@@ -1,19 +1,18 @@
 """ConvLSTM: reads F^SR of a window frame by frame; its last cell state is the paper's C^SR.
 
 Paper Eq. 6 with the gates of Shi et al. 2015 (input, forget, output, candidate), 3x3, no peepholes,
-zero initial state. Teacher and student share its weights. The arithmetic is in lastcell.py.
+zero initial state. Teacher and student share its weights.
 """
 
 import torch
 from torch import Tensor, nn
-
-from stdpipe.models.lastcell import last_cell
+from torch.utils.checkpoint import checkpoint
 
 
 class ConvLSTM(nn.Module):
-    """Input half and hidden half of all four gates (i, f, o, g), each one convolution.
+    """One convolution of the frame and one of the hidden state, for all four gates (i, f, o, g).
 
-    `recompute`: the backward pass computes the gates again instead of keeping them.
+    `recompute`: the backward pass computes each frame's gates again instead of keeping them.
     """
 
     def __init__(self, channels: int = 64, hidden: int = 64) -> None:
@@ -24,14 +23,34 @@ class ConvLSTM(nn.Module):
 
     def forward(self, *f_sr: Tensor) -> Tensor:
         """f_sr in temporal order, one or more (B, T, C, H, W) -> C^SR (sum of B, hidden, H, W), in
-        the weights' precision; all go through in one batch.
+        the weights' precision.
 
-        Under autocast the convolutions alone run in its precision; gates and cells do not.
+        Under autocast the convolutions alone run in its precision; gates and cells do not. The
+        sequences go through one by one: none pays for a gradient that another asks for.
         """
-        bias = self.input_gates.bias
-        assert bias is not None
-        weights = (self.input_gates.weight, bias, self.hidden_gates.weight)
-        if any(w.requires_grad for w in weights):
-            return last_cell(f_sr, *weights, self.recompute)
-        # nothing is learnt here: a sequence that takes no gradient leaves nothing for backward
-        return torch.cat([last_cell((one,), *weights, self.recompute) for one in f_sr])
+        return torch.cat([self._last_cell(one) for one in f_sr])
+
+    def _last_cell(self, f_sr: Tensor) -> Tensor:
+        cell: Tensor | None = None
+        hidden: Tensor | None = None
+        for frame in f_sr.unbind(1):
+            if self.recompute and torch.is_grad_enabled():
+                cell, hidden = checkpoint(self._step, frame, cell, hidden, use_reentrant=False)
+            else:
+                cell, hidden = self._step(frame, cell, hidden)
+        assert cell is not None
+        return cell
+
+    def _step(
+        self, frame: Tensor, cell: Tensor | None, hidden: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The next cell and hidden state; None stands for the zero state before the first frame."""
+        precision = self.input_gates.weight.dtype
+        gates = self.input_gates(frame.to(precision)).to(precision)
+        if hidden is not None:
+            gates = gates + self.hidden_gates(hidden)
+        i, f, o, g = gates.chunk(4, 1)
+        new = i.sigmoid() * g.tanh()
+        if cell is not None:
+            new = new + f.sigmoid() * cell
+        return new, o.sigmoid() * new.tanh()

@@ -21,14 +21,14 @@ BILINEAR = 4  # a sampled value is a weighted sum of four neighbours
 
 
 class Macs(NamedTuple):
-    """Of one window."""
+    """Multiply-accumulates of one window."""
 
     convolutions: int
-    """And the products of other layers."""
+    """Those of convolutions and of matrix products in other layers."""
     deformable: int
-    """Products behind the samples: counters that know convolutions only miss them."""
+    """Those of the products behind deformable samples, which other counters often miss."""
     sampling: int
-    """Of grid_sample; not in the total."""
+    """Those of grid_sample's interpolation; not in the total."""
 
     @property
     def total(self) -> int:
@@ -37,7 +37,7 @@ class Macs(NamedTuple):
 
 @torch.no_grad()
 def count_macs(net: Network, height: int = HEIGHT, width: int = WIDTH) -> Macs:
-    """Of one window of LR size (height, width); the network may lie on any device, and stays."""
+    """Count those of one window of LR size (height, width). The network stays on its device."""
     parts = {**dict(net.named_parameters()), **dict(net.named_buffers())}
     meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in parts.items()}
     seen = SCALE if net.sees_hr else 1
@@ -46,15 +46,12 @@ def count_macs(net: Network, height: int = HEIGHT, width: int = WIDTH) -> Macs:
     with FlopCounterMode(display=False, custom_mapping={sampler: _sampling_flops}) as counter:
         torch.func.functional_call(net, meta, (window,))
     counts, root = counter.get_flop_counts(), type(net).__name__
-    products = sum(
-        _flops(counts.get(f"{root}.{name}", {}), "mm") for name, _ in net.named_children()
-    )
-    deformable = sum(
-        _flops(counts.get(f"{root}.{name}", {}), "mm")
-        for name, module in net.named_modules()
-        if isinstance(module, DeformConvPack | DeformConv3d)
-    )
-    convolutions = _flops(counts["Global"], "convolution") + products - deformable
+    products = {name: _flops(part, "mm") for name, part in counts.items()}
+    inside = sum(products.get(f"{root}.{name}", 0) for name, _ in net.named_children())
+    deforming = (DeformConvPack, DeformConv3d)
+    names = [name for name, module in net.named_modules() if isinstance(module, deforming)]
+    deformable = sum(products.get(f"{root}.{name}", 0) for name in names)
+    convolutions = _flops(counts["Global"], "convolution") + inside - deformable
     sampling = _flops(counts["Global"], "grid_sampler")
     return Macs(convolutions // 2, deformable // 2, sampling // 2)
 
@@ -64,5 +61,4 @@ def _flops(counts: dict[Any, int], operation: str) -> int:
 
 
 def _sampling_flops(*_args: Any, out_shape: Any, **_kwargs: Any) -> int:
-    flops: int = 2 * BILINEAR * math.prod(out_shape)
-    return flops
+    return 2 * BILINEAR * math.prod(out_shape)

@@ -40,11 +40,11 @@ class Gallery(NamedTuple):
     """What a clip's pictures are made of."""
 
     shot: Shot
-    made: Mapping[str, Made]
+    made: dict[str, Made]
     """Network's label -> what it made."""
-    psnr: Mapping[str, float]
+    psnr: dict[str, float]
     """Label -> PSNR Y of the middle frame, as the evaluation has it."""
-    gone: Sequence[str]
+    gone: list[str]
     """What could not be made, a sentence each."""
 
 

@@ -5,6 +5,7 @@ Figures of different rules or data are never in one Group: a group is one table.
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,19 +26,14 @@ class Measured:
     """One network's figures, as one evaluation has them."""
 
     label: str
-    """What the page calls it; unlike every other's of its group."""
+    """What the page calls it; no other of its group is called so."""
     folder: Path
     when: str
     """The day and minute on which the evaluation ended, UTC."""
     facts: Mapping[str, Any]
-    """That network's part of result.json: name, model, weights, average, clips, ..."""
+    """The network's part of result.json (evaluation.results.NetworkResult)."""
     frames: Mapping[str, Mapping[int, float]]
-    """PSNR Y by clip and frame number, of frames.csv."""
-
-    @property
-    def name(self) -> str:
-        """The network and its weights, as results have it."""
-        return str(self.facts["name"])
+    """Clip -> frame number -> PSNR Y, from frames.csv."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class Group:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A training run: its config and what metrics.jsonl has, line by line."""
+    """A training run: its config.yaml, and metrics.jsonl line by line."""
 
     label: str
     folder: Path
@@ -76,7 +72,7 @@ class TrainingRun:
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that the folders hold, and what is missing there, in plain words."""
+    """All that the folders hold, and a sentence for each thing that is missing there."""
 
     groups: list[Group]
     runs: list[TrainingRun]
@@ -84,10 +80,11 @@ class Inputs:
 
 
 def read_folders(folders: Sequence[Path], labels: Labels | None = None) -> Inputs:
-    """`labels`: the page's name for a network, by its name in results or its weights file or the
-    folder of that, or for a training run by its folder.
+    """Read folders of evaluations and of training runs, in any order.
 
-    Raises FileNotFoundError or ValueError, in one line, for a folder that holds neither.
+    `labels` is the page's name for a network, by its name in results, its weights file or the
+    folder of that; or for a training run, by its folder. Raises FileNotFoundError or UserError for
+    a folder that holds neither, and for a damaged file.
     """
     inputs = Inputs([], [], [])
     groups: dict[str, Group] = {}
@@ -145,18 +142,21 @@ def _group_of(result: Result, facts: NetworkResult, groups: dict[str, Group]) ->
 
 
 def _read_frames(file: Path) -> dict[str, dict[str, dict[int, float]]]:
-    """PSNR Y by network, clip and frame; nothing where the file is gone."""
+    """Read PSNR Y by network, clip and frame; nothing where the file is gone."""
     found: dict[str, dict[str, dict[int, float]]] = {}
-    if file.is_file():
-        with file.open(newline="") as lines:
-            for line in csv.DictReader(lines):
-                clips = found.setdefault(line["network"], {})
-                clips.setdefault(line["clip"], {})[int(line["frame"])] = float(line["psnr_y"])
+    if not file.is_file():
+        return found
+    try:
+        for line in csv.DictReader(file.read_text(encoding="utf-8").splitlines()):
+            clips = found.setdefault(line["network"], {})
+            clips.setdefault(line["clip"], {})[int(line["frame"])] = float(line["psnr_y"])
+    except (ValueError, KeyError, TypeError, csv.Error):
+        raise UserError(f"{file} is damaged: remove it, or evaluate again") from None
     return found
 
 
 def _label(facts: Mapping[str, Any], labels: Labels) -> str:
-    """As asked for; else the run that the weights lie in, their file, or the network's name."""
+    """Return the label asked for, else the weights' run or file, else the network's name."""
     weights = facts["weights"]
     names = [facts["name"], weights, weights and str(Path(weights).parent)]
     given = next((labels[name] for name in names if name and name in labels), None)
@@ -169,7 +169,7 @@ def _label(facts: Mapping[str, Any], labels: Labels) -> str:
 
 
 def _run_name(folder: Path) -> str:
-    """A run's folder; of a grid's, which a seed names, student and scheme before it."""
+    """Return the folder's name; student and scheme before it where it is a seed, as in a grid."""
     return "/".join(folder.parts[-3:]) if folder.name.isdigit() else folder.name
 
 
@@ -187,7 +187,10 @@ def _read_run(folder: Path, labels: Labels, taken: set[str]) -> TrainingRun:
     config = read_config(file)
     place = folder.resolve()
     label = _distinct(labels.get(str(folder), _run_name(place)), taken, place.parent)
-    lines = read_metrics(folder / "metrics.jsonl")
+    lines = [  # of finite numbers: JSON on the page has no others
+        {name: value for name, value in line.items() if math.isfinite(value)}
+        for line in read_metrics(folder / "metrics.jsonl")
+    ]
     finished = (folder / "weights.pt").is_file() and bool(
         lines and lines[-1]["step"] >= config["steps"]
     )

@@ -60,7 +60,7 @@ def _environment() -> Environment:
         loader=FunctionLoader(_own),
     )
     # the script shows choices in the order of their keys
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     environment.filters["yaml"] = _as_yaml
     called = (
         *(tables.network_table, tables.list_table, tables.clip_table, tables.cost_table),

@@ -1,10 +1,12 @@
-"""The benchmarks of a step have a quick form that runs; what they measure is not asserted."""
+"""The benchmarks of a step run in their quick form; what they measure is not asserted."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -21,6 +23,7 @@ def ratios(script: str, *arguments: object) -> dict[str, float]:
     return found
 
 
+@pytest.mark.slow
 def test_step(tiny: Path) -> None:
     """Shares of waiting are shares; counts know that a tail is work and a step without is less."""
     found = ratios("step.py", "--data", tiny, "--wait", 2)
@@ -30,10 +33,3 @@ def test_step(tiny: Path) -> None:
     }  # fmt: skip
     assert found["predicted_trunk-int8_over_free"] > 1
     assert max(found["wait_1"], found["wait_2"]) <= 1
-
-
-def test_convlstm() -> None:
-    """It compares gradients itself; that they are equal is tests/models/test_convlstm.py's."""
-    forms = ("ours", "recompute", "bf16")
-    expected = {f"{what}_over_{form}" for what in ("plain", "memory_plain") for form in forms}
-    assert ratios("convlstm.py").keys() == expected

@@ -101,8 +101,8 @@ def test_the_last_line_of_a_key_wins(place):
     append(place, [2], size=11)
     append(place, [3], size=12, writer="1")
     found = committed(read_journals(place))
-    assert found["clip@2"].arrays["f_sr"]["bytes"] == 11
-    assert found["clip@3"].arrays["f_sr"]["bytes"] == 12
+    assert found["clip@2"].arrays["f_sr"].bytes == 11
+    assert found["clip@3"].arrays["f_sr"].bytes == 12
     assert len(found) == 5
 
 

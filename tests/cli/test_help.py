@@ -129,6 +129,7 @@ def test_no_new_options() -> None:
     assert found["evaluate"] == always | {
         "--model", "--weights", "--degradation", "--protocol", "--out", "--teacher",
         "--teacher-weights", "--pictures", "--amp", "--crop", "--metrics",
+        "--overwrite",  # a finished result is replaced on purpose only
     }  # fmt: skip
     assert found["experiment"] == always | {
         "file", "--out", "--profile", "--test", "--teacher", "--plan", "--jobs",

@@ -70,6 +70,7 @@ def test_two_parts_extract_at_once(
     assert facts["cache_id"] == cache.load_manifest(tiny_cache).cache_id
 
 
+@pytest.mark.slow
 def test_a_student_learns_the_same(
     tmp_path: Path, uploaded: str, tiny: Path, tiny_cache: Path, train: Command
 ) -> None:

@@ -213,18 +213,18 @@ def test_curves_tell_their_values(browser: Any) -> None:
     assert chart.find_element(CSS, ".tip").is_displayed()
 
 
-@pytest.mark.parametrize("size", [DESKTOP, PHONE, (320, 640)])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_sticks_out(browser: Any, size: tuple[int, int], scheme: str) -> None:
-    resize(browser, size)
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-    width, inner = browser.execute_script(
-        "return [document.documentElement.scrollWidth, window.innerWidth]"
-    )
-    assert width <= inner == size[0]
-    paper = browser.find_element(CSS, "body").value_of_css_property("background-color")
-    assert ("251" in paper) == (scheme == "light")
+def test_nothing_sticks_out(browser: Any) -> None:
+    for scheme in ("light", "dark"):
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        paper = browser.find_element(CSS, "body").value_of_css_property("background-color")
+        assert ("251" in paper) == (scheme == "light")
+        for size in (DESKTOP, PHONE, (320, 640)):
+            resize(browser, size)
+            width, inner = browser.execute_script(
+                "return [document.documentElement.scrollWidth, window.innerWidth]"
+            )
+            assert width <= inner == size[0]
 
 
 def test_words_stand_out_from_their_ground(browser: Any) -> None:
@@ -256,7 +256,7 @@ return (a + 0.05) / (b + 0.05);
 """
 
 
-def test_every_control_has_a_name(browser: Any) -> None:
+def test_controls_and_pictures_have_names_and_nothing_is_fetched(browser: Any) -> None:
     unnamed = browser.execute_script(
         "return [...document.querySelectorAll('select, input')]"
         ".filter((e) => !e.labels.length || !e.labels[0].textContent.trim()).length"
@@ -265,9 +265,6 @@ def test_every_control_has_a_name(browser: Any) -> None:
     assert browser.execute_script("return document.images.length") > 10
     empty = "return [...document.images].filter((i) => !i.alt || !i.naturalWidth).length"
     assert browser.execute_script(empty) == 0
-
-
-def test_nothing_is_fetched(browser: Any) -> None:
     found = browser.execute_script(
         "return performance.getEntriesByType('resource').map((e) => e.name)"
         ".filter((name) => !name.startsWith('data:'))"

@@ -93,7 +93,11 @@ def gone(pids: list[int], seconds: float) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
 @pytest.mark.parametrize(
-    ("before", "code", "scheme"), [(KILL, -9, "std"), (CTRL_C, 130, "none")], ids=["kill", "ctrl-c"]
+    ("before", "code", "scheme"),
+    [
+        pytest.param(KILL, -9, "std", marks=pytest.mark.slow, id="kill"),
+        pytest.param(CTRL_C, 130, "none", id="ctrl-c"),
+    ],
 )
 def test_a_stopped_training_leaves_no_process_and_goes_on_bit_for_bit(
     tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command,

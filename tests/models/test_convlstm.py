@@ -1,6 +1,5 @@
-"""The ConvLSTM against the textbook's form: one cell at a time, on cat(input, hidden)."""
+"""The ConvLSTM against the textbook's form: each gate apart, on cat(input, hidden)."""
 
-import weakref
 from collections.abc import Sequence
 
 import pytest
@@ -10,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stdpipe.models import lastcell
 from stdpipe.models.base import count_parameters
 from stdpipe.models.convlstm import ConvLSTM
 from stdpipe.models.layers import to_channels_last
@@ -39,11 +37,10 @@ def plain(net: ConvLSTM, f_sr: Tensor) -> Tensor:
     batches=st.lists(st.integers(1, 2), min_size=1, max_size=3),
     recompute=st.booleans(),
     channels_last=st.booleans(),
-    band=st.sampled_from([1, 20, 2048]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_equals_the_plain_form(
-    frames: int, batches: list[int], recompute: bool, channels_last: bool, band: int
+    frames: int, batches: list[int], recompute: bool, channels_last: bool
 ) -> None:
     """Values, gradients of the input and of all weights, for any number of sequences; gates in the
     order input, forget, output, candidate.
@@ -54,9 +51,7 @@ def test_equals_the_plain_form(
     if channels_last:
         to_channels_last(net)
     clips = [(torch.randn(b, frames, 3, 6, 7) * 2).requires_grad_() for b in batches]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lastcell, "BAND", band)
-        mine = differentiate(net(*clips), [*clips, *net.parameters()])
+    mine = differentiate(net(*clips), [*clips, *net.parameters()])
     others = differentiate(plain(net, torch.cat(clips)), [*clips, *net.parameters()])
     for a, b in zip(mine, others, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * max(1.0, float(b.abs().max())))
@@ -66,17 +61,6 @@ def differentiate(cell: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
     """The cell, then what its sum of squares gives each leaf."""
     found = torch.autograd.grad(cell.square().sum(), leaves, materialize_grads=True)
     return [cell.detach(), *found]
-
-
-def test_equals_the_plain_form_in_double_precision() -> None:
-    """To the last digits: what float32 leaves open is rounding alone."""
-    net = ConvLSTM(3, 5).double()
-    clip = torch.randn(2, 4, 3, 6, 7, dtype=torch.float64).requires_grad_()
-    leaves = [clip, *net.parameters()]
-    for a, b in zip(
-        differentiate(net(clip), leaves), differentiate(plain(net, clip), leaves), strict=True
-    ):
-        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("recompute", [False, True])
@@ -93,45 +77,6 @@ def test_only_what_asks_gets_a_gradient(recompute: bool, learns: bool) -> None:
     expected = plain(net, torch.cat((teacher, student))).diff(dim=0).square().sum()
     (gradient,) = torch.autograd.grad(expected, student)
     torch.testing.assert_close(student.grad, gradient)
-
-
-def test_without_gradients_nothing_is_kept() -> None:
-    net = ConvLSTM(2, 3)
-    with torch.no_grad():
-        cell = net(torch.randn(1, 3, 2, 4, 4))
-    assert cell.grad_fn is None
-
-
-@pytest.mark.parametrize("recompute", [False, True])
-def test_a_cell_that_is_dropped_takes_everything_with_it(recompute: bool) -> None:
-    net = ConvLSTM(2, 3)
-    net.recompute = recompute
-    cell = net(torch.randn(1, 3, 2, 4, 4))
-    dropped = weakref.ref(cell)
-    del cell
-    assert dropped() is None
-
-
-def test_any_memory_layout() -> None:
-    net = ConvLSTM(2, 3)
-    f_sr = torch.randn(2, 3, 2, 4, 4)
-    turned = f_sr.movedim(2, -1).contiguous().movedim(-1, 2)
-    assert torch.equal(net(f_sr), net(turned))
-    expected = net(f_sr)
-    to_channels_last(net)
-    torch.testing.assert_close(net(f_sr), expected)
-
-
-def test_a_second_backward_is_refused() -> None:
-    """What the first needed has become gradients: torch's own error, not wrong numbers."""
-    cell = ConvLSTM(2, 3)(torch.randn(1, 3, 2, 4, 4)).sum()
-    cell.backward()
-    with pytest.raises(RuntimeError, match="second time"):
-        cell.backward()
-    cell = ConvLSTM(2, 3)(torch.randn(1, 3, 2, 4, 4)).sum()
-    cell.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="runs once"):
-        cell.backward()
 
 
 @pytest.mark.parametrize("recompute", [False, True])
