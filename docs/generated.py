@@ -17,7 +17,7 @@ from stdpipe.cli.main import main
 from stdpipe.data.degrade import DEGRADATIONS
 from stdpipe.distill.names import SCHEMES
 from stdpipe.distill.terms import TERMS
-from stdpipe.evaluation import cost, temporal
+from stdpipe.evaluation import metrics
 from stdpipe.evaluation.protocols import PROTOCOLS
 from stdpipe.models import table
 from stdpipe.models.zoo import ZOO
@@ -149,13 +149,13 @@ def _scheme(name: str, terms: tuple[str, ...]) -> tuple[str, ...]:
 
 def temporal_metrics() -> str:
     """What each figure of steadiness is."""
-    rows = [(f"`{name}`", _plain(text)) for name, text in temporal.TEMPORAL.items()]
+    rows = [(f"`{name}`", _plain(text)) for name, text in metrics.TEMPORAL.items()]
     return _table(("figure", "definition"), rows)
 
 
 def cost_metrics() -> str:
     """What each figure of cost is."""
-    return "\n".join(f"- {_plain(part)}" for part in cost.TEXT.split("; "))
+    return "\n".join(f"- {_plain(part)}" for part in metrics.COST.split("; "))
 
 
 def encodings() -> str:

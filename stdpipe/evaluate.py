@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,11 +28,11 @@ from stdpipe.evaluation import results
 from stdpipe.evaluation.cost import device_name, running_cost
 from stdpipe.evaluation.frame_log import UNFINISHED, FrameLog, Row, publish
 from stdpipe.evaluation.job import Evaluation, scored_footage, split_name
-from stdpipe.evaluation.metrics import QUALITY
+from stdpipe.evaluation.metrics import QUALITY, TEMPORAL
 from stdpipe.evaluation.pictures import save_comparison
 from stdpipe.evaluation.protocols import Protocol, rounded, score_frames, scored_frames
 from stdpipe.evaluation.results import Cost, Definition, NetworkResult, Result, read_result
-from stdpipe.evaluation.temporal import TEMPORAL, Temporal
+from stdpipe.evaluation.temporal import Temporal
 from stdpipe.models.base import Features, Network, check_sees_lr, count_parameters
 from stdpipe.models.checkpoints import load_network, trained_for
 from stdpipe.models.macs import count_macs
@@ -43,11 +44,9 @@ LOG = logging.getLogger(__name__)
 class LoadedNetwork:
     """A network that is measured."""
 
-    name: str
-    """The network and its weights, as tables say it."""
+    name: str  # the network and its weights, as tables say it
     net: Network
-    facts: Mapping[str, Any]
-    """Those of load_network."""
+    facts: Mapping[str, Any]  # those of load_network
 
 
 @dataclass(frozen=True)
@@ -61,17 +60,13 @@ class EvaluationSetup:
     degradation: str
     clips: list[Clip]
     rules: Protocol
-    chosen: str
-    """Why these rules."""
+    chosen: str  # why these rules
+    scored: Mapping[str, list[int]]  # a clip's key -> its frames that count
 
     @property
     def figures(self) -> list[str]:
         """What is measured of each frame."""
         return [*QUALITY, *(TEMPORAL if "temporal" in self.job.metrics else ())]
-
-    def scored(self, clip: Clip) -> list[int]:
-        """The clip's frames that count."""
-        return scored_frames(len(clip.frames), self.rules)
 
 
 def evaluate(job: Evaluation) -> dict[str, Any]:
@@ -83,11 +78,18 @@ def evaluate(job: Evaluation) -> dict[str, Any]:
     measured; OSError for files that cannot be read or written.
     """
     setup = _set_up(job)
-    definition = _definition(setup)
-    if job.out and (found := _finished(setup, definition, job.out)):
+    definition = results.definition(
+        job.data, setup.degradation, setup.rules, setup.chosen, job.metrics, job.amp
+    )
+    lengths = {key: len(frames) for key, frames in setup.scored.items()}
+    hashes = {network.name: network.facts["sha256"] for network in setup.networks}
+    device = device_name(setup.device) if "cost" in job.metrics else None
+    facts = _facts(definition, hashes, lengths, device)
+    if job.out and (found := _finished(job.out, facts, job.overwrite)):
         LOG.warning("stdpipe: %s holds this result already; --overwrite measures anew", job.out)
         return results.as_json(found)
-    log = _open_log(setup, definition)
+    meaning = {**definition, **facts, "stdpipe": version("stdpipe")}
+    log = FrameLog(job.out, meaning, list(hashes), lengths, setup.figures)
     _measure(setup, log)
     networks = [_report(setup, network, log) for network in setup.networks]
     result = results.as_json({**definition, "networks": networks})
@@ -96,89 +98,86 @@ def evaluate(job: Evaluation) -> dict[str, Any]:
     return result
 
 
-def _finished(setup: EvaluationSetup, definition: Definition, out: Path) -> Result | None:
+def _finished(out: Path, facts: Mapping[str, Any], overwrite: bool) -> Result | None:
     """The result in `out`, if it is that of this very evaluation. UserError if it is another's."""
     publish(out)
-    if setup.job.overwrite or not (out / "result.json").is_file():
+    if overwrite or not (out / "result.json").is_file():
         return None
     old = read_result(out / "result.json")
-    there, now = _facts_of(old), {**results.identity(definition), **_measured_facts(setup)}
+    networks = old["networks"]
+    there = _facts(
+        old,
+        {network["name"]: network["weights_sha256"] for network in networks},
+        {key: row["frames"] for key, row in networks[0]["clips"].items()},
+        networks[0]["cost"]["device"] if "cost" in networks[0] else None,
+    )
     differences = [
-        f"{key}: {_short(there.get(key))} there, {_short(now.get(key))} now"
-        for key in dict.fromkeys([*now, *there])
-        if there.get(key) != now.get(key)
+        f"{key}: {there.get(key) or 'none'!s:.60} there, {facts.get(key) or 'none'!s:.60} now"
+        for key in dict.fromkeys([*facts, *there])
+        if there.get(key) != facts.get(key)
     ]
     if differences:
-        more = len(differences) - 4
-        told = "; ".join([*differences[:4], *([f"and {more} more"] if more > 0 else [])])
+        more = [f"and {len(differences) - 4} more"] if len(differences) > 4 else []
         raise UserError(
-            f"{out} holds the result of another evaluation ({told}); choose another --out, or "
-            "give --overwrite"
+            f"{out} holds the result of another evaluation "
+            f"({'; '.join([*differences[:4], *more])}); choose another --out, or give --overwrite"
         )
     return old
 
 
-def _facts_of(result: Result) -> dict[str, Any]:
-    """What was measured, in the words of _measured_facts."""
-    networks = result["networks"]
+def _facts(
+    definition: Definition,
+    hashes: Mapping[str, str | None],
+    lengths: Mapping[str, int],
+    device: str | None,
+) -> dict[str, Any]:
+    """What tells evaluations apart: rules, networks by their weights, frames, where a cost is of.
+
+    hashes: network -> sha256 of its weights; lengths: clip -> how many of its frames are scored.
+    """
     return {
-        **results.identity(result),
-        **{f"network {each['name']}": each["weights_sha256"] or "no weights" for each in networks},
-        **{f"clip {key}'s frames": row["frames"] for key, row in networks[0]["clips"].items()},
-        "cost on": networks[0]["cost"]["device"] if "cost" in networks[0] else None,
+        **results.identity(definition),
+        **{f"network {name}": sha256 or "no weights" for name, sha256 in hashes.items()},
+        **{f"clip {key}'s frames": count for key, count in lengths.items()},
+        "cost on": device,
     }
-
-
-def _measured_facts(setup: EvaluationSetup) -> dict[str, Any]:
-    """Which networks, by their weights, on which frames; where, if their cost is asked for."""
-    cost = device_name(setup.device) if "cost" in setup.job.metrics else None
-    return {
-        **{f"network {each.name}": each.facts["sha256"] or "no weights" for each in setup.networks},
-        **{f"clip {clip.key}'s frames": len(setup.scored(clip)) for clip in setup.clips},
-        "cost on": cost,
-    }
-
-
-def _short(value: object) -> str:
-    text = "none" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _set_up(job: Evaluation) -> EvaluationSetup:
     device = pick_device(job.device)
     keep_memory(device)
     networks, teacher = _networks(job, device)
-    clips, rules, chosen = scored_footage(job)
-    setup = EvaluationSetup(
-        job, device, networks, teacher, _degradation(job, networks), clips, rules, chosen
-    )
-    longest = max(len(setup.scored(clip)) for clip in clips)
-    if "temporal" in job.metrics and longest < 2:
+    clips, rules, chosen = scored_footage(job.data, job.protocol, job.crop)
+    degraded = _degradation(job, networks)
+    scored = {clip.key: scored_frames(len(clip.frames), rules) for clip in clips}
+    if "temporal" in job.metrics and max(map(len, scored.values())) < 2:
         raise UserError(
             f"temporal metrics need consecutive frames, but protocol {rules.name!r} scores one of "
             "each clip here: choose --protocol vid4 or longer clips"
         )
-    return setup
+    return EvaluationSetup(job, device, networks, teacher, degraded, clips, rules, chosen, scored)
 
 
 def _networks(job: Evaluation, device: torch.device) -> tuple[list[LoadedNetwork], Network | None]:
     """Those to measure and the teacher, on the device."""
     phase = degradation(job.degradation or "bd").phase
-    name, file = split_name(job.model or "")
-    asked = [(name, file or job.weights), *map(split_name, job.others)]
-    networks: list[LoadedNetwork] = []
-    for model, weights in asked:
+
+    def load(model: str | None, weights: str | None) -> LoadedNetwork:
         net, facts = load_network(model, weights, phase)
         check_sees_lr(net, "its output measures nothing")
         name = facts["network"] + (f" @ {facts['weights']}" if facts["weights"] else "")
-        if name in {network.name for network in networks}:
-            raise UserError(f"network {name} is named twice: leave one out")
-        networks.append(LoadedNetwork(name, settle(net, device, job.amp), facts))
-    if job.teacher is None and job.teacher_weights is None:
-        return networks, None
-    teacher = load_network(job.teacher, job.teacher_weights, phase)[0]
-    check_sees_lr(teacher, "its output measures nothing")
-    return networks, settle(teacher, device, job.amp)
+        return LoadedNetwork(name, settle(net, device, job.amp), facts)
+
+    name, file = split_name(job.model or "")
+    networks: dict[str, LoadedNetwork] = {}
+    for model, weights in [(name, file or job.weights), *map(split_name, job.others)]:
+        network = load(model, weights)
+        if network.name in networks:
+            raise UserError(f"network {network.name} is named twice: leave one out")
+        networks[network.name] = network
+    shown = job.teacher or job.teacher_weights
+    teacher = load(job.teacher, job.teacher_weights).net if shown else None
+    return list(networks.values()), teacher
 
 
 def _degradation(job: Evaluation, networks: Sequence[LoadedNetwork]) -> str:
@@ -196,29 +195,15 @@ def _degradation(job: Evaluation, networks: Sequence[LoadedNetwork]) -> str:
     return str([*trained, *others][0])
 
 
-def _definition(setup: EvaluationSetup) -> Definition:
-    job = setup.job
-    return results.definition(
-        job.data, setup.degradation, setup.rules, setup.chosen, job.metrics, job.amp
-    )
-
-
-def _open_log(setup: EvaluationSetup, definition: Definition) -> FrameLog:
-    made_by = {**_measured_facts(setup), "stdpipe": version("stdpipe")}
-    lengths = {clip.key: len(setup.scored(clip)) for clip in setup.clips}
-    names = [network.name for network in setup.networks]
-    return FrameLog(setup.job.out, {**definition, **made_by}, names, lengths, setup.figures)
-
-
 def _measure(setup: EvaluationSetup, log: FrameLog) -> None:
     """One pass over the clips that are left; each one's figures go to the log as it ends."""
     todo = [clip for clip in setup.clips if clip.key not in log.done]
-    total = sum(len(setup.scored(clip)) for clip in todo)
+    total = sum(len(setup.scored[clip.key]) for clip in todo)
     with tqdm(total=total, unit="frame", desc="evaluate", disable=None) as bar:
-        for clip, of_clip in _by_clip(ahead(_stream(setup, todo))):
+        for clip, of_clip in groupby(ahead(_stream(setup, todo)), itemgetter(0)):
             rows: dict[str, list[Row]] = {network.name: [] for network in setup.networks}
             temporal = Temporal(setup.rules.crop) if "temporal" in setup.job.metrics else None
-            for piece in of_clip:
+            for _, piece in of_clip:
                 for name, figures in _score(setup, clip, piece, temporal).items():
                     rows[name] += figures
                 bar.update(len(piece.centres))
@@ -229,16 +214,9 @@ def _stream(setup: EvaluationSetup, clips: Sequence[Clip]) -> Iterator[tuple[Cli
     nets = [*(network.net for network in setup.networks), setup.teacher]
     k = max(net.num_frame // 2 for net in nets if net is not None)
     for clip in clips:
-        frames = setup.scored(clip)
+        frames = setup.scored[clip.key]
         for piece in pieces(clip, frames, k, setup.degradation, setup.rules.lr_8bit):
             yield clip, piece
-
-
-def _by_clip(
-    items: Iterator[tuple[Clip, Piece]],
-) -> Iterator[tuple[Clip, Iterator[Piece]]]:
-    for clip, group in groupby(items, key=lambda item: item[0]):
-        yield clip, (piece for _, piece in group)
 
 
 @torch.inference_mode()
@@ -247,26 +225,30 @@ def _score(
 ) -> dict[str, list[Row]]:
     """The figures of a piece's frames, by network; and its picture, where it is to be shown."""
     show = _index_to_show(setup, clip, piece)
-    results, shown = {}, {}
+    results, pictures, maps = {}, {}, {}
     for network in setup.networks:
         features = super_resolve(network.net, piece, setup.device, setup.job.amp)
         results[network.name] = _checked(features.sr, clip, piece)
         if show is not None:
-            shown[network.name] = features.sr[show], attention_map(features.f_sr[show].float())
+            of_several = f", {network.name}" * (len(setup.networks) > 1)
+            pictures[f"SR{of_several}"] = _pixels(features.sr[show])
+            maps[f"attention{of_several}"] = _attention(features, show)
     if show is not None:
-        _show(setup, clip, piece, show, shown)
+        if setup.teacher is not None:
+            features = super_resolve(setup.teacher, piece, setup.device, setup.job.amp)
+            maps["attention, teacher"] = _attention(features, show)
+        _save_picture(setup, clip, piece, show, pictures, maps)
     hr = piece.hr.to(setup.device).float() / 255
     rows = score_frames(results, hr, setup.rules)
     if temporal:
-        rounded_results = {name: rounded(sr, setup.rules) for name, sr in results.items()}
-        motion = temporal.follow(rounded(hr, setup.rules), rounded_results)
-        rows = {name: _joined(rows[name], motion[name]) for name in rows}
-    frames: list[Row] = [{"frame": frame} for frame in piece.centres]
-    return {name: _joined(frames, rows[name]) for name in rows}
-
-
-def _joined(rows: Sequence[Row], more: Sequence[Row]) -> list[Row]:
-    return [a | b for a, b in zip(rows, more, strict=True)]
+        for frame, truth in enumerate(rounded(hr, setup.rules)):
+            shown = {name: rounded(sr[frame], setup.rules) for name, sr in results.items()}
+            for name, figures in temporal.next(truth, shown).items():
+                rows[name][frame] |= figures
+    for of_network in rows.values():
+        for row, centre in zip(of_network, piece.centres, strict=True):
+            row["frame"] = centre
+    return rows
 
 
 def super_resolve(net: Network, piece: Piece, device: torch.device, amp: str = "none") -> Features:
@@ -296,27 +278,21 @@ def _index_to_show(setup: EvaluationSetup, clip: Clip, piece: Piece) -> int | No
     return piece.centres.index(middle) if job.out and among and middle in piece.centres else None
 
 
-def _show(
+def _save_picture(
     setup: EvaluationSetup,
     clip: Clip,
     piece: Piece,
     index: int,
-    shown: Mapping[str, tuple[Tensor, Tensor]],
+    pictures: Mapping[str, Any],
+    maps: Mapping[str, Any],
 ) -> None:
     """One picture: LR, each network's SR, HR, and each network's attention, the teacher's last."""
     assert setup.job.out
-    several = len(shown) > 1
-    columns = {"LR": _pixels(piece.lr[piece.centres[index] - piece.first])}
-    for name, (sr, _) in shown.items():
-        columns[f"SR, {name}" if several else "SR"] = _pixels(sr)
-    columns["HR"] = _pixels(pad_to_scale(piece.hr[index][None])[0] / 255)
-    for name, (_, attention) in shown.items():
-        columns[f"attention, {name}" if several else "attention"] = attention.cpu().numpy()
-    if setup.teacher is not None:
-        f_sr = super_resolve(setup.teacher, piece, setup.device, setup.job.amp).f_sr[index]
-        columns["attention, teacher"] = attention_map(f_sr.float()).cpu().numpy()
-    name = f"{clip.key.replace('/', '_')}.png"
-    save_comparison(setup.job.out / UNFINISHED / "pictures" / name, columns, crop=True)
+    lr = _pixels(piece.lr[piece.centres[index] - piece.first])
+    hr = _pixels(pad_to_scale(piece.hr[index][None])[0] / 255)
+    file = f"{clip.key.replace('/', '_')}.png"
+    columns = {"LR": lr, **pictures, "HR": hr, **maps}
+    save_comparison(setup.job.out / UNFINISHED / "pictures" / file, columns)
 
 
 def _pixels(image: Tensor) -> Any:
@@ -324,24 +300,27 @@ def _pixels(image: Tensor) -> Any:
     return (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
+def _attention(features: Features, index: int) -> Any:
+    return attention_map(features.f_sr[index].float()).cpu().numpy()
+
+
 def _report(setup: EvaluationSetup, network: LoadedNetwork, log: FrameLog) -> NetworkResult:
     """One network's part of the result."""
     facts, clips = network.facts, log.networks[network.name]
-    averages = results.averages({c.key: clips[c.key] for c in setup.clips}, setup.figures)
+    means = results.averages({clip.key: clips[clip.key] for clip in setup.clips}, setup.figures)
     report: NetworkResult = {
         "name": network.name,
         "model": facts["network"],
         "weights": facts["weights"],
         "weights_sha256": facts["sha256"],
         "trained_for": facts["degradation"],
-        "average": averages["average"],
-        "excluded": averages["excluded"],
-        "clips": averages["clips"],
+        "average": means["average"],
+        "excluded": means["excluded"],
+        "clips": means["clips"],
     }
     listed = vimeo_lists(setup.job.data) if setup.rules.frames == "centre" else {}
-    lists = {name: keys for name, keys in listed.items() if name in MOTION_LISTS}
-    if lists:
-        report["lists"] = results.by_list(averages["clips"], lists, setup.figures)
+    if lists := {name: keys for name, keys in listed.items() if name in MOTION_LISTS}:
+        report["lists"] = results.by_list(report["clips"], lists, setup.figures)
     if "cost" in setup.job.metrics:
         report["cost"] = _cost(setup, network.net)
     return report
@@ -352,12 +331,6 @@ def _cost(setup: EvaluationSetup, net: Network) -> Cost:
         with autocast(setup.device, setup.job.amp):
             net(window)
 
-    macs = count_macs(net)
-    cost: dict[str, Any] = {
-        "parameters": count_parameters(net),
-        "macs": macs.total,
-        "sampling_macs": macs.sampling,
-        **running_cost(net, net.num_frame, setup.device, run),
-        "amp": setup.job.amp,
-    }
-    return cast(Cost, cost)
+    macs, timed = count_macs(net), running_cost(net, net.num_frame, setup.device, run)
+    counts = {"parameters": count_parameters(net), "macs": macs.total}
+    return cast(Cost, {**counts, "sampling_macs": macs.sampling, **timed, "amp": setup.job.amp})

@@ -11,13 +11,13 @@ summary.json, summary.md        mean and spread over seeds, paired differences, 
 report/index.html               the same with pictures
 """
 
-import dataclasses
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from stdpipe.grid.setup import (
     grid_networks,
     results,
     set_up,
-    threads_each,
+    teacher_run,
 )
 from stdpipe.grid.summary import summary
 from stdpipe.report import write_report
@@ -46,7 +46,6 @@ from stdpipe.reporting.tables import Table
 from stdpipe.train import train_student
 from stdpipe.train_teacher import train_teacher
 from stdpipe.training import run_folder
-from stdpipe.training.jobs import TeacherRun
 
 Say = Callable[[str], None]
 VERBS = Verbs(extract_teacher, train_teacher, train_student, evaluate)
@@ -72,15 +71,11 @@ def run_experiment(job: Job, say: Say, plan_only: bool = False) -> dict[str, Any
 def _extract(setup: GridSetup, say: Say) -> None:
     """Teachers that must be trained first, then a cache of each."""
     for label, teacher in setup.teachers.items():
-        weights = Path(setup.weights(label))
         if setup.trains(label):
             assert teacher.training
-            assert teacher.network
-            init = Path(teacher.init) if teacher.init else None
-            made = setup.experiment.degradation
-            run = TeacherRun(setup.data, teacher.network, weights.parent, made, init=init)
-            say(f"teacher {label}: {teacher.training.steps} steps, in {weights.parent}")
-            train_teacher(dataclasses.replace(run, device=setup.job.device), teacher.training)
+            run = teacher_run(setup, label)
+            say(f"teacher {label}: {teacher.training.steps} steps, in {run.out}")
+            train_teacher(run, teacher.training)
         found = extract_teacher(extraction(setup, label))
         say(f"cache {found['cache']}: {found['entries']} clips, {found['bytes'] / 1e9:.2f} GB")
 
@@ -89,41 +84,41 @@ def _train(setup: GridSetup, say: Say) -> dict[str, str]:
     """What is missing of the grid; those that failed, and why."""
     todo = [run for run in setup.runs if not run.done]
     failed = {}
-    for number, (run, future) in enumerate(_trained(todo, setup.job), start=1):
-        try:
-            future.result()
+    for number, (run, why) in enumerate(_trained(todo, setup.job), start=1):
+        if why is None:
             say(f"{number} of {len(todo)}: {run.label}, seed {run.seed}: {run.weights}")
-        except BrokenProcessPool:
-            failed[str(run.job.out)] = "its process, or one beside it, was killed"
-        except (ValueError, OSError, RuntimeError) as error:
-            failed[str(run.job.out)] = " ".join(str(error).split())
+        else:
+            failed[str(run.job.out)] = why
     for where, why in failed.items():
         say(f"FAILED {where}: {why}")
     return failed
 
 
-def _trained(todo: list[GridRun], job: Job) -> Iterator[tuple[GridRun, "Future[None]"]]:
-    """Each run as it ends: one after the other here, or several in processes of their own."""
+def _trained(todo: list[GridRun], job: Job) -> Iterator[tuple[GridRun, str | None]]:
+    """Each run as it ends, and why it failed: one after the other here, or several in processes."""
     if job.jobs == 1:
-        for run in todo:
-            future: Future[None] = Future()
-            try:
-                train_one(run)
-                future.set_result(None)
-            except Exception as error:
-                future.set_exception(error)
-            yield run, future
+        yield from ((run, _failure(partial(train_one, run))) for run in todo)
         return
     log = str(job.out / "trainings.log")
     context = get_context("spawn")
-    with ProcessPoolExecutor(job.jobs, context, _begin_process, (threads_each(job), log)) as pool:
+    with ProcessPoolExecutor(job.jobs, context, _begin_process, (job.threads_each, log)) as pool:
         futures = {pool.submit(train_one, run): run for run in todo}
         try:
             for future in as_completed(futures):
-                yield futures[future], future
+                yield futures[future], _failure(future.result)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _failure(train: Callable[[], None]) -> str | None:
+    try:
+        train()
+    except BrokenProcessPool:
+        return "its process, or one beside it, was killed"
+    except (ValueError, OSError, RuntimeError) as error:
+        return " ".join(str(error).split())
+    return None
 
 
 def _begin_process(threads: int, log: str) -> None:
@@ -146,22 +141,24 @@ def _evaluate(setup: GridSetup, say: Say) -> None:
     first = setup.experiment.seeds[0]
     for seed in setup.experiment.seeds:
         for test in setup.experiment.tests:
-            found = results(setup, test.name)
-            some = [
-                e for e in grid_networks(setup) if (first if e.seed is None else e.seed) == seed
+            found = results(setup, test.label)
+            here = [
+                e
+                for e in grid_networks(setup)
+                if e.seed == seed or (e.seed is None and seed == first)
             ]
-            missing = [e for e in some if e.key not in found]
+            missing = [network for network in here if network.key not in found]
             if missing:
-                data = setup.tests[test.name]
-                say(f"seed {seed}: {len(missing)} networks on {test.name}, {data}")
-                evaluate(evaluation(setup, test.name, missing))
+                data = setup.tests[test.label]
+                say(f"seed {seed}: {len(missing)} networks on {test.label}, {data}")
+                evaluate(evaluation(setup, test.label, missing))
 
 
 def _summarise(setup: GridSetup, failed: Mapping[str, str], say: Say) -> dict[str, Any]:
     """summary.json and summary.md, and the report of the first seed."""
     measured = {test: results(setup, test) for test in setup.tests}
     found: list[tuple[str, int | None, dict[str, Any]]] = [
-        (network.label, network.seed, {test: measured[test][network.key] for test in measured})
+        (network.label, network.seed, {test: of[network.key] for test, of in measured.items()})
         for network in grid_networks(setup)
     ]
     out = setup.job.out

@@ -17,9 +17,8 @@ from stdpipe.data.degrade import degrade
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.pieces import pieces
 from stdpipe.data.samples import read_frames
-from stdpipe.evaluation.metrics import QUALITY
-from stdpipe.evaluation.protocols import protocol, score
-from stdpipe.evaluation.temporal import TEMPORAL
+from stdpipe.evaluation.metrics import QUALITY, TEMPORAL
+from stdpipe.evaluation.protocols import Protocol, protocol, score_frames, scored_frames
 from stdpipe.models.checkpoints import load_network, save_network
 
 Command = Callable[..., Any]
@@ -38,6 +37,13 @@ def measure(stdpipe: Command, data: Path, *more: object) -> dict[str, Any]:
     result = stdpipe("evaluate", "--data", data, "--json", *more)
     found: dict[str, Any] = json.loads(result.stdout)
     return found
+
+
+def score(sr: torch.Tensor, hr: torch.Tensor, rules: Protocol) -> dict[str, list[float]]:
+    """QUALITY of the frames of a clip that count, both (T, 3, H, W) in [0, 1]."""
+    chosen = scored_frames(len(hr), rules)
+    rows = score_frames({"sr": sr[chosen]}, hr[chosen], rules)["sr"]
+    return {name: [row[name] for row in rows] for name in QUALITY}
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:

@@ -1,8 +1,4 @@
-"""What a network costs to run: time and memory of one output frame.
-
-All at one size, LR 180 x 120 (HR 720 x 480), as the paper counts, so that costs compare whatever
-the data.
-"""
+"""What a network costs to run: time and memory of one output frame, at the size the paper takes."""
 
 import statistics
 import time
@@ -15,23 +11,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from stdpipe.evaluation.metrics import COST
+
 Run = Callable[[Tensor], object]
-
-HEIGHT, WIDTH = 120, 180  # LR
-WARM_UP, REPEATS = 1, 5
-
-TEXT = (
-    f"one window, LR {WIDTH}x{HEIGHT}, precision by amp; macs: multiply-accumulates of "
-    "convolutions and of matrix products in submodules, deformable ones' included; sampling_macs, "
-    "beside them: 4 for each value that grid_sample takes; "
-    f"seconds_per_frame: median of {REPEATS} after {WARM_UP} for warming up, the device "
-    "synchronised; peak_memory_bytes: weights, input and all that is alive at once: on CUDA by its "
-    "allocator, on a CPU the sum of live tensors, without a kernel's own scratch"
-)
+HEIGHT, WIDTH, WARM_UP, REPEATS = 120, 180, 1, 5  # of LR; figures.yaml tells them, too
 
 
 def running_cost(net: nn.Module, num_frame: int, device: torch.device, run: Run) -> dict[str, Any]:
-    """Seconds and bytes as TEXT defines them.
+    """Seconds and bytes as metrics.COST defines them.
 
     `net`, on `device`, takes windows (1, num_frame, 3, h, w); `run` calls it as it is to be timed.
     """
@@ -41,7 +28,7 @@ def running_cost(net: nn.Module, num_frame: int, device: torch.device, run: Run)
         "peak_memory_bytes": _peak_memory(net, run, window),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
-        "text": TEXT,
+        "text": COST,
     }
 
 
@@ -52,34 +39,32 @@ def device_name(device: torch.device) -> str:
 
 @torch.inference_mode()
 def _seconds(run: Run, window: Tensor) -> float:
+    def now() -> float:
+        if window.is_cuda:
+            torch.cuda.synchronize(window.device)
+        return time.perf_counter()
+
     times = []
-    for turn in range(WARM_UP + REPEATS):
-        _synchronise(window.device)
-        began = time.perf_counter()
+    for _ in range(WARM_UP + REPEATS):
+        began = now()
         run(window)
-        _synchronise(window.device)
-        if turn >= WARM_UP:
-            times.append(time.perf_counter() - began)
-    return statistics.median(times)
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        times.append(now() - began)
+    return statistics.median(times[WARM_UP:])
 
 
 @torch.no_grad()
 def _peak_memory(net: nn.Module, run: Run, window: Tensor) -> int:
-    own = sum(t.nbytes for t in (*net.parameters(), *net.buffers(), window))
-    if window.device.type == "cuda":
+    own = [*net.parameters(), *net.buffers(), window]
+    if window.is_cuda:
         torch.cuda.reset_peak_memory_stats(window.device)
         before = torch.cuda.memory_allocated(window.device)
         run(window)
-        return own + torch.cuda.max_memory_allocated(window.device) - before
-    with _LiveTensors([*net.parameters(), *net.buffers(), window]) as live:
-        run(window)
-    peak: int = own + live.peak
-    return peak
+        peak = torch.cuda.max_memory_allocated(window.device) - before
+    else:
+        with _LiveTensors(own) as live:
+            run(window)
+        peak = live.peak
+    return peak + sum(tensor.nbytes for tensor in own)
 
 
 class _LiveTensors(TorchDispatchMode):
@@ -94,16 +79,13 @@ class _LiveTensors(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
-                self._add(leaf.untyped_storage())
+                storage = leaf.untyped_storage()
+                if storage._cdata not in self.known:
+                    self.known.add(storage._cdata)
+                    self.bytes += storage.nbytes()
+                    self.peak = max(self.peak, self.bytes)
+                    weakref.finalize(storage, self._take_off, storage._cdata, storage.nbytes())
         return out
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        if storage._cdata in self.known:
-            return
-        self.known.add(storage._cdata)
-        self.bytes += storage.nbytes()
-        self.peak = max(self.peak, self.bytes)
-        weakref.finalize(storage, self._take_off, storage._cdata, storage.nbytes())
 
     def _take_off(self, address: int, size: int) -> None:
         self.known.discard(address)

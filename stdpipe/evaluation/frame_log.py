@@ -63,10 +63,9 @@ class FrameLog:
 
     def finish(self, out: Path, result: Mapping[str, Any], table: str) -> None:
         """Write result.json and table.md, and put all files into `out`."""
-        write_atomically(out / UNFINISHED / "table.md", table + "\n")
-        write_atomically(
-            out / UNFINISHED / "result.json", json.dumps(result, indent=2, allow_nan=False) + "\n"
-        )
+        made, text = out / UNFINISHED, json.dumps(result, indent=2, allow_nan=False)
+        write_atomically(made / "table.md", table + "\n")
+        write_atomically(made / "result.json", text + "\n")
         publish(out)
 
     def _go_on(self, folder: Path, definition: str, lengths: Mapping[str, int]) -> None:
@@ -82,14 +81,13 @@ class FrameLog:
     def _read(self, text: str, lengths: Mapping[str, int]) -> None:
         """Take over the clips that are complete; the last line may be torn."""
         whole = text[: text.rfind("\n") + 1]
-        found: dict[tuple[str, str], list[Row]] = {}
+        found: dict[str, Clips] = {}
         for line in csv.DictReader(io.StringIO(whole)):
             figures = {k: float(v) for k, v in line.items() if k in self.columns[2:] and v}
             row = {**figures, "frame": int(line["frame"])}
-            found.setdefault((line["network"], line["clip"]), []).append(row)
-        for clip, length in lengths.items():
-            rows = {name: found.get((name, clip), []) for name in self.networks}
-            if all(len(frames) == length for frames in rows.values()):
+            found.setdefault(line["clip"], {}).setdefault(line["network"], []).append(row)
+        for clip, rows in found.items():
+            if all(len(rows.get(name, ())) == lengths[clip] for name in self.networks):
                 for name, frames in rows.items():
                     self.networks[name][clip] = frames
 

@@ -17,30 +17,23 @@ KINDS = ("quality", "temporal", "cost")
 class Evaluation:
     """What to measure, on what, by which rules."""
 
-    data: Path
-    """A folder that find_clips knows, or a video file."""
+    data: Path  # a folder that find_clips knows, or a video file
     model: str | None = None
     """A network: NAME, NAME@FILE with its weights, or None where the weights file names it."""
     weights: str | None = None
     others: tuple[str, ...] = ()
     """More networks, measured in the same pass over the data: NAME, NAME@FILE or @FILE."""
-    degradation: str | None = None
-    """None takes what the weights were trained for, or `bd`."""
-    protocol: str | None = None
-    """None takes the one for what lies in `data`."""
-    crop: int | None = None
-    """Pixels left out at each border; None leaves the protocol's."""
-    metrics: tuple[str, ...] = ("quality",)
-    """What to measure beside `quality`, which always is: `temporal`, `cost`."""
+    degradation: str | None = None  # None takes what the weights were trained for, or `bd`
+    protocol: str | None = None  # None takes the one for what lies in `data`
+    crop: int | None = None  # pixels left out at each border; None leaves the protocol's
+    metrics: tuple[str, ...] = ("quality",)  # which always is measured, `temporal`, `cost`
     out: Path | None = None
     """Where results and pictures go; None writes nothing, and cannot go on when stopped."""
     overwrite: bool = False
     """Measure although `out` holds a finished result, which stays until the new one is complete."""
     teacher: str | None = None
-    teacher_weights: str | None = None
-    """One more network, whose attention is shown in the pictures."""
-    pictures: int = 4
-    """Clips of which the middle frame is shown."""
+    teacher_weights: str | None = None  # one more network, whose attention is shown in the pictures
+    pictures: int = 4  # clips of which the middle frame is shown
     device: str = "auto"
     amp: str = "none"
 
@@ -60,13 +53,15 @@ def split_name(text: str) -> tuple[str | None, str | None]:
     return name or None, file or None
 
 
-def scored_footage(job: Evaluation) -> tuple[list[Clip], Protocol, str]:
+def scored_footage(
+    data: Path, protocol: str | None, crop: int | None = None
+) -> tuple[list[Clip], Protocol, str]:
     """The clips that count, the rules, and why these."""
-    clips = find_test_clips(job.data)
-    name, chosen = job.protocol, "asked for"
+    clips = find_test_clips(data)
+    name, chosen = protocol, "asked for"
     if name is None:
         name, reason = protocols.default_protocol({c.key: len(c.frames) for c in clips})
         chosen = f"by default: {reason}"
-    rules = protocols.with_crop(protocols.protocol(name), job.crop)
+    rules = protocols.with_crop(protocols.protocol(name), crop)
     keys = set(protocols.scored_clips([clip.key for clip in clips], rules))
     return [clip for clip in clips if clip.key in keys], rules, chosen

@@ -4,11 +4,12 @@ Axes: N planes or frames, H W their size. Everything is computed where its input
 """
 
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from stdpipe.cache.errors import UserError
+from stdpipe.cache.schema import read_yaml
 
 # BT.601, studio swing, for RGB in [0, 1]. OpenCV's YCrCb is full range and gives other numbers.
 LUMA_RED, LUMA_GREEN, LUMA_BLUE, LUMA_BLACK = 65.481, 128.553, 24.966, 16.0
@@ -17,27 +18,19 @@ SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 SSIM_K1, SSIM_K2, SSIM_PEAK = 0.01, 0.03, 255.0
 SSIM_STRIP = 16  # rows at a time on a CPU: the maps stay in its cache, twice as fast
 
-QUALITY = {
-    "psnr_y": "PSNR of BT.601 luma (studio swing, peak 255), dB",
-    "ssim_y": "SSIM of BT.601 luma (Wang et al. 2004, 11x11 Gaussian of sigma 1.5, valid part)",
-    "psnr_rgb": "PSNR over the three channels together (peak 255), dB",
-    "ssim_rgb": "mean of the three channels' SSIM",
-}
+_READ = read_yaml(Path(__file__).with_name("figures.yaml"))
+FIGURES: dict[str, list[str]] = {**_READ["quality"], **_READ["temporal"]}
+"""Name -> heading, format, what it is."""
+QUALITY, TEMPORAL = ({n: FIGURES[n][2] for n in _READ[kind]} for kind in ("quality", "temporal"))
+COST: str = _READ["cost"]
 
 
 def luma(rgb: Tensor) -> Tensor:
     """Y of RGB in [0, 1], (..., 3, H, W) -> (..., H, W) float64; [16, 235] for RGB in range."""
-    if rgb.ndim < 3 or rgb.shape[-3] != 3:
-        raise UserError(f"luma needs (..., 3, H, W), but got {tuple(rgb.shape)}")
+    assert rgb.ndim >= 3
+    assert rgb.shape[-3] == 3
     red, green, blue = rgb.double().unbind(-3)
     return LUMA_RED * red + LUMA_GREEN * green + LUMA_BLUE * blue + LUMA_BLACK
-
-
-def psnr(a: Tensor, b: Tensor, peak: float = 255.0) -> Tensor:
-    """PSNR in dB, one a frame: two (N, ...) -> (N,) float64; inf where the frames are equal."""
-    _check_same_shape(a, b)
-    mse = (a.double() - b.double()).square().flatten(1).mean(1)
-    return 10 * torch.log10(peak**2 / mse)
 
 
 def planes(levels: Tensor) -> Tensor:
@@ -53,7 +46,6 @@ def planes(levels: Tensor) -> Tensor:
 
 def quality(a: Tensor, b: Tensor) -> Tensor:
     """The figures of QUALITY, in its order, for one frame: two `planes` -> (4,) float64."""
-    _check_same_shape(a, b)
     mse = (a - b).square().flatten(1).mean(1)
     similarity = ssim(a, b)
     decibels = 10 * torch.log10(255.0**2 / torch.stack([mse[0], mse[1:].mean()]))
@@ -64,14 +56,11 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Mean SSIM of values in [0, 255], one a plane: two (N, H, W) -> (N,) float64.
 
     Wang et al. 2004 as its MATLAB code has it: 11x11 Gaussian window of sigma 1.5, only where
-    the window lies wholly inside the frame. Raises UserError for frames smaller than that.
+    the window lies wholly inside the frame, which is at least as large.
     """
-    _check_same_shape(a, b)
-    if a.ndim != 3 or min(a.shape[1:]) < SSIM_WINDOW:
-        raise UserError(
-            f"SSIM needs frames (N, H, W) of at least {SSIM_WINDOW}x{SSIM_WINDOW}, but got "
-            f"{tuple(a.shape)}"
-        )
+    assert a.shape == b.shape
+    assert a.ndim == 3
+    assert min(a.shape[1:]) >= SSIM_WINDOW
     x, y = a.double(), b.double()
     border = SSIM_WINDOW - 1
     height, width = x.shape[1] - border, x.shape[2] - border
@@ -111,10 +100,3 @@ def _correlate(maps: Tensor, weights: list[float], dim: int) -> Tensor:
     for shift, weight in enumerate(weights[1:], start=1):
         total.add_(maps.narrow(dim, shift, length), alpha=weight)
     return total
-
-
-def _check_same_shape(a: Tensor, b: Tensor) -> None:
-    if a.shape != b.shape:
-        raise UserError(
-            f"frames of different shapes cannot be compared: {tuple(a.shape)} and {tuple(b.shape)}"
-        )

@@ -1,6 +1,5 @@
 """Pictures that show a result: LR, networks, HR and attention maps side by side in one PNG."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,25 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import atomic_file
 
 Panel = NDArray[Any]
 
 # Black, purple, red, orange, white in steps of equal lightness (CIE L* 0, 17, 33, 50, 67, 83,
 # 100), so that twice as far along the table looks twice as bright, in grey print too.
-HEAT_TABLE = np.array(
-    [
-        (0, 0, 0),
-        (57, 21, 97),
-        (136, 29, 130),
-        (218, 55, 92),
-        (255, 125, 57),
-        (255, 197, 109),
-        (255, 255, 255),
-    ],
-    np.float64,
-)
+HEAT_TABLE = np.array([
+    (0, 0, 0), (57, 21, 97), (136, 29, 130), (218, 55, 92),
+    (255, 125, 57), (255, 197, 109), (255, 255, 255),
+], np.float64)  # fmt: skip
 HEAT_PERCENTILE = 99.5
 
 CROP_HEIGHT, CROP_WIDTH = 360, 480
@@ -37,25 +27,18 @@ GAP, MIN_FONT_SIZE = 8, 15
 BACKGROUND, INK = (250, 250, 248), (35, 35, 40)
 
 
-def save_comparison(
-    path: str | os.PathLike[str], columns: Mapping[str, Panel], crop: bool = False
-) -> None:
+def save_comparison(path: Path, columns: Mapping[str, Panel]) -> None:
     """Write one PNG: the panels in a row, each under its label; missing folders are made.
 
     A panel is a picture, uint8 (H, W, 3), or a map such as attention, float (H, W), coloured
     from 0 to its own 99.5th percentile. The largest panel sets the size; smaller ones (LR) are
-    enlarged to it in whole pixels. `crop` cuts the middle out of large frames, at most 480 x 360.
-    Raises UserError for no panels, other kinds of panels, or sizes that no whole factor relates.
+    enlarged to it in whole pixels, each a block, so that an LR panel shows what the network was
+    given. The middle is cut out of large frames, at most 480 x 360.
     """
-    if not columns:
-        raise UserError("a comparison needs at least one panel, but got none")
-    panels = {label: _as_rgb(label, panel) for label, panel in columns.items()}
-    height = max(panel.shape[0] for panel in panels.values())
-    width = max(panel.shape[1] for panel in panels.values())
-    panels = {label: _enlarge(label, panel, height, width) for label, panel in panels.items()}
-    if crop:
-        panels = {label: _centre(panel) for label, panel in panels.items()}
-    with atomic_file(Path(path)) as aside:
+    panels = {label: _as_image(panel) for label, panel in columns.items()}
+    size = max(panel.size for panel in panels.values())
+    panels = {label: _centre(_enlarged(panel, size)) for label, panel in panels.items()}
+    with atomic_file(path) as aside:
         _row(panels).save(aside, format="PNG")
 
 
@@ -81,47 +64,36 @@ def _font_size(width: int) -> int:
     return max(MIN_FONT_SIZE, width // 28)
 
 
-def _as_rgb(label: str, panel: Panel) -> NDArray[np.uint8]:
-    if panel.dtype == np.uint8 and panel.ndim == 3 and panel.shape[2] == 3 and panel.size:
-        return panel
-    if np.issubdtype(panel.dtype, np.floating) and panel.ndim == 2 and panel.size:
-        if not np.isfinite(panel).all():
-            raise UserError(f"panel {label!r} holds values that are not finite")
-        return heat(panel.astype(np.float64))
-    raise UserError(
-        f"panel {label!r} is {panel.dtype} {panel.shape}: give uint8 (H, W, 3) or a float map "
-        "(H, W)"
-    )
+def _as_image(panel: Panel) -> Image.Image:
+    if panel.dtype != np.uint8:
+        assert panel.ndim == 2
+        assert np.isfinite(panel).all()
+        panel = heat(panel.astype(np.float64))
+    return Image.fromarray(panel)
 
 
-def _enlarge(label: str, panel: Panel, height: int, width: int) -> Panel:
-    """Every pixel as a block, so that an LR panel shows what the network was given."""
-    factor = height // panel.shape[0]
-    if (panel.shape[0] * factor, panel.shape[1] * factor) != (height, width):
-        raise UserError(
-            f"panel {label!r} is {panel.shape[1]}x{panel.shape[0]}, which no whole factor enlarges "
-            f"to {width}x{height}"
-        )
-    return panel.repeat(factor, axis=0).repeat(factor, axis=1)
+def _enlarged(panel: Image.Image, size: tuple[int, int]) -> Image.Image:
+    factor = size[0] // panel.width
+    assert (panel.width * factor, panel.height * factor) == size
+    return panel.resize(size, Image.Resampling.NEAREST)
 
 
-def _centre(panel: Panel) -> Panel:
-    height, width = panel.shape[:2]
-    top, left = max(0, height - CROP_HEIGHT) // 2, max(0, width - CROP_WIDTH) // 2
-    return panel[top : top + CROP_HEIGHT, left : left + CROP_WIDTH]
+def _centre(panel: Image.Image) -> Image.Image:
+    width, height = min(panel.width, CROP_WIDTH), min(panel.height, CROP_HEIGHT)
+    left, top = (panel.width - width) // 2, (panel.height - height) // 2
+    return panel.crop((left, top, left + width, top + height))
 
 
-def _row(panels: Mapping[str, Panel]) -> Image.Image:
+def _row(panels: Mapping[str, Image.Image]) -> Image.Image:
     first = next(iter(panels.values()))
-    zoom = max(1, -(-MIN_WIDTH // first.shape[1]))
-    height, width = first.shape[0] * zoom, first.shape[1] * zoom
+    zoom = max(1, -(-MIN_WIDTH // first.width))
+    width, height = first.width * zoom, first.height * zoom
     top = label_height(width)
     sheet = Image.new("RGB", (GAP + len(panels) * (width + GAP), top + height + GAP), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
     for index, (label, panel) in enumerate(panels.items()):
         left = GAP + index * (width + GAP)
-        picture = Image.fromarray(np.ascontiguousarray(panel))
-        sheet.paste(picture.resize((width, height), Image.Resampling.NEAREST), (left, top))
+        sheet.paste(_enlarged(panel, (width, height)), (left, top))
         _write_label(draw, label, left, width)
     return sheet
 

@@ -8,89 +8,57 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.schema import check, read_yaml
 from stdpipe.evaluation.metrics import QUALITY, SSIM_WINDOW, planes, quality
 from stdpipe.suggest import nearest
-
-REDS4 = ("000", "011", "015", "020")
 
 
 @dataclass(frozen=True)
 class Protocol:
     """The rules of one way to measure."""
 
-    name: str
-    """What a user types."""
+    name: str  # what a user types
     lr_8bit: bool = True
     """Whether the network's input is rounded to 8 bits, as LR files on disk are."""
     sr_8bit: bool = True
     """Whether results are clipped to [0, 1] and rounded to 8 bits before they are compared."""
-    skip: int = 0
-    """Frames left out at each end of a clip."""
-    crop: int = 0
-    """Pixels left out at each border."""
+    skip: int = 0  # frames left out at each end of a clip
+    crop: int = 0  # pixels left out at each border
     frames: Literal["all", "centre"] = "all"
     """Every frame that `skip` leaves, or only the one in the middle."""
     clips: tuple[str, ...] | None = None
     """The clips that are scored, by the last part of their keys; None: all there are."""
-    note: str = ""
-    """Whose rules these are, and what differs from theirs."""
+    note: str = ""  # whose rules these are, and what differs from theirs
 
     @property
     def text(self) -> str:
         """The whole definition, for people."""
+        ends = f" but the first and last {self.skip} of a clip" if self.skip else ""
+        which = f" of clips {', '.join(self.clips)}" if self.clips else ""
+        frames = f"every frame{which}{ends}"
+        if self.frames == "centre":
+            frames = "the centre frame of each clip (im4 of 7)"
+        sr = "clipped and rounded to 8 bits" if self.sr_8bit else "neither clipped nor rounded"
         parts = (
-            "PSNR and SSIM of BT.601 luma (Y) and of RGB over " + self._which_frames(),
+            f"PSNR and SSIM of BT.601 luma (Y) and of RGB over {frames}",
             f"without {self.crop} pixels at each border" if self.crop else "the whole frame",
-            self._rounding(),
+            f"LR {'rounded to 8 bits' if self.lr_8bit else 'not rounded'}, the result {sr}",
             "the mean of a clip's frames, then of clips",
             "a frame equal to its HR (infinite PSNR) is left out of PSNR's means, not of SSIM's",
         )
-        return f"{'; '.join(parts)}.{' ' + self.note if self.note else ''}"
-
-    def _which_frames(self) -> str:
-        if self.frames == "centre":
-            return "the centre frame of each clip (im4 of 7)"
-        ends = f" but the first and last {self.skip} of a clip" if self.skip else ""
-        which = f" of clips {', '.join(self.clips)}" if self.clips else ""
-        return f"every frame{which}{ends}"
-
-    def _rounding(self) -> str:
-        lr = "LR rounded to 8 bits" if self.lr_8bit else "LR not rounded"
-        sr = "clipped and rounded to 8 bits" if self.sr_8bit else "neither clipped nor rounded"
-        return f"{lr}, the result {sr}"
+        return f"{'; '.join(parts)}. {self.note}".rstrip()
 
 
 PROTOCOLS = {
-    rules.name: rules
-    for rules in (
-        Protocol("vid4", note="BasicSR scores so; its LR are files."),
-        Protocol(
-            "vid4-float",
-            lr_8bit=False,
-            sr_8bit=False,
-            note="RSDN's frames, border and rounding; its script also lets the network see 8 "
-            "pixels of reflected HR beyond each border, which is not done here.",
-        ),
-        Protocol(
-            "vid4-duf",
-            skip=2,
-            crop=8,
-            note="DUF's frames, border and rounding of results; its own LR are not rounded.",
-        ),
-        Protocol(
-            "vimeo",
-            frames="centre",
-            note="Where the fast, medium and slow lists lie beside the clips, also apart, and "
-            "weighted by clips as published; clips in no list count in the plain average alone.",
-        ),
-        Protocol("reds4", clips=REDS4, note="Published REDS4 figures are those of RGB."),
-    )
+    name: check(Protocol, {"name": name, **fields}, f"protocol {name}", strict=False)
+    for name, fields in read_yaml(Path(__file__).with_name("protocols.yaml")).items()
 }
 
 
@@ -105,7 +73,8 @@ def default_protocol(clips: Mapping[str, int]) -> tuple[str, str]:
     """The protocol for what lies in a folder, by its clips' keys and lengths, and why."""
     if all(re.fullmatch(r"\d{5}/\d{4}", key) and n == 7 for key, n in clips.items()):
         return "vimeo", "the clips are Vimeo90K's septuplets"
-    if set(REDS4) <= set(clips) and all(re.fullmatch(r"\d{3}", key) for key in clips):
+    reds4 = PROTOCOLS["reds4"].clips or ()
+    if clips.keys() >= {*reds4} and all(re.fullmatch(r"\d{3}", key) for key in clips):
         return "reds4", "the clips are numbered as in REDS, with all of REDS4 among them"
     return "vid4", "the clips are neither Vimeo90K's septuplets nor REDS4's"
 
@@ -114,16 +83,9 @@ def with_crop(rules: Protocol, crop: int | None) -> Protocol:
     """The same rules with another border, and a name that says so; None leaves them as they are."""
     if crop is None or crop == rules.crop:
         return rules
-    if crop < 0:
-        raise UserError(f"crop is {crop}, but counts pixels at each border: 0 or more")
+    assert crop >= 0
     note = f"{rules.name}'s rules but for the border."
     return dataclasses.replace(rules, name=f"{rules.name}-crop{crop}", crop=crop, note=note)
-
-
-def definition(rules: Protocol) -> dict[str, Any]:
-    """The protocol as a result states it, in JSON's types."""
-    clips = None if rules.clips is None else list(rules.clips)
-    return {**dataclasses.asdict(rules), "clips": clips, "text": rules.text}
 
 
 def scored_clips(keys: Sequence[str], rules: Protocol) -> list[str]:
@@ -131,8 +93,7 @@ def scored_clips(keys: Sequence[str], rules: Protocol) -> list[str]:
     if rules.clips is None:
         return list(keys)
     found = [key for key in keys if key.rpartition("/")[2] in rules.clips]
-    missing = set(rules.clips) - {key.rpartition("/")[2] for key in found}
-    if missing:
+    if missing := set(rules.clips) - {key.rpartition("/")[2] for key in found}:
         raise UserError(
             f"protocol {rules.name!r} scores clips {', '.join(rules.clips)}, but "
             f"{', '.join(sorted(missing))} is not there: choose another protocol for other data"
@@ -142,33 +103,15 @@ def scored_clips(keys: Sequence[str], rules: Protocol) -> list[str]:
 
 def scored_frames(num_frames: int, rules: Protocol) -> list[int]:
     """The indices of the frames of a clip that count; UserError where none is left."""
+    indices = list(range(rules.skip, num_frames - rules.skip))
     if rules.frames == "centre":
-        indices = [num_frames // 2] if num_frames > 2 * rules.skip else []
-    else:
-        indices = list(range(rules.skip, num_frames - rules.skip))
+        indices = [i for i in indices if i == num_frames // 2]
     if not indices:
         raise UserError(
             f"a clip of {num_frames} frames has none that protocol {rules.name!r} scores "
             f"(it skips {rules.skip} at each end): use longer clips or another protocol"
         )
     return indices
-
-
-def score(sr: Tensor, hr: Tensor, rules: Protocol) -> dict[str, list[float]]:
-    """The figures of QUALITY for one clip, a number a scored frame (PSNR of equal ones is inf).
-
-    `hr` is the whole clip, (T, 3, H, W) in [0, 1]. `sr` is the whole clip too, or just the
-    frames that `scored_frames` names, in that order. Raises UserError for shapes that do not fit.
-    """
-    indices = scored_frames(len(hr), rules)
-    if sr.ndim != 4 or sr.shape[1:] != hr.shape[1:] or len(sr) not in (len(hr), len(indices)):
-        raise UserError(
-            f"result {tuple(sr.shape)} does not fit the clip {tuple(hr.shape)}, of which "
-            f"{len(indices)} frames are scored"
-        )
-    chosen = sr if len(sr) == len(indices) else sr[indices]
-    rows = score_frames({"sr": chosen}, hr[indices], rules)["sr"]
-    return {name: [row[name] for row in rows] for name in QUALITY}
 
 
 def score_frames(
@@ -183,11 +126,8 @@ def score_frames(
     for frame, truth in enumerate(hr):
         planes_hr = to_compare(truth, rules)
         scores += [quality(to_compare(sr[frame], rules), planes_hr) for sr in results.values()]
-    values = torch.stack(scores).unflatten(0, (len(hr), len(results))).transpose(0, 1).tolist()
-    return {
-        name: [dict(zip(QUALITY, row, strict=True)) for row in of_network]
-        for name, of_network in zip(results, values, strict=True)
-    }
+    rows = [dict(zip(QUALITY, values, strict=True)) for values in torch.stack(scores).tolist()]
+    return {name: rows[number :: len(results)] for number, name in enumerate(results)}
 
 
 def to_compare(rgb_CHW: Tensor, rules: Protocol) -> Tensor:

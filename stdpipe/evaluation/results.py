@@ -1,35 +1,27 @@
 """What an evaluation finds: the format of result.json, its one reader, its means, its tables."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 from pydantic import Field, FiniteFloat
-from tabulate import tabulate
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on only
 
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.schema import check, read_json
 from stdpipe.data.degrade import degradation
-from stdpipe.evaluation import protocols
 from stdpipe.evaluation.frame_log import Clips
-from stdpipe.evaluation.metrics import QUALITY
+from stdpipe.evaluation.metrics import FIGURES, QUALITY, TEMPORAL
 from stdpipe.evaluation.protocols import Protocol
-from stdpipe.evaluation.temporal import TEMPORAL, flow_name
+from stdpipe.evaluation.temporal import flow_name
+from stdpipe.templates import fill, markdown_table
 
 FORMAT = 2  # 1: stdpipe 0.1.0's, which states neither its format nor the precision
 
-HEADINGS = {
-    "psnr_y": ("PSNR Y (dB)", ".3f"),
-    "ssim_y": ("SSIM Y", ".4f"),
-    "psnr_rgb": ("PSNR RGB (dB)", ".3f"),
-    "ssim_rgb": ("SSIM RGB", ".4f"),
-    "warp_error": ("warp error", ".3e"),
-    "warp_error_hr": ("HR's own", ".3e"),
-    "tof": ("tOF (px)", ".3f"),
-    "profile_diff": ("profile diff", ".3f"),
-}
+HEADINGS = {name: (head, form) for name, (head, form, _) in FIGURES.items()}
+MOST_ROWS = 100  # of clips in a table
 
 
 class Figures(TypedDict):
@@ -48,10 +40,8 @@ class Figures(TypedDict):
 class ClipFigures(Figures):
     """One clip's means."""
 
-    frames: int
-    """How many were scored."""
-    infinite: int
-    """How many of them equal their HR."""
+    frames: int  # how many were scored
+    infinite: int  # how many of them equal their HR
 
 
 class ListFigures(Figures):
@@ -74,23 +64,24 @@ class Cost(TypedDict):
     amp: str
 
 
-class NetworkResult(TypedDict):
+class Averages(TypedDict):
+    """Means over a clip's frames, then over clips."""
+
+    average: Figures
+    excluded: list[str]  # clips that equal their HR: they are not in PSNR's average
+    clips: dict[str, ClipFigures]
+
+
+class NetworkResult(Averages):
     """One network's part of a result."""
 
-    name: str
-    """The network and its weights, as tables say it."""
+    name: str  # the network and its weights, as tables say it
     model: str
     weights: str | None
     weights_sha256: str | None
-    trained_for: str | None
-    """The degradation, where the weights say it."""
-    average: Figures
-    """The mean over clips."""
-    excluded: list[str]
-    """Clips that equal their HR: they are not in PSNR's average."""
-    clips: dict[str, ClipFigures]
+    trained_for: str | None  # the degradation, where the weights say it
+    # Vimeo90K's lists, `weighted`, and under `unlisted` the clips that lie in none
     lists: NotRequired[dict[str, ListFigures | list[str]]]
-    """Vimeo90K's lists, `weighted`, and under `unlisted` the clips that lie in none."""
     cost: NotRequired[Cost]
 
 
@@ -123,10 +114,8 @@ class Definition(TypedDict):
     data: str
     degradation: Degradation
     protocol: Rules
-    metrics: dict[str, str]
-    """Name -> what it is; `flow`, too, where there are temporal ones."""
-    amp: str | None
-    """The precision in which networks ran: none (float32), bf16, fp16; None: not stated."""
+    metrics: dict[str, str]  # name -> what it is; `flow`, too, where there are temporal ones
+    amp: str | None  # in which networks ran: none (float32), bf16, fp16; None: not stated
 
 
 class Result(Definition):
@@ -140,20 +129,16 @@ def read_result(path: Path) -> Result:
 
     Raises UserError for a damaged one or one of a newer format, OSError where it cannot be read.
     """
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is no result of stdpipe evaluate")
+    unread = f"{path} is no result that this version can read"
+    content = check(dict[str, Any], read_json(path), unread)
     version = content.get("format", 1)
     if version not in (1, FORMAT):
-        raise UserError(
-            f"{path} has format {version!r}, and this stdpipe reads up to {FORMAT}: take a newer "
-            "stdpipe, or evaluate again"
-        )
+        raise UserError(f"{unread}: it has format {version!r}; take a newer stdpipe")
     given = {"amp": None, "networks": [content], **content, "format": FORMAT}
-    result = check(Result, given, f"{path} is no result that this version can read")
+    result = check(Result, given, unread)
     if version == 1:  # the cost, if there is one, says it
-        stated = [network["cost"]["amp"] for network in result["networks"] if "cost" in network]
-        result["amp"] = next(iter(stated), None)
+        costs = (network["cost"]["amp"] for network in result["networks"] if "cost" in network)
+        result["amp"] = next(costs, None)
     return result
 
 
@@ -173,11 +158,12 @@ def definition(
     Raises UserError where temporal metrics are asked for and OpenCV is missing.
     """
     temporal = {"flow": flow_name(), **TEMPORAL} if "temporal" in metrics else {}
+    stated = {**dataclasses.asdict(rules), "clips": rules.clips and [*rules.clips]}
     return {
         "format": FORMAT,
         "data": str(data),
         "degradation": {"name": degraded, "text": degradation(degraded).text},
-        "protocol": {**protocols.definition(rules), "chosen": chosen},  # type: ignore[typeddict-item]
+        "protocol": cast(Rules, {**stated, "text": rules.text, "chosen": chosen}),
         "metrics": {**QUALITY, **temporal},
         "amp": amp,
     }
@@ -200,19 +186,19 @@ def identity(result: Definition) -> dict[str, Any]:
     }
 
 
-def averages(clips: Clips, figures: Sequence[str]) -> dict[str, Any]:
+def averages(clips: Clips, figures: Sequence[str]) -> Averages:
     """Mean over a clip's frames, then over clips.
 
     Figures that are not finite are left out: PSNR of a frame that equals its HR (black ones do),
     motion into a clip's first frame. A clip with none left has null (JSON has no infinity), does
     not enter that average, and is named in `excluded` where it is PSNR.
     """
-    table = {
+    table: dict[str, Any] = {
         clip: {name: _mean(row.get(name) for row in rows) for name in figures}
         | {"frames": len(rows), "infinite": sum(math.isinf(row["psnr_y"]) for row in rows)}
         for clip, rows in clips.items()
     }
-    average = {name: _mean(row[name] for row in table.values()) for name in figures}
+    average: Any = {name: _mean(row[name] for row in table.values()) for name in figures}
     excluded = [clip for clip, row in table.items() if row["psnr_y"] is None]
     return {"average": average, "excluded": excluded, "clips": table}
 
@@ -238,79 +224,42 @@ def _mean(values: Iterable[float | None]) -> float | None:
 def results_table(result: Mapping[str, Any]) -> str:
     """Markdown: the rules, a table of all networks where there are several, each one's clips."""
     networks = result.get("networks", [result])
-    rules = result["protocol"]
-    lines = [
-        ", ".join(network["name"] for network in networks) + f" on {result['data']}",
-        f"degradation {result['degradation']['name']}: {result['degradation']['text']}",
-        f"protocol {rules['name']} ({rules['chosen']}): {rules['text']}",
-        *([f"mixed precision: {amp}"] if (amp := result["amp"]) not in (None, "none") else []),
-        *_temporal_lines(result["metrics"]),
-        *(warning for network in networks for warning in _warnings(network, result)),
-    ]
-    if len(networks) > 1:
-        lines += ["", _summary(networks, result)]
-    for network in networks:
-        title = ["", f"## {network['name']}"] if len(networks) > 1 else []
-        lines += [*title, "", _clip_table(network)]
-        lines += ["", *_cost_lines(network["cost"])] if "cost" in network else []
-    return "\n".join(lines)
-
-
-def _temporal_lines(metrics: Mapping[str, str]) -> list[str]:
-    lines = [f"{HEADINGS[n][0]}: {metrics[n]}" for n in TEMPORAL if n in metrics]
-    return [f"flow: {metrics['flow']}", *lines] if lines else []
-
-
-def _warnings(network: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
-    trained, measured = network["trained_for"], result["degradation"]["name"]
-    mismatch = f"WARNING: {network['name']} was trained for {trained}"
-    exact = f"{', '.join(network['excluded'])}: equal to HR, not in PSNR's averages"
-    return [mismatch] * (trained not in (None, measured)) + [exact] * bool(network["excluded"])
-
-
-def _summary(networks: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> str:
-    figures = networks[0]["average"]
     rules = [result["protocol"]["name"], result["degradation"]["name"]]
-    return _markdown(
-        ["network", "protocol", "degradation", *(HEADINGS[name][0] for name in figures)],
-        [[net["name"], *rules, *_figures(net["average"], figures)] for net in networks],
-        left=3,
-    )
+    averages = [([each["name"], *rules], each["average"]) for each in networks]
+    facts = {
+        **result,
+        "networks": networks,
+        "summary": _figures_table(["network", "protocol", "degradation"], averages),
+        "clip_table": _clip_table,
+        "headings": HEADINGS,
+        "quality": QUALITY,
+    }
+    return fill("stdpipe.evaluation", "table.md", facts)
+
+
+def columns(network: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Name -> figures: clips, if they are not too many, Vimeo90K's lists, the average."""
+    clips = network["clips"] if len(network["clips"]) <= MOST_ROWS else {}
+    lists = {k: row for k, row in network.get("lists", {}).items() if k != "unlisted"}
+    return {**clips, **lists, "average": network["average"]}
 
 
 def _clip_table(network: Mapping[str, Any]) -> str:
-    figures = network["average"]
-    rows = [*network["clips"].items()] if len(network["clips"]) <= 100 else []
-    lists = {name: row for name, row in network.get("lists", {}).items() if name != "unlisted"}
-    rows += [(f"{name} ({row['clips']} clips)", row) for name, row in lists.items()]
-    rows.append(("average", network["average"]))
-    return _markdown(
-        ["clip", *(HEADINGS[name][0] for name in figures)],
-        [[key, *_figures(row, figures)] for key, row in rows],
-        left=1,
-    )
-
-
-def _figures(row: Mapping[str, Any], names: Iterable[str]) -> list[str]:
-    missing = {name: "inf" if name.startswith("psnr") else "-" for name in names}
-    return [
-        missing[name] if row[name] is None else format(row[name], HEADINGS[name][1])
-        for name in missing
+    rows = [
+        ([f"{name} ({row['clips']} clips)" if "clips" in row else name], row)
+        for name, row in columns(network).items()
     ]
+    return _figures_table(["clip"], rows)
 
 
-def _cost_lines(cost: Mapping[str, Any]) -> list[str]:
-    memory = cost["peak_memory_bytes"] / 2**20
-    figures = (
-        f"{cost['parameters']:,} parameters, {cost['macs'] / 1e9:.2f} GMAC a frame "
-        f"({cost['sampling_macs'] / 1e9:.2f} beside for sampling), "
-        f"{cost['seconds_per_frame'] * 1e3:.1f} ms a frame and {memory:.0f} MiB on "
-        f"{cost['device']} ({cost['threads']} threads, amp {cost['amp']})"
-    )
-    return [figures, cost["text"]]
+def _figures_table(names: list[str], rows: Sequence[tuple[list[str], Mapping[str, Any]]]) -> str:
+    figures = [name for name in HEADINGS if name in rows[-1][1]]
+    head = [*names, *(HEADINGS[name][0] for name in figures)]
+    cells = [[*called, *(_figure(row.get(name), name) for name in figures)] for called, row in rows]
+    return markdown_table(head, cells, len(names))
 
 
-def _markdown(head: list[str], rows: list[list[str]], left: int) -> str:
-    """A table whose first `left` columns are text, the others numbers."""
-    sides = ["left"] * left + ["right"] * (len(head) - left)
-    return tabulate(rows, head, tablefmt="pipe", disable_numparse=True, colalign=sides)
+def _figure(value: float | None, name: str) -> str:
+    if value is None:
+        return "inf" if name.startswith("psnr") else "-"
+    return format(value, HEADINGS[name][1])

@@ -17,16 +17,6 @@ from torch import Tensor
 from stdpipe.cache.errors import UserError
 from stdpipe.evaluation.metrics import luma
 
-FLOW = "OpenCV {version}'s DIS, medium preset, on 8-bit luma"
-TEMPORAL = {
-    "warp_error": "mean squared difference to the last result, warped by HR's flow, where HR's "
-    "flows there and back agree; RGB in [0, 1] (Lai et al. 2018)",
-    "warp_error_hr": "the same of HR itself, which blurred results undercut",
-    "tof": "mean length of the difference between the result's and HR's flow, pixels (Chu et al. "
-    "2020, there with Farneback's flow)",
-    "profile_diff": "mean difference between the changes of luma from frame to frame, result "
-    "against HR: how unlike their temporal profiles run, levels of 255",
-}
 # Of two flows there and back, the share and the squared pixels by which they may disagree
 # (Sundaram et al. 2010, which Lai et al. take)
 AGREE_SHARE, AGREE_PIXELS = 0.01, 0.5
@@ -41,7 +31,7 @@ def flow_name() -> str:
         )
     import cv2
 
-    return FLOW.format(version=cv2.__version__)
+    return f"OpenCV {cv2.__version__}'s DIS, medium preset, on 8-bit luma"
 
 
 class _Frame(NamedTuple):
@@ -57,13 +47,6 @@ class Temporal:
         self.crop = crop
         self.last: dict[str, _Frame] = {}
         self.last_hr: _Frame | None = None
-
-    def follow(
-        self, hr: Tensor, results: Mapping[str, Tensor]
-    ) -> dict[str, list[dict[str, float]]]:
-        """`next` for some more frames of the clip: all (n, 3, H, W)."""
-        rows = [self.next(hr[i], {k: sr[i] for k, sr in results.items()}) for i in range(len(hr))]
-        return {name: [row[name] for row in rows] for name in results}
 
     def next(self, hr: Tensor, results: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
         """The figures of TEMPORAL of this frame, by network; none of a clip's first frame.
@@ -109,8 +92,8 @@ def flow(a: _Frame, b: _Frame) -> Tensor:
     """Where each pixel of a lies in b, relative to its place in a: (2, H, W)."""
     import cv2
 
-    if min(a.grey.shape) < MIN_SIDE:
-        height, width = a.grey.shape
+    height, width = a.grey.shape
+    if min(height, width) < MIN_SIDE:
         raise UserError(
             f"frames of {width}x{height} are too small for optical flow: temporal metrics need "
             f"{MIN_SIDE} pixels each way"

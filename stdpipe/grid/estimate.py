@@ -30,7 +30,7 @@ from stdpipe.grid.setup import (
     Job,
     extraction,
     results,
-    threads_each,
+    teacher_run,
 )
 from stdpipe.models import zoo
 from stdpipe.models.bicubic import Bicubic
@@ -48,27 +48,36 @@ class Verbs(NamedTuple):
     evaluate: Callable[[Evaluation], object]
 
 
+class _Trial(NamedTuple):
+    setup: GridSetup
+    small: GridSetup  # the same on one clip, in a folder that is thrown away
+    verbs: Verbs
+
+
 def estimate(setup: GridSetup, networks: list[GridNetwork], verbs: Verbs) -> dict[str, Any]:
     """Run the trial, and return bytes, runs, steps and hours of what is missing.
 
     `networks`: all that there will be to measure, also those that are still to be trained.
     """
     todo = [run for run in setup.runs if not run.done]
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder, _left_as_it_was():
         clip = _one_clip(setup.data, Path(folder) / "data")
         small = dataclasses.replace(setup, data=clip, job=_job(setup, Path(folder)))
-        caches = [_cache(setup, small, label, verbs, needed=bool(todo)) for label in setup.teachers]
-        teachers = [_teacher_seconds(setup, small, label, verbs) for label in setup.teachers]
-        with _threads(threads_each(setup.job)):
-            kinds = _kinds(small, todo, verbs)
-        tests = _tests(setup, small, networks, verbs)
-    train = math.fsum(_run_seconds(run, kinds[run.label]) for run in todo) / setup.job.jobs
-    hours = {
-        "teachers": math.fsum(teachers) / 3600,
-        "extract": math.fsum(c["seconds_per_clip"] * c["missing"] for c in caches) / 3600,
-        "train": train / 3600,
-        "evaluate": math.fsum(test["seconds"] for test in tests.values()) / 3600,
+        trial = _Trial(setup, small, verbs)
+        caches = [_cache(trial, label, needed=bool(todo)) for label in setup.teachers]
+        teachers = math.fsum(_teacher_seconds(trial, label) for label in setup.teachers)
+        torch.set_num_threads(setup.job.threads_each)
+        kinds = _kinds(trial, todo)
+        torch.set_num_threads(threads)
+        tests = _tests(trial, networks)
+    seconds = {
+        "teachers": teachers,
+        "extract": math.fsum(c["seconds_per_clip"] * c["missing"] for c in caches),
+        "train": math.fsum(_run_seconds(r, kinds[r.label]) for r in todo) / setup.job.jobs,
+        "evaluate": math.fsum(test["seconds"] for test in tests.values()),
     }
+    seconds["total"] = math.fsum(seconds.values())
     return {
         "name": setup.experiment.name,
         "out": str(setup.job.out),
@@ -80,38 +89,30 @@ def estimate(setup: GridSetup, networks: list[GridNetwork], verbs: Verbs) -> dic
         "kinds": kinds,
         "tests": tests,
         "jobs": setup.job.jobs,
-        "threads": torch.get_num_threads(),
-        "hours": {**hours, "total": math.fsum(hours.values())},
+        "threads": threads,
+        "hours": {name: value / 3600 for name, value in seconds.items()},
     }
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the trial's own warnings, of random weights for example."""
+def _left_as_it_was() -> Iterator[None]:
+    """The number of threads, afterwards; the trial's warnings, of random weights, are silenced."""
+    threads = torch.get_num_threads()
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
         logging.disable(logging.NOTSET)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
 
 
 def _job(setup: GridSetup, folder: Path) -> Job:
     """The trial's job: a teacher that is yet to be trained has random weights."""
     weights = {label: setup.weights(label) for label in setup.teachers}
-    for label, file in weights.items():
-        if not file.startswith("random:") and not Path(file).exists():
-            weights[label] = "random:0"
-    return dataclasses.replace(setup.job, out=folder, teachers=weights)
+    there = {k: v for k, v in weights.items() if v.startswith("random:") or Path(v).exists()}
+    return dataclasses.replace(
+        setup.job, out=folder, teachers={**dict.fromkeys(weights, "random:0"), **there}
+    )
 
 
 def _one_clip(data: Path, folder: Path) -> Path:
@@ -123,11 +124,10 @@ def _one_clip(data: Path, folder: Path) -> Path:
     return folder
 
 
-def _cache(
-    setup: GridSetup, small: GridSetup, label: str, verbs: Verbs, needed: bool
-) -> dict[str, Any]:
+def _cache(trial: _Trial, label: str, needed: bool) -> dict[str, Any]:
     """That teacher's cache and its cost. The trial makes one of its own where clips are missing, or
     where one is `needed` to train from."""
+    setup = trial.setup
     entries = len(find_clips(setup.data, "train", length=7)) * setup.experiment.orientations
     url, done, weight, seconds = setup.cache(label), 0, 0, 0.0
     if cache.manifest_exists(cache.open_place(url)):
@@ -135,7 +135,7 @@ def _cache(
         done, weight = len(reader.entries), reader.total_bytes()
     if needed or done < entries:
         began = time.perf_counter()
-        found = verbs.extract_teacher(extraction(small, label))
+        found = trial.verbs.extract_teacher(extraction(trial.small, label))
         seconds = (time.perf_counter() - began) / found["entries"]
         weight = found["bytes"] // found["entries"] * entries
     return {
@@ -149,37 +149,34 @@ def _cache(
     }
 
 
-def _teacher_seconds(setup: GridSetup, small: GridSetup, label: str, verbs: Verbs) -> float:
+def _teacher_seconds(trial: _Trial, label: str) -> float:
     """Seconds of the teacher's own training; 0 where it is not trained, or is already."""
-    teacher = setup.teachers[label]
-    if not setup.trains(label) or Path(setup.weights(label)).exists():
+    options = trial.setup.teachers[label].training
+    if not trial.setup.trains(label) or Path(trial.setup.weights(label)).exists():
         return 0.0
-    assert teacher.training
-    out = small.job.out / "teachers" / label
-    made = small.experiment.degradation
-    run = TeacherRun(small.data, str(teacher.network), out, made, device=small.job.device)
+    assert options
+    out = trial.small.job.out / "teachers" / label
+    run = dataclasses.replace(teacher_run(trial.small, label), out=out, init=None)
     changes: dict[str, Any] = {"steps": 3, "log_every": 1, "save_every": 3, "workers": 0}
-    verbs.train_teacher(run, dataclasses.replace(teacher.training, **changes))
-    last = read_metrics(out / "metrics.jsonl")[-1]
-    return teacher.training.steps / last["steps_per_s"]
+    trial.verbs.train_teacher(run, dataclasses.replace(options, **changes))
+    return options.steps / read_metrics(out / "metrics.jsonl")[-1]["steps_per_s"]
 
 
-def _kinds(small: GridSetup, todo: list[GridRun], verbs: Verbs) -> dict[str, dict[str, float]]:
+def _kinds(trial: _Trial, todo: list[GridRun]) -> dict[str, dict[str, float]]:
     """STUDENT/SCHEME -> seconds of a step in warm-up, and after it, by a trial of four steps."""
-    found: dict[str, dict[str, float]] = {}
-    for run in todo:
-        if run.label in found:
-            continue
-        scheme = {s.label: s for s in small.experiment.schemes}[run.scheme]
-        out, url = small.job.out / "runs" / run.label, small.cache(scheme.teacher)
+    small, found = trial.small, {}
+    for label in dict.fromkeys(run.label for run in todo):
+        run = next(run for run in todo if run.label == label)
+        teacher = next(s.teacher for s in small.experiment.schemes if s.label == run.scheme)
+        out, url = small.job.out / "runs" / label, small.cache(teacher)
         job = dataclasses.replace(run.job, data=small.data, out=out, cache=url)
         # the first step of either kind sets things up
         changes: dict[str, Any] = {"steps": 4, "warmup_steps": 2, "log_every": 1, "save_every": 4}
         # at this rate nothing diverges: the experiment is to tell what does
         changes |= {"workers": 0, "lr": 1e-6}
-        verbs.train_student(job, dataclasses.replace(run.options, **changes))
+        trial.verbs.train_student(job, dataclasses.replace(run.options, **changes))
         seconds = [1 / line["steps_per_s"] for line in read_metrics(out / "metrics.jsonl")]
-        found[run.label] = {"warmup": seconds[1], "step": seconds[3]}
+        found[label] = {"warmup": seconds[1], "step": seconds[3]}
     return found
 
 
@@ -188,46 +185,46 @@ def _run_seconds(run: GridRun, kind: dict[str, float]) -> float:
     return warm * kind["warmup"] + (run.options.steps - warm) * kind["step"]
 
 
-def _tests(
-    setup: GridSetup, small: GridSetup, networks: list[GridNetwork], verbs: Verbs
-) -> dict[str, dict[str, Any]]:
+def _tests(trial: _Trial, networks: list[GridNetwork]) -> dict[str, dict[str, Any]]:
     """Test set -> what is measured there, and the seconds in all.
 
     Every frame counts as one of the first frame's size; time is taken to grow with the pixels.
     """
     found: dict[str, dict[str, Any]] = {}
     speeds: dict[str, float] = {}
-    for test in setup.experiment.tests:
-        folder = setup.tests[test.name]
-        job = Evaluation(folder, protocol=test.protocol)
-        clips, rules, _ = scored_footage(job)
+    for test, folder in trial.setup.tests.items():
+        clips, rules, _ = scored_footage(folder, trial.setup.rules[test].name)
         frames = sum(len(protocols.scored_frames(len(clip.frames), rules)) for clip in clips)
-        todo = [e for e in networks if e.key not in results(setup, test.name)]
-        for network in todo:
-            if network.kind not in speeds:
-                speeds[network.kind] = _speed(small, network.kind, verbs)
-        found[test.name] = {
+        measured = results(trial.setup, test)
+        kinds = [network.kind for network in networks if network.key not in measured]
+        for kind in {*kinds} - speeds.keys():
+            speeds[kind] = _speed(trial, kind)
+        found[test] = {
             "data": str(folder),
             "protocol": rules.name,
             "clips": len(clips),
             "frames": frames,
-            "networks": len(todo),
-            "seconds": frames * _area(clips[0]) * math.fsum(speeds[e.kind] for e in todo),
+            "networks": len(kinds),
+            "seconds": frames * _area(clips[0]) * math.fsum(speeds[kind] for kind in kinds),
         }
     return found
 
 
-def _speed(small: GridSetup, model: str, verbs: Verbs) -> float:
+def _speed(trial: _Trial, model: str) -> float:
     """Seconds for each pixel of a result; the weights are random, since they do not matter here."""
+    small = trial.small
     clip = find_clips(small.data, "test")[0]
-    began = time.perf_counter()
     random = "random:0" if zoo.parse(model).cls is not Bicubic else None
-    amp = small.experiment.evaluation_amp
-    degradation = small.experiment.degradation
-    device = small.job.device
-    verbs.evaluate(
-        Evaluation(small.data, model, random, degradation=degradation, device=device, amp=amp)
+    job = Evaluation(
+        small.data,
+        model,
+        random,
+        degradation=small.experiment.degradation,
+        device=small.job.device,
+        amp=small.experiment.evaluation_amp,
     )
+    began = time.perf_counter()
+    trial.verbs.evaluate(job)
     return (time.perf_counter() - began) / len(clip.frames) / _area(clip)
 
 

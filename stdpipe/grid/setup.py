@@ -3,9 +3,10 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +19,11 @@ from stdpipe.evaluation import results as evaluation_results
 from stdpipe.evaluation.job import Evaluation, scored_footage, split_name
 from stdpipe.evaluation.protocols import Protocol
 from stdpipe.features.extraction import Extraction
-from stdpipe.grid.schema import EMBEDDED, OWN, Experiment, Scheme, Teacher
+from stdpipe.grid.schema import EMBEDDED, OWN, Experiment, Teacher, refuse_unknown
 from stdpipe.models import zoo
 from stdpipe.models.checkpoints import file_sha256, load_network
 from stdpipe.training.config import StudentTraining
-from stdpipe.training.jobs import StudentRun
+from stdpipe.training.jobs import StudentRun, TeacherRun
 
 
 @dataclass(frozen=True)
@@ -31,20 +32,17 @@ class Job:
 
     experiment: Experiment
     out: Path
-    data: Path | None = None
-    """In place of the file's."""
+    data: Path | None = None  # in place of the file's
+    # test set -> folder, teacher -> weights, in place of the file's
     tests: Mapping[str, Path] = dataclasses.field(default_factory=dict)
-    """Test set -> folder, in place of the file's."""
     teachers: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Teacher -> weights, in place of the file's."""
-    jobs: int = 1
-    """Trainings side by side, each in a process with its share of the threads."""
+    jobs: int = 1  # trainings side by side, each in a process with its share of the threads
     device: str = "auto"
 
-
-def threads_each(job: Job) -> int:
-    """A training's share of this process's threads."""
-    return max(torch.get_num_threads() // job.jobs, 1)
+    @property
+    def threads_each(self) -> int:
+        """A training's share of this process's threads."""
+        return max(torch.get_num_threads() // self.jobs, 1)
 
 
 class GridRun(NamedTuple):
@@ -83,10 +81,8 @@ class GridNetwork(NamedTuple):
 
     label: str
     seed: int | None
-    model: str
-    """NAME, NAME@FILE or @FILE."""
-    kind: str
-    """Its name with all options."""
+    model: str  # NAME, NAME@FILE or @FILE
+    kind: str  # its name with all options
     key: str
     """By which its results are found: the weights' sha256, or the name of one that has none."""
 
@@ -100,8 +96,7 @@ class GridSetup:
     tests: dict[str, Path]
     teachers: dict[str, Teacher]
     runs: list[GridRun]
-    rules: dict[str, Protocol]
-    """Test set -> how it is measured."""
+    rules: dict[str, Protocol]  # test set -> how it is measured
 
     @property
     def experiment(self) -> Experiment:
@@ -127,61 +122,37 @@ class GridSetup:
 def set_up(job: Job) -> GridSetup:
     """Resolve all names. Raises UserError or OSError for whatever is missing."""
     made = job.experiment
-    given = job.data or made.data
-    if given is None:
+    if not (data := job.data or (made.data and Path(made.data))):
         raise UserError(f"experiment {made.name} names no data: give --data")
-    data, read = Path(given), {scheme.teacher for scheme in made.schemes}
+    read = {scheme.teacher for scheme in made.schemes}
     teachers = {teacher.label: teacher for teacher in made.teachers if teacher.label in read}
-    _refuse_unknown("--teacher", job.teachers, "teacher", teachers)
-    setup = GridSetup(job, data, _tests(job, data), teachers, [], {})
+    refuse_unknown(job.teachers, teachers, "--teacher: the experiment has no teacher")
+    tests = {}
+    for test in made.tests:
+        given = job.tests.get(test.label, test.data)
+        if given is None:
+            raise UserError(f"test set {test.label} has no data: give --test {test.label}=DIR")
+        tests[test.label] = data if given == OWN else Path(given)
+    refuse_unknown(job.tests, tests, "--test: the experiment has no test set")
+    setup = GridSetup(job, data, tests, teachers, [], {})
     for teacher in teachers.values():
         _check_teacher(setup, teacher)
     find_clips(data, "train")
     for test in made.tests:
-        asked = Evaluation(setup.tests[test.name], protocol=test.protocol)
-        setup.rules[test.name] = scored_footage(asked)[1]
+        setup.rules[test.label] = scored_footage(tests[test.label], test.protocol)[1]
     # seed by seed, so that what is finished early can be compared
-    setup.runs.extend(
-        _run(setup, student, scheme, seed)
-        for seed in made.seeds
-        for student in made.students
-        for scheme in made.schemes
-    )
+    for seed, student, scheme in product(made.seeds, made.students, made.schemes):
+        run = StudentRun(
+            data,
+            student,
+            job.out / "runs" / student / scheme.label / str(seed),
+            setup.cache(scheme.teacher),
+            degradation=made.degradation,
+            device=job.device,
+        )
+        options = made.options(student, scheme, seed)
+        setup.runs.append(GridRun(student, scheme.label, seed, run, options))
     return setup
-
-
-def _run(setup: GridSetup, student: str, scheme: Scheme, seed: int) -> GridRun:
-    run = StudentRun(
-        setup.data,
-        student,
-        setup.job.out / "runs" / student / scheme.label / str(seed),
-        setup.cache(scheme.teacher),
-        degradation=setup.experiment.degradation,
-        device=setup.job.device,
-    )
-    options = setup.experiment.options(student, scheme, seed)
-    return GridRun(student, scheme.label, seed, run, options)
-
-
-def _tests(job: Job, data: Path) -> dict[str, Path]:
-    """Test set -> where it lies."""
-    found = {}
-    for test in job.experiment.tests:
-        given = job.tests.get(test.name, test.data)
-        if given is None:
-            raise UserError(f"test set {test.name} has no data: give --test {test.name}=DIR")
-        found[test.name] = data if given == OWN else Path(given)
-    _refuse_unknown("--test", job.tests, "test set", found)
-    return found
-
-
-def _refuse_unknown(option: str, given: Iterable[str], what: str, known: Iterable[str]) -> None:
-    for name in given:
-        if name not in known:
-            raise UserError(
-                f"{option} {name}: the experiment has no {what} of that name "
-                f"(known: {', '.join(known)})"
-            )
 
 
 def _check_teacher(setup: GridSetup, teacher: Teacher) -> None:
@@ -190,6 +161,20 @@ def _check_teacher(setup: GridSetup, teacher: Teacher) -> None:
         named = teacher.weights or setup.job.teachers.get(teacher.label)
         what = f"no file {weights}" if named else "no weights"
         raise UserError(f"teacher {teacher.label}: {what}; give --teacher {teacher.label}=FILE")
+
+
+def teacher_run(setup: GridSetup, teacher: str) -> TeacherRun:
+    """How that teacher is trained, where it is."""
+    made = setup.teachers[teacher]
+    assert made.network
+    return TeacherRun(
+        setup.data,
+        made.network,
+        Path(setup.weights(teacher)).parent,
+        setup.experiment.degradation,
+        init=Path(made.init) if made.init else None,
+        device=setup.job.device,
+    )
 
 
 def extraction(setup: GridSetup, teacher: str) -> Extraction:
@@ -221,14 +206,13 @@ def grid_networks(setup: GridSetup, planned: bool = False) -> list[GridNetwork]:
 def _baseline(setup: GridSetup, baseline: str, planned: bool) -> GridNetwork:
     """A teacher's label, or a network as evaluate --model has it."""
     name, file = split_name(baseline)
+    model = baseline
     if baseline in setup.teachers:
         name, file = setup.teachers[baseline].network, setup.weights(baseline)
-    if file is None:
+        model = f"{name or ''}@{file}"
+    if file is None or (planned and not Path(file).exists()):
         kind = str(zoo.parse(name or ""))
-        return GridNetwork(baseline, None, baseline, kind, kind)
-    model = f"{name or ''}@{file}"
-    if planned and not Path(file).exists():
-        return GridNetwork(baseline, None, model, str(zoo.parse(name or "")), "")
+        return GridNetwork(baseline, None, model, kind, "" if file else kind)
     kind = load_network(name, file)[1]["network"]
     return GridNetwork(baseline, None, model, kind, file_sha256(Path(file)))
 
@@ -259,10 +243,8 @@ def evaluation(setup: GridSetup, test: str, networks: Sequence[GridNetwork]) -> 
 def wanted_facts(setup: GridSetup, test: str) -> dict[str, Any]:
     """The facts that a result on this test set must have: evaluation.results.identity."""
     made, rules = setup.experiment, setup.rules[test]
-    definition = evaluation_results.definition(
-        setup.tests[test], made.degradation, rules, "asked for", (), made.evaluation_amp
-    )
-    return evaluation_results.identity(definition)
+    how = (made.degradation, rules, "asked for", (), made.evaluation_amp)
+    return evaluation_results.identity(evaluation_results.definition(setup.tests[test], *how))
 
 
 def results(setup: GridSetup, test: str) -> dict[str, dict[str, Any]]:

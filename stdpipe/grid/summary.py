@@ -1,8 +1,10 @@
 """All figures of an experiment: rows over seeds, and their differences from the reference."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
+from stdpipe.evaluation.results import columns
 from stdpipe.grid.intervals import paired, spread
 from stdpipe.grid.schema import Experiment
 
@@ -18,70 +20,49 @@ def summary(
     values by seed. differences: label -> test -> metric -> `paired` with the reference's label of
     the same student, of the test's average.
     """
-    rows: dict[str, Any] = {}
+    values: dict[tuple[str, str, str, str], dict[int | None, float]] = {}
     for label, seed, by_test in found:
         for test, result in by_test.items():
             for column, figures in columns(result).items():
-                place = rows.setdefault(label, {}).setdefault(test, {}).setdefault(column, {})
                 for metric in METRICS:
                     if figures[metric] is not None:
-                        place.setdefault(metric, {})[seed] = figures[metric]
-    differences = {}
-    for student in experiment.students:
-        base = f"{student}/{experiment.reference}"
-        for scheme in experiment.schemes:
-            label = f"{student}/{scheme.label}"
-            if label != base and label in rows and base in rows:
-                differences[label] = _against(rows[label], rows[base], base)
-    definition = {t: result["protocol"] for _, _, by in found[:1] for t, result in by.items()}
+                        of_seeds = values.setdefault((label, test, column, metric), {})
+                        of_seeds[seed] = figures[metric]
+    rows: dict[str, Any] = {}
+    differences: dict[str, Any] = {}
+    for (label, test, column, metric), of_seeds in values.items():
+        told = {
+            **spread([*of_seeds.values()]),
+            "by_seed": {k: v for k, v in of_seeds.items() if k is not None},
+        }
+        rows.setdefault(label, {}).setdefault(test, {}).setdefault(column, {})[metric] = told
+    for student, scheme in product(experiment.students, experiment.schemes):
+        label, base = f"{student}/{scheme.label}", f"{student}/{experiment.reference}"
+        if label != base and label in rows and base in rows:
+            differences[label] = {
+                test: {
+                    metric: {"reference": base, **_paired(rows, label, base, test, metric)}
+                    for metric in METRICS
+                }
+                for test in rows[label]
+            }
     return {
         "name": experiment.name,
         "about": experiment.about,
         "degradation": experiment.degradation,
         "seeds": list(experiment.seeds),
         "reference": experiment.reference,
-        "protocols": definition,
-        "rows": _told(rows),
+        "protocols": {t: result["protocol"] for _, _, by in found[:1] for t, result in by.items()},
+        "rows": rows,
         "differences": differences,
     }
 
 
-def columns(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Name -> figures: the clips, Vimeo90K's lists where there are some, the average."""
-    lists = {k: v for k, v in result.get("lists", {}).items() if k != "unlisted"}
-    clips = result["clips"] if len(result["clips"]) <= 100 else {}
-    return {**clips, **lists, "average": result["average"]}
-
-
-def _against(row: Mapping[str, Any], base: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {
-        test: {
-            metric: {
-                "reference": name,
-                **(paired(row[test]["average"][metric], base[test]["average"][metric]) or {}),
-            }
-            for metric in METRICS
-        }
-        for test in row
-    }
-
-
-def _told(rows: Mapping[str, Any]) -> dict[str, Any]:
-    """Each dict of values by seed as its spread, the values beside (none for baselines)."""
-    return {
-        label: {
-            test: {
-                column: {
-                    metric: {**spread([*values.values()]), "by_seed": _by_seed(values)}
-                    for metric, values in figures.items()
-                }
-                for column, figures in by_column.items()
-            }
-            for test, by_column in by_test.items()
-        }
-        for label, by_test in rows.items()
-    }
-
-
-def _by_seed(values: Mapping[int | None, float]) -> dict[int, float]:
-    return {seed: value for seed, value in values.items() if seed is not None}
+def _paired(
+    rows: Mapping[str, Any], label: str, base: str, test: str, metric: str
+) -> dict[str, Any]:
+    ours, theirs = (
+        rows[row].get(test, {}).get("average", {}).get(metric, {}).get("by_seed", {})
+        for row in (label, base)
+    )
+    return paired(ours, theirs) or {}

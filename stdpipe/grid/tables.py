@@ -3,44 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tabulate import tabulate
-
 from stdpipe.grid.schema import Experiment
+from stdpipe.templates import fill, markdown_table
 
 Plain = tuple[str, str, list[str], list[list[str]]]
 
 
 def plan_text(found: Mapping[str, Any]) -> str:
     """The plan: what will run, and what it will cost."""
-    lines = [
-        f"experiment {found['name']} in {found['out']}",
-        f"{found['missing_runs']} of {found['runs']} trainings to run: {found['steps']:,} steps, "
-        f"{found['clips']:,} clips in all; {found['jobs']} at a time, {found['threads']} threads",
-    ]
-    for one in found["caches"]:
-        free = one["free_bytes"]
-        told = f", {free / 1e9:.0f} GB free" if free is not None else ""
-        lines.append(
-            f"cache {one['cache']}: {one['missing']} of {one['entries']} clips to extract, "
-            f"{one['seconds_per_clip']:.2f} s each; {one['bytes'] / 1e9:.3g} GB in all{told}"
-        )
-    for label, kind in found["kinds"].items():
-        lines.append(
-            f"{label}: {kind['step']:.3g} s a step, {kind['warmup']:.3g} s a step of warm-up"
-        )
-    for name, test in found["tests"].items():
-        lines.append(
-            f"test {name} ({test['data']}, protocol {test['protocol']}): {test['networks']} "
-            f"networks on {test['frames']:,} frames of {test['clips']} clips, "
-            f"{_time(test['seconds'])}"
-        )
-    hours = found["hours"]
-    parts = ", ".join(f"{name} {_time(hours[name] * 3600)}" for name in hours if name != "total")
-    lines.append(
-        f"about {_time(hours['total'] * 3600)} by a trial on one clip: {parts}; the pictures "
-        "of the report not counted"
-    )
-    return "\n".join(lines)
+    return fill("stdpipe.grid", "plan.txt", {**found}, time=_time)
 
 
 def _time(seconds: float) -> str:
@@ -51,14 +22,10 @@ def _time(seconds: float) -> str:
 
 def summary_text(experiment: Experiment, found: Mapping[str, Any]) -> str:
     """summary.md: each test set's table, then the paper's own beside ours."""
-    lines = [f"# {found['name']}", "", *([found["about"], ""] if found["about"] else [])]
-    lines += [f"FAILED: {where}: {why}\n" for where, why in found["failed"].items()]
-    lines.append(_rules(found))
-    for title, text, head, rows in summary_tables(experiment, found):
-        sides = ["left"] + ["right"] * (len(head) - 1)
-        table = tabulate(rows, head, tablefmt="pipe", disable_numparse=True, colalign=sides)
-        lines += ["", f"## {title}", "", text, "", table]
-    return "\n".join(lines)
+    tables = summary_tables(experiment, found)
+    return fill(
+        "stdpipe.grid", "summary.md", {**found, "tables": tables, "markdown": markdown_table}
+    )
 
 
 def summary_tables(experiment: Experiment, found: Mapping[str, Any]) -> list[Plain]:
@@ -71,32 +38,16 @@ def summary_tables(experiment: Experiment, found: Mapping[str, Any]) -> list[Pla
     return [*tables, *_paper(experiment, found)]
 
 
-def _rules(found: Mapping[str, Any]) -> str:
-    return (
-        f"Degradation {found['degradation']}; seeds {', '.join(map(str, found['seeds']))}. Mean ± "
-        f"standard deviation over seeds. Difference: from {found['reference']} of one student, "
-        "paired seed by seed; in brackets the 95 % interval of Student's t over n seeds (none for "
-        "one seed), which takes the differences for a sample of a normal distribution."
-    )
-
-
 def _test_rows(found: Mapping[str, Any], test: str) -> list[list[str]]:
     rows = []
     for label, by_test in found["rows"].items():
         average = by_test.get(test, {}).get("average", {})
         if "psnr_y" in average:
-            change = found["differences"].get(label, {}).get(test, {})
-            psnr, ssim = average["psnr_y"], average["ssim_y"]
-            rows.append(
-                [
-                    label,
-                    str(psnr["n"]),
-                    _spread(psnr, ".3f"),
-                    _difference(change.get("psnr_y"), "+.3f"),
-                    _spread(ssim, ".4f"),
-                    _difference(change.get("ssim_y"), "+.4f"),
-                ]
-            )
+            row = [label, str(average["psnr_y"]["n"])]
+            for metric, form in (("psnr_y", ".3f"), ("ssim_y", ".4f")):
+                change = found["differences"].get(label, {}).get(test, {}).get(metric, {})
+                row += [_spread(average[metric], form), _difference(change, f"+{form}")]
+            rows.append(row)
     return rows
 
 
@@ -105,13 +56,10 @@ def _spread(one: Mapping[str, Any], form: str) -> str:
     return f"{one['mean']:{form}}{spread}"
 
 
-def _difference(one: Mapping[str, Any] | None, form: str) -> str:
-    if not one or "mean" not in one:
-        return ""
-    if one["interval"] is None:
-        return f"{one['mean']:{form}}"
-    low, high = one["interval"]
-    return f"{one['mean']:{form}} [{low:{form}}, {high:{form}}]"
+def _difference(one: Mapping[str, Any], form: str) -> str:
+    mean = f"{one['mean']:{form}}" if "mean" in one else ""
+    interval = [f"{end:{form}}" for end in one.get("interval") or ()]
+    return f"{mean} [{', '.join(interval)}]" if interval else mean
 
 
 def _paper(experiment: Experiment, found: Mapping[str, Any]) -> list[Plain]:
@@ -126,7 +74,7 @@ def _paper(experiment: Experiment, found: Mapping[str, Any]) -> list[Plain]:
         ]
         rows.append([row.label, label or "", *cells])
     title = f"{paper.source}: published / ours, PSNR Y (dB)"
-    text = "What differs: " + " ".join(paper.differs) if paper.differs else ""
+    text = f"What differs: {' '.join(paper.differs)}" if paper.differs else ""
     return [(title, text, ["row", "ours", *paper.columns], rows)] if rows else []
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from stdpipe.training.metrics_log import read_metrics
 from stdpipe.training.run_folder import read_config
 
 Score = dict[str, Any]
+RULES = ("data", "degradation", "protocol", "amp")  # what scores must share to be compared
 
 
 def list_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
@@ -23,53 +25,40 @@ def list_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
     those whose result.json lies in the run, and of those that measured these very weights. Scores
     of different data or rules do not compare, so there is no best one of all.
     """
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"no folder {folder}")
+    if missing := [folder for folder in folders if not folder.is_dir()]:
+        raise UserError(f"no folder {missing[0]}")
     found = dict.fromkeys(path for folder in folders for path in _files(folder))
     results = [path for path in found if path.name == "result.json"]
-    scores = [(path, score) for path in results for score in _scores(path)]
+    scores = [score for path in results for score in _scores(path)]
     runs = (_row(path.parent, scores) for path in found if path.name == "config.yaml")
     return [row for row in runs if row]
 
 
 def run_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows for people, with a column of PSNR for each data set and rules of measuring."""
-    rules = dict.fromkeys(_rules(score) for row in rows for score in row["best"])
+    rules = list(dict.fromkeys(_rules(score) for row in rows for score in row["best"]))
     head = ["run", "network", "scheme", "seed", "step", "loss", "steps/s"]
-    cells = [[*_cells(row), *_best_cells(row, rules)] for row in rows]
-    headings = [*head, *(f"PSNR Y, {name}" for name in _headings(rules))]
-    sides = ["left"] * 3 + ["right"] * (len(headings) - 3)
-    return tabulate(cells, headings, tablefmt="simple", disable_numparse=True, colalign=sides)
-
-
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    """A run without what it scored; one that is not finished shows how far it is."""
-    return [
-        row["run"],
-        str(row["network"]),
-        str(row["scheme"] or "-"),
-        str(row["seed"]),
-        f"{row['step']}/{row['steps']}",
-        "-" if row["loss"] is None else f"{row['loss']:.5g}",
-        "-" if row["steps_per_s"] is None else f"{row['steps_per_s']:.3g}",
-    ]
-
-
-def _best_cells(row: Mapping[str, Any], rules: Mapping[tuple[str, ...], None]) -> list[str]:
-    scores = {_rules(score): f"{score['psnr_y']:.3f}" for score in row["best"]}
-    return [scores.get(each, "-") for each in rules]
+    head += [f"PSNR Y, {name}" for name in _headings(rules)]
+    cells = []
+    for row in rows:
+        scores = {_rules(score): score["psnr_y"] for score in row["best"]}
+        known = [row["run"], row["network"], row["scheme"], row["seed"]]
+        known += [f"{row['step']}/{row['steps']}"]
+        numbers = [(row["loss"], ".5g"), (row["steps_per_s"], ".3g")]
+        numbers += [(scores.get(each), ".3f") for each in rules]
+        cells.append([*known, *(n if n is None else format(n, form) for n, form in numbers)])
+    sides = ["left"] * 3 + ["right"] * (len(head) - 3)
+    return tabulate(cells, head, missingval="-", disable_numparse=True, colalign=sides)
 
 
 def _rules(score: Mapping[str, Any]) -> tuple[str, ...]:
-    """What scores must share to be compared: data, degradation, protocol, precision."""
-    return tuple(str(score[key]) for key in ("data", "degradation", "protocol", "amp"))
+    return tuple(str(score[key]) for key in RULES)
 
 
-def _headings(rules: Mapping[tuple[str, ...], None]) -> list[str]:
+def _headings(rules: Sequence[tuple[str, ...]]) -> list[str]:
     """Short names of data sets, unless two of them would then be called alike."""
     short = [(Path(data).name, *rest) for data, *rest in rules]
-    clear = short if len(set(short)) == len(rules) else [tuple(each) for each in rules]
+    clear = short if len(set(short)) == len(rules) else rules
     # float32 and what no file states go without saying
     return [" ".join(part for part in each if part not in ("none", "None")) for each in clear]
 
@@ -78,12 +67,10 @@ def _files(folder: Path) -> Iterator[Path]:
     """Configs of runs and results of evaluations; caches are not looked into."""
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.endswith(".zarr"))
-        for name in ("config.yaml", "result.json"):
-            if name in names:
-                yield Path(root) / name
+        yield from (Path(root) / name for name in sorted({*names} & {"config.yaml", "result.json"}))
 
 
-def _row(run: Path, scores: Sequence[tuple[Path, Score]]) -> dict[str, Any] | None:
+def _row(run: Path, scores: Sequence[Score]) -> dict[str, Any] | None:
     """None for a config.yaml of something else."""
     try:
         config = read_config(run / "config.yaml")
@@ -103,15 +90,15 @@ def _row(run: Path, scores: Sequence[tuple[Path, Score]]) -> dict[str, Any] | No
     }
 
 
-def _best(run: Path, scores: Sequence[tuple[Path, Score]]) -> list[Score]:
+def _best(run: Path, scores: Sequence[Score]) -> list[Score]:
     """The run's highest score by each set of rules."""
     weights = run / "weights.pt"
     sha256 = file_sha256(weights) if scores and weights.exists() else None
     best: dict[tuple[str, ...], Score] = {}
-    for path, score in scores:
-        if run in path.parents or score["weights_sha256"] == sha256:
-            rules = _rules(score)
-            best[rules] = max(best.get(rules, score), score, key=lambda each: each["psnr_y"])
+    for score in scores:
+        if run in Path(score["result"]).parents or score["weights_sha256"] == sha256:
+            old = best.setdefault(_rules(score), score)
+            best[_rules(score)] = max(old, score, key=itemgetter("psnr_y"))
     return list(best.values())
 
 
@@ -121,10 +108,10 @@ def _scores(path: Path) -> list[Score]:
         result = read_result(path)
     except UserError:
         return []
-    facts = identity(result)
+    facts = {key: identity(result)[key] for key in RULES}
     return [
         {
-            **{key: facts[key] for key in ("data", "degradation", "protocol", "amp")},
+            **facts,
             "psnr_y": network["average"]["psnr_y"],
             "ssim_y": network["average"]["ssim_y"],
             "result": str(path),

@@ -4,14 +4,14 @@ import dataclasses
 
 import pytest
 import torch
+from skimage.metrics import peak_signal_noise_ratio
 
-from stdpipe.evaluation.metrics import QUALITY, luma, planes, psnr, quality, ssim
+from stdpipe.evaluation.metrics import QUALITY, luma, planes, quality, ssim
 from stdpipe.evaluation.protocols import (
     PROTOCOLS,
+    Protocol,
     default_protocol,
-    definition,
     protocol,
-    score,
     score_frames,
     scored_clips,
     scored_frames,
@@ -30,6 +30,13 @@ def noisy(hr: torch.Tensor) -> torch.Tensor:
     return hr + 0.05 * torch.randn(hr.shape, generator=torch.Generator().manual_seed(1))
 
 
+def score(sr: torch.Tensor, hr: torch.Tensor, rules: Protocol) -> dict[str, list[float]]:
+    """QUALITY of the frames of a clip that count, both (T, 3, H, W) in [0, 1]."""
+    chosen = scored_frames(len(hr), rules)
+    rows = score_frames({"sr": sr[chosen]}, hr[chosen], rules)["sr"]
+    return {name: [row[name] for row in rows] for name in QUALITY}
+
+
 def test_names_and_texts() -> None:
     assert list(PROTOCOLS) == ["vid4", "vid4-float", "vid4-duf", "vimeo", "reds4"]
     for name, rules in PROTOCOLS.items():
@@ -37,7 +44,6 @@ def test_names_and_texts() -> None:
         assert protocol(name) is rules
         assert rules.text.endswith(".")
         assert "\n" not in rules.text
-        assert definition(rules)["text"] == rules.text
 
 
 def test_rules() -> None:
@@ -73,8 +79,6 @@ def test_another_crop_is_another_protocol() -> None:
     assert with_crop(protocol("vid4-duf"), 0).name == "vid4-duf-crop0"
     for same in (None, 8):
         assert with_crop(protocol("vid4-duf"), same) is protocol("vid4-duf")
-    with pytest.raises(ValueError, match="crop is -1"):
-        with_crop(protocol("vid4"), -1)
 
 
 @pytest.mark.parametrize(
@@ -139,20 +143,14 @@ def test_score_is_the_metrics_of_what_the_protocol_leaves(name: str) -> None:
     a, b = luma(rounded[chosen][inside]), luma(hr[chosen][inside])
     result = score(sr, hr, rules)
     assert list(result) == list(QUALITY)
-    assert result["psnr_y"] == pytest.approx(psnr(a, b).tolist(), abs=1e-4)
+    frames = zip(a.numpy(), b.numpy(), strict=True)
+    expected = [peak_signal_noise_ratio(x, y, data_range=255) for x, y in frames]
+    assert result["psnr_y"] == pytest.approx(expected, abs=1e-4)
     assert result["ssim_y"] == pytest.approx(ssim(a, b).tolist(), abs=1e-6)
     pairs = zip(rounded[chosen][inside], hr[chosen][inside], strict=True)
     rgb = [quality(*(planes(x.double() * 255) for x in pair)) for pair in pairs]
     assert result["psnr_rgb"] == pytest.approx([row[2].item() for row in rgb], abs=1e-4)
     assert result["ssim_rgb"] == pytest.approx([row[3].item() for row in rgb], abs=1e-6)
-
-
-@pytest.mark.parametrize("name", PROTOCOLS)
-def test_just_the_scored_frames_give_the_same_numbers(name: str) -> None:
-    hr = clip()
-    sr = noisy(hr)
-    rules = protocol(name)
-    assert score(sr[scored_frames(7, rules)], hr, rules) == score(sr, hr, rules)
 
 
 def test_eight_bits_forgive_what_a_file_would_not_keep() -> None:
@@ -195,13 +193,6 @@ def test_networks_scored_together_are_scored_as_alone() -> None:
     for name, sr in results.items():
         alone = score(sr, hr, protocol("vid4"))
         assert {key: [row[key] for row in found[name]] for key in QUALITY} == alone
-
-
-def test_shapes_that_do_not_fit_are_refused() -> None:
-    hr = clip()
-    for sr in (hr[:5], hr[..., :32], hr[0]):
-        with pytest.raises(ValueError, match="does not fit the clip"):
-            score(sr, hr, protocol("vid4"))
 
 
 def test_frames_too_small_for_the_crop_are_refused() -> None:

@@ -55,7 +55,7 @@ def write(folder: Path, **changes: Any) -> Path:
         ({"students": ["fastdvd"]}, ["'fastdvd'", "did you mean 'fastdvdnet'?"]),
         ({"students": ["os:system"]}, ["'os:system'"]),
         ({"baselines": ["bicubc"]}, ["'bicubc'", "did you mean 'bicubic'?"]),
-        ({"students": "vdsr"}, ["students should be a list"]),
+        ({"students": "vdsr"}, ["'vdsr' for a list of names"]),
         ({"schemes": ["sdt"]}, ["'sdt'"]),
         ({"schemes": {"a": {"scheme": "std", "memry": "frozen"}}}, ["did you mean 'memory'?"]),
         ({"schemes": {"a": {"scheme": "std", "teacher": "u"}}}, ["scheme a", "'u' (known: t)"]),
@@ -76,7 +76,7 @@ def write(folder: Path, **changes: Any) -> Path:
         ({"degradation": "blur"}, ["degradation 'blur'"]),
         ({"evaluation_amp": "fp8"}, ["evaluation_amp", "'fp8'", "'bf16'"]),
         ({"teachers": {"t": {"wights": "f"}}}, ["teacher t", "'wights'"]),
-        ({"teachers": {"t": {"encoding": "int4"}}}, ["teacher t", "encoding 'int4'"]),
+        ({"teachers": {"t": {"encoding": "int4"}}}, ["encoding 'int4'"]),
         ({"teachers": {"t": {"training": {"steps": 1}}}}, ["teacher t", "network"]),
         ({"paper": {"columns": ["vid4/walk"]}}, ["'vid4' (known: own)"]),
         (
@@ -154,9 +154,9 @@ def test_any_file_is_read_or_refused_in_one_line(
         (["table2", "--profile", "small"], 1, "experiment table2 names no data: give --data"),
         (["table2", "--data", "D"], 1, "test set vid4 has no data: give --test vid4=DIR"),
         (["table2", "--data", "D", "--test", "vid4=D"], 1, "no weights; give --teacher edvr=FILE"),
-        (["table2", "--data", "D", "--test", "vid5=D", "--test", "vid4=D"], 1, "no test set of"),
+        (["table2", "--data", "D", "--test", "vid5=D", "--test", "vid4=D"], 1, "set 'vid5'"),
         (["table2", "--profile", "small", "--data", "D", "--test", "vid4=D", "--teacher", "e=f"],
-         1, "--teacher e: the experiment has no teacher of that name (known: edvr)"),
+         1, "--teacher: the experiment has no teacher 'e' (known: edvr)"),
         (["table6", "--profile", "debug", "--data", "D", "--test", "walk=D"], 1, "D does not"),
     ],
 )  # fmt: skip
@@ -208,7 +208,7 @@ def test_every_table_of_the_paper(
     """All names mean something, and the paper's rows have theirs."""
     made = schema.load(schema.packaged(name), profile)
     assert made.name == name
-    tests = {test.name: tiny for test in made.tests}
+    tests = {test.label: tiny for test in made.tests}
     waiting = {t.label: "random:0" for t in made.teachers if not (t.weights or t.training)}
     setup = set_up(Job(made, tmp_path, data=tiny, tests=tests, teachers=waiting))
     assert len(setup.runs) == len(made.students) * len(made.schemes) * len(made.seeds)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stdpipe.evaluation.results import columns
 from stdpipe.grid.intervals import MOST, T95, paired, spread
-from stdpipe.grid.summary import columns
 
 numbers = st.floats(-100, 100)
 
