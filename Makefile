@@ -4,6 +4,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# Installs stdpipe with EXTRAS by uv, several times faster than by pip. uv reads no pip.conf, so it is
+# told what pip's says, and chooses among indexes as pip does. Where there is no uv, or it fails, pip
+# installs.
+pip_says = $(addprefix --$(1) ,$(shell $(BIN)/python -m pip config list | sed -n "s/.*[.]$(1)='\(.*\)'/\1/p"))
+uv_flags = $(foreach key,index-url extra-index-url find-links constraint,$(call pip_says,$(key)))
+install = { $(BIN)/python -m pip install --quiet uv && $(BIN)/python -m uv pip install --quiet \
+	--python $(BIN)/python --index-strategy unsafe-best-match $(uv_flags) -e ".$(EXTRAS)"; } \
+	|| $(BIN)/python -m pip install --quiet -e ".$(EXTRAS)"
+
 .PHONY: demo test test-all check docs clean
 
 demo: $(VENV)/.demo
@@ -34,15 +43,17 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(VENV)/bin/python setup.cfg
-	$(BIN)/python -m pip install --quiet -e .
+	$(install)
 	touch $@
 
+$(VENV)/.docs: EXTRAS = [docs]
 $(VENV)/.docs: $(VENV)/bin/python setup.cfg
-	$(BIN)/python -m pip install --quiet -e ".[docs]"
+	$(install)
 	touch $@ $(VENV)/.demo
 
+$(VENV)/.test: EXTRAS = [test,dev]
 $(VENV)/.test: $(VENV)/bin/python setup.cfg
-	$(BIN)/python -m pip install --quiet -e ".[test,dev]"
+	$(install)
 	touch $@ $(VENV)/.demo
 
 clean:

@@ -17,7 +17,9 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from timing import medians, report
 from torch import Tensor
 
+from stdpipe.data.box import Box
 from stdpipe.data.degrade import degrade
+from stdpipe.data.frames import frame_size
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import read_frames
 from stdpipe.evaluate import evaluate
@@ -49,8 +51,8 @@ def bicubic(data: Path) -> Iterator[tuple[Tensor, Tensor]]:
         frames = read_frames(clip)
         for frame in frames.hr:
             sr = net(degrade(frame[None], "bi")[None])[0]
-            size = (..., slice(frames.height), slice(frames.width))
-            yield sr[size], frame[size].float() / 255
+            inside = Box(0, 0, *frame_size(clip)).cut()
+            yield sr[inside], frame[inside].float() / 255
 
 
 def ours_on(pairs: list[tuple[Tensor, Tensor]]) -> list[list[float]]:

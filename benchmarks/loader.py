@@ -25,7 +25,7 @@ from timing import medians, report
 
 from stdpipe.data.frames import Clip, read_clip
 from stdpipe.data.layouts import find_clips
-from stdpipe.data.packing import Packing, pack_clips
+from stdpipe.data.packing import pack_clips
 from stdpipe.data.samples import cut_view, view_size
 from stdpipe.data.views import View, draw_box, full_views, generator
 
@@ -107,7 +107,7 @@ def main() -> None:
 def measure(folder: Path, arguments: Any, with_lmdb: bool) -> tuple[dict[str, float], Any]:
     """Median seconds of one pass over the clips, for each way they are kept."""
     packed = folder / "clips.h5"
-    pack_clips(Packing(arguments.data, packed, "train"))
+    pack_clips(arguments.data, packed, "train")
     png_clips, packed_clips = (
         find_clips(data, "train", FRAMES)[: arguments.clips] for data in (arguments.data, packed)
     )

@@ -33,9 +33,9 @@ def pack_clips(data: Path, out: Path, split: str, as_json: bool) -> None:
     Example:
       stdpipe pack-clips --data DATA --out clips.h5
     """
-    from stdpipe.data.packing import Packing, pack_clips
+    from stdpipe.data.packing import pack_clips
 
-    result = pack_clips(Packing(data, out, split))
+    result = pack_clips(data, out, split)
     told = (
         f"{result['clips']:,} clips, {result['frames']:,} frames, {result['bytes'] / 1e6:,.1f} MB "
         f"in {result['out']}"

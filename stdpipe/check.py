@@ -1,10 +1,12 @@
-"""Does a cache still say what the teacher says? A few of its clips, against the live teacher.
+"""Compares a few clips of a cache with the live teacher: does it still hold what the teacher makes?
 
-The student's own way through the cache is taken: CachedTargets and Decoder, whole views. Its bytes
-are `cache verify`'s matter; here a clip is found that was read, turned or computed otherwise.
+Features are read as a student reads them, through CachedTargets and Decoder, in whole views. `cache
+verify` checks bytes; this finds a clip that was read, turned or computed in another way.
 Axes: T frames of a clip, H W HR size.
 """
 
+from collections import Counter
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ def check(
     device: str = "auto",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Errors of `clips` random entries: relative RMSE of f_sr as decoded, of attention as stored.
+    """Measure `clips` random entries: relative RMSE of f_sr as decoded, of attention as stored.
 
     An entry is beyond where an error exceeds MARGIN times that of its encoding, as the manifest
     has it, plus ROUNDING for the cache's mixed precision, plus HALF_STEP for attention. An
@@ -52,21 +54,27 @@ def check(
     other weights (both sha256 named, before anything runs), other frames, no data, nothing
     committed.
     """
-    reader = cache.open_reader(url, {"teacher_sha256": _sha256(teacher_weights)}, True)
+    weights = teacher_weights  # random:SEED stands for its own sha256
+    sha256 = weights if weights.startswith("random:") else file_sha256(Path(weights))
+    reader = cache.open_reader(url, {"teacher_sha256": sha256}, allow_incomplete=True)
     keys = choose(list(reader.entries), clips, seed)
     if not keys:
         raise UserError(f"cache {url} holds no clips yet: run extract-teacher first")
     made, where = reader.manifest, pick_device(device)
     told = provenance(made)
-    found = _clips(made, data or told.data)
+    data = data or told.data
+    if data is None or not data.exists():
+        raise FileNotFoundError(f"the cache's data {data} is not here: name it with --data")
+    found = {clip.key: clip for clip in find_clips(data, "train", length=made.frames)}
     network = str(zoo.parse_trusted(told.teacher, url))
-    teacher = load_network(network, teacher_weights)[0]
-    teacher = settle(teacher, where, told.amp)
+    teacher = settle(load_network(network, weights)[0], where, told.amp)
     allowed = tolerance(made)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for key in tqdm(keys, unit="clip", desc="cache check", disable=None):
         view = View.parse(key)
-        errors = _errors(reader, teacher, found, view, where)
+        if view.clip not in found:
+            raise UserError(f"clip {view.clip} of the cache is not in the data set: give its own")
+        errors = _errors(reader, teacher, found[view.clip], view, where)
         beyond = [name for name, error in errors.items() if not error <= allowed[name]]
         rows.append({"key": key, "orientation": view.orientation, **errors, "beyond": beyond})
     return {
@@ -74,23 +82,21 @@ def check(
         "teacher": network,
         "encoding": made.encoding,
         "tolerance": allowed,
-        "orientations": _worst(rows, made.targets),
+        "orientations": _by_orientation(rows, made.targets),
         "clips": rows,
         "beyond": [row["key"] for row in rows if row["beyond"]],
     }
 
 
 def choose(keys: list[str], count: int, seed: int) -> list[str]:
-    """`count` random keys, or all; each orientation's first comes before any one's second."""
-    order = [keys[i] for i in generator(seed, "check").permutation(len(keys))]
-    seen: dict[int, int] = {}
-    turns = []
-    for key in order:
-        orientation = View.parse(key).orientation
-        turns.append(seen.get(orientation, 0))
-        seen[orientation] = turns[-1] + 1
-    by_turn = sorted(range(len(order)), key=lambda i: turns[i])
-    return [order[i] for i in by_turn[:count]]
+    """Choose `count` random keys, or all: one of each orientation before a second of any."""
+    turns = Counter[int]()
+    order = []
+    for i in generator(seed, "check").permutation(len(keys)):
+        orientation = View.parse(keys[i]).orientation
+        turns[orientation] += 1
+        order.append((turns[orientation], len(order), keys[i]))
+    return [key for _, _, key in sorted(order)[:count]]
 
 
 def tolerance(made: cache.Manifest) -> dict[str, float]:
@@ -106,29 +112,12 @@ def tolerance(made: cache.Manifest) -> dict[str, float]:
     return allowed
 
 
-def _sha256(weights: str) -> str:
-    """As a manifest names it: of the file, or random:SEED itself."""
-    if weights.startswith("random:"):
-        return weights
-    if not Path(weights).is_file():
-        raise FileNotFoundError(f"no weights file {weights}")
-    return file_sha256(Path(weights))
-
-
-def _clips(made: cache.Manifest, folder: Path | None) -> dict[str, Clip]:
-    if folder is None or not folder.exists():  # a folder, or a packed file
-        raise FileNotFoundError(f"the cache's data {folder} is not here: name it with --data")
-    return {clip.key: clip for clip in find_clips(folder, "train", length=made.frames)}
-
-
 def _errors(
-    reader: cache.Reader, teacher: Network, clips: dict[str, Clip], view: View, device: torch.device
+    reader: cache.Reader, teacher: Network, clip: Clip, view: View, device: torch.device
 ) -> dict[str, float]:
     """Relative RMSE of one view's targets against the live teacher's."""
     made, told = reader.manifest, provenance(reader.manifest)
-    if view.clip not in clips:
-        raise UserError(f"clip {view.clip} of the cache is not in the data set: give its own one")
-    frames = read_frames(clips[view.clip])
+    frames = read_frames(clip)
     hr = view_hr(frames.hr, view)
     seen = seen_frames(teacher, frames.hr, view, told.degradation)
     live = teacher_features(teacher, seen, device, told.amp)
@@ -141,18 +130,19 @@ def _errors(
     return {name: relative_rmse(cached[name][0].float(), true[name]) for name in made.targets}
 
 
-def _worst(rows: list[dict[str, Any]], targets: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """By orientation: how many clips, and the largest error of each target."""
-    found: dict[str, dict[str, float]] = {}
-    for orientation in sorted({row["orientation"] for row in rows}):
-        alike = [row for row in rows if row["orientation"] == orientation]
-        worst = {name: max(row[name] for row in alike) for name in targets}
-        found[str(orientation)] = {"clips": len(alike), **worst}
-    return found
+def _by_orientation(rows: list[dict[str, Any]], targets: tuple[str, ...]) -> dict[str, Any]:
+    """Orientation -> number of its clips, and the largest error of each target."""
+    alike: dict[int, list[dict[str, Any]]] = {}
+    for row in sorted(rows, key=itemgetter("orientation")):
+        alike.setdefault(row["orientation"], []).append(row)
+    return {
+        str(orientation): {"clips": len(some), **{t: max(row[t] for row in some) for t in targets}}
+        for orientation, some in alike.items()
+    }
 
 
 def check_table(result: dict[str, Any]) -> str:
-    """For people, in Markdown."""
+    """The result as a table for people, in Markdown."""
     allowed = result["tolerance"]
     rows = [
         [orientation, row["clips"], *(f"{row[name]:.3%}" for name in allowed)]

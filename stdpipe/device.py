@@ -15,8 +15,7 @@ from stdpipe.models.layers import to_channels_last
 Net = TypeVar("Net", bound=nn.Module)
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's mallopt
-KEPT = 2**31 - 1  # bytes; the largest it takes
-KEPT_BY_OLDER = 2**25  # the largest that an older glibc takes
+KEPT, KEPT_BY_OLDER = 2**31 - 1, 2**25  # bytes; the largest that glibc, and an older one, takes
 
 
 def settle(net: Net, device: torch.device, amp: str = "none") -> Net:

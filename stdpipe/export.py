@@ -60,21 +60,20 @@ def export(job: Export) -> dict[str, Any]:
     net, facts = load_network(job.model, job.weights)
     check_sees_lr(net, "its file would be of no use")
     net.eval()
-    program = _told(lambda: trace(net), f"{facts['network']} cannot be traced for all frame sizes")
+    name, opset = facts["network"], None
+    with _told(f"{name} cannot be traced for all frame sizes"):
+        program = trace(net)
     with atomic_file(job.out) as aside:
         if job.format == "onnx":
-            opset = _told(
-                lambda: write_onnx(program, aside),
-                f"{facts['network']} has no ONNX form (try --format torch)",
-            )
+            with _told(f"{name} has no ONNX form (try --format torch)"):
+                opset = write_onnx(program, aside)
             run = _in_onnxruntime(aside)
         else:
-            opset = None
             torch.export.save(program, aside)
             run = torch.export.load(aside).module()
         checked = _check(net, run, job.format)
     return {
-        "model": facts["network"],
+        "model": name,
         "weights": facts["weights"],
         "weights_sha256": facts["sha256"],
         "degradation": facts["degradation"],
@@ -89,11 +88,8 @@ def export(job: Export) -> dict[str, Any]:
 
 
 class AnySize(nn.Module):
-    """A network with its padding and cropping written as look-ups.
-
-    torch.export asks of slices and pads whether they do nothing at this size, and would hold the
-    graph to the answer.
-    """
+    """A network with its padding and cropping written as look-ups: of slices and pads torch.export
+    asks whether they do nothing at this size, and would hold the graph to the answer."""
 
     def __init__(self, net: Network) -> None:
         super().__init__()
@@ -117,12 +113,10 @@ class AnySize(nn.Module):
 def trace(net: Network) -> ExportedProgram:
     """A program for frames of any size larger than `multiple`, in any batch."""
     window = _window(net, 5 * net.multiple + 1, 6 * net.multiple + 3, batch=2)
+    least = {0: 1, 3: net.multiple + 1, 4: net.multiple + 1}
+    sizes = {axis: Dim(name, min=least[axis]) for axis, name in FREE_AXES.items()}
     with torch.no_grad():
         net(window)  # its constants are cached now: a trace would cache symbols in their place
-        sizes = {
-            axis: Dim(name, min=net.multiple + 1) if axis else Dim(name)
-            for axis, name in FREE_AXES.items()
-        }
         return torch.export.export(
             AnySize(net).eval(),
             (window,),
@@ -150,15 +144,17 @@ def write_onnx(program: ExportedProgram, path: Path) -> int:
 def _check(
     net: Network, run: Callable[[Tensor], Tensor] | None, kind: str
 ) -> dict[str, Any] | None:
-    """Compare at three sizes, one a multiple and two not, in three batch sizes. Returns None where
-    onnxruntime is missing; raises UserError where the images differ."""
+    """Compare at three sizes, one a multiple and two not. None where onnxruntime is missing;
+    UserError where the images differ."""
     if run is None:
         LOG.warning("stdpipe: not checked, since onnxruntime is not installed")
         return None
     unit = max(net.multiple, 4)
     sizes = [(4 * unit, 6 * unit), (3 * unit + 1, 5 * unit - 1), (7 * unit + 2, 4 * unit + 3)]
     batches = [2, 3, 1]
-    differences = [_difference(net, run, *size, n) for size, n in zip(sizes, batches, strict=True)]
+    windows = [_window(net, *size, n) for size, n in zip(sizes, batches, strict=True)]
+    with torch.no_grad():
+        differences = [float((run(window) - net(window)).abs().max()) for window in windows]
     if not all(difference <= TOLERANCE for difference in differences):  # nan is not
         raise UserError(
             f"the exported network differs from torch's by {differences} at {sizes} in batches of "
@@ -171,14 +167,6 @@ def _check(
         "batches": batches,
         "largest_difference": max(differences),
     }
-
-
-@torch.no_grad()
-def _difference(
-    net: Network, run: Callable[[Tensor], Tensor], height: int, width: int, batch: int
-) -> float:
-    window = _window(net, height, width, batch)
-    return float((run(window) - net(window)).abs().max())
 
 
 def _window(net: Network, height: int, width: int, batch: int) -> Tensor:
@@ -197,31 +185,23 @@ def _in_onnxruntime(path: Path) -> Callable[[Tensor], Tensor] | None:
 def _require_onnx() -> None:
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(
-            f"ONNX export needs {' and '.join(missing)}: pip install 'stdpipe[export]', or take "
-            "--format torch"
-        )
+        instead = "pip install 'stdpipe[export]', or take --format torch"
+        raise UserError(f"ONNX export needs {' and '.join(missing)}: {instead}")
 
 
-def _told(build: Callable[[], Any], what: str) -> Any:
-    """build(), silently. Tracers print much and raise anything; UserError tells the first line."""
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Tracers print much, which is dropped, and raise anything: UserError tells its first line."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
-        with _quietly():
-            return build()
+        with redirect_stderr(io.StringIO()):
+            yield
     except Exception as error:
         root: BaseException = error
         while root.__cause__:
             root = root.__cause__
         first = str(root).strip().partition("\n")[0]
         raise UserError(f"{what}: {type(root).__name__}: {first}") from error
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with redirect_stderr(io.StringIO()):
-            yield
     finally:
         logging.disable(level)

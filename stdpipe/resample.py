@@ -1,8 +1,8 @@
-"""Separable resampling by 4, each axis as a small matrix: for degradations and for the upsampled
-frames to which networks add a residual.
+"""Separable resampling by 4: down by a matrix for each axis, for degradations; up by a small one
+for each pixel, for the frames to which networks add a residual.
 
 phase: LR sample j sits at HR pixel 4j + phase. Half-pixel centres (MATLAB, torch) mean 1.5.
-The matrices are float64 tensors and cached, since clips of a data set share their size.
+Matrices are float64 tensors and cached, since clips of a data set share their size.
 """
 
 from collections.abc import Callable
@@ -22,22 +22,21 @@ Distance = TypeVar("Distance", float, Tensor)
 
 def apply(rows: Tensor, columns: Tensor, x: Tensor) -> Tensor:
     """rows @ x @ columns^T over the last two axes of x, in x's own precision."""
-    with _own_precision(x):
+    with own_precision(x):
         return rows @ x @ columns.T
 
 
 def up(x: Tensor, weigh: Callable[[float], float], border: str, phase: float) -> Tensor:
     """Enlarge by one small matrix, the same at each pixel: (..., h, w) -> (..., 4h, 4w).
 
-    weigh is `linear`, with border "replicate", or `cubic`, with "symmetric"; the result is that of
-    linear_up and cubic_up by `apply`. For networks: it costs the same for a pixel of any frame,
-    needs no float64 on a phone, and torch.export keeps its size free. No convolution, which CUDA
-    would do in TF32, and which counters of MACs would take for the network's.
+    weigh is `linear`, with border "replicate", or `cubic`, with "symmetric". It needs no float64 on
+    a phone, and torch.export keeps its size free. No convolution, which CUDA would do in TF32, and
+    which counters of MACs would take for the network's.
     """
     if not -1 < phase <= 4:
         raise UserError(f"phase {phase} is none: LR sample j sits at HR pixel 4j + phase, 0 to 3")
     taps = _constant(_taps, weigh, phase, device=x.device, dtype=x.dtype)
-    with _own_precision(x):
+    with own_precision(x):
         wide = _up_lines(x, taps, border)
         return _up_lines(wide.mT, taps, border).mT
 
@@ -74,40 +73,19 @@ def _up_lines(x: Tensor, taps: Tensor, border: str) -> Tensor:
 
 
 def _neighbours(size: int, border: str) -> Tensor:
-    """Which of `size` samples stand around each: (5 * size)."""
-    around = torch.arange(size)[:, None] + torch.arange(-REACH, REACH + 1)
-    return _inside_or_next(around, size, border).flatten()
-
-
-def _inside_or_next(index: Tensor, size: int, border: str) -> Tensor:
-    """`inside` in operators that ONNX has, for indices at most two beyond the ends."""
+    """Which of `size` samples stand around each, in operators that ONNX has: (5 * size)."""
+    index = torch.arange(size)[:, None] + torch.arange(-REACH, REACH + 1)
     if border == "symmetric":
         index = torch.maximum(index, -1 - index)
         index = torch.minimum(index, 2 * size - 1 - index)
-    return index.clamp(0, size - 1)  # a single pixel folds twice
+    return index.clamp(0, size - 1).flatten()  # a single pixel folds twice
 
 
-def _own_precision(x: Tensor) -> AbstractContextManager[object]:
+def own_precision(x: Tensor) -> AbstractContextManager[object]:
     """Autocast would round an image to half precision here, and F.interpolate's not."""
     if not torch.amp.is_autocast_available(x.device.type):  # e.g. meta
         return nullcontext()
     return torch.autocast(x.device.type, enabled=False)
-
-
-@lru_cache(maxsize=64)
-def linear_up(size: int, phase: float) -> Tensor:
-    """(4*size, size): bilinear, the border repeated."""
-    position = ((torch.arange(SCALE * size, dtype=torch.float64) - phase) / SCALE).clamp(
-        0, size - 1
-    )
-    return _gather(position.floor(), 2, size, "replicate", position, linear)
-
-
-@lru_cache(maxsize=64)
-def cubic_up(size: int, phase: float) -> Tensor:
-    """(4*size, size): bicubic, a = -0.5, symmetric border; at phase 1.5 MATLAB's imresize(x, 4)."""
-    position = (torch.arange(SCALE * size, dtype=torch.float64) - phase) / SCALE
-    return _gather(position.floor() - 1, 4, size, "symmetric", position, cubic)
 
 
 @lru_cache(maxsize=64)

@@ -9,11 +9,11 @@ import itertools
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ class Upscaling:
     tile: int | None = None
     """LR pixels on a side that a tile answers for; 0 never cuts, None cuts frames above WHOLE."""
     fps: float | None = None
-    """Of the output; None keeps the input's."""
+    """Frames a second of the output; None keeps the input's."""
     crf: int = 12
     """H.264's constant quality: 0 loses nothing, 51 is worst."""
     overwrite: bool = False
@@ -66,18 +66,17 @@ class Upscaling:
     amp: str = "none"
 
 
-@dataclass(frozen=True)
-class Grid:
-    """How frames are cut; one tile that is the frame where they are not."""
+class Grid(NamedTuple):
+    """How frames are cut into tiles. A frame that is not cut is one tile."""
 
     tiles: list[Tile]
     overlap: int
     exact: bool
-    """Whether the result is that of whole frames: tiles overlap by what the network reaches."""
+    """Whether tiles overlap by the network's reach, so that the result is that of whole frames."""
 
 
 def upscale(job: Upscaling) -> dict[str, Any]:
-    """Returns what was written, how it was cut and how fast it went, as JSON has it.
+    """Super-resolve; return what was written, how it was cut and how fast it went, as JSON has it.
 
     Raises UserError, FileNotFoundError or FileExistsError in one line; `out` is then as it was.
     """
@@ -85,14 +84,21 @@ def upscale(job: Upscaling) -> dict[str, Any]:
     device = pick_device(job.device)
     net, facts = load_network(job.model, job.weights)
     check_sees_lr(net, "it enlarges nothing")
-    net.eval()
     source = find_one_clip(job.source)
     height, width = frame_size(source)
     _warn_of_shift(net, facts["degradation"])
-    grid = cut(net, height, width, job.tile)
+    grid = cut(net.eval(), height, width, job.tile)
     settle(net, device, job.amp)
+    video = source.place if isinstance(source.place, Video) else None
+    rate = frame_writer.exact_rate(job.fps) if job.fps else video.rate if video else RATE
+    height, width = height * net.scale, width * net.scale
+    sink = frame_writer.write_folder(job.out, source.names)
+    if as_video := frame_writer.is_video(job.out):
+        sound = video.file if video and not job.fps else None  # at another speed it would not fit
+        sink = frame_writer.write_video(job.out, height, width, rate, job.crf, sound)
     began = time.perf_counter()
-    count, seams = _run(net, source, grid, job, device)
+    with sink as write:
+        count, seams = _run(net, source, grid, write, device, job.amp)
     seconds = time.perf_counter() - began
     return {
         "model": facts["network"],
@@ -102,9 +108,9 @@ def upscale(job: Upscaling) -> dict[str, Any]:
         "source": str(job.source),
         "out": str(job.out),
         "frames": count,
-        "width": width * net.scale,
-        "height": height * net.scale,
-        "fps": float(_rate(job, source)) if frame_writer.is_video(job.out) else None,
+        "width": width,
+        "height": height,
+        "fps": float(rate) if as_video else None,
         "tiles": {
             "count": len(grid.tiles),
             "overlap": grid.overlap,
@@ -119,14 +125,14 @@ def upscale(job: Upscaling) -> dict[str, Any]:
 
 
 def _warn_of_shift(net: Network, trained_for: str | None) -> None:
-    """Where LR pixels are taken to sit elsewhere than cameras and scalers put them."""
+    """Warn where the network takes LR pixels to sit elsewhere than cameras and scalers put them."""
     known = DEGRADATIONS.get(trained_for or "")
     phase = known.phase if known else getattr(net, "phase", ORDINARY)
     if phase != ORDINARY:
         LOG.warning(
             "stdpipe: %s takes LR pixel j to sit at HR pixel 4j + %g; ordinary footage, at "
             "4j + %g and with another blur, comes out shifted by %g HR pixels",
-            f"a network trained for {known.name}" if known else "this network",
+            f"a network trained for {trained_for}" if known else "this network",
             phase,
             ORDINARY,
             abs(ORDINARY - phase),
@@ -134,7 +140,7 @@ def _warn_of_shift(net: Network, trained_for: str | None) -> None:
 
 
 def _check_places(job: Upscaling) -> None:
-    frame_writer.is_video(job.out)
+    is_video = frame_writer.is_video(job.out)
     source, out = job.source.resolve(), job.out.resolve()
     if out == source or source in out.parents or out in source.parents:
         raise UserError(f"output {job.out} and input {job.source} lie in each other: choose apart")
@@ -142,71 +148,57 @@ def _check_places(job: Upscaling) -> None:
         return
     if not job.overwrite:
         raise FileExistsError(f"{job.out} exists: choose another name, or give --overwrite")
-    if frame_writer.is_video(out) != out.is_file():
-        raise UserError(f"{job.out} is no {'file' if out.is_dir() else 'folder'}: choose another")
+    if is_video != out.is_file():
+        raise UserError(f"{job.out} is no {'file' if is_video else 'folder'}: choose another")
     if out.is_dir() and any(path.suffix != ".png" for path in out.iterdir()):
         raise UserError(f"{job.out} holds more than PNG files, and is not overwritten: empty it")
 
 
 def _run(
-    net: Network, source: Clip, grid: Grid, job: Upscaling, device: torch.device
+    net: Network,
+    source: Clip,
+    grid: Grid,
+    write: frame_writer.Write,
+    device: torch.device,
+    amp: str,
 ) -> tuple[int, int]:
-    """The loop; returns the number of frames and the largest step between tiles, of 255 levels."""
+    """Run the loop; return the number of frames, and the largest step between tiles in levels."""
     count = largest = 0
     progress = tqdm(total=len(source.frames) or None, unit="frame", desc="upscale", disable=None)
-    with _sink(net, source, job) as write, progress, closing(stream_frames(source)) as stream:
+    with progress, closing(stream_frames(source)) as stream:
         for clip, centres in chunks(stream, net.num_frame // 2):
-            frames, step = _super_resolve_pixels(net, clip, centres, grid, device, job.amp)
+            frames, step = _super_resolve_pixels(net, clip, centres, grid, device, amp)
             for frame in frames:
                 write(frame)
             count += len(frames)
             largest = max(largest, step)
             progress.update(len(frames))
-        if not count:
-            raise UserError(f"{job.source} has no frames")
+    if not count:
+        raise UserError(f"{source.key} has no frames")
     return count, largest
 
 
-def _sink(net: Network, source: Clip, job: Upscaling) -> AbstractContextManager[frame_writer.Write]:
-    if not frame_writer.is_video(job.out):
-        return frame_writer.write_folder(job.out, source.names)
-    height, width = (side * net.scale for side in frame_size(source))
-    # at another speed it would not fit
-    sound = source.place.file if isinstance(source.place, Video) and not job.fps else None
-    return frame_writer.write_video(job.out, height, width, _rate(job, source), job.crf, sound)
-
-
-def _rate(job: Upscaling, source: Clip) -> Fraction:
-    if job.fps:
-        return frame_writer.exact_rate(job.fps)
-    return source.place.rate if isinstance(source.place, Video) else RATE
-
-
-def chunks(frames: Iterator[Frame], k: int) -> Iterator[tuple[Tensor, list[int]]]:
+def chunks(frames: Iterator[Frame], k: int) -> Iterator[tuple[Tensor, range]]:
     """Cut a stream into clips (T, 3, h, w) uint8 with CHUNK centres each, and their numbers there.
 
     A clip holds k frames more on both sides, where there are any: super-resolving its centres gives
     what the whole stream gives. No more frames than that are read ahead.
     """
-    held: list[Frame] = []
-    done = 0  # of those held, centres that were given out
-    ended = False
-    while not ended or done < len(held):
-        wanted = done + CHUNK + k - len(held)
-        new = list(itertools.islice(frames, wanted))
-        ended = len(new) < wanted
-        held += new
-        n = len(held) - done if ended else CHUNK
-        n = min(n, CHUNK)
-        if n:
-            clip = np.stack(held[: done + n + k]).transpose(0, 3, 1, 2)
-            yield torch.from_numpy(np.ascontiguousarray(clip)), list(range(done, done + n))
-        drop = max(done + n - k, 0)
-        held, done = held[drop:], done + n - drop
+    held: list[Frame] = []  # from k frames before the next centre on
+    at = 0  # that centre's number among them
+    while True:
+        held += itertools.islice(frames, at + CHUNK + k - len(held))
+        centres = range(at, min(at + CHUNK, len(held)))
+        if not centres:
+            return
+        clip = torch.from_numpy(np.stack(held[: centres.stop + k]))
+        yield clip.permute(0, 3, 1, 2).contiguous(), centres
+        used = max(centres.stop - k, 0)
+        held, at = held[used:], centres.stop - used
 
 
 def cut(net: Network, height: int, width: int, side: int | None) -> Grid:
-    """Tiles for frames of that size (see Upscaling.tile); the network lies on a CPU."""
+    """Choose tiles for frames of that size (see Upscaling.tile); the network must be on a CPU."""
     whole = Box(0, 0, height, width)
     if side == 0 or (side is None and height * width <= WHOLE):
         return Grid([Tile(whole, whole)], 0, exact=True)
@@ -233,7 +225,7 @@ def super_resolve(
     device: torch.device,
     amp: str = "none",
 ) -> Iterator[tuple[Tile, Tensor]]:
-    """sr of what each tile sees, float32 (N, 3, ., .), for centres of a clip (T, 3, h, w) uint8."""
+    """Yield each tile's sr, float32 (N, 3, ., .), for centres of a clip (T, 3, h, w) uint8."""
     for tile in cutting:
         seen = clip[tile.seen.cut()].to(device).float() / 255
         with autocast(device, amp):
@@ -253,7 +245,7 @@ def _super_resolve_pixels(
     device: torch.device,
     amp: str,
 ) -> tuple[NDArray[np.uint8], int]:
-    """Whole frames (N, H, W, 3), and the largest step between neighbouring tiles, in levels."""
+    """Return whole frames (N, H, W, 3), and the largest step between tiles, in levels."""
     size = [side * net.scale for side in clip.shape[-2:]]
     frames = torch.zeros(len(centres), 3, *size, dtype=torch.uint8)
     largest = 0
@@ -266,15 +258,14 @@ def _super_resolve_pixels(
 
 
 def _step(frames: Tensor, pixels: Tensor, tile: Tile, scale: int) -> int:
-    """Largest difference to the tiles above and on the left, in the pixels next to the seam.
+    """Return the largest difference to the tiles above and on the left, next to the seam.
 
     There this tile sees one pixel less than its overlap, which is why exact ones differ, too.
     """
     y, x, height, width = tile.core
-    beside = [Box(y - 1, x, 1, width)] if y else []
-    beside += [Box(y, x - 1, height, 1)] if x else []
-    steps = [
-        frames[box.cut(scale)].int() - pixels[box.inside(tile.seen).cut(scale)].int()
-        for box in beside
-    ]
-    return max((int(step.abs().max()) for step in steps), default=0)
+    largest = 0
+    for box in (Box(y - 1, x, 1, width), Box(y, x - 1, height, 1)):
+        if box.y >= 0 and box.x >= 0:
+            here = pixels[box.inside(tile.seen).cut(scale)].int()
+            largest = max(largest, int((frames[box.cut(scale)].int() - here).abs().max()))
+    return largest

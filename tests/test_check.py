@@ -33,11 +33,9 @@ def test_a_good_cache(tiny_cache: Path, stdpipe: Command) -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        ("--encoding", "float16"),
         ("--encoding", "int8", "--batch", 3),
-        ("--encoding", "trunk-int8"),
         ("--views", "baked", "--patch", 32, "--baked", 1, "--encoding", "trunk-float16"),
-        ("--targets", "attention", "--encoding", "int8"),
+        ("--targets", "attention", "--encoding", "float16"),
         ("--targets", "f_sr", "--amp", "bf16", "--encoding", "int8"),
         ("--targets", "f_sr,attention,f_lr", "--encoding", "trunk-int8"),
         ("--targets", "f_lr", "--encoding", "int8", "--teacher", "pisr:student=fastdvdnet-quarter"),
@@ -91,7 +89,7 @@ def test_other_weights_are_refused_before_anything_runs(
     sha256 = file_sha256(tmp_path / "w.pt")
     assert f"teacher_sha256 'random:0', but '{sha256}' was asked for" in told
     told = refused("cache", "check", tiny_cache, "--teacher-weights", tmp_path / "absent.pt")
-    assert told == f"stdpipe: no weights file {tmp_path / 'absent.pt'}"
+    assert str(tmp_path / "absent.pt") in told
 
 
 def test_the_data_set(

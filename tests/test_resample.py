@@ -22,7 +22,21 @@ DOWN: dict[str, tuple[Callable[[int], Tensor], float]] = {
     "bd": (lambda size: resample.gaussian_down(size, 13, 0.0, "reflect"), 0.0),
     "bd-centred": (lambda size: resample.gaussian_down(size, 12, 1.5, "replicate"), 1.5),
 }
-UP = {"linear": resample.linear_up, "cubic": resample.cubic_up}
+
+
+def linear_up(size: int, phase: float) -> torch.Tensor:
+    """(4*size, size): bilinear, the border repeated."""
+    position = ((torch.arange(4 * size, dtype=torch.float64) - phase) / 4).clamp(0, size - 1)
+    return resample._gather(position.floor(), 2, size, "replicate", position, resample.linear)
+
+
+def cubic_up(size: int, phase: float) -> torch.Tensor:
+    """(4*size, size): bicubic, symmetric border; at phase 1.5 MATLAB's imresize(x, 4)."""
+    position = (torch.arange(4 * size, dtype=torch.float64) - phase) / 4
+    return resample._gather(position.floor() - 1, 4, size, "symmetric", position, resample.cubic)
+
+
+UP = {"linear": linear_up, "cubic": cubic_up}
 SMALL = {
     "linear": (resample.linear, "replicate"),
     "cubic": (resample.cubic, "symmetric"),
@@ -63,7 +77,7 @@ def test_bicubic_is_matlabs_imresize(scale: float) -> None:
     """Both directions, borders included. MATLAB itself is not at hand: its rule is written out."""
     x = image(16, 24)
     expected = imresize_rows(imresize_rows(x, scale).T, scale).T
-    matrix = resample.cubic_down if scale < 1 else lambda size: resample.cubic_up(size, 1.5)
+    matrix = resample.cubic_down if scale < 1 else lambda size: cubic_up(size, 1.5)
     ours = resample.apply(matrix(16), matrix(24), torch.from_numpy(x))
     np.testing.assert_allclose(ours.numpy(), expected, atol=1e-12)
     if scale > 1:
@@ -77,7 +91,7 @@ def test_bicubic_agrees_with_pillow_inside(factor: float) -> None:
     x = image(64, 48).astype(np.float32)
     size = (round(48 * factor), round(64 * factor))
     expected = np.asarray(Image.fromarray(x).resize(size, Image.Resampling.BICUBIC))
-    matrix = resample.cubic_down if factor < 1 else lambda n: resample.cubic_up(n, 1.5)
+    matrix = resample.cubic_down if factor < 1 else lambda n: cubic_up(n, 1.5)
     ours = resample.apply(matrix(64), matrix(48), torch.from_numpy(x).double()).numpy()
     inner = slice(2, -2) if factor < 1 else slice(8, -8)
     np.testing.assert_allclose(ours[inner, inner], expected[inner, inner], atol=1e-5)
@@ -128,7 +142,7 @@ def test_bases_at_the_phase_reproduce_the_ramp(kind: str, phase: float) -> None:
 def test_bilinear_base_at_the_usual_phase_is_torchs() -> None:
     """Phase 1.5 takes torch's own path; the matrices agree with it, borders included."""
     x = torch.from_numpy(image(5, 7)).float().expand(1, 3, -1, -1)
-    rows, columns = (resample.linear_up(size, 1.5).float() for size in (5, 7))
+    rows, columns = (linear_up(size, 1.5).float() for size in (5, 7))
     by_matrix = resample.apply(rows, columns, x)
     torch.testing.assert_close(bilinear_base(x, 1.5), by_matrix, rtol=0, atol=1e-6)
 
@@ -161,7 +175,7 @@ def test_an_export_leaves_no_fake_tensor_behind() -> None:
 
     x = torch.from_numpy(image(5, 7)).float().expand(1, 3, -1, -1)
     exported = torch.export.export(Base(), (x,)).module()
-    rows, columns = (resample.linear_up(size, 0.3125).float() for size in (5, 7))
+    rows, columns = (linear_up(size, 0.3125).float() for size in (5, 7))
     torch.testing.assert_close(Base()(x), resample.apply(rows, columns, x))
     torch.testing.assert_close(exported(x), Base()(x))
 

@@ -48,7 +48,7 @@ def test_each_scheme_logs_its_parts_after_warm_up(
     tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command, scheme: str
 ) -> None:
     """What the parts should be worth is the business of tests/distill."""
-    stdpipe(*train(tmp_path, tiny, "--cache", tiny_cache, "--scheme", scheme))
+    stdpipe(*train(tmp_path, tiny, "--cache", tiny_cache, "--scheme", scheme, patch=16))
     warm_up, *rest = lines(tmp_path)
     assert warm_up.keys() == PARTS["none"] | ALWAYS
     assert [line.keys() for line in rest] == [PARTS[scheme] | ALWAYS] * 2
@@ -153,15 +153,15 @@ def test_a_stopped_run_goes_on_bit_for_bit(
 ) -> None:  # fmt: skip
     """Stopped once in warm-up and once after it. Runs that are killed: tests/faults."""
     more = ("--cache", tiny_cache, "--scheme", scheme)
-    stdpipe(*train(tmp_path / "whole", tiny, *more, steps=4, warmup_steps=2))
+    stdpipe(*train(tmp_path / "whole", tiny, *more, steps=4, warmup_steps=2, patch=16))
     for step in (1, 3):
         with monkeypatch.context() as patch:
             stop_after(patch, step)
             told = refused(
-                *train(tmp_path / "parts", tiny, *more, steps=4, warmup_steps=2), code=130
+                *train(tmp_path / "parts", tiny, *more, steps=4, warmup_steps=2, patch=16), code=130
             )
             assert "the same command goes on from there" in told
-    stdpipe(*train(tmp_path / "parts", tiny, *more, steps=4, warmup_steps=2))
+    stdpipe(*train(tmp_path / "parts", tiny, *more, steps=4, warmup_steps=2, patch=16))
     assert same(tmp_path / "whole", tmp_path / "parts")
     losses = [[line["loss"] for line in lines(tmp_path / run)] for run in ("whole", "parts")]
     assert losses[0] == losses[1]
@@ -176,8 +176,8 @@ def test_a_frozen_memory_stays_frozen_when_resumed(
     more = ("--cache", tiny_cache, "--scheme", "td")
     with monkeypatch.context() as patch:
         stop_after(patch, 2)
-        refused(*train(tmp_path, tiny, *more, steps=4, warmup_steps=0), code=130)
-    stdpipe(*train(tmp_path, tiny, *more, steps=4, warmup_steps=0))
+        refused(*train(tmp_path, tiny, *more, steps=4, warmup_steps=0, patch=16), code=130)
+    stdpipe(*train(tmp_path, tiny, *more, steps=4, warmup_steps=0, patch=16))
     first, *frozen = [line["memory_norm"] for line in lines(tmp_path)]
     assert frozen == [first] * 3
 
@@ -185,9 +185,9 @@ def test_a_frozen_memory_stays_frozen_when_resumed(
 def test_memory_frozen_trains_the_student_only(
     tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command
 ) -> None:
-    stdpipe(*train(tmp_path, tiny, "--cache", tiny_cache, memory="frozen"))
+    stdpipe(*train(tmp_path, tiny, "--cache", tiny_cache, memory="frozen", patch=16))
     assert len({line["memory_norm"] for line in lines(tmp_path)}) == 1
-    stdpipe(*train(tmp_path / "t", tiny, "--cache", tiny_cache))
+    stdpipe(*train(tmp_path / "t", tiny, "--cache", tiny_cache, patch=16))
     assert len({line["memory_norm"] for line in lines(tmp_path / "t")}) == 3  # all but warm-up
 
 
@@ -197,7 +197,7 @@ def test_workers_change_nothing(
     """Weights and every loss on the way, for none, one and two."""
     for workers in (0, 1, 2):
         out = tmp_path / str(workers)
-        stdpipe(*train(out, tiny, "--cache", tiny_cache, workers=workers))
+        stdpipe(*train(out, tiny, "--cache", tiny_cache, workers=workers, patch=16))
     losses = [[line["loss"] for line in lines(tmp_path / str(n))] for n in (0, 1, 2)]
     assert losses[0] == losses[1] == losses[2]
     assert same(tmp_path / "0", tmp_path / "1")
@@ -209,7 +209,7 @@ def test_a_mixed_recomputed_run_goes_on_bit_for_bit(
     refused: Command, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Reading an int8 trunk would differ in nothing here: the cache's side has no state."""
-    settings = {"amp": "bf16", "recompute": "true", "steps": 3, "warmup_steps": 0}
+    settings = {"amp": "bf16", "recompute": "true", "steps": 3, "warmup_steps": 0, "patch": 16}
     more = ("--cache", tiny_cache)
     stdpipe(*train(tmp_path / "whole", tiny, *more, **settings))
     with monkeypatch.context() as patch:
@@ -304,7 +304,7 @@ def test_an_adapter_is_trained_and_resumed(
 ) -> None:  # fmt: skip
     """Warm-up leaves it as it is, each loss moves it, and a resumed run ends with the same one."""
     more = ("--cache", tiny_cache, "--scheme", scheme, "--student", OTHER_WIDTH)
-    settings = {"steps": 3, "warmup_steps": 1}
+    settings = {"steps": 3, "warmup_steps": 1, "patch": 16}
     saved = []
     for step in (1, 2):
         with monkeypatch.context() as patch:
@@ -336,8 +336,8 @@ def test_evaluations_on_the_way_change_nothing(
 ) -> None:
     """Every so many steps and after the last; `stdpipe runs` finds the best of them."""
     more = ("--cache", tiny_cache)
-    stdpipe(*train(tmp_path / "plain", tiny, *more))
-    stdpipe(*train(tmp_path / "run", tiny, *more, evaluate_every=2, save_every=100))
+    stdpipe(*train(tmp_path / "plain", tiny, *more, patch=16))
+    stdpipe(*train(tmp_path / "run", tiny, *more, evaluate_every=2, save_every=100, patch=16))
     assert same(tmp_path / "plain", tmp_path / "run")
     folders = sorted(path.name for path in (tmp_path / "run" / "evaluations").iterdir())
     assert folders == ["2", "3"]

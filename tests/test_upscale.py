@@ -1,8 +1,8 @@
 """Upscaling through its command: what comes out, tiles against whole frames, memory, wrong use."""
 
-import itertools
 import json
 import subprocess
+import weakref
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from stdpipe import upscale
 from stdpipe.data import frame_writer
-from stdpipe.data.frames import read_clip
+from stdpipe.data.frames import Clip, read_clip, stream_frames
 from stdpipe.data.layouts import find_one_clip, find_test_clips
 from stdpipe.data.video import Video, ffmpeg
 from stdpipe.evaluation.metrics import luma, psnr
@@ -239,40 +239,56 @@ def test_when_frames_are_cut_unasked() -> None:
     cut = upscale.cut(net, 361, 640, None)
     assert len(cut.tiles) == 2
     for tile in upscale.cut(net, 2160, 3840, None).tiles:
-        height, width = tile.seen.y1 - tile.seen.y0, tile.seen.x1 - tile.seen.x0
-        assert height * width <= upscale.WHOLE
+        assert tile.seen.height * tile.seen.width <= upscale.WHOLE
 
 
-def peak(spawn: Command, source: Path, out: Path, network: tuple[str, ...] = BICUBIC) -> int:
-    """Largest memory in MB of the command; what its ffmpegs took is not measured."""
+def test_frames_are_let_go(
+    tmp_path: Path, stdpipe: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 40 frames no more than a chunk and its neighbours are in memory at once."""
+    read: list[weakref.ref[Frames]] = []
+    alive = []
+
+    def watched(clip: Clip) -> Iterator[Frames]:
+        for frame in stream_frames(clip):
+            read.append(weakref.ref(frame))
+            alive.append(sum(one() is not None for one in read))
+            yield frame
+
+    monkeypatch.setattr(upscale, "stream_frames", watched)
+    source = save_folder(tmp_path / "lr", moving(40, 8, 8))
+    stdpipe("upscale", source, tmp_path / "sr", "--model", EDVR, "--weights", "random:0")
+    assert len(read) == 40
+    assert max(alive) <= upscale.CHUNK + 3
+
+
+def growth(spawn: Command, few: Path, many: Path, network: tuple[str, ...] = BICUBIC) -> int:
+    """MB by which the largest memory of a process grows when it upscales `many`, too; what its
+    ffmpegs took is not measured."""
+    first, second = (
+        ["upscale", str(source), str(source.with_stem(f"sr{source.stem}")), *network]
+        for source in (few, many)
+    )
     before = (
         "import atexit, re\n"
         # getrusage's would be that of pytest, where it is more: exec hands it on
         "def status(): return open('/proc/self/status').read()\n"
-        "def own(): return int(re.search(r'VmHWM:\\s*(\\d+)', status())[1])\n"
-        "atexit.register(lambda: print(own() // 1024))"
+        "def tell(): print(int(re.search(r'VmHWM:\\s*(\\d+)', status())[1]) // 1024)\n"
+        "from stdpipe.cli.main import main\n"
+        f"main({first}, standalone_mode=False)\n"
+        "tell()\n"
+        "atexit.register(tell)"
     )
-    done = spawn(["upscale", source, out, *network], before)
+    done = spawn(second, before)
     assert done.returncode == 0, done.stderr
-    return int(done.stdout.splitlines()[-1])
+    _, peak, _, last = done.stdout.splitlines()
+    return int(last) - int(peak)
 
 
 @pytest.fixture
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """Freed memory goes back at once: what glibc keeps varies by 100 MB from chunk to chunk."""
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1000000")
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak")
-@pytest.mark.usefixtures("steady")
-def test_memory_does_not_grow_from_20_frames_to_100(tmp_path: Path, spawn: Command) -> None:
-    """Held, 80 frames more of 640 x 480 would be 74 MB as pixels, 295 MB as they are computed; the
-    peak of one and the same command varies by 15 MB on a busy machine."""
-    peaks = []
-    for count in (20, 100):
-        source = save_video(tmp_path / f"{count}.mp4", moving(count, 120, 160))
-        peaks.append(peak(spawn, source, tmp_path / f"sr{count}.mp4"))
-    assert peaks[1] - peaks[0] < 37
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak")
@@ -287,28 +303,24 @@ def test_memory_does_not_grow_from_20_frames_to_100(tmp_path: Path, spawn: Comma
     ],
 )
 def test_memory_is_that_of_a_window(tmp_path: Path, spawn: Command, name: str) -> None:
-    """Eight frames at once took 850 MB more than one, and 340; one by one 70 and 6."""
-    peaks = []
-    for count in (1, 8):
-        source = save_folder(tmp_path / f"{count}", moving(count, 80, 80))
-        network = ("--model", name, "--weights", "random:0")
-        peaks.append(peak(spawn, source, tmp_path / f"sr{count}", network))
-    assert peaks[1] - peaks[0] < 100
+    """Eight frames at once took 360 MB more than one, and 120; one by one 20 and 2."""
+    one, eight = (save_folder(tmp_path / f"{n}", moving(n, 48, 48)) for n in (1, 8))
+    assert growth(spawn, one, eight, ("--model", name, "--weights", "random:0")) < 60
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak")
 @pytest.mark.usefixtures("steady")
 def test_memory_of_1000_frames(tmp_path: Path, spawn: Command) -> None:
     """Against 100: held, 900 frames more of 384 x 256 would be 265 MB as pixels alone."""
     frames = moving(20, 64, 96)
-    peaks = []
-    for count in (100, 1000):
-        there_and_back = itertools.chain(frames, frames[::-1])
-        looped = np.stack(list(itertools.islice(itertools.cycle(there_and_back), count)))
-        source = save_video(tmp_path / f"{count}.mp4", looped)
-        peaks.append(peak(spawn, source, tmp_path / f"sr{count}.mp4"))
-        assert len(find_test_clips(tmp_path / f"sr{count}.mp4")[0].frames) == count
-    assert peaks[1] - peaks[0] < 30
+    there_and_back = np.concatenate([frames, frames[::-1]])
+    few, many = (
+        save_video(tmp_path / f"{count}.mp4", np.resize(there_and_back, (count, 64, 96, 3)))
+        for count in (100, 1000)
+    )
+    assert growth(spawn, few, many) < 30
+    assert len(find_test_clips(tmp_path / "sr1000.mp4")[0].frames) == 1000
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ Axes: T frames, H W HR size, h w = H/4 W/4 LR size.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,14 +15,13 @@ from torch import Tensor
 
 from stdpipe import resample
 from stdpipe.cache.errors import UserError
+from stdpipe.data.box import Box
 from stdpipe.suggest import nearest
 
 
-@dataclass(frozen=True)
-class Degradation:
+class Degradation(NamedTuple):
     """One way from HR to LR."""
 
-    name: str
     phase: float  # LR sample j sits at HR pixel 4j + phase
     border: str  # what lies beyond the frame: a rule of resample.inside
     matrix: Callable[[int], Tensor]  # HR length -> (length/4, length)
@@ -31,21 +30,18 @@ class Degradation:
 
 DEGRADATIONS = {
     "bi": Degradation(
-        "bi",
         1.5,
         "symmetric",
         resample.cubic_down,
         "MATLAB's antialiased bicubic imresize, symmetric border",
     ),
     "bd": Degradation(
-        "bd",
         0.0,
         "reflect",
         lambda size: resample.gaussian_down(size, 13, 0.0, "reflect"),
         "Gaussian blur of sigma 1.6 (13 x 13, reflected border), sampled at 4j (DUF, RSDN, STD)",
     ),
     "bd-centred": Degradation(
-        "bd-centred",
         1.5,
         "replicate",
         lambda size: resample.gaussian_down(size, 12, 1.5, "replicate"),
@@ -74,15 +70,21 @@ def degrade(hr: Tensor, name: str, eight_bit: bool = True) -> Tensor:
 
 def margin(name: str) -> tuple[int, int]:
     """HR pixels before and after a window that its LR depends on, too: (6, 3) for `bd`."""
-    _, before, after = _inner_matrix(name, resample.SCALE)
-    return before, after
+    return _inner_matrix(name, resample.SCALE, torch.device("cpu"))[1:]
 
 
-def cut(hr: Tensor, name: str, y: int, x: int, height: int, width: int) -> Tensor:
+def cut(hr: Tensor, name: str, box: Box) -> Tensor:
     """A window of (T, 3, H, W) that may reach beyond the frame: there lies what the degradation
     sees there, so that windows of one size are alike wherever they lie."""
     border = degradation(name).border
-    return _span(_span(hr, -2, y, height, border), -1, x, width, border)
+    for dim, start, length in ((-2, box.y, box.height), (-1, box.x, box.width)):
+        side = hr.shape[dim]
+        if start >= 0 and start + length <= side:
+            hr = hr.narrow(dim, start, length)
+        else:
+            inside = resample.inside(start + torch.arange(length), side, border)
+            hr = hr.index_select(dim, inside)
+    return hr
 
 
 def window_pair(source: Tensor, name: str) -> tuple[Tensor, Tensor]:
@@ -92,32 +94,24 @@ def window_pair(source: Tensor, name: str) -> tuple[Tensor, Tensor]:
     the order in which float64 sums them vanishes in the rounding to 8 bits.
     """
     before, after = margin(name)
-    sides = [side - before - after for side in source.shape[-2:]]
-    rows, columns = (_inner_matrix_on(source.device, name, side) for side in sides)
-    hr = source[..., before : before + sides[0], before : before + sides[1]]
+    height, width = (side - before - after for side in source.shape[-2:])
+    rows, columns = (_inner_matrix(name, side, source.device)[0] for side in (height, width))
+    hr = source[..., before : before + height, before : before + width]
     return hr.float() / 255, _down(rows, columns, source)
 
 
-@lru_cache(maxsize=16)
-def _inner_matrix(name: str, size: int) -> tuple[Tensor, int, int]:
-    """The matrix of `size` HR pixels far from any border, (size/4, before + size + after)."""
+@lru_cache(maxsize=32)
+def _inner_matrix(name: str, size: int, device: torch.device) -> tuple[Tensor, int, int]:
+    """The matrix of `size` HR pixels far from any border, (size/4, before + size + after).
+
+    Kept on the device: copying it at every step would make the host wait.
+    """
     far = 4 * resample.SCALE  # farther than any kernel here reaches
     matrix = degradation(name).matrix(size + 2 * far)
-    rows, under = _band(matrix[far // resample.SCALE : (far + size) // resample.SCALE])
-    return rows, far - under.start, under.stop - far - size
-
-
-@lru_cache(maxsize=16)
-def _inner_matrix_on(device: torch.device, name: str, size: int) -> Tensor:
-    """Kept there: copying it at every step would make the host wait for the device."""
-    return _inner_matrix(name, size)[0].to(device)
-
-
-def _span(hr: Tensor, dim: int, start: int, length: int, border: str) -> Tensor:
-    side = hr.shape[dim]
-    if start >= 0 and start + length <= side:
-        return hr.narrow(dim, start, length)
-    return hr.index_select(dim, resample.inside(start + torch.arange(length), side, border))
+    rows = matrix[far // resample.SCALE : (far + size) // resample.SCALE]
+    used = rows.any(0).nonzero()[:, 0]  # the inputs that any of these rows needs
+    first, stop = int(used[0]), int(used[-1]) + 1
+    return rows[:, first:stop].to(device), far - first, stop - far - size
 
 
 def _down(rows: Tensor, columns: Tensor, hr: Tensor, eight_bit: bool = True) -> Tensor:
@@ -128,17 +122,9 @@ def _down(rows: Tensor, columns: Tensor, hr: Tensor, eight_bit: bool = True) -> 
     return (lr / 255).float()
 
 
-def _band(matrix: Tensor) -> tuple[Tensor, slice]:
-    """A resampling matrix without the inputs that none of its rows uses, and which are left."""
-    used = matrix.any(0).nonzero()[:, 0]
-    under = slice(int(used[0]), int(used[-1]) + 1)
-    return matrix[:, under], under
-
-
 def pad_to_scale(hr: Tensor) -> Tensor:
     """Repeat the right and bottom edges until H and W are multiples of 4: (T, 3, H, W)."""
     bottom, right = -hr.shape[-2] % resample.SCALE, -hr.shape[-1] % resample.SCALE
     if not bottom and not right:
         return hr
-    padded = F.pad(hr.float(), (0, right, 0, bottom), mode="replicate")
-    return padded.to(hr.dtype)
+    return F.pad(hr.float(), (0, right, 0, bottom), mode="replicate").to(hr.dtype)

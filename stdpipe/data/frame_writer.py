@@ -3,14 +3,14 @@
 What is written gets its name when it is whole; until then it lies beside it as `*.partial`.
 """
 
+import itertools
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -21,7 +21,7 @@ from stdpipe.data.frames import Frame
 from stdpipe.data.video import ffmpeg
 from stdpipe.suggest import nearest
 
-Write = Callable[[Frame], None]
+Write = Callable[[Frame], object]
 SUFFIXES = (".mp4", ".mkv", ".mov")
 
 
@@ -57,16 +57,9 @@ def write_folder(out: Path, names: tuple[str, ...] = ()) -> Iterator[Write]:
     aside = out.with_name(f"{out.name}{PARTIAL}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    written = 0
-
-    def write(frame: Frame) -> None:
-        nonlocal written
-        name = names[written] if names else f"{written:08d}"
-        Image.fromarray(frame).save(aside / f"{name}.png")
-        written += 1
-
+    stems = iter(names or map("{:08d}".format, itertools.count()))
     try:
-        yield write
+        yield lambda frame: Image.fromarray(frame).save(aside / f"{next(stems)}.png")
         if out.exists():
             shutil.rmtree(out)
         aside.replace(out)
@@ -94,26 +87,21 @@ def write_video(
             stderr=log,
             start_new_session=True,  # Ctrl-C is for us to answer
         )
-        assert encoder.stdin is not None
+        assert encoder.stdin
         pipe = encoder.stdin
-
-        def write(frame: Frame) -> None:
-            try:
-                pipe.write(np.ascontiguousarray(frame).data)
-            except BrokenPipeError:
-                raise _failure(out, log, sound) from None
-
         try:
-            yield write
-            with suppress(BrokenPipeError):  # its exit code says more
-                pipe.close()
-            if encoder.wait():
-                raise _failure(out, log, sound)
+            yield lambda frame: pipe.write(np.ascontiguousarray(frame).data)
+            encoder.communicate()  # closes the pipe
+            if encoder.returncode:
+                raise BrokenPipeError
+        except BrokenPipeError:
+            log.seek(0)
+            said = " ".join(log.read().decode(errors="replace").split())
+            hint = "; .mkv takes any kind of sound, --fps drops it" if sound else ""
+            raise OSError(f"ffmpeg could not write {out} ({said[:300]}){hint}") from None
         finally:
             encoder.kill()
-            encoder.wait()
-            with suppress(BrokenPipeError):
-                pipe.close()
+            encoder.communicate()
 
 
 def _command(
@@ -128,10 +116,3 @@ def _command(
     command += ["-vf", f"scale=out_color_matrix=bt709:out_range=tv,setparams={tags}:range=tv"]
     command += f"-c:v libx264 -crf {crf} -pix_fmt yuv420p".split()
     return [*command, f"file:{aside}"]
-
-
-def _failure(out: Path, log: IO[bytes], sound: Path | None) -> OSError:
-    log.seek(0)
-    said = " ".join(log.read().decode(errors="replace").split())
-    hint = "; .mkv takes any kind of sound, --fps drops it" if sound else ""
-    return OSError(f"ffmpeg could not write {out} ({said[:300]}){hint}")

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -54,12 +54,10 @@ def read_with_crc32(clip: Clip) -> tuple[NDArray[np.uint8], int]:
     if isinstance(clip.place, Place):
         assert isinstance(clip.frames, range)
         return opened(clip.place.file).read(clip.key, clip.place.number, clip.frames)
-    with closing(stream_frames(clip, 0, len(clip.frames))) as stream:
-        first = next(stream)
-        frames = np.empty((len(clip.frames), *first.shape), np.uint8)
-        frames[0] = first
-        for index, frame in enumerate(stream, start=1):
-            frames[index] = frame
+    frames = np.empty((len(clip.frames), *frame_size(clip), 3), np.uint8)
+    with closing(stream_frames(clip, 0, len(frames))) as stream:
+        for number, frame in enumerate(stream):
+            frames[number] = frame
     return frames, source_crc32(frames)
 
 
@@ -75,13 +73,11 @@ def stream_frames(clip: Clip, start: int = 0, stop: int | None = None) -> Genera
     Raises UserError, naming the clip, for a frame that cannot be read in full, that is not 8-bit
     RGB or grey, or that differs in size from the first.
     """
-    shape = None
+    first = None
     with closing(_frames(clip, start, stop)) as frames:
         for number, frame in enumerate(frames, start):
-            if shape is None:
-                shape = frame.shape
-            if frame.shape != shape:
-                raise _unequal(clip, number, frame.shape[:2], shape[:2])
+            first = first or frame.shape
+            _refuse_unequal(clip, number, frame.shape, first)
             yield frame
 
 
@@ -108,32 +104,26 @@ def clip_sizes(clips: Sequence[Clip]) -> list[tuple[int, int]]:
 def _clip_size(clip: Clip) -> tuple[int, int]:
     size = frame_size(clip)
     for number in range(1, len(clip.frames) if clip.place is None else 0):
-        if (other := _of_file(clip, number, image_size)) != size:
-            raise _unequal(clip, number, other, size)
+        _refuse_unequal(clip, number, _of_file(clip, number, image_size), size)
     return size
 
 
 def _frames(clip: Clip, start: int, stop: int | None) -> Generator[Frame]:
     """The frames without a look at their sizes."""
     if isinstance(clip.place, Video):
-        yield from _video_frames(clip, clip.place, start, stop)
+        found = start
+        with closing(decoded(clip.place)) as frames:
+            for frame in islice(frames, start, stop):
+                found += 1
+                yield frame
+        if stop is not None and found < stop:
+            raise UserError(f"{clip.place.file} has {found} frames now, but had {len(clip.frames)}")
         return
     for number in range(len(clip.frames))[start:stop]:
-        if isinstance(clip.place, Place):
-            one = Clip(clip.key, clip.frames[number : number + 1], clip.place)
-            yield read_clip(one)[0]
+        if clip.place:
+            yield read_clip(replace(clip, frames=clip.frames[number : number + 1]))[0]
         else:
             yield _of_file(clip, number, read_image)
-
-
-def _video_frames(clip: Clip, video: Video, start: int, stop: int | None) -> Generator[Frame]:
-    found = start
-    with closing(decoded(video)) as frames:
-        for frame in islice(frames, start, stop):
-            found += 1
-            yield frame
-    if stop is not None and found < stop:
-        raise UserError(f"{video.file} has {found} frames now, but had {len(clip.frames)}")
 
 
 def _of_file(clip: Clip, number: int, read: Callable[[Path], Content]) -> Content:
@@ -146,9 +136,10 @@ def _of_file(clip: Clip, number: int, read: Callable[[Path], Content]) -> Conten
         raise UserError(f"clip {clip.key}: {error}") from error
 
 
-def _unequal(clip: Clip, number: int, size: Sequence[int], first: Sequence[int]) -> UserError:
-    name = clip.names[number] if clip.names else f"frame {number}"
-    return UserError(
-        f"clip {clip.key}: {name} is {size[1]}x{size[0]}, but the first is {first[1]}x{first[0]}: "
-        "frames of one clip must have one size"
-    )
+def _refuse_unequal(clip: Clip, number: int, size: Sequence[int], first: Sequence[int]) -> None:
+    if size != first:
+        name = clip.names[number] if clip.names else f"frame {number}"
+        raise UserError(
+            f"clip {clip.key}: {name} is {size[1]}x{size[0]}, but the first is "
+            f"{first[1]}x{first[0]}: frames of one clip must have one size"
+        )

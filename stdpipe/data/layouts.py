@@ -9,6 +9,7 @@ import codecs
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,10 +28,8 @@ MOTION_LISTS = {name: f"{name}_testset.txt" for name in ("slow", "medium", "fast
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm"})
 
 
-def find_clips(
-    folder: str | os.PathLike[str], split: Split | None, length: int | None = None
-) -> list[Clip]:
-    """The clips in `folder`, in the order of their list, or sorted naturally where there is none.
+def find_clips(root: Path, split: Split | None, length: int | None = None) -> list[Clip]:
+    """The clips in `root`, in the order of their list, or sorted naturally where there is none.
 
     Recognised, in this order: a file of pack-clips (as the folder it was made of), Vimeo90K
     septuplets (`split` picks the list; None takes every clip there is), a folder of folders of
@@ -42,31 +41,33 @@ def find_clips(
     it), UserError for a folder without clips, for a damaged file and for a clip shorter than
     `length`.
     """
-    if split not in (None, *SPLITS):
-        raise UserError(f"split {split!r} is not known: use 'train', 'test' or None")
-    if length is not None and length < 1:
-        raise UserError(f"length is {length}, but a clip has at least one frame")
-    root = Path(folder)
     if packed.is_hdf5(root):
         clips = _packed_clips(root, split)
-    elif root.is_dir():
-        clips = _recognise(root, split)
-    else:
+    elif not root.is_dir():
         state = "is not a folder, nor a packed file" if root.exists() else "does not exist"
         raise FileNotFoundError(f"data folder {root} {state}: check the path")
+    elif home := _vimeo_home(root):
+        clips = _vimeo_clips(home, split)
+    else:
+        clips = _frame_clips(root)
+        if not clips and (root / "GT").is_dir():
+            clips = _frame_clips(root / "GT")
+    if not clips:
+        raise UserError(
+            f"no clips in {root}: looked for sequences/ (Vimeo90K), for folders of frames and for "
+            f"frames ({', '.join(sorted(s[1:] for s in FRAME_SUFFIXES))}), there and in GT/"
+        )
     return clips if length is None else [run for clip in clips for run in _cut(clip, length)]
 
 
-def vimeo_lists(folder: str | os.PathLike[str]) -> dict[str, list[str]]:
+def vimeo_lists(folder: Path) -> dict[str, list[str]]:
     """The lists of a Vimeo90K folder, or of a file packed from one, that are there (train, test,
     slow, medium, fast) and their keys; none for other data sets."""
-    if packed.is_hdf5(Path(folder)):
-        return packed.opened(Path(folder)).lists
-    home = _vimeo_home(Path(folder))
-    if home is None:
-        return {}
-    files = {**VIMEO_LISTS, **MOTION_LISTS}
-    return {name: _keys_listed(home, f) for name, f in files.items() if (home / f).is_file()}
+    if packed.is_hdf5(folder):
+        return packed.opened(folder).lists
+    home = _vimeo_home(folder)
+    files = {n: home / file for n, file in (VIMEO_LISTS | MOTION_LISTS).items()} if home else {}
+    return {name: _keys_listed(file) for name, file in files.items() if file.is_file()}
 
 
 def find_test_clips(data: Path) -> list[Clip]:
@@ -98,9 +99,9 @@ def find_one_clip(path: Path) -> Clip:
 
 
 def _packed_clips(file: Path, split: Split | None) -> list[Clip]:
-    """In the order of the folder's own lists, or of its names."""
+    """The clips of a packed file, in the order of the lists that were packed, or of their names."""
     found = packed.opened(file)
-    keys = sorted(found.keys, key=_natural_path)
+    keys = sorted(found.keys, key=lambda key: [*map(_natural, key.split("/"))])
     if split and not found.lists.keys().isdisjoint(SPLITS):
         if split not in found.lists:
             raise UserError(
@@ -113,37 +114,23 @@ def _packed_clips(file: Path, split: Split | None) -> list[Clip]:
     return [Clip(key, range(lengths[places[key].number]), places[key]) for key in keys]
 
 
-def _recognise(root: Path, split: Split | None) -> list[Clip]:
-    home = _vimeo_home(root)
-    if home:
-        return _vimeo_clips(home, split)
-    clips = _frame_clips(root)
-    if not clips and (root / "GT").is_dir():
-        clips = _frame_clips(root / "GT")
-    if not clips:
-        raise UserError(
-            f"no clips in {root}: looked for sequences/ (Vimeo90K), for folders of frames and for "
-            f"frames ({', '.join(sorted(s[1:] for s in FRAME_SUFFIXES))}), there and in GT/"
-        )
-    return clips
-
-
 def _vimeo_home(root: Path) -> Path | None:
     homes = (root, root / "vimeo_septuplet")
     return next((home for home in homes if (home / "sequences").is_dir()), None)
 
 
 def _vimeo_clips(home: Path, split: Split | None) -> list[Clip]:
-    sequences = home / "sequences"
-    keys = _keys_on_disk(sequences) if split is None else _keys_listed(home, VIMEO_LISTS[split])
-    origin = str(sequences) if split is None else VIMEO_LISTS[split]
+    origin = home / (VIMEO_LISTS[split] if split else "sequences")
+    if split:
+        keys = _keys_listed(origin)
+    else:
+        keys = [f"{group.name}/{sub.name}" for group in _folders(origin) for sub in _folders(group)]
     if not keys:
-        raise UserError(f"no clips: {origin} in {home} is empty")
-    return [_vimeo_clip(sequences, key, origin) for key in keys]
+        raise UserError(f"no clips: {origin} is empty")
+    return [_vimeo_clip(home / "sequences" / key, key, origin.name) for key in keys]
 
 
-def _keys_listed(home: Path, name: str) -> list[str]:
-    path = home / name
+def _keys_listed(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: it lists the clips of the split asked for")
     # Some copies of the lists carry the clip's shape after its key. A key listed twice counts once.
@@ -174,22 +161,14 @@ def _key(path: Path, listed: str) -> str:
     return "/".join(parts)
 
 
-def _keys_on_disk(sequences: Path) -> list[str]:
-    return [
-        f"{group.name}/{clip.name}" for group in _folders(sequences) for clip in _folders(group)
-    ]
-
-
-def _vimeo_clip(sequences: Path, key: str, origin: str) -> Clip:
-    folder = sequences / key
+def _vimeo_clip(folder: Path, key: str, origin: str) -> Clip:
     remedy = "the data set is incomplete; download it again or take the clip off the list"
     try:
         present = {path.name for path in folder.iterdir()}
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"clip {key} of {origin} has no folder: {remedy}") from None
-    for name in VIMEO_FRAMES:
-        if name not in present:
-            raise FileNotFoundError(f"clip {key} of {origin} lacks {name}: {remedy}")
+    if missing := [name for name in VIMEO_FRAMES if name not in present]:
+        raise FileNotFoundError(f"clip {key} of {origin} lacks {missing[0]}: {remedy}")
     return Clip(key, tuple(folder / name for name in VIMEO_FRAMES))
 
 
@@ -211,25 +190,25 @@ def _frame_clips(root: Path) -> list[Clip]:
 
 
 def _frames(folder: Path) -> tuple[Path, ...]:
-    paths = [path for path in _visible(folder) if path.suffix.lower() in FRAME_SUFFIXES]
     stems: dict[str, Path] = {}
-    for path in paths:
+    for path in (Path(entry.path) for entry in _visible(folder)):
+        if path.suffix.lower() not in FRAME_SUFFIXES:
+            continue
         if (twin := stems.setdefault(path.stem, path)) is not path:
             raise UserError(
                 f"{folder} holds both {twin.name} and {path.name}: which is the frame? Keep one"
             )
-    return tuple(paths)
+    return tuple(stems.values())
 
 
 def _folders(folder: Path) -> list[Path]:
+    return [Path(entry.path) for entry in _visible(folder) if entry.is_dir()]
+
+
+def _visible(folder: Path) -> list["os.DirEntry[str]"]:
     with os.scandir(folder) as entries:
-        names = [e.name for e in entries if not e.name.startswith(".") and e.is_dir()]
-    return [folder / name for name in sorted(names, key=_natural)]
-
-
-def _visible(folder: Path) -> list[Path]:
-    paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    return sorted(paths, key=lambda path: _natural(path.name))
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+    return sorted(shown, key=lambda entry: _natural(entry.name))
 
 
 def _natural(name: str) -> tuple[list[str | int], str]:
@@ -238,20 +217,16 @@ def _natural(name: str) -> tuple[list[str | int], str]:
     return [int(part) if part.isdecimal() else part for part in parts], name
 
 
-def _natural_path(key: str) -> list[tuple[list[str | int], str]]:
-    """Sorts the keys of clips in folders as the folders themselves are sorted."""
-    return [_natural(name) for name in key.split("/")]
-
-
 def _cut(clip: Clip, length: int) -> Iterator[Clip]:
-    num_frames = len(clip.frames)
-    if num_frames < length:
+    count = len(clip.frames)
+    if count < length:
         raise UserError(
-            f"clip {clip.key} has {num_frames} frames, but {length} are asked for: use a smaller "
+            f"clip {clip.key} has {count} frames, but {length} are asked for: use a smaller "
             "length or remove the clip"
         )
-    if num_frames == length:
+    if count == length:
         yield clip
         return
-    for start in range(0, num_frames - length + 1, length):
-        yield Clip(f"{clip.key}/{start:06d}", clip.frames[start : start + length], clip.place)
+    for start in range(0, count - length + 1, length):
+        run = clip.frames[start : start + length]
+        yield replace(clip, key=f"{clip.key}/{start:06d}", frames=run)

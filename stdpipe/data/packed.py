@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from stdpipe.cache.errors import UserError
 
 FORMAT, VERSION = "stdpipe-clips", 1
+AGAIN = "copy the file again, or pack it again"
 # What h5py raises where a file is damaged, or holds something else than was expected.
 HDF5_ERRORS = (
     OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError,
@@ -58,10 +59,9 @@ class PackedFile:
             self.file = h5py.File(path, "r", locking=False)
         try:
             with self._told():
-                self._refuse_others(self.file.attrs.get("format"), self.file.attrs.get("version"))
                 self._read_tables()
         except BaseException:
-            self.close()
+            self.file.close()
             raise
 
     @contextmanager
@@ -73,24 +73,21 @@ class PackedFile:
         except HDF5_ERRORS as error:
             reason = " ".join(str(error).split())
             state = "is truncated" if "truncated" in reason else f"cannot be read ({reason})"
-            raise UserError(f"{self.path} {state}: copy it again, or pack it again") from error
+            raise UserError(f"{self.path} {state}: {AGAIN}") from error
 
-    def _refuse_others(self, kind: object, version: object) -> None:
-        if not isinstance(kind, str) or kind != FORMAT:
+    def _read_tables(self) -> None:
+        kind, version = (str(self.file.attrs.get(name)) for name in ("format", "version"))
+        if kind != FORMAT:
             raise UserError(f"{self.path} is an HDF5 file, but none of pack-clips: check the path")
-        if str(version) != str(VERSION):
+        if version != str(VERSION):
             raise UserError(
                 f"{self.path} has format version {version}, this stdpipe reads {VERSION}: "
                 "pack it again"
             )
-
-    def _read_tables(self) -> None:
         self.source = str(self.file.attrs["source"])
-        self.keys = _texts(self._table("keys"))
+        self.keys = self._texts("keys")
+        self.lists = {str(name): self._texts(f"lists/{name}") for name in self.file["lists"]}
         self.shapes: NDArray[np.int64] = self._table("shapes")
-        self.lists = {
-            str(name): _texts(self._table(f"lists/{name}")) for name in self.file["lists"]
-        }
         self.crc32: NDArray[np.uint32] = self._table("crc32")
         self.source_bytes: NDArray[np.int64] = self._table("source_bytes")
         n, known = len(self.keys), set(self.keys)
@@ -116,6 +113,9 @@ class PackedFile:
         content: NDArray[Any] = table[()]
         return content
 
+    def _texts(self, name: str) -> list[str]:
+        return [text.decode() for text in self._table(name).tolist()]
+
     def read(self, key: str, index: int, frames: range) -> tuple[NDArray[np.uint8], int]:
         """Consecutive frames of clip number `index`, (t, H, W, 3), and the crc32 of their bytes.
 
@@ -126,45 +126,28 @@ class PackedFile:
             raise UserError(f"clip {key} of {self.path} is not packed yet: run pack-clips again")
         try:
             pixels: NDArray[np.uint8] = self._block(index)[frames.start : frames.stop]
-        except KeyError:
-            raise self._damaged(key, "is missing in") from None
         except HDF5_ERRORS as error:
-            raise self._damaged(key, "cannot be read from") from error
-        return pixels, self._checked(key, index, frames, pixels)
+            raise UserError(f"clip {key} cannot be read from {self.path}: {AGAIN}") from error
+        # going on from the checksum of the frames before, any run is checked in one pass
+        sums = self.crc32[self.first_frame[index] : self.first_frame[index + 1]]
+        before = int(sums[frames.start - 1]) if frames.start else 0
+        crc32 = zlib.crc32(pixels.data, before)
+        if crc32 != sums[frames.stop - 1]:
+            raise UserError(f"clip {key} is damaged in {self.path}: {AGAIN}")
+        return pixels, zlib.crc32(pixels.data) if before else crc32
 
-    def close(self) -> None:
-        """Harmless when repeated."""
-        self.file.close()
-
-    def offset(self, name: str) -> int:
-        """Byte of the file where a dataset's only block begins. Raises UserError where it has no
-        such block, as in a file that something else has written."""
+    def offset(self, what: str | int) -> int:
+        """Byte of the file where a table, or the pixels of a clip by number, begin. Raises
+        UserError where they are no single block, as in a file that something else has written."""
         with self._told():
-            return int(self.file[name].id.get_offset())
-
-    def clip_offset(self, index: int) -> int:
-        """`offset` of a clip's pixels."""
-        with self._told():
-            self._block(index)
-        return self.offset(f"clips/{self.keys[index]}")
+            block = self._block(what) if isinstance(what, int) else self.file[what]
+            return int(block.id.get_offset())
 
     def _block(self, index: int) -> h5py.Dataset:
         block = self.file[f"clips/{self.keys[index]}"]
         if block.shape != (*self.shapes[index], 3) or block.dtype != np.uint8:
             raise ValueError(f"clip {self.keys[index]} has another shape than its table says")
         return block
-
-    def _checked(self, key: str, index: int, frames: range, pixels: NDArray[np.uint8]) -> int:
-        """Go on from the checksum of the frames before: any run is checked in one pass."""
-        table = self.crc32[self.first_frame[index] : self.first_frame[index + 1]]
-        before = int(table[frames.start - 1]) if frames.start else 0
-        crc32 = zlib.crc32(pixels.data, before)
-        if crc32 != table[frames.stop - 1]:
-            raise self._damaged(key, "is damaged in")
-        return zlib.crc32(pixels.data) if before else crc32
-
-    def _damaged(self, key: str, state: str) -> UserError:
-        return UserError(f"clip {key} {state} {self.path}: copy the file again, or pack it again")
 
 
 def is_hdf5(path: Path) -> bool:
@@ -182,7 +165,3 @@ def opened(path: Path) -> PackedFile:
 def _open(path: Path, pid: int, stamp: tuple[int, int, int]) -> PackedFile:
     """pid: HDF5's handles belong to the process that opened them, not to its forks."""
     return PackedFile(path)
-
-
-def _texts(table: NDArray[Any]) -> list[str]:
-    return [text.decode() for text in table.tolist()]

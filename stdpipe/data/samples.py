@@ -1,4 +1,4 @@
-"""Training samples: a clip read, oriented, degraded and cropped, with targets for the same window.
+"""Makes training samples: a clip is read, oriented, cropped and degraded, with targets beside it.
 
 Sample number p of a run is a function of (seed, p) alone, so that any number of workers or ranks
 sees the same stream and a resumed run goes on where it stopped.
@@ -6,6 +6,7 @@ Axes: T frames, H W HR size, h w LR size.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -25,11 +26,9 @@ Targets = Callable[[View, Box, int], Mapping[str, Tensor]]
 
 
 class Frames(NamedTuple):
-    """A clip as it lies on disk, its sides padded to multiples of 4."""
+    """A clip as it lies on disk."""
 
-    hr: Tensor  # uint8 (T, 3, H, W)
-    height: int  # before padding
-    width: int
+    hr: Tensor  # uint8 (T, 3, H, W), its sides padded to multiples of 4
     crc32: int  # of the bytes before padding
 
 
@@ -42,17 +41,16 @@ def check_sizes(clips: Sequence[Clip], patch: int = 1, alike: bool = False) -> N
     sizes = clip_sizes(clips)
     padded = [tuple(side + -side % SCALE for side in size) for size in sizes]
     for clip, (height, width), size in zip(clips, sizes, padded, strict=True):
+        told = f"clip {clip.key} is {width}x{height}"
         if min(size) < patch:
             raise UserError(
-                f"clip {clip.key} is {width}x{height}, smaller than the patch of {patch}: "
-                "choose a smaller patch, or take the clip out of the data set"
+                f"{told}, smaller than the patch of {patch}: choose a smaller patch, or take the "
+                "clip out of the data set"
             )
         if alike and size != padded[0]:
-            first = f"{sizes[0][1]}x{sizes[0][0]}"
             raise UserError(
-                f"clip {clip.key} is {width}x{height}, but the first is {first}; one cache holds "
-                "clips of one size: extract the others from a data folder of their own to a second "
-                "cache"
+                f"{told}, but the first is {sizes[0][1]}x{sizes[0][0]}; one cache holds clips of "
+                "one size: extract the others from a data folder of their own to a second cache"
             )
 
 
@@ -63,21 +61,18 @@ def read_frames(clip: Clip) -> Frames:
 
 
 def _read_strided(clip: Clip) -> Frames:
-    """The same with hr a view of (T, H, W, 3): a crop is rearranged alone, not the whole clip."""
+    """Read a clip with hr as a view of (T, H, W, 3), so that a crop alone is rearranged."""
     pixels, crc32 = read_with_crc32(clip)
-    _, height, width, _ = pixels.shape
-    hr = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    return Frames(pad_to_scale(hr), height, width, crc32)
+    return Frames(pad_to_scale(torch.from_numpy(pixels).permute(0, 3, 1, 2)), crc32)
 
 
 def view_hr(hr: Tensor, view: View) -> Tensor:
-    """(T, 3, H, W) oriented, and cropped for a baked view: before it is degraded, since the teacher
-    knew nothing outside it."""
+    """Orient (T, 3, H, W), and crop it for a baked view.
+
+    This comes before degradation: the teacher of a baked view knew nothing outside the crop.
+    """
     hr = orient(hr, view.orientation)
-    if view.crop:
-        y, x, height, width = view.crop
-        hr = hr[..., y : y + height, x : x + width]
-    return hr
+    return hr[view.crop.cut()] if view.crop else hr
 
 
 def view_pair(hr: Tensor, view: View, degradation: str) -> tuple[Tensor, Tensor]:
@@ -87,10 +82,10 @@ def view_pair(hr: Tensor, view: View, degradation: str) -> tuple[Tensor, Tensor]
 
 
 def view_size(hr: Tensor, view: View) -> tuple[int, int]:
-    """Height and width of `view_hr`."""
+    """Height and width of what `view_hr` returns."""
     if view.crop:
         return view.crop.height, view.crop.width
-    return oriented_size(hr.shape[-2], hr.shape[-1], view.orientation)
+    return oriented_size(*hr.shape[-2:], view.orientation)
 
 
 def cut_view(hr: Tensor, view: View, box: Box, degradation: str) -> Tensor:
@@ -99,17 +94,17 @@ def cut_view(hr: Tensor, view: View, box: Box, degradation: str) -> Tensor:
     The window alone is flipped and turned, not the whole clip.
     """
     if view.crop:
-        y, x, height, width = upright_box(view.crop, view.orientation, *hr.shape[-2:])
-        hr = hr[..., y : y + height, x : x + width]
+        hr = hr[upright_box(view.crop, view.orientation, *hr.shape[-2:]).cut()]
     before, after = margin(degradation)
+    y, x, height, width = box
     more = before + after
-    wide = Box(box.y - before, box.x - before, box.height + more, box.width + more)
+    wide = Box(y - before, x - before, height + more, width + more)
     upright = upright_box(wide, view.orientation, *hr.shape[-2:])
-    return orient(cut(hr, degradation, *upright), view.orientation).contiguous()
+    return orient(cut(hr, degradation, upright), view.orientation).contiguous()
 
 
 def finish(sample: Sample, degradation: str) -> Sample:
-    """Sample or batch: hr and lr in place of the uint8 source, where that is there, on its device.
+    """Replace the uint8 source of a sample or a batch, if it has one, by hr and lr on its device.
 
     A batch is done clip by clip, since float64 takes room.
     """
@@ -124,6 +119,7 @@ def finish(sample: Sample, degradation: str) -> Sample:
     return {"hr": hr, "lr": lr, **others}
 
 
+@dataclass(eq=False)
 class Stream(Dataset[Sample]):
     """The endless, reproducible sequence of training samples over a list of views.
 
@@ -132,24 +128,14 @@ class Stream(Dataset[Sample]):
     it holds a uint8 source in place of lr and hr, a quarter of their bytes, for `finish`.
     """
 
-    def __init__(
-        self,
-        clips: Mapping[str, Clip],
-        views: Sequence[View],
-        degradation: str,
-        patch: int,
-        seed: int,
-        targets: Targets | None = None,
-        targets_from: int = 0,
-    ) -> None:
-        self.clips = clips
-        self.views = views
-        self.degradation = degradation
-        self.patch = patch
-        self.seed = seed
-        self.targets = targets
-        self.targets_from = targets_from
-        self.unfinished = False
+    clips: Mapping[str, Clip]
+    views: Sequence[View]
+    degradation: str
+    patch: int
+    seed: int
+    targets: Targets | None = None
+    targets_from: int = 0
+    unfinished: bool = False
 
     def view(self, position: int) -> tuple[View, np.random.Generator]:
         """The view at a position of the stream, and the generator for its crop."""

@@ -1,4 +1,4 @@
-"""A view: how a clip is looked at (orientation, perhaps a crop), and all randomness that picks one.
+"""Says how a clip is looked at: its orientation, perhaps a crop, and the randomness behind both.
 
 Orientation comes before degradation: a flip turns sampling phase 4j into 4j + 3, and a cached map
 that is flipped afterwards is not the map of the flipped input. Cached full-frame maps lie upright,
@@ -42,10 +42,8 @@ class View:
         if not found:
             raise UserError(f"{text!r} is no view of a clip, which reads CLIP@0 to CLIP@7")
         clip, orientation, *crop = found.groups()
-        if crop[0] is None:
-            return View(clip, int(orientation))
-        y, x, size = map(int, crop)
-        return View(clip, int(orientation), Box(y, x, size, size))
+        y, x, size = map(int, crop) if crop[0] else (0, 0, 0)
+        return View(clip, int(orientation), Box(y, x, size, size) if crop[0] else None)
 
 
 def generator(*counter: object) -> np.random.Generator:
@@ -73,29 +71,23 @@ def baked_views(
     The teacher sees just the crop, as it would in the loop. Raises UserError where frames of that
     size do not have as many.
     """
-    _check_distinct(count, patch, height, width)
-    views: list[View] = []
-    for clip in clips:
-        found: dict[View, None] = {}  # in the order drawn
-        for i in itertools.count():
-            rng = generator(seed, "baked", clip, i)
-            orientation = int(rng.integers(NUM_ORIENTATIONS))
-            box = draw_box(rng, patch, *oriented_size(height, width, orientation))
-            found[View(clip, orientation, box)] = None
-            if len(found) == count:
-                break
-        views += found
-    return views
-
-
-def _check_distinct(count: int, patch: int, height: int, width: int) -> None:
-    """Whether there are as many; a patch too large is draw_box's to refuse."""
     places = max((height - patch) // 4 + 1, 1) * max((width - patch) // 4 + 1, 1)
     if not 1 <= count <= NUM_ORIENTATIONS * places:
         raise UserError(
             f"frames of {height} x {width} have 1 to {NUM_ORIENTATIONS * places} distinct baked "
             f"views of patch {patch}, but {count} a clip are asked for"
         )
+    views: list[View] = []
+    for clip in clips:
+        found: dict[View, None] = {}  # in the order drawn
+        numbers = itertools.count()
+        while len(found) < count:
+            rng = generator(seed, "baked", clip, next(numbers))
+            orientation = int(rng.integers(NUM_ORIENTATIONS))
+            box = draw_box(rng, patch, *oriented_size(height, width, orientation))
+            found[View(clip, orientation, box)] = None
+        views += found
+    return views
 
 
 def orient(x: Tensor, orientation: int) -> Tensor:
@@ -133,11 +125,11 @@ def upright_box(box: Box, orientation: int, height: int, width: int) -> Box:
     return Box(y, x, h, w)
 
 
-def draw_box(rng: np.random.Generator, patch: int, height: int, width: int, step: int = 4) -> Box:
+def draw_box(rng: np.random.Generator, patch: int, height: int, width: int) -> Box:
     """A random patch x patch window on the x4 grid of an oriented (height, width) frame."""
     if patch > min(height, width):
         raise UserError(
             f"patch {patch} does not fit into frames of {height} x {width}; choose a smaller patch"
         )
-    y, x = (int(rng.integers((side - patch) // step + 1)) * step for side in (height, width))
+    y, x = (int(rng.integers((side - patch) // 4 + 1)) * 4 for side in (height, width))
     return Box(y, x, patch, patch)

@@ -24,19 +24,17 @@ def reach(net: Network) -> int | None:
     assert not net.training  # batch norms would remember what they see here
     if _samples_freely(net):
         return None
-    found = [_along(net, axis) for axis in (-2, -1)]
-    bounds = [r for r in found if r is not None]
-    return max(bounds) if len(bounds) == len(found) else None
+    along_y, along_x = _along(net, -2), _along(net, -1)
+    return None if along_y is None or along_x is None else max(along_y, along_x)
 
 
 class _FreeSampling(TorchDispatchMode):
     """Notes operators that read where their input says, and all that are not torch's own."""
 
-    seen = False
+    seen: bool = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        free: bool = func.namespace not in ("aten", "prim") or "grid_sampler" in func.__name__
-        self.seen |= free
+        self.seen |= func.namespace not in ("aten", "prim") or "grid_sampler" in func.__name__
         return func(*args, **(kwargs or {}))
 
 
@@ -50,33 +48,29 @@ def _samples_freely(net: Network) -> bool:
 
 
 def _along(net: Network, axis: int) -> int | None:
-    """Reach along one axis, on a strip that grows until the influence ends inside it."""
-    length = LONGEST // 4
-    while length <= LONGEST:
+    """Reach along one axis, on a strip that is longer where the influence did not end inside."""
+    for length in (LONGEST // 4, LONGEST):
         blocks = _blocks(length, net)
-        middle = blocks // 2
-        touched = _touched(net, axis, blocks, middle)
+        touched = _touched(net, axis, blocks)
         if touched.min() > 0 and touched.max() < blocks - 1:
-            return int((touched - middle).abs().max()) * net.multiple
-        length *= 2
+            return int((touched - blocks // 2).abs().max()) * net.multiple
     return None
 
 
 @torch.no_grad()
-def _touched(net: Network, axis: int, length: int, bad: int) -> torch.Tensor:
-    """Blocks of `multiple` LR pixels in the output that block `bad` of the input changes."""
+def _touched(net: Network, axis: int, blocks: int) -> torch.Tensor:
+    """Which blocks of `multiple` LR pixels in the output the middle one of the input changes."""
     step = net.multiple
     size = [1, net.num_frame, 3, *2 * [_blocks(SHORT, net) * step]]
-    size[axis] = length * step
+    size[axis] = blocks * step
     window = torch.zeros(size)
-    window.narrow(axis, bad * step, step).fill_(torch.nan)
+    window.narrow(axis, blocks // 2 * step, step).fill_(torch.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that this torch knows no Intel GPU
         with torch.backends.mkldnn.flags(enabled=False):  # its fast convolutions mix neighbours
             sr = net(window)
     lines = sr.isnan().transpose(axis, -1).flatten(0, -2).any(0)
-    blocks: torch.Tensor = lines.nonzero() // (step * net.scale)
-    return blocks
+    return lines.nonzero() // (step * net.scale)
 
 
 def _blocks(pixels: int, net: Network) -> int:

@@ -77,8 +77,6 @@ class Prepared:
     clips: dict[str, Clip]
     views: list[View]
     manifest: cache.Manifest
-    size: tuple[int, int]
-    """(H, W) of every clip, padded to multiples of 4."""
     batch: int
     committed: Collection[str] | None
     """Keys in the cache to resume; None where there is no cache yet."""
@@ -87,13 +85,6 @@ class Prepared:
     def read(self, view: View) -> tuple[Tensor, int]:
         """What the teacher sees of a view, as seen_frames has it, and the crc32 of its source."""
         frames = read_frames(self.clips[view.clip])
-        height, width = frames.hr.shape[-2:]
-        if (height, width) != self.size:
-            raise UserError(
-                f"clip {view.clip} is {width} x {height}, but this cache began with "
-                f"{self.size[1]} x {self.size[0]}; one cache holds clips of one size, so extract "
-                "the others from a data folder of their own to a second cache"
-            )
         name = str(self.manifest.made_by["degradation"])
         seen = seen_frames(self.teacher, frames.hr, view, name)
         return seen.pin_memory() if self.device.type == "cuda" else seen, frames.crc32
@@ -149,8 +140,7 @@ def prepare(job: Extraction) -> Prepared:
             "batch": batch,
         },
     )
-    size = (first.shape[-2], first.shape[-1])
-    return Prepared(teacher, device, clips, views, manifest, size, batch, committed, job.amp)
+    return Prepared(teacher, device, clips, views, manifest, batch, committed, job.amp)
 
 
 def _found(url: str) -> tuple[cache.Manifest | None, Collection[str] | None]:

@@ -50,12 +50,12 @@ class Network(nn.Module):
     revision: int = 1
 
     def fuse(self, window: Tensor) -> Tensor:
-        """(B, 2k+1, 3, h, w) -> f_lr (B, C, h, w)."""
-        raise NotImplementedError
+        """(B, 2k+1, 3, h, w) -> f_lr (B, C, h, w). A network writes this or `fuse_clip`."""
+        return self.fuse_clip(window, [self.num_frame // 2])[:, 0]
 
     def reconstruct(self, f_lr: Tensor) -> Tensor:
-        """f_lr -> trunk, both LR."""
-        raise NotImplementedError
+        """f_lr -> trunk, both LR; they are one where a network has no LR backbone of its own."""
+        return f_lr
 
     def upsample(self, trunk: Tensor) -> Tensor:
         """trunk -> f_sr (B, 64, H, W)."""
@@ -76,7 +76,7 @@ class Network(nn.Module):
         windows = [take(clip, frames) for frames in indices]
         if not torch.is_grad_enabled():
             return torch.stack([self.fuse(window) for window in windows], 1)
-        return _unflatten(self.fuse(torch.stack(windows, 1).flatten(0, 1)), clip.shape[0])
+        return self.fuse(torch.stack(windows, 1).flatten(0, 1)).unflatten(0, (clip.shape[0], -1))
 
     def forward(self, window: Tensor) -> Tensor:
         """The centre frame of one window: (B, 2k+1, 3, h, w) -> sr (B, 3, H, W)."""
@@ -84,8 +84,7 @@ class Network(nn.Module):
 
     def features(self, window: Tensor) -> Features:
         """All stages of one window, each computed once: (B, 2k+1, 3, h, w)."""
-        if window.shape[1] != self.num_frame:
-            raise UserError(f"this network's window is {self.num_frame}, got {window.shape[1]}")
+        assert window.shape[1] == self.num_frame, window.shape
         height, width = window.shape[-2:]
         window = pad_to_multiple(window, self.multiple)
         centre = window[:, self.num_frame // 2]
@@ -99,8 +98,8 @@ class Network(nn.Module):
         f_lr = self.fuse_clip(clip, centres)
         centre_frames = take(clip, centres).flatten(0, 1)
         flat = self._from_f_lr(f_lr.flatten(0, 1), centre_frames)
-        batch = clip.shape[0]
-        return _crop(Features(*(_unflatten(x, batch) for x in flat)), height, width, self.scale)
+        stages = Features(*(x.unflatten(0, (clip.shape[0], -1)) for x in flat))
+        return _crop(stages, height, width, self.scale)
 
     def forward_clip(self, clip: Tensor, centres: Sequence[int] | None = None) -> Tensor:
         """Super-resolve a clip: (B, T, 3, h, w) -> (B, N, 3, H, W), as `forward` on each window.
@@ -138,10 +137,8 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     bottom, right = -x.shape[-2] % multiple, -x.shape[-1] % multiple
     if not bottom and not right:
         return x
-    lead = x.shape[:-3]
     padded = F.pad(x.flatten(0, -4), (0, right, 0, bottom), mode="replicate")
-    out: Tensor = padded.unflatten(0, lead)
-    return out
+    return padded.unflatten(0, x.shape[:-3])
 
 
 def check_sees_lr(net: Network, consequence: str) -> None:
@@ -156,11 +153,6 @@ def check_sees_lr(net: Network, consequence: str) -> None:
 def count_parameters(net: nn.Module) -> int:
     """Number of scalars in all parameters, frozen ones too; buffers do not count."""
     return sum(p.numel() for p in net.parameters())
-
-
-def _unflatten(x: Tensor, batch: int) -> Tensor:
-    out: Tensor = x.unflatten(0, (batch, -1))
-    return out
 
 
 def _crop(features: Features, height: int, width: int, scale: int) -> Features:

@@ -22,9 +22,6 @@ class Bicubic(Network):
     def fuse(self, window: Tensor) -> Tensor:
         return window[:, self.num_frame // 2]
 
-    def reconstruct(self, f_lr: Tensor) -> Tensor:
-        return f_lr
-
     def upsample(self, trunk: Tensor) -> Tensor:
         return bicubic_base(trunk, self.phase)
 

@@ -5,6 +5,7 @@ Our own files hold the fields of Header and "params", a state dict.
 """
 
 import hashlib
+import io
 import pickle
 import re
 import warnings
@@ -46,16 +47,18 @@ def load_network(
     network without parameters. phase: the degradation's, for random weights whose name
     does not give one. Raises UserError or OSError in one line.
     """
-    if weights is None:
-        return _without_weights(name)
-    if weights.startswith("random:"):
-        return _random(name, weights, phase)
-    state, header = read_checkpoint(Path(weights))
-    spec = _agree(name, header.network, weights)
-    net = spec.build()
-    check_revision(net, header, weights)
-    load_state(net, state, weights)
-    facts = {"network": str(spec), "weights": str(weights), "sha256": file_sha256(Path(weights))}
+    header = Header()
+    if weights is None or weights.startswith("random:"):
+        spec, net = _without_file(name, weights, phase)
+        sha256 = weights
+    else:
+        state, header = read_checkpoint(Path(weights))
+        spec = _agree(name, header.network, weights)
+        net = spec.build()
+        check_revision(net, header, weights)
+        load_state(net, state, weights)
+        sha256 = file_sha256(Path(weights))
+    facts = {"network": str(spec), "weights": weights, "sha256": sha256}
     return net, {**facts, "degradation": header.degradation}
 
 
@@ -80,27 +83,25 @@ def trained_for(facts: Mapping[str, Any], asked: str | None) -> str:
     return asked or known or "bd"
 
 
-def _without_weights(name: str | None) -> tuple[Network, dict[str, Any]]:
+def _without_file(
+    name: str | None, weights: str | None, phase: float | None
+) -> tuple[zoo.Spec, Network]:
+    """weights: "random:SEED", or None for a network without parameters."""
     if name is None:
         raise UserError("name a network, or give a weights file that stdpipe wrote")
     spec = zoo.parse(name)
-    net = spec.build()
-    if any(True for _ in net.parameters()):
-        raise UserError(f"{name} needs weights: give a checkpoint file, or random:SEED for a test")
-    return net, {"network": str(spec), "weights": None, "sha256": None, "degradation": None}
-
-
-def _random(name: str | None, weights: str, phase: float | None) -> tuple[Network, dict[str, Any]]:
-    if name is None:
-        raise UserError(f"weights {weights} need a network's name")
+    if weights is None:
+        net = spec.build()
+        if any(True for _ in net.parameters()):
+            raise UserError(f"{name} needs weights: give a checkpoint file, or random:SEED")
+        return spec, net
     seed = weights.removeprefix("random:")
     if not seed.isdigit():
         raise UserError(f"weights {weights!r} should read random:SEED with a whole number")
-    spec = zoo.parse(name) if phase is None else zoo.parse(name).with_phase(phase)
+    spec = spec if phase is None else spec.with_phase(phase)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(seed))
-        net = spec.build()
-    return net, {"network": str(spec), "weights": weights, "sha256": weights, "degradation": None}
+        return spec, spec.build()
 
 
 def _agree(name: str | None, in_file: str | None, weights: str) -> zoo.Spec:
@@ -111,13 +112,11 @@ def _agree(name: str | None, in_file: str | None, weights: str) -> zoo.Spec:
     if name is None:
         return zoo.parse_trusted(in_file, weights)
     mine = zoo.parse(name)
-    theirs = zoo.parse(in_file) if f"{in_file}:".startswith(f"{mine.name}:") else None
-    if theirs is None:
-        raise UserError(f"{weights} holds {in_file}, but {mine} was asked for; change one of them")
-    same_class = mine.name == theirs.name
-    if not same_class or any(theirs.option(k) != v for k, v in mine.asked.items()):
-        raise UserError(f"{weights} holds {theirs}, but {mine} was asked for; change one of them")
-    return theirs
+    if f"{in_file}:".startswith(f"{mine.name}:"):  # else a module that is not to be imported
+        theirs = zoo.parse(in_file)
+        if theirs.name == mine.name and all(theirs.option(k) == v for k, v in mine.asked.items()):
+            return theirs
+    raise UserError(f"{weights} holds {in_file}, but {mine} was asked for; change one of them")
 
 
 def read_checkpoint(path: Path) -> tuple[State, Header]:
@@ -136,36 +135,30 @@ def read_checkpoint(path: Path) -> tuple[State, Header]:
     if not isinstance(inner, dict) or not any(isinstance(v, Tensor) for v in inner.values()):
         raise UserError(f"{path} holds no weights")
     state = {str(k): v for k, v in inner.items() if isinstance(v, Tensor)}
-    odd = [k for k, v in state.items() if not _is_plain(v)]
-    if odd:
-        raise UserError(f"{path} holds {odd[0]!r} in a form that no network here has")
+    for name, x in state.items():  # it must have data, real numbers one by one
+        sparse = x.layout != torch.strided or x.is_quantized
+        if sparse or x.device.type != "cpu" or x.is_complex():
+            raise UserError(f"{path} holds {name!r} in a form that no network here has")
     told = {name: content[name] for name in Header.model_fields if name in content}
     return (state if told else to_basicsr(state)), check(Header, told, str(path))
 
 
-def _is_plain(x: Tensor) -> bool:
-    """Whether it has data, real numbers one by one: it is not sparse, quantised or complex."""
-    strided = x.layout == torch.strided and not x.is_quantized
-    return strided and x.device.type == "cpu" and not x.is_complex()
-
-
 def _load(path: Path) -> Any:
+    try:
+        content = io.BytesIO(path.read_bytes())  # in memory no damage can be taken for the disk's
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no weights file {path}") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of pickle protocols, in damaged files
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no weights file {path}") from None
-    except OSError:
-        raise
+            return torch.load(content, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's words for a function or class that is more than tensors and plain values
-        asked = re.search(r"GLOBAL (\S+)", str(error))
-        if not asked:
-            raise UserError(f"{path} is no checkpoint, or a damaged one") from None
-        raise UserError(
-            f"{path} would run code on loading and is refused: it asks for {asked[1]}"
-        ) from None
+        if asked := re.search(r"GLOBAL (\S+)", str(error)):
+            told = f"would run code on loading and is refused: it asks for {asked[1]}"
+        else:
+            told = "is no checkpoint, or a damaged one"
+        raise UserError(f"{path} {told}") from None
     except Exception:  # damage inside a pickle can raise anything
         raise UserError(f"{path} is no checkpoint, or a truncated one") from None
 
@@ -200,8 +193,7 @@ def revised(net: nn.Module) -> dict[str, int]:
 
 
 def _revision(net: nn.Module) -> int:
-    """A user's own class need not have one."""
-    return int(getattr(net, "revision", 1))
+    return int(getattr(net, "revision", 1))  # a user's own class need not have one
 
 
 def load_state(net: nn.Module, state: State, source: str) -> None:
@@ -214,23 +206,14 @@ def load_state(net: nn.Module, state: State, source: str) -> None:
     ]
     told = [f"{what} {len(keys)} ({', '.join(keys[:3])}{', ...' * (len(keys) > 3)})"
             for what, keys in problems if keys]  # fmt: skip
-    if told:
-        raise UserError(
-            f"{source} does not fit this network: it {'; '.join(told)}"
-            + _one_part(own, [key for _, keys in problems for key in keys], source)
-        )
-    net.load_state_dict(state)
-
-
-def _one_part(own: State, differing: list[str], source: str) -> str:
-    """Advice where all differing keys lie in one part of the network, such as RBPN's new head."""
-    parts = {key.split(".")[0] for key in differing}
-    if len(parts) > 1 or not parts < {key.split(".")[0] for key in own}:
-        return ""
-    part = parts.pop()
-    return (
-        f"; only `{part}` differs: train-teacher --init {source} --set train_only={part} trains it"
-    )
+    if not told:
+        net.load_state_dict(state)
+        return
+    parts = {key.split(".")[0] for _, keys in problems for key in keys}
+    if len(parts) == 1 and parts < {key.split(".")[0] for key in own}:  # RBPN's new head, say
+        part = parts.pop()
+        told.append(f"only `{part}` differs: train-teacher --init {source} --set train_only={part}")
+    raise UserError(f"{source} does not fit this network: it {'; '.join(told)}")
 
 
 def file_sha256(path: Path) -> str:

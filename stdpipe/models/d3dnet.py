@@ -2,15 +2,11 @@
 
 Ying et al., "Deformable 3D Convolution for Video Super-Resolution", IEEE SPL 2020; layers as in
 XinyiYing/D3Dnet (code/model.py, code/dcn), with its names but for `reconstruction`; its offsets
-move samples within a frame ("HW"). F^SR: the 64 channels behind the pixel shuffle. 7 frames at
-180 x 120:
-
-    Y (published)   2,579,941 parameters, 0.320 TMAC, of which 0.167 in deformable sampling's matmul
-    RGB (default)   2,584,621             0.321                (0.153 and 0.154 without it)
-
-Different from the published form: RGB unless channels=1; the base is at the degradation's phase.
-Deformable sampling is in plain torch here, in place of a compiled extension.
+move samples within a frame ("HW"). F^SR: the 64 channels behind the pixel shuffle. Deformable
+sampling is in plain torch, in place of a compiled extension. Counts: networks.yaml.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +14,9 @@ from torch import Tensor, nn
 
 from stdpipe.models.base import Network
 from stdpipe.models.deform import deform_conv2d
-from stdpipe.models.layers import bilinear_base, leaky, shrink
+from stdpipe.models.layers import bilinear_base, conv3x3, leaky, shrink
 from stdpipe.models.luma import in_channels, to_image
-from stdpipe.models.options import check_channels, check_window
+from stdpipe.models.options import Channels, Window
 
 AT_ONCE = 2**30  # bytes of samples: of each frame, 27 copies of its features lie in memory
 
@@ -56,9 +52,7 @@ class DeformConv3d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.conv_offset = Conv3d(channels, 2 * 27, 3, padding=1)
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
-        nn.init.zeros_(self.conv_offset.weight)
-        assert self.conv_offset.bias is not None
-        nn.init.zeros_(self.conv_offset.bias)
+        shrink(self.conv_offset, 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C, h, w) -> the same shape."""
@@ -68,38 +62,25 @@ class DeformConv3d(nn.Module):
         if not torch.compiler.is_exporting():
             samples = 9 * triplets[0].numel() * 4
             parts = triplets.split(max(AT_ONCE // samples, 1))
-        out = torch.cat([self._some(part) for part in parts])
-        return out.unflatten(0, x.shape[:2])  # type: ignore[no-any-return]
-
-    def _some(self, triplets: Tensor) -> Tensor:
-        offset = self.conv_offset(triplets)
-        return deform_conv2d(triplets, offset, None, _flat(self.weight), self.bias)
-
-
-class DeformBlock(nn.Module):
-    """x + conv(LeakyReLU(conv(x))), both deformable: (B, T, C, h, w) -> the same shape."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.dcn0 = DeformConv3d(channels)
-        self.dcn1 = DeformConv3d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.dcn1(leaky(self.dcn0(x)))
-        return out
+        weight = _flat(self.weight)
+        out = [deform_conv2d(x, self.conv_offset(x), None, weight, self.bias) for x in parts]
+        return torch.cat(out).unflatten(0, x.shape[:2])
 
 
 class Block(nn.Module):
-    """x + conv(LeakyReLU(conv(x))), (B, C, h, w); its convolutions are named as published."""
+    """x + conv(LeakyReLU(conv(x))), of two layers named as published, deformable or not."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, dcn0: nn.Module, dcn1: nn.Module) -> None:
         super().__init__()
-        self.dcn0 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.dcn1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.dcn0 = dcn0
+        self.dcn1 = dcn1
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.dcn1(leaky(self.dcn0(x)))
-        return out
+        return x + self.dcn1(leaky(self.dcn0(x)))
+
+
+def _blocks(count: int, layer: Callable[[], nn.Module]) -> nn.Sequential:
+    return nn.Sequential(*(Block(layer(), layer()) for _ in range(count)))
 
 
 class D3DNet(Network):
@@ -112,15 +93,13 @@ class D3DNet(Network):
     def __init__(
         self,
         num_feat: int = 64,
-        num_frame: int = 7,
+        num_frame: Window = 7,
         num_deform_block: int = 5,
         num_block: int = 6,
-        channels: int = 3,
+        channels: Channels = 3,
         phase: float = 1.5,
     ) -> None:
         super().__init__()
-        check_window("D3Dnet", num_frame)
-        check_channels("D3Dnet", channels)
         self.num_frame = num_frame
         self.channels = channels
         self.phase = phase
@@ -129,11 +108,9 @@ class D3DNet(Network):
         first = Conv3d(channels, num_feat, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(first.weight, mode="fan_out")
         self.input = nn.Sequential(first)
-        self.residual_layer = nn.Sequential(
-            *(DeformBlock(num_feat) for _ in range(num_deform_block))
-        )
+        self.residual_layer = _blocks(num_deform_block, lambda: DeformConv3d(num_feat))
         self.bottleneck = nn.Conv2d(num_frame * num_feat, num_feat, 1)
-        self.reconstruction = nn.Sequential(*(Block(num_feat) for _ in range(num_block)))
+        self.reconstruction = _blocks(num_block, lambda: conv3x3(num_feat, num_feat))
         up = nn.Conv2d(num_feat, num_feat * 4**2, 1, bias=False)
         image = nn.Conv2d(num_feat, channels, 3, padding=1, bias=False)
         last = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
@@ -144,16 +121,13 @@ class D3DNet(Network):
     def fuse(self, window: Tensor) -> Tensor:
         x = in_channels(window, self.channels)
         x = leaky(self.input(_triplets(x)).unflatten(0, x.shape[:2]))
-        out: Tensor = self.bottleneck(self.residual_layer(x).flatten(1, 2))
-        return out
+        return self.bottleneck(self.residual_layer(x).flatten(1, 2))
 
     def reconstruct(self, f_lr: Tensor) -> Tensor:
-        out: Tensor = self.reconstruction(f_lr)
-        return out
+        return self.reconstruction(f_lr)
 
     def upsample(self, trunk: Tensor) -> Tensor:
-        out: Tensor = self.upscale[:2](trunk)
-        return out
+        return self.upscale[:2](trunk)
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
-        return to_image(self.upscale[2:](f_sr), centre, self.phase, bilinear_base)
+        return to_image(self.upscale[2:], f_sr, centre, self.phase, bilinear_base)

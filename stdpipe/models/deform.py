@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stdpipe.models.layers import shrink
+
 
 def deform_conv2d(
     x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor | None = None
@@ -76,9 +78,7 @@ class DeformConvPack(nn.Module):
         self.conv_offset = nn.Conv2d(channels, 3 * deformable_groups * 9, 3, padding=1)
         bound = (channels * 9) ** -0.5
         nn.init.uniform_(self.weight, -bound, bound)
-        nn.init.zeros_(self.conv_offset.weight)
-        assert self.conv_offset.bias is not None
-        nn.init.zeros_(self.conv_offset.bias)
+        shrink(self.conv_offset, 0)
 
     def forward(self, x: Tensor, offset_features: Tensor) -> Tensor:
         """x and offset_features (B, C, h, w) -> (B, C, h, w)."""

@@ -1,22 +1,19 @@
 """VSR-DUF, a baseline: Jo, Oh, Kang, Kim, "Deep Video Super-Resolution Network Using Dynamic
 Upsampling Filters Without Explicit Motion Compensation", CVPR 2018. Parameter names are BasicSR's
-(basicsr/archs/duf_arch.py), so that its checkpoints load.
-
-52 layers, 7 frames: 5,821,952 parameters, 0.617 TMAC at 180 x 120.
+(basicsr/archs/duf_arch.py), so that its checkpoints load; the published ones are for `bd`.
 
 It has no 64-channel map at HR: what is at HR are the 25 taps of every pixel's own filter and the 3
-channels of its residual. These 28 are its f_sr, so it can be measured and trained, but cannot
-teach; to_rgb filters the centre frame with them. Published checkpoints are for `bd`.
-Axes: B batch, T frames of a window, C channels, h w LR size, H W HR size.
+channels of its residual. These 28 are its f_sr, so it cannot teach; to_rgb filters the centre frame
+with them. Axes: B batch, T frames of a window, C channels, h w LR size, H W HR size.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stdpipe.cache.errors import UserError
 from stdpipe.models.base import SCALE, Network, window_indices
 
 SIZES = {16: (3, 32), 28: (9, 16), 52: (21, 16)}  # layers -> dense blocks, channels each adds
@@ -64,13 +61,13 @@ class TemporalReduction(nn.Module):
 
     def __init__(self, channels: int, grown: int, eps: float) -> None:
         super().__init__()
-        self.temporal_reduce1 = _dense(channels, grown, False, eps)
-        self.temporal_reduce2 = _dense(channels + grown, grown, False, eps)
-        self.temporal_reduce3 = _dense(channels + 2 * grown, grown, False, eps)
+        for i in range(3):
+            block = _dense(channels + i * grown, grown, False, eps)
+            self.add_module(f"temporal_reduce{i + 1}", block)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, 7, h, w) -> (B, C + 3 * grown, 1, h, w)."""
-        for block in (self.temporal_reduce1, self.temporal_reduce2, self.temporal_reduce3):
+        for block in self.children():
             x = torch.cat((x[:, :, 1:-1], block(x)), 1)
         return x
 
@@ -86,11 +83,12 @@ class DUF(Network):
     f_sr_channels = TAPS + 3
 
     def __init__(
-        self, num_layer: int = 52, num_feat: int = 64, adapt_official_weights: bool = False
+        self,
+        num_layer: Literal[16, 28, 52] = 52,
+        num_feat: int = 64,
+        adapt_official_weights: bool = False,
     ) -> None:
         super().__init__()
-        if num_layer not in SIZES:
-            raise UserError(f"DUF has 16, 28 or 52 layers, got num_layer={num_layer}")
         count, grown = SIZES[num_layer]
         eps = 1e-3 if adapt_official_weights else 1e-5
         channels = num_feat + count * grown
@@ -111,15 +109,9 @@ class DUF(Network):
         return F.relu(self.conv3d2(x))[:, :, 0]
 
     def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
-        """Windows share next to nothing, since each is padded in time at its own ends; one after
-        the other they need a fraction of the memory.
-        """
+        """Windows share next to nothing; one after the other they need a fraction of the memory."""
         windows = window_indices(clip.shape[1], self.num_frame, centres)
         return torch.stack([self.fuse(clip[:, window]) for window in windows], 1)
-
-    def reconstruct(self, f_lr: Tensor) -> Tensor:
-        """There is no backbone after the fusion: trunk and f_lr are one."""
-        return f_lr
 
     def upsample(self, trunk: Tensor) -> Tensor:
         """(B, 256, h, w) -> 25 taps, which sum to 1, and 3 channels of residual: (B, 28, H, W)."""

@@ -1,9 +1,7 @@
 """EDVR, the teacher: Wang et al., "EDVR: Video Restoration with Enhanced Deformable Convolutional
-Networks", CVPRW 2019. Parameter names are BasicSR's, so that its published checkpoints load.
+Networks", CVPRW 2019. Parameter names are BasicSR's, so that its published checkpoints load; counts
+are in networks.yaml, but the reference's half of each first offset convolution runs once here.
 
-7 frames, 180 x 120 LR: M 3,316,515 parameters, 0.237 TMAC; L 20,699,363 parameters, 0.985 TMAC
-(0.933 without its deformable convolutions' own), as published, one window at a time. Here L takes
-0.940, since the reference's half of each first offset convolution runs once.
 Axes: B batch, T frames of a clip, N neighbours, C = num_feat, h w LR size.
 A pyramid is [L1, L2, L3], at h, h/2 and h/4.
 """
@@ -18,7 +16,7 @@ from stdpipe.cache.errors import UserError
 from stdpipe.models.base import Network, window_indices
 from stdpipe.models.deform import DeformConvPack
 from stdpipe.models.layers import ResidualBlock, bilinear_base, conv3x3, leaky, residual_blocks, up2
-from stdpipe.models.options import check_window
+from stdpipe.models.options import Window
 
 Pyramid = list[Tensor]
 LEVELS = ("l1", "l2", "l3")
@@ -57,14 +55,16 @@ class PCDAlignment(nn.Module):
         self.cas_offset_conv2 = conv3x3(channels, channels)
         self.cas_dcnpack = DeformConvPack(channels, deformable_groups)
 
-    def halves(self, pyramid: Pyramid, reference: bool) -> Pyramid:
-        """A frame's share of the three first offset convolutions, as neighbour or as reference."""
-        convs = (self.offset_conv1[level] for level in LEVELS)
-        return [_half(conv, x, reference) for conv, x in zip(convs, pyramid, strict=True)]
-
-    def cascade_half(self, reference_l1: Tensor) -> Tensor:
-        """The reference's share of the cascade's first convolution."""
-        return _half(self.cas_offset_conv1, reference_l1, reference=True)
+    def halves(self, pyramid: Pyramid, reference: bool) -> list[Tensor]:
+        """Shares of frames (B, T, C, ., .) in the three first offset convolutions, as neighbours or
+        as references; of references also in the cascade's first."""
+        convs = [self.offset_conv1[level] for level in LEVELS]
+        if reference:
+            convs, pyramid = [*convs, self.cas_offset_conv1], [*pyramid, pyramid[0]]
+        lead = pyramid[0].shape[:2]
+        flat = (x.flatten(0, 1) for x in pyramid)
+        each = zip(convs, flat, strict=True)
+        return [_half(conv, x, reference).unflatten(0, lead) for conv, x in each]
 
     def forward(self, neighbour: Pyramid, joint: Pyramid, cascade_half: Tensor) -> Tensor:
         """Align L1 of N neighbours.
@@ -72,7 +72,8 @@ class PCDAlignment(nn.Module):
         neighbour: pyramid of (N, C, ., .); joint: both halves added, a pyramid too; cascade_half
         (N, C, h, w) -> (N, C, h, w).
         """
-        offset, aligned = self._first_level(neighbour[2], joint[2])
+        offset = leaky(self.offset_conv2["l3"](leaky(joint[2])))
+        aligned = leaky(self.dcn_pack["l3"](neighbour[2], offset))
         for i in (1, 0):
             level = LEVELS[i]
             offset = torch.cat((leaky(joint[i]), 2 * up2(offset)), 1)  # x2 pixels, x2 offsets
@@ -84,12 +85,7 @@ class PCDAlignment(nn.Module):
                 aligned = leaky(aligned)
         offset = leaky(_half(self.cas_offset_conv1, aligned, reference=False) + cascade_half)
         offset = leaky(self.cas_offset_conv2(offset))
-        out: Tensor = leaky(self.cas_dcnpack(aligned, offset))
-        return out
-
-    def _first_level(self, neighbour: Tensor, joint: Tensor) -> tuple[Tensor, Tensor]:
-        offset = leaky(self.offset_conv2["l3"](leaky(joint)))
-        return offset, leaky(self.dcn_pack["l3"](neighbour, offset))
+        return leaky(self.cas_dcnpack(aligned, offset))
 
 
 class TSAFusion(nn.Module):
@@ -114,19 +110,13 @@ class TSAFusion(nn.Module):
     def forward(self, aligned: Tensor, order: Sequence[int]) -> Tensor:
         """aligned (B, N, C, h, w), the window's distinct frames; order: which of them is at each of
         its 2k+1 places -> (B, C, h, w)."""
-        weighted = self._temporal(aligned, order[len(order) // 2])
-        weighted = _rearranged(weighted, order).flatten(1, 2)
+        centre = self.temporal_attn1(aligned[:, order[len(order) // 2]])
+        embedding = self.temporal_attn2(aligned.flatten(0, 1)).unflatten(0, aligned.shape[:2])
+        likeness = torch.sigmoid((embedding * centre[:, None]).sum(2, keepdim=True))
+        weighted = _rearranged(aligned * likeness, order).flatten(1, 2)
         feat = leaky(self.feat_fusion(weighted))
         attention, add = self._spatial(weighted)
         return feat * attention * 2 + add  # * 2: near 1 when untrained
-
-    def _temporal(self, aligned: Tensor, centre_at: int) -> Tensor:
-        """Weigh each frame by its likeness to the centre, pixel by pixel."""
-        batch, frames = aligned.shape[:2]
-        centre = self.temporal_attn1(aligned[:, centre_at])
-        embedding = self.temporal_attn2(aligned.flatten(0, 1)).unflatten(0, (batch, frames))
-        likeness = torch.sigmoid((embedding * centre[:, None]).sum(2, keepdim=True))
-        return aligned * likeness
 
     def _spatial(self, weighted: Tensor) -> tuple[Tensor, Tensor]:
         attn = leaky(self.spatial_attn1(weighted))
@@ -179,8 +169,7 @@ class Predeblur(nn.Module):
         l3 = leaky(self.stride_conv_l3(l2))
         l2 = self.resblock_l2_1(l2) + up2(self.resblock_l3(l3))
         l1 = self.resblock_l1[:2](l1) + up2(self.resblock_l2_2(l2))
-        out: Tensor = self.resblock_l1[2:](l1)
-        return out
+        return self.resblock_l1[2:](l1)
 
 
 class EDVR(Network):
@@ -195,7 +184,7 @@ class EDVR(Network):
     def __init__(
         self,
         num_feat: int = 64,
-        num_frame: int = 5,
+        num_frame: Window = 5,
         deformable_groups: int = 8,
         num_extract_block: int = 5,
         num_reconstruct_block: int = 10,
@@ -205,12 +194,8 @@ class EDVR(Network):
         phase: float = 1.5,
     ) -> None:
         super().__init__()
-        check_window("EDVR", num_frame)
         if num_feat % deformable_groups:
-            raise UserError(
-                f"EDVR's num_feat ({num_feat}) must be a multiple of deformable_groups "
-                f"({deformable_groups})"
-            )
+            raise UserError(f"EDVR's num_feat={num_feat} must be a multiple of deformable_groups")
         if hr_in and not with_predeblur:
             raise UserError("EDVR's hr_in=true needs with_predeblur=true, which shrinks the input")
         self.num_frame = num_frame
@@ -242,19 +227,14 @@ class EDVR(Network):
         self.conv_hr = conv3x3(64, 64)
         self.conv_last = conv3x3(64, 3)
 
-    def fuse(self, window: Tensor) -> Tensor:
-        return self.fuse_clip(window, [self.num_frame // 2])[:, 0]
-
     def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
         """Each frame's pyramid is computed once, and each distinct neighbour aligned once."""
         batch, num_frames = clip.shape[:2]
         windows = window_indices(num_frames, self.num_frame, centres)
         pyramid = [x.unflatten(0, (batch, num_frames)) for x in self._pyramid(clip.flatten(0, 1))]
-        as_neighbour = self._halves(pyramid, reference=False)
+        as_neighbour = self.pcd_align.halves(pyramid, reference=False)
         at_centres = [x[:, list(centres)] for x in pyramid]
-        as_reference = self._halves(at_centres, reference=True)
-        cascade = self.pcd_align.cascade_half(at_centres[0].flatten(0, 1))
-        as_reference.append(cascade.unflatten(0, (batch, len(centres))))
+        as_reference = self.pcd_align.halves(at_centres, reference=True)
         fused = []
         for n, window in enumerate(windows):
             first, last = window[0], window[-1]
@@ -263,7 +243,11 @@ class EDVR(Network):
                 [x[:, first : last + 1] for x in as_neighbour],
                 [x[:, n : n + 1] for x in as_reference],
             )
-            fused.append(self._fuse_aligned(aligned, [frame - first for frame in window]))
+            order = [frame - first for frame in window]
+            if isinstance(self.fusion, TSAFusion):
+                fused.append(self.fusion(aligned, order))
+            else:
+                fused.append(self.fusion(_rearranged(aligned, order).flatten(1, 2)))
         return torch.stack(fused, 1)
 
     def _pyramid(self, frames: Tensor) -> Pyramid:
@@ -277,12 +261,6 @@ class EDVR(Network):
         l3 = leaky(self.conv_l3_2(leaky(self.conv_l3_1(l2))))
         return [l1, l2, l3]
 
-    def _halves(self, pyramid: Pyramid, reference: bool) -> Pyramid:
-        """PCDAlignment.halves over levels of (B, T, C, ., .)."""
-        lead = pyramid[0].shape[:2]
-        halves = self.pcd_align.halves([x.flatten(0, 1) for x in pyramid], reference)
-        return [x.unflatten(0, lead) for x in halves]
-
     def _align(self, neighbour: Pyramid, as_neighbour: Pyramid, as_reference: Pyramid) -> Tensor:
         """Levels of (B, N, C, ., .) against one reference of (B, 1, C, ., .) -> (B, N, C, h, w)."""
         lead = neighbour[0].shape[:2]
@@ -293,21 +271,10 @@ class EDVR(Network):
             [x.flatten(0, 1) for x in joint],
             cascade.flatten(0, 1),
         )
-        out: Tensor = aligned.unflatten(0, lead)
-        return out
-
-    def _fuse_aligned(self, aligned: Tensor, order: Sequence[int]) -> Tensor:
-        """Distinct frames (B, N, C, h, w) and their places, as TSAFusion has them -> f_lr
-        (B, C, h, w); without TSA a 1x1 convolution."""
-        if isinstance(self.fusion, TSAFusion):
-            out: Tensor = self.fusion(aligned, order)
-        else:
-            out = self.fusion(_rearranged(aligned, order).flatten(1, 2))
-        return out
+        return aligned.unflatten(0, lead)
 
     def reconstruct(self, f_lr: Tensor) -> Tensor:
-        out: Tensor = self.reconstruction(f_lr)
-        return out
+        return self.reconstruction(f_lr)
 
     def upsample(self, trunk: Tensor) -> Tensor:
         x = leaky(F.pixel_shuffle(self.upconv1(trunk), 2))
@@ -316,5 +283,4 @@ class EDVR(Network):
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
         base = centre if self.hr_in else bilinear_base(centre, self.phase)
-        out: Tensor = self.conv_last(f_sr) + base
-        return out
+        return self.conv_last(f_sr) + base

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stdpipe.models.layers import up2
 from stdpipe.models.warp import warp
 
 LEVELS = 4  # of halved sizes: eight pixels of motion are one at the coarsest
@@ -27,16 +28,16 @@ def tvl1(reference: Tensor, neighbour: Tensor) -> Tensor:
     """Flow (N, 2, h, w) along which the neighbour, sampled, looks like the reference.
 
     Frames are (N, 3, h, w), RGB in [0, 1]. Float32 whatever they are, and without gradient: it is
-    input to a network, as from a file. torch.export sees one operator, which needs stdpipe to run:
-    unrolled, it would be thousands.
+    input to a network, as from a file. torch.export sees one operator, which needs stdpipe to run.
     """
-    out: Tensor = _tvl1(reference.detach(), neighbour.detach())
-    return out
+    return _tvl1(reference.detach(), neighbour.detach())
 
 
 @torch.library.custom_op("stdpipe::tvl1", mutates_args=())
 def _tvl1(reference: Tensor, neighbour: Tensor) -> Tensor:
-    frames = torch.stack((_grey(reference), _grey(neighbour)))
+    weights = torch.tensor(LUMA, device=reference.device)[:, None, None]
+    frames = torch.stack((reference, neighbour)).float()
+    frames = (frames * weights).sum(2, keepdim=True)
     pyramid = [frames]
     for _ in range(LEVELS - 1):
         frames = F.avg_pool2d(frames.flatten(0, 1), 2, ceil_mode=True).unflatten(0, (2, -1))
@@ -48,7 +49,7 @@ def _tvl1(reference: Tensor, neighbour: Tensor) -> Tensor:
             u, p = _refine(u, p, *pyramid[level])
         if level:
             height, width = pyramid[level - 1].shape[-2:]
-            u, p = (_twice(x)[..., :height, :width] for x in (2 * u, p))
+            u, p = (up2(x)[..., :height, :width] for x in (2 * u, p))
     return u
 
 
@@ -56,15 +57,6 @@ def _tvl1(reference: Tensor, neighbour: Tensor) -> Tensor:
 def _(reference: Tensor, neighbour: Tensor) -> Tensor:
     size, _, height, width = reference.shape
     return reference.new_empty(size, 2, height, width, dtype=torch.float32)
-
-
-def _grey(frames: Tensor) -> Tensor:
-    weights = torch.tensor(LUMA, device=frames.device)[:, None, None]
-    return (frames.float() * weights).sum(1, keepdim=True)
-
-
-def _twice(x: Tensor) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def _refine(u: Tensor, p: Tensor, reference: Tensor, neighbour: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,12 +86,8 @@ def _central(x: Tensor) -> Tensor:
 
 def _forward(u: Tensor) -> Tensor:
     """(N, 2, h, w) -> (N, 4, h, w): steps along x of both, then along y; zero beyond the edge."""
-    return torch.cat((_steps(u, -1), _steps(u, -2)), 1)
-
-
-def _steps(x: Tensor, axis: int) -> Tensor:
-    last = x.narrow(axis, x.shape[axis] - 1, 1)
-    return torch.diff(x, dim=axis, append=last)
+    along_x = torch.diff(u, dim=-1, append=u[..., -1:])
+    return torch.cat((along_x, torch.diff(u, dim=-2, append=u[..., -1:, :])), 1)
 
 
 def _divergence(p: Tensor) -> Tensor:

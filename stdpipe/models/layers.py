@@ -13,7 +13,7 @@ def conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
 
 
 def leaky(x: Tensor) -> Tensor:
-    """LeakyReLU of slope 0.1, EDVR's activation. Not in place: features are handed out."""
+    """EDVR's activation. Not in place: features are handed out."""
     return F.leaky_relu(x, 0.1)
 
 
@@ -31,19 +31,14 @@ class ResidualBlock(nn.Module):
         self.conv2 = conv3x3(channels, channels)
         for conv in (self.conv1, self.conv2):
             nn.init.kaiming_normal_(conv.weight)
-            assert conv.bias is not None
-            with torch.no_grad():
-                conv.weight.mul_(0.1)
-                conv.bias.zero_()
+            shrink(conv, 0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> the same shape."""
-        out: Tensor = x + self.conv2(F.relu(self.conv1(x)))
-        return out
+        return x + self.conv2(F.relu(self.conv1(x)))
 
 
 def residual_blocks(channels: int, count: int) -> nn.Sequential:
-    """A chain of residual blocks."""
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
 
 
@@ -57,11 +52,8 @@ def relu_chain(channels_in: int, channels: int, count: int) -> nn.Sequential:
 
 def full_precision(layer: nn.Module, x: Tensor) -> Tensor:
     """layer(x) in its parameters' own precision, also under autocast: for what yields an image."""
-    x = x.to(next(layer.parameters()).dtype)
-    if not torch.amp.is_autocast_available(x.device.type):  # e.g. meta
-        return layer(x)  # type: ignore[no-any-return]
-    with torch.autocast(x.device.type, enabled=False):
-        return layer(x)  # type: ignore[no-any-return]
+    with resample.own_precision(x):
+        return layer(x.to(next(layer.parameters()).dtype))
 
 
 def bilinear_base(centre: Tensor, phase: float) -> Tensor:
@@ -93,7 +85,7 @@ def surroundings(frame: Tensor) -> Tensor:
 def shrink(conv: nn.Module, factor: float = 0.01) -> None:
     """Scale a convolution's first weights, bias to zero. By a hundredth, a last convolution lets
     the network begin at its base and still passes gradients back."""
-    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(conv, nn.Conv2d | nn.Conv3d)
     with torch.no_grad():
         conv.weight.mul_(factor)
         if conv.bias is not None:
@@ -113,7 +105,7 @@ def near_identity(chain: nn.Module, factor: float = 0.1) -> None:
 def init_relu(net: nn.Module) -> None:
     """Kaiming's normal weights and zero biases for every convolution: ReLU then keeps the scale."""
     for module in net.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

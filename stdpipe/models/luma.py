@@ -6,9 +6,9 @@ stdpipe.evaluation.metrics: MATLAB's rgb2ycbcr, on which these networks were tra
 
 from collections.abc import Callable
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from stdpipe.models.layers import bicubic_base
+from stdpipe.models.layers import bicubic_base, full_precision
 
 RED, GREEN, BLUE, BLACK = 65.481 / 255, 128.553 / 255, 24.966 / 255, 16 / 255
 SWING = RED + GREEN + BLUE  # 219/255: Y of white less Y of black
@@ -24,8 +24,7 @@ def luma(rgb: Tensor) -> Tensor:
 def with_luma(y: Tensor, rgb: Tensor) -> Tensor:
     """RGB (..., 3, H, W) with its Y replaced by y (..., 1, H, W), Cb and Cr kept.
 
-    Y has one and the same coefficient in R, G and B, so that the way to YCbCr and back comes down
-    to adding the change of Y to each.
+    Y has the same coefficient in R, G and B: all of them change by as much.
     """
     return rgb + (y - luma(rgb)) / SWING
 
@@ -36,14 +35,20 @@ def in_channels(frames: Tensor, channels: int) -> Tensor:
 
 
 def to_image(
-    out: Tensor, centre: Tensor, phase: float, base: Callable[[Tensor, float], Tensor] | None
+    last: nn.Module,
+    f_sr: Tensor,
+    centre: Tensor,
+    phase: float,
+    base: Callable[[Tensor, float], Tensor] | None,
 ) -> Tensor:
-    """What a last convolution gives (B, 1 or 3, H, W) -> RGB (B, 3, H, W).
+    """RGB (B, 3, H, W) of last(f_sr), which has 3 channels, or Y alone.
 
-    base upsamples the LR centre frame (B, 3, h, w), to which `out` is the residual; None where
-    `out` is the image itself. Y alone gets Cb and Cr from the bicubic centre frame.
+    base upsamples the LR centre frame (B, 3, h, w), to which last(f_sr) is the residual; None where
+    that is the image itself. Y alone gets Cb and Cr from the bicubic centre frame.
     """
-    channels = out.shape[1]
-    if base is not None:
-        out = out + base(in_channels(centre, channels), phase)
-    return out if channels == 3 else with_luma(out, bicubic_base(centre, phase))
+    if base is None:
+        out = full_precision(last, f_sr)  # an image may not be rounded, a residual may
+    else:
+        out = last(f_sr)
+        out = out + base(in_channels(centre, out.shape[1]), phase)
+    return out if out.shape[1] == 3 else with_luma(out, bicubic_base(centre, phase))

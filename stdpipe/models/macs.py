@@ -46,15 +46,12 @@ def count_macs(net: Network, height: int = HEIGHT, width: int = WIDTH) -> Macs:
     with FlopCounterMode(display=False, custom_mapping={sampler: _sampling_flops}) as counter:
         torch.func.functional_call(net, meta, (window,))
     counts, root = counter.get_flop_counts(), type(net).__name__
-    products = sum(
-        _flops(counts.get(f"{root}.{name}", {}), "mm") for name, _ in net.named_children()
-    )
-    deformable = sum(
-        _flops(counts.get(f"{root}.{name}", {}), "mm")
-        for name, module in net.named_modules()
-        if isinstance(module, DeformConvPack | DeformConv3d)
-    )
-    convolutions = _flops(counts["Global"], "convolution") + products - deformable
+    products = {name: _flops(part, "mm") for name, part in counts.items()}
+    inside = sum(products.get(f"{root}.{name}", 0) for name, _ in net.named_children())
+    deforming = (DeformConvPack, DeformConv3d)
+    names = [name for name, module in net.named_modules() if isinstance(module, deforming)]
+    deformable = sum(products.get(f"{root}.{name}", 0) for name in names)
+    convolutions = _flops(counts["Global"], "convolution") + inside - deformable
     sampling = _flops(counts["Global"], "grid_sampler")
     return Macs(convolutions // 2, deformable // 2, sampling // 2)
 
@@ -64,5 +61,4 @@ def _flops(counts: dict[Any, int], operation: str) -> int:
 
 
 def _sampling_flops(*_args: Any, out_shape: Any, **_kwargs: Any) -> int:
-    flops: int = 2 * BILINEAR * math.prod(out_shape)
-    return flops
+    return 2 * BILINEAR * math.prod(out_shape)

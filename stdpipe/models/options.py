@@ -1,25 +1,20 @@
-"""Checks of options that several networks have; UserError says what is allowed."""
+"""Types of options that networks have. models/zoo.py holds what a name gives against them, so a
+network itself need not check its options one by one."""
 
-from collections.abc import Iterable
+from typing import Annotated, Literal
 
-from stdpipe.cache.errors import UserError
-from stdpipe.suggest import nearest
+from pydantic import AfterValidator, Field
+
+MOST_OPTION = 512  # the largest whole number in an option: channels, blocks, frames
 
 
-def check_window(network: str, num_frame: int) -> None:
-    """A window has a centre and at least one neighbour on each side."""
+def _check_odd(num_frame: int) -> int:
     if num_frame < 3 or num_frame % 2 == 0:
-        raise UserError(f"{network} needs an odd num_frame (3, 5 or 7), got {num_frame}")
+        raise ValueError(f"num_frame is a window's length, odd and at least 3, got {num_frame}")
+    return num_frame
 
 
-def check_choice(what: str, value: str, known: Iterable[str]) -> None:
-    """`what` names the option in the error, such as "VSRNet's motion"."""
-    known = list(known)
-    if value not in known:
-        raise UserError(f"{what} {value!r} is unknown{nearest(value, known)}")
-
-
-def check_channels(network: str, channels: int) -> None:
-    """A network works on one channel (Y) or on three (RGB)."""
-    if channels not in (1, 3):
-        raise UserError(f"{network}'s channels is 1 (Y alone) or 3 (RGB), got {channels}")
+Count = Annotated[int, Field(ge=0, le=MOST_OPTION)]
+Window = Annotated[int, Field(le=MOST_OPTION), AfterValidator(_check_odd)]
+Channels = Literal[1, 3]  # Y alone, or RGB
+Form = Literal["published", "deep"]

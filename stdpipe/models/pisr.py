@@ -44,8 +44,7 @@ class PISR(Network):
 
     def encode(self, frames: Tensor) -> Tensor:
         """Make of HR what replaces LR: (..., 3, H, W) -> (..., 3, h, w); H, W multiples of 4."""
-        out: Tensor = self.encoder(frames.flatten(0, -4)).unflatten(0, frames.shape[:-3])
-        return out
+        return self.encoder(frames.flatten(0, -4)).unflatten(0, frames.shape[:-3])
 
     def fuse(self, window: Tensor) -> Tensor:
         """(B, 2k+1, 3, H, W) -> the student's f_lr."""

@@ -1,30 +1,26 @@
 """RBPN, the second teacher: Haris, Shakhnarovich, Ukita, "Recurrent Back-Projection Network for
-Video Super-Resolution", CVPR 2019. Parameter names are those of alterzero/RBPN-PyTorch.
+Video Super-Resolution", CVPR 2019. Parameter names are those of alterzero/RBPN-PyTorch; counts are
+in networks.yaml.
 
-As published (7 frames, `published_head`): 12,771,943 parameters; 3.03 TMAC at 180 x 120 (3.18 with
-the last back-projection, which is published but reaches no output and is left out here). With the
-64-channel head 12,984,552 and 3.11.
-
-Its stages. fuse: what each neighbour shows, at LR, from the centre, the neighbour and the flow
-between them. reconstruct: nothing. upsample: the recurrent projection, from neighbour to neighbour,
-nearly all of whose work is at HR; then 384 -> 64 channels. to_rgb: 64 -> 3. So there is no LR trunk
-worth caching: the `trunk` encodings refuse RBPN, the others take it.
-Axes: B batch, T frames of a clip, h w LR size, H W HR size.
+fuse: what each neighbour shows, at LR, from the centre, the neighbour and the flow between them.
+upsample: the recurrent projection, from neighbour to neighbour, nearly all of whose work is at HR.
+So there is no LR trunk worth caching: the `trunk` encodings refuse RBPN, the others take it.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from stdpipe.models.base import Network, window_indices
 from stdpipe.models.flow import tvl1
-from stdpipe.models.layers import conv3x3, full_precision, shrink
-from stdpipe.models.options import check_choice, check_window
+from stdpipe.models.layers import conv3x3, full_precision, init_relu, shrink
+from stdpipe.models.options import Window
 from stdpipe.models.warp import over_pairs
 
-FLOWS = ("tvl1", "none")
 STRIDED = (8, 4, 2)  # kernel, stride and padding of what goes from HR to LR, or back
 
 
@@ -56,40 +52,27 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ., .) -> the same shape."""
-        out: Tensor = self.act(x + self.conv2(self.act(self.conv1(x))))
-        return out
+        return self.act(x + self.conv2(self.act(self.conv1(x))))
 
 
-class UpBlock(nn.Module):
-    """Up; what going down again misses is added, up again (DBPN, CVPR 2018)."""
+class BackProjection(nn.Module):
+    """There (`way` "up" or "down"), back, and what that misses is added (DBPN, CVPR 2018)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, way: str) -> None:
         super().__init__()
-        self.up_conv1 = _deconv(channels, channels)
-        self.up_conv2 = _conv(channels, channels, *STRIDED)
-        self.up_conv3 = _deconv(channels, channels)
+        up, down = (
+            partial(_deconv, channels, channels),
+            partial(_conv, channels, channels, *STRIDED),
+        )
+        there, back = (up, down) if way == "up" else (down, up)
+        for i, make in enumerate((there, back, there), start=1):
+            self.add_module(f"{way}_conv{i}", make())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C, H, W)."""
-        up = self.up_conv1(x)
-        out: Tensor = up + self.up_conv3(self.up_conv2(up) - x)
-        return out
-
-
-class DownBlock(nn.Module):
-    """The same, the other way round."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.down_conv1 = _conv(channels, channels, *STRIDED)
-        self.down_conv2 = _deconv(channels, channels)
-        self.down_conv3 = _conv(channels, channels, *STRIDED)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, h, w)."""
-        down = self.down_conv1(x)
-        out: Tensor = down + self.down_conv3(self.down_conv2(down) - x)
-        return out
+        """(B, C, h, w) -> (B, C, H, W), or the other way round."""
+        there, back, again = self.children()
+        out = there(x)
+        return out + again(back(out) - x)
 
 
 class DBPN(nn.Module):
@@ -98,11 +81,11 @@ class DBPN(nn.Module):
     def __init__(self, num_base: int, channels: int) -> None:
         super().__init__()
         self.feat1 = _conv(num_base, channels, kernel=1, padding=0)
-        self.up1 = UpBlock(channels)
-        self.down1 = DownBlock(channels)
-        self.up2 = UpBlock(channels)
-        self.down2 = DownBlock(channels)
-        self.up3 = UpBlock(channels)
+        self.up1 = BackProjection(channels, "up")
+        self.down1 = BackProjection(channels, "down")
+        self.up2 = BackProjection(channels, "up")
+        self.down2 = BackProjection(channels, "down")
+        self.up3 = BackProjection(channels, "up")
         self.output = _linear(3 * channels, channels, kernel=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,8 +93,7 @@ class DBPN(nn.Module):
         first = self.up1(self.feat1(x))
         second = self.up2(self.down1(first))
         third = self.up3(self.down2(second))
-        out: Tensor = self.output(torch.cat((third, second, first), 1))
-        return out
+        return self.output(torch.cat((third, second, first), 1))
 
 
 def _blocks(channels: int, count: int, last: nn.Module) -> nn.Sequential:
@@ -135,16 +117,14 @@ class RBPN(Network):
 
     def __init__(
         self,
-        num_frame: int = 7,
+        num_frame: Window = 7,
         num_feat: int = 64,
         num_base: int = 256,
         num_resblock: int = 5,
-        flow: str = "tvl1",
+        flow: Literal["tvl1", "none"] = "tvl1",
         published_head: bool = False,
     ) -> None:
         super().__init__()
-        check_window("RBPN", num_frame)
-        check_choice("RBPN's flow", flow, FLOWS)
         self.num_frame = num_frame
         self.num_base = num_base
         self.flow = flow
@@ -161,25 +141,11 @@ class RBPN(Network):
             self.output = _linear(channels, 3, kernel=3)
         else:
             self.output = nn.Sequential(_conv(channels, 64), _linear(64, 3, kernel=3))
-        self._draw()
-
-    def _draw(self) -> None:
-        """Kaiming's normal, as published; but residual blocks begin near the identity.
-
-        Drawn as published, their outputs add up from neighbour to neighbour: the first image of the
-        full network has values of a million, and the first steps go into getting rid of them.
-        """
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(module.weight)
-                assert module.bias is not None
-                nn.init.zeros_(module.bias)
+        init_relu(self)  # as published; but residual blocks begin near the identity, since their
+        # outputs add up from neighbour to neighbour: the first image would have values of a million
         for module in self.modules():
             if isinstance(module, ResnetBlock):
                 shrink(module.conv2, 0.1)
-
-    def fuse(self, window: Tensor) -> Tensor:
-        return self.fuse_clip(window, [self.num_frame // 2])[:, 0]
 
     def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
         """(B, N, num_frame * num_base, h, w): the centre's features, then each neighbour's.
@@ -196,12 +162,7 @@ class RBPN(Network):
         flow = torch.zeros_like(centre[:, :2])
         if self.flow == "tvl1":
             flow = tvl1(centre, neighbour).to(centre)
-        out: Tensor = self.res_feat1[:-1](self.feat1(torch.cat((centre, neighbour, flow), 1)))
-        return out
-
-    def reconstruct(self, f_lr: Tensor) -> Tensor:
-        """There is no LR backbone: trunk and f_lr are one."""
-        return f_lr
+        return self.res_feat1[:-1](self.feat1(torch.cat((centre, neighbour, flow), 1)))
 
     def upsample(self, trunk: Tensor) -> Tensor:
         """One window at a time: six maps at HR are alive at once, and fill any device. Not where a
@@ -224,5 +185,4 @@ class RBPN(Network):
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
         head = self.output if self.published_head else self.output[1]
-        out: Tensor = full_precision(head, f_sr)  # nothing is added: this is the image itself
-        return out
+        return full_precision(head, f_sr)  # nothing is added: this is the image itself

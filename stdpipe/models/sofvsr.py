@@ -2,27 +2,22 @@
 
 Wang et al., "Deep Video Super-Resolution using HR Optical Flow Estimation", IEEE TIP 2020; layers
 as in The-Learning-And-Vision-Atelier-LAVA/SOF-VSR (TIP/modules.py). F^SR: the 64 channels behind
-the second pixel shuffle. 3 frames at 180 x 120:
-
-    Y (published)   1,047,617 parameters, 0.045 TMAC
-    RGB (default)   1,238,851             0.050
-
-Different from the published form: the output is a residual to the bilinear centre frame
-(residual=false: the image itself); RGB unless channels=1, with the flow still estimated on Y;
-training has the reconstruction loss alone, without the three flows' own.
+the second pixel shuffle. The flow is estimated on Y. Training has the reconstruction loss alone,
+without the three flows' own. Counts, and what the default has other than published: networks.yaml.
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from stdpipe.cache.errors import UserError
 from stdpipe.models.base import SCALE, Network, window_indices
-from stdpipe.models.layers import bilinear_base, full_precision, leaky, shrink, up2
+from stdpipe.models.layers import bilinear_base, leaky, shrink, up2
 from stdpipe.models.luma import in_channels, luma, to_image
-from stdpipe.models.options import check_channels, check_window
+from stdpipe.models.options import MOST_OPTION, Channels, Window
 from stdpipe.models.warp import over_pairs, warp
 
 UNIT = 15.5  # pixels in a flow of 1: published flows are halves of their 32-pixel patches' sides
@@ -91,16 +86,14 @@ class OFRNet(nn.Module):
         flow = flow + self.to_flow(self._seen(neighbour, centre, flow))
         finest = self.hr_up(self.hr_blocks(self._seen(neighbour, centre, flow)))
         upsampled = F.interpolate(flow, scale_factor=SCALE, mode="bilinear", align_corners=False)
-        out: Tensor = UNIT * (self.hr_to_flow(finest) + SCALE * upsampled)
-        return out
+        return UNIT * (self.hr_to_flow(finest) + SCALE * upsampled)
 
     def _seen(self, neighbour: Tensor, centre: Tensor, flow: Tensor) -> Tensor:
         """Features of the neighbour warped by what is known of the flow, beside the centre."""
         return self._features(torch.cat((warp(neighbour, UNIT * flow), centre), 1), flow)
 
     def _features(self, frames: Tensor, flow: Tensor) -> Tensor:
-        out: Tensor = self.blocks(leaky(self.first(torch.cat((frames, flow), 1))))
-        return out
+        return self.blocks(leaky(self.first(torch.cat((frames, flow), 1))))
 
 
 class SOFVSR(Network):
@@ -113,17 +106,13 @@ class SOFVSR(Network):
 
     def __init__(
         self,
-        num_feat: int = 320,
-        num_frame: int = 3,
-        channels: int = 3,
+        num_feat: Annotated[int, Field(ge=2, le=MOST_OPTION, multiple_of=2)] = 320,  # halved
+        num_frame: Window = 3,
+        channels: Channels = 3,
         residual: bool = True,
         phase: float = 1.5,
     ) -> None:
         super().__init__()
-        check_window("SOF-VSR", num_frame)
-        check_channels("SOF-VSR", channels)
-        if num_feat % 2:
-            raise UserError(f"SOF-VSR's num_feat is split in halves: even, got {num_feat}")
         self.num_frame = num_frame
         self.channels = channels
         self.phase = phase
@@ -145,9 +134,6 @@ class SOFVSR(Network):
         for last in (self.conv_last, self.flow.to_flow, self.flow.hr_to_flow):
             shrink(last)
 
-    def fuse(self, window: Tensor) -> Tensor:
-        return self.fuse_clip(window, [self.num_frame // 2])[:, 0]
-
     def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
         """Each distinct pair of frames gives its drafts once; the centre leads the cube.
 
@@ -160,8 +146,7 @@ class SOFVSR(Network):
         drafts = over_pairs(self._drafts, clip, windows).flatten(2, 3)
         centre = in_channels(clip[:, list(centres)], self.channels)
         cube = torch.cat((centre.to(drafts.dtype), drafts), 2)
-        out: Tensor = leaky(self.first(cube.flatten(0, 1))).unflatten(0, cube.shape[:2])
-        return out
+        return leaky(self.first(cube.flatten(0, 1))).unflatten(0, cube.shape[:2])
 
     def _drafts(self, neighbour: Tensor, centre: Tensor) -> Tensor:
         """RGB frames (B, 3, h, w) -> sixteen warped copies of the neighbour (B, 16C, h, w), one for
@@ -175,15 +160,10 @@ class SOFVSR(Network):
         return drafts.flatten(1, 2)
 
     def reconstruct(self, f_lr: Tensor) -> Tensor:
-        out: Tensor = self.body(f_lr)
-        return out
+        return self.body(f_lr)
 
     def upsample(self, trunk: Tensor) -> Tensor:
-        out: Tensor = self.up(trunk)
-        return out
+        return self.up(trunk)
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
-        last = self.conv_last
-        # a residual may be rounded to half precision, an image may not
-        out = last(f_sr) if self.base else full_precision(last, f_sr)
-        return to_image(out, centre, self.phase, self.base)
+        return to_image(self.conv_last, f_sr, centre, self.phase, self.base)

@@ -30,8 +30,7 @@ class Level(nn.Module):
     def forward(self, reference: Tensor, sampled: Tensor, flow: Tensor) -> Tensor:
         """The reference, the neighbour sampled along the flow, and that flow -> a better one."""
         change = self.basic_module(torch.cat((reference, sampled, flow), 1))
-        out: Tensor = flow + change.to(flow)  # autocast's bfloat16 would round 20 pixels to 1/8
-        return out
+        return flow + change.to(flow)  # autocast's bfloat16 would round 20 pixels to 1/8
 
 
 class SPyNet(nn.Module):

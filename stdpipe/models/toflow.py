@@ -1,12 +1,9 @@
 """TOFlow, a baseline: Xue, Chen, Wu, Wei, Freeman, "Video Enhancement with Task-Oriented Flow",
 IJCV 2019. Parameter names are BasicSR's (basicsr/archs/tof_arch.py), so that its checkpoints load.
 
-7 frames: 1,405,899 parameters, 0.8145 TMAC at 180 x 120 (and 0.00005 for enlarging the frames).
-
 It works at HR: frames are enlarged first (bicubic, at `phase`; the published code takes frames that
 were enlarged beforehand), then aligned to the centre by a SPyNet that learns with the rest. The
 house wants LR maps of `fuse`, so there the 4 x 4 HR pixels of an LR pixel stand in channels.
-Axes: B batch, T frames of a clip, h w LR size, H W HR size.
 """
 
 from collections.abc import Sequence
@@ -17,7 +14,7 @@ from torch import Tensor, nn
 
 from stdpipe.models.base import SCALE, Network, window_indices
 from stdpipe.models.layers import bicubic_base
-from stdpipe.models.options import check_window
+from stdpipe.models.options import Window
 from stdpipe.models.spynet import SPyNet
 from stdpipe.models.warp import warp
 
@@ -37,29 +34,23 @@ class TOFlow(Network):
 
     def __init__(
         self,
-        num_frame: int = 7,
+        num_frame: Window = 7,
         num_feat: int = 64,
         num_flow_feat: int = 32,
         adapt_official_weights: bool = False,
         phase: float = 1.5,
     ) -> None:
         super().__init__()
-        check_window("TOFlow", num_frame)
         self.num_frame = num_frame
         self.phase = phase
         self.centre_first = adapt_official_weights
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
+        self.mean = nn.Buffer(torch.tensor(MEAN).view(1, 3, 1, 1))
+        self.std = nn.Buffer(torch.tensor(STD).view(1, 3, 1, 1))
         self.spynet = SPyNet(num_flow_feat)
         self.conv_1 = nn.Conv2d(3 * num_frame, num_feat, 9, padding=4)
         self.conv_2 = nn.Conv2d(num_feat, num_feat, 9, padding=4)
         self.conv_3 = nn.Conv2d(num_feat, 64, 1)
         self.conv_4 = nn.Conv2d(64, 3, 1)
-
-    def fuse(self, window: Tensor) -> Tensor:
-        return self.fuse_clip(window, [self.num_frame // 2])[:, 0]
 
     def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
         """(B, N, 3 * num_frame * 16, h, w): the aligned HR frames, HR pixels in channels.
@@ -83,15 +74,10 @@ class TOFlow(Network):
         frames.insert(0 if self.centre_first else k, centre)
         return F.pixel_unshuffle(torch.cat(frames, 1), SCALE)
 
-    def reconstruct(self, f_lr: Tensor) -> Tensor:
-        """There is no LR backbone: trunk and f_lr are one."""
-        return f_lr
-
     def upsample(self, trunk: Tensor) -> Tensor:
         x = F.relu(self.conv_1(F.pixel_shuffle(trunk, SCALE)))
         x = F.relu(self.conv_2(x))
         return F.relu(self.conv_3(x))
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
-        out: Tensor = self.conv_4(f_sr) * self.std + bicubic_base(centre, self.phase)
-        return out
+        return self.conv_4(f_sr) * self.std + bicubic_base(centre, self.phase)

@@ -1,32 +1,32 @@
 """VDSR, the student that sees one frame: twenty convolutions on the upsampled image.
 
 Kim et al., "Accurate Image Super-Resolution Using Very Deep Convolutional Networks", CVPR 2016;
-layers as in LoSealL/VideoSuperResolution (Classic.py). F^SR: the input of the last convolution,
-64 channels. 668,227 parameters (RGB; Y 665,921); 0.2305 TMAC at 180 x 120 (Y 0.2297).
-
-Different from the published form: it upsamples its input itself, at the degradation's phase, and
-works on RGB unless told channels=1.
+layers as in LoSealL/VideoSuperResolution (Classic.py). F^SR: the input of the last convolution.
+It upsamples its input itself, at the degradation's phase. Counts: networks.yaml.
 """
 
+from typing import Annotated
+
+from pydantic import Field
 from torch import Tensor
 
-from stdpipe.cache.errors import UserError
 from stdpipe.models.base import Network
 from stdpipe.models.layers import bicubic_base, conv3x3, init_relu, relu_chain, shrink
 from stdpipe.models.luma import in_channels, to_image
-from stdpipe.models.options import check_channels
+from stdpipe.models.options import MOST_OPTION, Channels
 
 
 class VDSR(Network):
     """It works at HR and has no trunk: f_lr is the frame itself (its Y where channels is 1)."""
 
     def __init__(
-        self, num_feat: int = 64, num_layer: int = 20, channels: int = 3, phase: float = 1.5
+        self,
+        num_feat: int = 64,
+        num_layer: Annotated[int, Field(ge=2, le=MOST_OPTION)] = 20,
+        channels: Channels = 3,
+        phase: float = 1.5,
     ) -> None:
         super().__init__()
-        check_channels("VDSR", channels)
-        if num_layer < 2:
-            raise UserError(f"VDSR's num_layer is at least 2, got {num_layer}")
         self.channels = channels
         self.phase = phase
         self.f_sr_channels = num_feat
@@ -38,13 +38,8 @@ class VDSR(Network):
     def fuse(self, window: Tensor) -> Tensor:
         return in_channels(window[:, self.num_frame // 2], self.channels)
 
-    def reconstruct(self, f_lr: Tensor) -> Tensor:
-        """Nothing happens at LR."""
-        return f_lr
-
     def upsample(self, trunk: Tensor) -> Tensor:
-        out: Tensor = self.body(bicubic_base(trunk, self.phase))
-        return out
+        return self.body(bicubic_base(trunk, self.phase))
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
-        return to_image(self.conv_last(f_sr), centre, self.phase, bicubic_base)
+        return to_image(self.conv_last, f_sr, centre, self.phase, bicubic_base)

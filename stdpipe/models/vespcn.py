@@ -2,19 +2,8 @@
 
 Caballero et al., "Real-Time Video Super-Resolution with Spatio-Temporal Networks and Motion
 Compensation", CVPR 2017; layers as in LoSealL/VideoSuperResolution (Vespcn.py, Ops/Motion.py).
-F^SR: the 64 channels behind the pixel shuffle. 3 frames at 180 x 120:
-
-    RGB (default)   878,787 parameters, 0.019 TMAC
-    Y (published)   868,177             0.018
-
-Different from the published form: the output is a residual to the bilinear centre frame
-(residual=false: the image itself); RGB unless channels=1; training has the reconstruction loss
-alone, without the flow's own.
-
-form=deep is for the paper's table. It gives VESPCN 0.26 TMAC, fourteen times the published network:
-at that cost the 64 channels at HR pass through nineteen more convolutions before the last one,
-which is VDSR behind VESPCN. A guess, for the paper's supplement is not public. 1,580,419
-parameters, 0.261 TMAC.
+F^SR: the 64 channels behind the pixel shuffle. Training has the reconstruction loss alone, without
+the flow's own. Counts, and what the default has other than the published form: networks.yaml.
 """
 
 from collections.abc import Sequence
@@ -27,14 +16,13 @@ from stdpipe.models.base import Network, window_indices
 from stdpipe.models.layers import (
     bilinear_base,
     conv3x3,
-    full_precision,
     init_relu,
     near_identity,
     relu_chain,
     shrink,
 )
 from stdpipe.models.luma import in_channels, to_image
-from stdpipe.models.options import check_channels, check_choice, check_window
+from stdpipe.models.options import Channels, Form, Window
 from stdpipe.models.warp import CoarseToFineFlow, over_pairs, warp
 
 DEEP = 19  # of VDSR's twenty layers, all but the last
@@ -49,30 +37,28 @@ class PreactivationBlock(nn.Module):
         self.conv2 = conv3x3(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.conv2(F.relu(self.conv1(F.relu(x))))
-        return out
+        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
 
 
 class VESPCN(Network):
     """f_lr: the warped frames after the first convolution; trunk: after the residual blocks.
 
     A flow belongs to one ordered pair of frames, so windows of 3 share none but at a clip's ends.
+    form="deep" is a guess at the paper's, which has 0.26 TMAC: the 64 channels at HR pass through
+    nineteen more convolutions, which is VDSR behind VESPCN.
     """
 
     multiple = 4  # the flow network's two strides
 
     def __init__(
         self,
-        num_frame: int = 3,
-        channels: int = 3,
-        form: str = "published",
+        num_frame: Window = 3,
+        channels: Channels = 3,
+        form: Form = "published",
         residual: bool = True,
         phase: float = 1.5,
     ) -> None:
         super().__init__()
-        check_window("VESPCN", num_frame)
-        check_channels("VESPCN", channels)
-        check_choice("VESPCN's form", form, ("published", "deep"))
         self.num_frame = num_frame
         self.channels = channels
         self.phase = phase
@@ -98,31 +84,22 @@ class VESPCN(Network):
         near_identity(self.deep)
         self.flow = CoarseToFineFlow(channels)
 
-    def fuse(self, window: Tensor) -> Tensor:
-        return self.fuse_clip(window, [self.num_frame // 2])[:, 0]
-
     def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
         """Each distinct pair of frames is aligned once; the centre comes last, as published."""
         clip = in_channels(clip, self.channels)
         windows = window_indices(clip.shape[1], self.num_frame, centres)
         aligned = over_pairs(self._align, clip, windows).flatten(2, 3)
         frames = torch.cat((aligned, clip[:, list(centres)].to(aligned.dtype)), 2)
-        out: Tensor = self.entry(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-        return out
+        return self.entry(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
 
     def _align(self, neighbour: Tensor, centre: Tensor) -> Tensor:
         return warp(neighbour, self.flow(neighbour, centre))
 
     def reconstruct(self, f_lr: Tensor) -> Tensor:
-        out: Tensor = F.relu(self.body(f_lr)) + f_lr
-        return out
+        return F.relu(self.body(f_lr)) + f_lr
 
     def upsample(self, trunk: Tensor) -> Tensor:
-        out: Tensor = self.deep(F.pixel_shuffle(self.up(trunk), 4))
-        return out
+        return self.deep(F.pixel_shuffle(self.up(trunk), 4))
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
-        last = self.conv_last
-        # a residual may be rounded to half precision, an image may not
-        out = last(f_sr) if self.base else full_precision(last, f_sr)
-        return to_image(out, centre, self.phase, self.base)
+        return to_image(self.conv_last, f_sr, centre, self.phase, self.base)

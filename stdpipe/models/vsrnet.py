@@ -2,25 +2,12 @@
 
 Kappeler et al., "Video Super-Resolution with Convolutional Neural Networks", IEEE TCI 2016; layers
 as in usstdqq/vsrnet_pytorch (model.py): 9x9 to 64 channels for each frame, frames equally far from
-the centre sharing their filters, then 5x5 to 32, then 5x5. F^SR: those 32 channels. At 180 x 120:
-
-    5 frames, Y (published)   272,577 parameters, 0.098 TMAC
-    7 frames, Y               380,225             0.137
-    7 frames, RGB (default)   423,299             0.162
-
-Different from the published form: input is upsampled here, at the degradation's phase; the output
-is a residual to the bicubic centre frame, the input less that frame's local mean, and ReLU leaks
-(residual=false: the image itself, of the frames themselves); RGB unless channels=1; motion, which
-the original takes from an external optical flow, is by default left to the filters (motion=flow:
-VESPCN's small flow network, whose work is not in the counts).
-
-form=deep is for the paper's table. It gives VSRNet 0.23 TMAC, which the published layers cannot
-have: at that cost, and with a 64-channel F^SR, the compensated frames enter side by side into the
-twenty layers of VDSR. A guess, for the paper's supplement is not public. 678,595 parameters,
-0.234 TMAC.
+the centre sharing their filters, then 5x5 to 32, which are F^SR, then 5x5. Counts, and what the
+default has other than the published form: networks.yaml; there ReLU leaks, too.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +18,6 @@ from stdpipe.models.layers import (
     bicubic_base,
     bilinear_base,
     conv3x3,
-    full_precision,
     init_relu,
     leaky,
     relu_chain,
@@ -39,7 +25,7 @@ from stdpipe.models.layers import (
     surroundings,
 )
 from stdpipe.models.luma import in_channels, to_image
-from stdpipe.models.options import check_channels, check_choice, check_window
+from stdpipe.models.options import Channels, Form, Window
 from stdpipe.models.warp import CoarseToFineFlow, over_pairs, warp
 
 DEEP = 20  # layers, VDSR's
@@ -65,28 +51,26 @@ class MergeAfterFirst(nn.Module):
 
 class VSRNet(Network):
     """It works at HR and has no trunk: f_lr is the window's frames side by side, then, with motion,
-    the flows from the centre to its neighbours.
+    the flows from the centre to its neighbours. Windows share nothing but flows: first layers are
+    at HR, where keeping them would cost more memory than it saves work.
 
-    Windows share nothing but flows: first layers are at HR, where keeping them would cost more
-    memory than it saves work.
+    motion: the original takes it from an external optical flow; "none" leaves it to the filters,
+    "flow" is VESPCN's small flow network. form="deep" is a guess at the paper's, which has 0.23
+    TMAC: frames enter side by side into VDSR's twenty layers, with a 64-channel F^SR.
     """
 
     revision = 2  # 1 saw frames as they are
 
     def __init__(
         self,
-        num_frame: int = 7,
-        channels: int = 3,
-        form: str = "published",
-        motion: str = "none",
+        num_frame: Window = 7,
+        channels: Channels = 3,
+        form: Form = "published",
+        motion: Literal["none", "flow"] = "none",
         residual: bool = True,
         phase: float = 1.5,
     ) -> None:
         super().__init__()
-        check_window("VSRNet", num_frame)
-        check_channels("VSRNet", channels)
-        check_choice("VSRNet's form", form, ("published", "deep"))
-        check_choice("VSRNet's motion", motion, ("none", "flow"))
         self.num_frame = num_frame
         self.channels = channels
         self.phase = phase
@@ -108,9 +92,6 @@ class VSRNet(Network):
         self.flow = CoarseToFineFlow(channels) if motion == "flow" else None
         self.multiple = 4 if self.flow else 1
 
-    def fuse(self, window: Tensor) -> Tensor:
-        return self.fuse_clip(window, [self.num_frame // 2])[:, 0]
-
     def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
         """Each distinct pair's flow is computed once."""
         clip = in_channels(clip, self.channels)
@@ -121,10 +102,6 @@ class VSRNet(Network):
         flows = over_pairs(self.flow, clip, windows).flatten(2, 3)
         return torch.cat((frames, flows.to(frames.dtype)), 2)
 
-    def reconstruct(self, f_lr: Tensor) -> Tensor:
-        """Nothing happens at LR."""
-        return f_lr
-
     def upsample(self, trunk: Tensor) -> Tensor:
         count = self.num_frame * self.channels
         frames = bicubic_base(trunk[:, :count], self.phase)
@@ -134,8 +111,7 @@ class VSRNet(Network):
         if self.base:
             centre = trunk[:, :count].unflatten(1, (-1, self.channels))[:, self.num_frame // 2]
             frames = frames - bicubic_base(surroundings(centre), self.phase)[:, None]
-        out: Tensor = self.merge(frames)
-        return out
+        return self.merge(frames)
 
     def _compensate(self, frames: Tensor, flows: Tensor) -> Tensor:
         """Warp the neighbours at HR, as published: (B, 2k+1, C, H, W), flows (B, 4k, h, w)."""
@@ -146,7 +122,4 @@ class VSRNet(Network):
         return torch.cat((warped[:, :k], frames[:, k : k + 1], warped[:, k:]), 1)
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
-        last = self.conv_last
-        # a residual may be rounded to half precision, an image may not
-        out = last(f_sr) if self.base else full_precision(last, f_sr)
-        return to_image(out, centre, self.phase, self.base)
+        return to_image(self.conv_last, f_sr, centre, self.phase, self.base)

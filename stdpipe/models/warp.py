@@ -47,8 +47,7 @@ def over_pairs(
     aligned = align(clip[:, list(neighbours)].flatten(0, 1), clip[:, list(centres)].flatten(0, 1))
     aligned = aligned.unflatten(0, (clip.shape[0], len(distinct)))
     place = [distinct.index(pair) for window in pairs for pair in window]
-    out: Tensor = aligned[:, place].unflatten(1, (len(windows), 2 * middle))
-    return out
+    return aligned[:, place].unflatten(1, (len(windows), 2 * middle))
 
 
 class CoarseToFineFlow(nn.Module):
@@ -77,16 +76,8 @@ def _flow_stage(channels_in: int, second_stride: int, channels_out: int) -> nn.S
     """Five convolutions of 24 channels; the last starts near zero, and so does the flow."""
     last = nn.Conv2d(24, channels_out, 3, padding=1)
     shrink(last)
-    # kernel 5 where it strides, else 3
-    kernel = 2 * second_stride + 1
-    return nn.Sequential(
-        nn.Conv2d(channels_in, 24, 5, stride=2, padding=2),
-        nn.ReLU(),
-        nn.Conv2d(24, 24, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(24, 24, kernel, stride=second_stride, padding=kernel // 2),
-        nn.ReLU(),
-        nn.Conv2d(24, 24, 3, padding=1),
-        nn.ReLU(),
-        last,
-    )
+    layers: list[nn.Module] = []
+    for channels, stride in ((channels_in, 2), (24, 1), (24, second_stride), (24, 1)):
+        kernel = 2 * stride + 1  # 5 where it strides, else 3
+        layers += [nn.Conv2d(channels, 24, kernel, stride, kernel // 2), nn.ReLU()]
+    return nn.Sequential(*layers, last)

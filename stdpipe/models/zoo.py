@@ -4,27 +4,31 @@ A name may carry options: `edvr:num_feat=32,num_frame=5`. A Spec's text is the c
 such a name, which checkpoints and caches carry.
 """
 
-import contextlib
 import importlib
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Annotated, Any, Literal, NamedTuple, get_origin
 
 import torch
 import yaml
+from pydantic import ConfigDict, Strict
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from typing_extensions import TypedDict
 
 from stdpipe.cache.errors import UserError
-from stdpipe.cache.schema import parse_yaml
+from stdpipe.cache.schema import check, parse_yaml
 from stdpipe.models.base import Network, count_parameters
 from stdpipe.models.bicubic import Bicubic
 from stdpipe.models.d3dnet import D3DNet
 from stdpipe.models.duf import DUF
 from stdpipe.models.edvr import EDVR
 from stdpipe.models.fastdvdnet import FastDVDnet
+from stdpipe.models.options import Count
 from stdpipe.models.pisr import PISR
 from stdpipe.models.rbpn import RBPN
 from stdpipe.models.sofvsr import SOFVSR
@@ -56,7 +60,7 @@ ZOO: dict[str, tuple[type[Network], dict[str, Any]]] = {
 }
 
 
-MOST_OPTION = 512  # the largest whole number in an option: channels, blocks, frames
+_OWN = re.compile(r"([^\W\d]\w*\.)*[^\W\d]\w*:[^\W\d]\w*")  # package.module:Class
 MOST_PARAMETERS = 2**28  # 1 GB in float32; EDVR-L has 2**24.3
 
 
@@ -95,10 +99,8 @@ class Spec(NamedTuple):
             told = str(error).partition("\n")[0]
             raise UserError(f"{self} cannot be built: {told}; change its options") from None
         if count > MOST_PARAMETERS:
-            raise UserError(
-                f"{self} has {count:,} parameters, more than the {MOST_PARAMETERS:,} that stdpipe "
-                "builds: choose smaller options"
-            )
+            most = f"more than the {MOST_PARAMETERS:,} that stdpipe builds"
+            raise UserError(f"{self} has {count:,} parameters, {most}: choose smaller options")
 
     def with_phase(self, phase: float) -> "Spec":
         """The same, its residual's base sampled at `phase` unless the name says otherwise."""
@@ -113,10 +115,8 @@ class _Unfilled(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if getattr(func, "__module__", "") == "torch.nn.init" or func in (
-            Tensor.normal_,
-            Tensor.uniform_,
-        ):
+        fills = getattr(func, "__module__", "") == "torch.nn.init"
+        if fills or func in (Tensor.normal_, Tensor.uniform_):
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
 
@@ -127,7 +127,7 @@ def parse(text: str) -> Spec:
     if name in ZOO:
         cls, options = ZOO[name]
         canonical = next(n for n, (c, _) in ZOO.items() if c is cls)
-    elif _is_class(name, rest.partition(":")[0]):
+    elif _OWN.fullmatch(":".join(text.split(":")[:2])):
         class_name, _, rest = rest.partition(":")
         cls, options = _import(name, class_name), {}
         canonical = f"{name}:{class_name}"
@@ -138,21 +138,15 @@ def parse(text: str) -> Spec:
     for option in given:
         if option not in known:
             raise UserError(f"{name} has no option {option!r}{nearest(option, known)}")
-    typed = {k: _as_default(f"{name}'s {k}", v, known[k].default) for k, v in given.items()}
+    typed = check(_types(cls), given, name, strict=None)  # type: ignore[arg-type]
     return Spec(cls, canonical, _without_defaults(cls, typed), typed)
-
-
-def _is_class(module: str, class_name: str) -> bool:
-    """Whether they read as package.module:Class; an option, which has a "=", does not."""
-    return class_name.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
 def parse_trusted(text: str, source: str) -> Spec:
     """A name that a file gives: importing a module that it names would run code, and is refused."""
     if text.partition(":")[0] not in ZOO:
-        raise UserError(
-            f"{source} names the network {text!r}; name it on the command line to import it"
-        )
+        how = "name it on the command line to import it"
+        raise UserError(f"{source} names the network {text!r}; {how}")
     return parse(text)
 
 
@@ -166,16 +160,23 @@ def _options(text: str, rest: str) -> dict[str, Any]:
     return options
 
 
-def _as_default(what: str, value: Any, default: Any) -> Any:
-    """The value in its default's type (0 -> 0.0 where that is a float), or UserError."""
-    if isinstance(default, float) and type(value) in (int, str):
-        with contextlib.suppress(ValueError, OverflowError):
-            return float(value)  # YAML 1.1 reads 1e-4 as text
-    if isinstance(default, bool | int | float | str) and type(value) is not type(default):
-        raise UserError(f"{what} should be {type(default).__name__}, got {value!r}")
-    if type(value) is int and type(default) is int and not 0 <= value <= MOST_OPTION:
-        raise UserError(f"{what} should lie between 0 and {MOST_OPTION}, got {value}")
-    return value
+@cache
+def _types(cls: type[Network]) -> Any:
+    """A class's options as a TypedDict for pydantic."""
+    types = {name: _type(option) for name, option in _parameters(cls).items()}
+    form: Any = TypedDict(cls.__name__, types, total=False)  # type: ignore[misc]
+    form.__pydantic_config__ = ConfigDict(strict=True)  # type: ignore[attr-defined]
+    return form
+
+
+def _type(option: inspect.Parameter) -> Any:
+    """An option's annotation where it says what is allowed, else its default's type."""
+    if get_origin(option.annotation) in (Annotated, Literal):
+        return option.annotation
+    kind = type(option.default)
+    if kind is float:
+        return Annotated[float, Strict(False)]  # YAML 1.1 reads 1e-4 as text
+    return {int: Count, bool: bool, str: str}.get(kind, Any)
 
 
 def _without_defaults(cls: type[Network], options: dict[str, Any]) -> dict[str, Any]:
@@ -214,10 +215,8 @@ def _import(module: str, class_name: str) -> type[Network]:
         cls = getattr(importlib.import_module(module), class_name)
     except (ImportError, AttributeError) as error:
         raise UserError(f"cannot import network {module}:{class_name}: {error}") from error
-    missing = [m for m in ("features_clip", "forward_clip") if not hasattr(cls, m)]
-    if missing:
+    if not all(hasattr(cls, method) for method in ("features_clip", "forward_clip")):
         raise UserError(
-            f"{module}:{class_name} is no network: it lacks {', '.join(missing)}; "
-            "derive it from stdpipe.models.base.Network"
+            f"{module}:{class_name} is no network: derive it from stdpipe.models.base.Network"
         )
-    return cls  # type: ignore[no-any-return]
+    return cls

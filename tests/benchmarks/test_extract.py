@@ -26,6 +26,7 @@ def run(script: str, *options: object) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_extract() -> None:
     """Not asserted: any speed. At this size there is nothing to see, and the machine is shared."""
     pytest.importorskip("torchvision")
@@ -40,6 +41,7 @@ def test_extract() -> None:
         assert 0 < found["settings"][f"{name}_largest_difference"] <= 1e-4
 
 
+@pytest.mark.slow
 def test_drift() -> None:
     """float32 drifts as little as the design says, int8 by more."""
     small = ("--steps", 2, "--patch", 32, "--encodings", *ENCODINGS)

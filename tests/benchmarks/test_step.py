@@ -1,10 +1,12 @@
-"""The benchmarks of a step have a quick form that runs; what they measure is not asserted."""
+"""The benchmarks of a step run in their quick form; what they measure is not asserted."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -21,6 +23,7 @@ def ratios(script: str, *arguments: object) -> dict[str, float]:
     return found
 
 
+@pytest.mark.slow
 def test_step(tiny: Path) -> None:
     """Shares of waiting are shares; counts know that a tail is work and a step without is less."""
     found = ratios("step.py", "--data", tiny, "--wait", 2)

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "students.py"
 
 
+@pytest.mark.slow
 def test_students(tiny: Path, tiny_cache: Path) -> None:
     where = ["--data", tiny, "--cache", tiny_cache]
     quick = ["--steps", 1, "--patch", 16, "--workers", 0, "--json"]

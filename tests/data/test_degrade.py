@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from stdpipe.data.box import Box
 from stdpipe.data.degrade import (
     DEGRADATIONS,
     cut,
@@ -134,7 +135,8 @@ def test_a_window_is_that_part_of_the_whole(name: str, draw: st.DataObject) -> N
     (y, bottom), (x, right) = spans
     before, after = margin(name)
     more = before + after
-    source = cut(hr, name, y - before, x - before, bottom - y + more, right - x + more)
+    box = Box(y - before, x - before, bottom - y + more, right - x + more)
+    source = cut(hr, name, box)
     assert source.shape[-2:] == (bottom - y + more, right - x + more)
     hr_part, lr_part = window_pair(source, name)
     assert torch.equal(hr_part, hr[..., y:bottom, x:right].float() / 255)

@@ -24,7 +24,7 @@ from stdpipe.data.frames import (
     stream_frames,
 )
 from stdpipe.data.layouts import find_clips, find_one_clip, find_test_clips
-from stdpipe.data.packing import Packing, pack_clips
+from stdpipe.data.packing import pack_clips
 from stdpipe.data.video import Video, ffmpeg
 
 Frames = NDArray[np.uint8]
@@ -43,7 +43,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with frame_writer.write_video(root / "walk.mkv", 32, 48, Fraction(24000, 1001), 0) as write:
         for frame in frames:
             write(frame)
-    pack_clips(Packing(root / "walk", root / "walk.h5"))
+    pack_clips(root / "walk", root / "walk.h5")
     return {"files": root / "walk", "packed": root / "walk.h5", "video": root / "walk.mkv"}
 
 

@@ -40,7 +40,7 @@ def test_vimeo_lists_pick_the_split_in_their_own_order(tmp_path: Path) -> None:
     folder = root / "sequences" / "00002/0001"
     assert train[0].frames == tuple(folder / f"im{n}.png" for n in range(1, 8))
     assert keys(find_clips(root, "test")) == ["00001/0002"]
-    assert keys(find_clips(str(root), None)) == ["00001/0001", "00001/0002", "00002/0001"]
+    assert keys(find_clips(root, None)) == ["00001/0001", "00001/0002", "00002/0001"]
 
 
 def test_vimeo_is_found_one_folder_up(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_vimeo_list_missing(tmp_path: Path) -> None:
 
 def test_vimeo_list_empty(tmp_path: Path) -> None:
     (vimeo(tmp_path, "00001/0001") / "sep_testlist.txt").write_text("\n\n")
-    with pytest.raises(ValueError, match=r"sep_testlist\.txt in .* is empty"):
+    with pytest.raises(ValueError, match=r"sep_testlist\.txt is empty"):
         find_clips(tmp_path, "test")
 
 
@@ -153,7 +153,7 @@ def test_a_folder_of_frames_is_one_clip(tmp_path: Path, monkeypatch: pytest.Monk
     put(folder / "notes", "a.txt")
     assert find_clips(folder, None) == [Clip("walk", (folder / "1.png", folder / "2.png"))]
     monkeypatch.chdir(folder)
-    assert keys(find_clips(".", None)) == ["walk"]
+    assert keys(find_clips(Path(), None)) == ["walk"]
 
 
 def test_an_empty_clip_folder_is_an_incomplete_data_set(tmp_path: Path) -> None:
@@ -213,13 +213,6 @@ def test_nothing_recognised_says_what_was_looked_for(tmp_path: Path) -> None:
     put(tmp_path / "a" / "b", "1.png")
     with pytest.raises(ValueError, match=r"no clips in .*Vimeo90K.*folders of frames.*png"):
         find_clips(tmp_path, None)
-
-
-def test_wrong_use_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="split 'val' is not known"):
-        find_clips(tmp_path, "val")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="length is 0"):
-        find_clips(tmp_path, None, length=0)
 
 
 # Real data

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from stdpipe.cache.errors import UserError
 from stdpipe.data.frames import Clip, clip_sizes, read_clip, read_with_crc32, source_crc32
 from stdpipe.data.layouts import find_clips, vimeo_lists
-from stdpipe.data.packing import Packing, pack_clips
+from stdpipe.data.packing import pack_clips
 
 Command = Callable[..., Any]
 
@@ -34,7 +34,7 @@ def write(folder: Path, shape: tuple[int, ...], seed: int = 0) -> None:
 
 
 def pack(data: Path, out: Path, split: str = "both") -> Path:
-    pack_clips(Packing(data, out, split))
+    pack_clips(data, out, split)
     return out
 
 
@@ -190,7 +190,7 @@ def test_only_the_run_with_the_damage_is_refused(copy: Path) -> None:
 def test_a_missing_clip(copy: Path) -> None:
     with h5py.File(copy, "r+") as file:
         del file["clips/00001/0003"]
-    with pytest.raises(ValueError, match=r"clip 00001/0003 is missing in .*copy\.h5"):
+    with pytest.raises(ValueError, match=r"clip 00001/0003 cannot be read from .*copy\.h5"):
         read_clip(find_clips(copy, "test")[0])
 
 
@@ -218,7 +218,7 @@ def test_a_flipped_bit_anywhere_is_never_a_pixel(packed: Path, data: Any) -> Non
 def test_a_truncated_file(copy: Path, kept: float) -> None:
     content = copy.read_bytes()
     copy.write_bytes(content[: int(len(content) * kept)])
-    with pytest.raises(ValueError, match=r"copy\.h5 is truncated: copy it again"):
+    with pytest.raises(ValueError, match=r"copy\.h5 is truncated: copy the file again"):
         find_clips(copy, "train")
 
 

@@ -141,7 +141,7 @@ def test_weights_that_would_run_code(tmp_path: Path, tiny: Path, refused: Comman
         ([], "name a network, or give a weights file"),
         (["--model", NET], f"{NET} needs weights: give a checkpoint file, or random:SEED"),
         (["--model", NET, "--weights", "random:x"], "should read random:SEED"),
-        (["--weights", "random:0"], "weights random:0 need a network's name"),
+        (["--weights", "random:0"], "name a network"),
         (["--model", NET, "--weights", "w.pt"], "no weights file w.pt"),
     ],
     ids=["nothing", "no weights", "seed", "no name", "no file"],

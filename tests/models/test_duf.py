@@ -130,8 +130,3 @@ def test_save_and_load(tmp_path: Path) -> None:
     theirs, _ = load_network(name, str(tmp_path / "theirs.pth"))
     norms = [m for m in theirs.modules() if isinstance(m, torch.nn.BatchNorm3d)]
     assert {(m.eps, m.momentum) for m in norms} == {(1e-3, 1e-3)}
-
-
-def test_unknown_depth() -> None:
-    with pytest.raises(ValueError, match="16, 28 or 52 layers, got num_layer=50"):
-        DUF(50)

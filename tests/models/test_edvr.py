@@ -115,7 +115,6 @@ def test_under_autocast(scramble: Callable[[nn.Module], nn.Module]) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"num_frame": 4}, "odd num_frame"),
         ({"num_feat": 12}, "multiple of deformable_groups"),
         ({"hr_in": True}, "with_predeblur=true"),
     ],

@@ -135,9 +135,3 @@ def test_parity(norm: str, scramble: Callable[[nn.Module], nn.Module]) -> None:
         base = F.interpolate(window[:, 3], scale_factor=4, mode="bilinear", align_corners=False)
     torch.testing.assert_close(ours.f_lr, frames[0], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(ours.sr, net.conv_last(f_sr) + base, rtol=1e-4, atol=1e-4)
-
-
-def test_unknown_norm() -> None:
-    """A norm that does not exist is named, with those that do."""
-    with pytest.raises(ValueError, match=r"'none' or 'batch', got 'layer'"):
-        FastDVDnet(norm="layer")

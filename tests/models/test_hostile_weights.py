@@ -18,7 +18,7 @@ from stdpipe.models.checkpoints import load_network, save_network
 
 SMALL = "vdsr:num_feat=4,num_layer=2"
 FUZZ = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 OPTIONS = sorted({option for cls, _ in zoo.ZOO.values() for option in zoo._parameters(cls)})
 ABSURD = ["1000000000", "10000", "-1", "nan", "1e400", "[1]", "[[[[", "{a: 1}", "x", "null", ""]
@@ -147,6 +147,6 @@ def test_absurd_options_are_refused_at_once(
     torch.save({"network": name, "params": {"w": torch.zeros(1)}}, path)
     began = time.process_time()
     for arguments in ((name, "random:0"), (None, str(path))):
-        with pytest.raises(UserError, match=r"parameters|should lie|cannot be built"):
+        with pytest.raises(UserError, match=r"parameters|less than|greater than|cannot be built"):
             load_network(*arguments)
     assert time.process_time() - began < 5  # a second on a quiet machine

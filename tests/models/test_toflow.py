@@ -112,8 +112,3 @@ def test_save_and_load(tmp_path: Path) -> None:
     torch.save({"params": net.state_dict()}, tmp_path / "theirs.pth")
     theirs, _ = load_network(f"{NAME},adapt_official_weights=true", str(tmp_path / "theirs.pth"))
     assert theirs.centre_first
-
-
-def test_even_windows_have_no_centre() -> None:
-    with pytest.raises(ValueError, match="odd num_frame"):
-        TOFlow(num_frame=4)

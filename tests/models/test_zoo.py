@@ -64,7 +64,7 @@ def test_canonical_text(text: str, canonical: str) -> None:
     st.fixed_dictionaries(
         {},
         optional={
-            "num_feat": st.integers(1, 999),
+            "num_feat": st.integers(1, 512),
             "with_tsa": st.booleans(),
             "phase": st.floats(allow_nan=False, allow_infinity=False),
         },
@@ -96,11 +96,11 @@ def test_builds_what_it_says() -> None:
         ("edvr:num_feet=3", r"edvr has no option 'num_feet'; did you mean 'num_feat'\?"),
         ("edvr:num_feat", r"option 'num_feat' of .* should read key=value"),
         ("edvr:num_feat=32,5", r"option '5' of .* should read key=value"),
-        ("edvr:num_feat=big", r"edvr's num_feat should be int, got 'big'"),
-        ("edvr:num_feat=32.5", r"edvr's num_feat should be int, got 32.5"),
-        ("edvr:num_feat=true", r"edvr's num_feat should be int, got True"),
-        ("edvr:num_feat=", r"edvr's num_feat should be int, got None"),
-        ("edvr:with_tsa=1", r"edvr's with_tsa should be bool, got 1"),
+        ("edvr:num_feat=big", r"edvr: num_feat: .* integer, got 'big'"),
+        ("edvr:num_feat=32.5", r"edvr: num_feat: .* integer, got 32.5"),
+        ("edvr:num_feat=true", r"edvr: num_feat: .* integer, got True"),
+        ("edvr:num_feat=", r"edvr: num_feat: .* integer, got None"),
+        ("edvr:with_tsa=1", r"edvr: with_tsa: .* boolean, got 1"),
         ("edvr:num_feat=[", r"option 'num_feat=\[' of .* is no YAML"),
         ("no.such.module:Net", r"cannot import network no.such.module:Net: No module named 'no'"),
     ],
@@ -135,7 +135,7 @@ def test_a_users_own_class() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("own_net:NoNetwork", "is no network: it lacks features_clip, forward_clip; derive it"),
+        ("own_net:NoNetwork", "is no network: derive it"),
         ("own_net:Absent", "cannot import network own_net:Absent: .* no attribute"),
         ("own_net:Mine:widht=3", "has no option 'widht'; did you mean 'width'"),
     ],
