@@ -22,8 +22,7 @@ Size = Annotated[int, Field(ge=1)]
 Key = Annotated[str, Field(min_length=1)]
 MOST_VALUES = 2**40  # in one array of one entry: more than any memory holds
 
-OWN_FACTS = ("encoding", "compression", "targets", "frames", "channels", "f_lr_channels")
-OWN_FACTS += ("height", "width", "entries_digest")
+OWN_FACTS = "encoding compression targets frames channels f_lr_channels height width entries_digest"
 MANIFEST_COPY = f"{layout.JOURNAL}/{layout.MANIFEST}"
 
 
@@ -214,7 +213,7 @@ class Manifest:
 
     def facts(self, made_by: bool = True) -> dict[str, Any]:
         """Every fact a reader may expect, flat: made_by, then encoding, shape and clip list."""
-        own = {name: getattr(self, name) for name in OWN_FACTS}
+        own = {name: getattr(self, name) for name in OWN_FACTS.split()}
         return {**self.made_by, **own} if made_by else own
 
     @cached_property

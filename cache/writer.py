@@ -182,11 +182,10 @@ def _stored_form(spec: ArraySpec, name: str, arrays: Arrays) -> dict[str, NDArra
     if spec.dtype != "int8":
         return {name: encode(values, spec.dtype)}
     if values.dtype == np.float32:
-        values, scale = quantise(values)
-    else:
-        scale = arrays.get(scale_name)
-        check_codes(values, scale)
-    return {name: values, scale_name: scale}
+        codes, scale = quantise(values)
+        return {name: codes, scale_name: scale}
+    check_codes(values, arrays.get(scale_name))
+    return {name: values, scale_name: arrays[scale_name]}
 
 
 def _refuse_others(place: Place, writer: str) -> None:

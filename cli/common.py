@@ -17,7 +17,7 @@ from stdpipe.suggest import nearest
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class Known(click.ParamType):
+class Known(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.2 on
     """A name that a lookup of the library knows: imported only when there is one to look up."""
 
     name = "name"
