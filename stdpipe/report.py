@@ -28,8 +28,6 @@ from stdpipe.reporting.page import Content, render
 from stdpipe.reporting.shots import load_again, load_or_make, take_shot
 from stdpipe.reporting.tables import Table
 
-CLIPS, FRAMES = 3, 15  # shown of each data set; of the span of a temporal profile
-LIMIT = 20 * 10**6  # bytes of the page
 # tried in turn until the page is small enough
 DETAILS = (Detail(960, 480, 4, 82), Detail(720, 360, 3, 75), Detail(560, 280, 2, 65))
 
@@ -38,13 +36,13 @@ def write_report(
     folders: Sequence[Path],
     out: Path,
     *,
-    clips: int | str = CLIPS,
-    frames: int = FRAMES,
+    clips: int | str = 3,
+    frames: int = 15,
     labels: Labels | None = None,
     tables: Sequence[Table] = (),
     title: str = "stdpipe report",
     device: str = "auto",
-    limit: int = LIMIT,
+    limit: int = 20_000_000,
 ) -> dict[str, Any]:
     """Write OUT/index.html, at most `limit` bytes; returns where, its size and what is missing.
 
@@ -89,12 +87,7 @@ def _wanted(clips: str, groups: Sequence[Group]) -> list[list[str]]:
 
 
 def _galleries(
-    group: Group,
-    wanted: Sequence[str],
-    frames: int,
-    parts: Path,
-    device: torch.device,
-    missing: list[str],
+    group: Group, wanted: list[str], frames: int, parts: Path, on: torch.device, missing: list[str]
 ) -> list[Gallery]:
     """Make the pictures of a group's clips; what cannot be had is added to `missing`."""
     chosen = _clips(group, wanted, missing)
@@ -109,7 +102,7 @@ def _galleries(
                 gallery = Gallery(shot, {}, {}, [])
                 for entry, net in nets:
                     with _noting(gallery.gone, entry.label):
-                        made = load_or_make(parts, entry.facts, net, shot, pieces, device)
+                        made = load_or_make(parts, entry.facts, net, shot, pieces, on)
                         gallery.made[entry.label] = made
                     if (psnr := entry.frames.get(clip.key, {}).get(shot.frame)) is not None:
                         gallery.psnr[entry.label] = psnr
@@ -155,10 +148,10 @@ def _fitted(content: Content, limit: int) -> tuple[str, Content]:
     attempts = [(detail, most) for detail in DETAILS]
     attempts += [(DETAILS[-1], kept) for kept in reversed(range(most))]
     for detail, kept in attempts:
-        told = f"To stay under {limit / 1e6:g} MB, whole frames are at most {detail.frame_width} "
-        told += "pixels wide"
+        wide = f"whole frames are at most {detail.frame_width} pixels wide"
         gone = [gallery.shot.clip for some in content.galleries for gallery in some[kept:]]
-        told += f", and clips are left out: {', '.join(gone)}." if gone else "."
+        left_out = f", and clips are left out: {', '.join(gone)}" if gone else ""
+        told = f"To stay under {limit / 1e6:g} MB, {wide}{left_out}."
         shown = content._replace(
             galleries=[some[:kept] for some in content.galleries],
             missing=[*content.missing, *([told] if detail != DETAILS[0] else [])],

@@ -4,7 +4,8 @@ All networks share one scale where that lets them be compared. clip.html lays th
 says of each panel what its colours mean and how they are scaled.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -159,13 +160,10 @@ def _features(gallery: Gallery, detail: Detail) -> Panel | None:
     last = [*learnt][-1]
     spread = learnt[last]["F^SR"][:shared].std(axis=(1, 2))
     chosen = sorted(np.argsort(-spread, kind="stable")[: detail.channels])
+    encode: dict[str, Callable[[Pixels], str]] = {"F^LR": png, "F^SR": partial(webp, width=240)}
     rows = {
         label: [
-            Figure(
-                png(maps[channel]) if kind == "F^LR" else webp(maps[channel], 240),
-                kind,
-                f"channel {channel}",
-            )
+            Figure(encode[kind](maps[channel]), kind, f"channel {channel}")
             for kind, maps in both.items()
             for channel in chosen
             if channel < len(maps)

@@ -1,7 +1,4 @@
-"""The commands that give a result or a training run again, from what its folder says of it.
-
-Each is printed as a shell takes it, for the CLI of this version.
-"""
+"""Commands, as a shell takes them, that give an evaluation or a training run of a folder again."""
 
 import dataclasses
 import shlex
@@ -19,9 +16,8 @@ def evaluate_command(entry: Measured, group: Group) -> str:
     kinds = ["quality"]
     kinds += ["temporal"] * ("warp_error" in facts["average"])
     kinds += ["cost"] * ("seconds_per_frame" in entry.cost)
-    weights = f"@{facts['weights']}" if facts["weights"] else ""
     words: list[Any] = ["stdpipe", "evaluate", "--data", group.data]
-    words += ["--model", f"{facts['model']}{weights}"]
+    words += ["--model", facts["model"] + (f"@{facts['weights']}" if facts["weights"] else "")]
     words += ["--degradation", group.degradation["name"], "--protocol", protocol]
     words += ["--crop", rules["crop"]] if has_own_crop else []
     words += ["--metrics", ",".join(kinds)] if len(kinds) > 1 else []
@@ -35,9 +31,8 @@ def train_command(run: TrainingRun) -> str:
     A live teacher is known by its SHA-256 alone, which then stands in place of its file.
     """
     config = run.config
-    role, options = (
-        ("student", StudentTraining) if "scheme" in config else ("teacher", TeacherTraining)
-    )
+    role = "student" if "scheme" in config else "teacher"
+    options = StudentTraining if role == "student" else TeacherTraining
     words: list[Any] = ["stdpipe", f"train-{role}", "--data", config.get("data")]
     words += [f"--{role}", config.get("network")]
     for key in ("cache", "degradation", "init"):

@@ -1,7 +1,4 @@
-"""Arrays as pictures inside the page: lossless PNG where pixels count, WebP for whole frames.
-
-Axes: H W pixels.
-"""
+"""Arrays as pictures inside the page: lossless PNG where pixels count, WebP for whole frames."""
 
 import base64
 import io
@@ -46,8 +43,7 @@ def as_tensor(pixels: Pixels) -> Tensor:
 
 def luma_error(sr: Pixels, hr: Pixels) -> NDArray[np.float64]:
     """|Y of SR - Y of HR|, levels of 255: two (H, W, 3) -> (H, W)."""
-    found: NDArray[np.float64] = (luma(as_tensor(sr)) - luma(as_tensor(hr))).abs().numpy()
-    return found
+    return np.asarray((luma(as_tensor(sr)) - luma(as_tensor(hr))).abs(), np.float64)
 
 
 def flow_colours(flow: NDArray[np.floating[Any]], top: float) -> Pixels:

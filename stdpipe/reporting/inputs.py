@@ -146,10 +146,9 @@ def _count(name: str) -> dict[str, int]:
 def _read_frames(file: Path) -> dict[str, dict[str, dict[int, float]]]:
     """Read PSNR Y by network, clip and frame; nothing where the file is gone."""
     found: dict[str, dict[str, dict[int, float]]] = {}
-    if not file.is_file():
-        return found
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     try:
-        for line in csv.DictReader(file.read_text(encoding="utf-8").splitlines()):
+        for line in csv.DictReader(lines):
             clips = found.setdefault(line["network"], {})
             clips.setdefault(line["clip"], {})[int(line["frame"])] = float(line["psnr_y"])
     except (ValueError, KeyError, TypeError, csv.Error):

@@ -10,6 +10,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +33,10 @@ from stdpipe.models.base import SCALE, Network
 from stdpipe.models.checkpoints import load_network
 from stdpipe.reporting.data_uris import Pixels
 
+Facts = Mapping[str, Any]  # an evaluation.results.NetworkResult
+
 FORMAT = 1  # of the files
+UNREADABLE = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile)  # or not there
 CROP_HEIGHT, CROP_WIDTH = 180, 240
 CHANNELS = 64  # feature maps kept, at most
 ATTENTIONS = ("sum", "sum2", "max2")
@@ -45,16 +49,12 @@ class Shot(NamedTuple):
     lr_8bit: bool
     degradation: str
     frame: int  # the middle frame's number
-    span: list[int]  # numbers of the frames of the temporal profile; `frame` among them
+    span: list[int]  # numbers of the frames of the temporal profile
+    middle: int  # where `frame` lies in the span
     hr: Pixels  # (S, H, W, 3)
     lr: Pixels  # the middle frame's, (h, w, 3)
     window: Box  # the crop shown, in HR pixels on the grid of LR pixels: the most detailed one
     row: int  # the scan line of the temporal profile
-
-    @property
-    def middle(self) -> int:
-        """Where `frame` lies in the span."""
-        return self.span.index(self.frame)
 
 
 class Made(NamedTuple):
@@ -82,9 +82,10 @@ def take_shot(
     hr = torch.cat([piece.hr for piece in found]).permute(0, 2, 3, 1).contiguous().numpy()
     piece = next(p for p in found if frame in p.centres)
     lr = _pixels(piece.lr[frame - piece.first])
-    window = most_detail(hr[span.index(frame)])
+    middle = span.index(frame)
+    window = most_detail(hr[middle])
     row = window.y + window.height // 2
-    return Shot(clip.key, lr_8bit, degradation, frame, span, hr, lr, window, row), found
+    return Shot(clip.key, lr_8bit, degradation, frame, span, middle, hr, lr, window, row), found
 
 
 def most_detail(hr: Pixels) -> Box:
@@ -92,17 +93,15 @@ def most_detail(hr: Pixels) -> Box:
     y = hr.astype(np.float64).mean(-1)
     detail = np.abs(np.diff(y, axis=1, prepend=y[:, :1]))
     detail += np.abs(np.diff(y, axis=0, prepend=y[:1]))
-    height, width = (
-        max(min(most, side) // SCALE * SCALE, 1)
-        for most, side in zip((CROP_HEIGHT, CROP_WIDTH), y.shape, strict=True)
-    )
+    height = max(min(CROP_HEIGHT, y.shape[0]) // SCALE * SCALE, 1)
+    width = max(min(CROP_WIDTH, y.shape[1]) // SCALE * SCALE, 1)
     rows = F.avg_pool2d(torch.from_numpy(detail)[None], (height, 1), stride=(SCALE, 1))
     means = F.avg_pool2d(rows, (1, width), stride=(1, SCALE))[0].numpy()
     top, left = np.unravel_index(means.argmax(), means.shape)
     return Box(int(top) * SCALE, int(left) * SCALE, height, width)
 
 
-def load_again(facts: Mapping[str, Any]) -> Network:
+def load_again(facts: Facts) -> Network:
     """Load the network that an evaluation's `facts` name, with the same weights.
 
     Raises UserError or OSError where it cannot be had: the weights are gone or others now, or the
@@ -117,29 +116,22 @@ def load_again(facts: Mapping[str, Any]) -> Network:
 
 
 def load_or_make(
-    folder: Path,
-    facts: Mapping[str, Any],
-    net: Network,
-    shot: Shot,
-    found: Sequence[Piece],
-    device: torch.device,
+    parts: Path, facts: Facts, net: Network, shot: Shot, found: list[Piece], device: torch.device
 ) -> Made:
-    """What the network of these `facts` makes of the shot, from the folder where it lies there.
+    """What the network of these `facts` makes of the shot, read from `parts` where it lies there.
 
     Its file is named by a hash of what went in. Raises UserError where the output is not finite.
     """
     frames = zlib.crc32(shot.hr.data)
     network = (facts["model"], facts["weights_sha256"])
     what = (FORMAT, *network, shot.degradation, shot.lr_8bit, shot.frame, shot.span, frames)
-    file = folder / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:20]}.npz"
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
-            return Made(**content)
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
-        made = make(settle(net, device), shot, found, device)
-        with atomic_file(file) as aside:
-            np.savez(aside, **made._asdict())
-        return made
+    file = parts / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:20]}.npz"
+    with suppress(*UNREADABLE), file.open("rb") as stream, np.load(stream) as content:
+        return Made(**content)
+    made = make(settle(net, device), shot, found, device)
+    with atomic_file(file) as aside:
+        np.savez(aside, **made._asdict())
+    return made
 
 
 @torch.inference_mode()
@@ -160,11 +152,10 @@ def make(net: Network, shot: Shot, found: Sequence[Piece], device: torch.device)
 
 def _maps(
     net: Network, shot: Shot, found: Sequence[Piece], device: torch.device
-) -> tuple[Pixels, Pixels, Pixels]:
+) -> tuple[Pixels, ...]:
     """Attention, F^LR and F^SR of the middle frame; empty where nothing was learnt (bicubic)."""
     if not any(True for _ in net.parameters()):
-        none = np.zeros((0, 1, 1), np.uint8)
-        return none, none, none
+        return (np.zeros((0, 1, 1), np.uint8),) * 3
     piece = next(piece for piece in found if shot.frame in piece.centres)
     lr, centres = piece.around(net.num_frame // 2)
     centre = [centres[piece.centres.index(shot.frame)]]
@@ -186,8 +177,7 @@ def _maps(
 def _levels(maps: NDArray[Any], low: Any, high: Any) -> Pixels:
     """Maps (C, H, W) in 8 bits: `low` of each is 0, `high` is 255."""
     shares = (maps - low) / np.where(high > low, high - low, 1)
-    found: Pixels = (shares.clip(0, 1) * 255).round().astype(np.uint8)
-    return found
+    return np.asarray((shares.clip(0, 1) * 255).round(), np.uint8)
 
 
 def _whole(maps: Tensor, shot: Shot) -> Tensor:
@@ -198,5 +188,4 @@ def _whole(maps: Tensor, shot: Shot) -> Tensor:
 
 def _pixels(image: Tensor) -> Pixels:
     """(3, H, W) in [0, 1] -> (H, W, 3)."""
-    found: Pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    return found
+    return np.asarray((image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu(), np.uint8)

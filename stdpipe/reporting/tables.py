@@ -26,12 +26,10 @@ class Table(NamedTuple):
     """A table of the page; the first cell of each row is its heading."""
 
     title: str
-    text: str
-    """What the figures are: rules, data, seeds. Shown under the title of a caller's table."""
+    text: str  # what the figures are: rules, data, seeds; shown under a caller's table's title
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
-    best: Sequence[tuple[int, int]] = ()
-    """Row and column of each cell to mark."""
+    best: Sequence[tuple[int, int]] = ()  # row and column of each cell to mark
 
 
 class _Column(NamedTuple):
