@@ -22,9 +22,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stdpipe.cache.errors import UserError
-from stdpipe.data import frame_writer
 from stdpipe.data.box import Box
 from stdpipe.data.degrade import DEGRADATIONS
+from stdpipe.data.frame_writer import Write, exact_rate, is_video, write_folder, write_video
 from stdpipe.data.frames import Clip, Frame, frame_size, stream_frames
 from stdpipe.data.layouts import find_one_clip
 from stdpipe.data.video import Video
@@ -90,12 +90,12 @@ def upscale(job: Upscaling) -> dict[str, Any]:
     grid = cut(net.eval(), height, width, job.tile)
     settle(net, device, job.amp)
     video = source.place if isinstance(source.place, Video) else None
-    rate = frame_writer.exact_rate(job.fps) if job.fps else video.rate if video else RATE
+    rate = exact_rate(job.fps) if job.fps else video.rate if video else RATE
     height, width = height * net.scale, width * net.scale
-    sink = frame_writer.write_folder(job.out, source.names)
-    if as_video := frame_writer.is_video(job.out):
+    sink = write_folder(job.out, source.names)
+    if as_video := is_video(job.out):
         sound = video.file if video and not job.fps else None  # at another speed it would not fit
-        sink = frame_writer.write_video(job.out, height, width, rate, job.crf, sound)
+        sink = write_video(job.out, height, width, rate, job.crf, sound)
     began = time.perf_counter()
     with sink as write:
         count, seams = _run(net, source, grid, write, device, job.amp)
@@ -128,19 +128,17 @@ def _warn_of_shift(net: Network, trained_for: str | None) -> None:
     """Warn where the network takes LR pixels to sit elsewhere than cameras and scalers put them."""
     known = DEGRADATIONS.get(trained_for or "")
     phase = known.phase if known else getattr(net, "phase", ORDINARY)
+    network = f"a network trained for {trained_for}" if known else "this network"
     if phase != ORDINARY:
         LOG.warning(
-            "stdpipe: %s takes LR pixel j to sit at HR pixel 4j + %g; ordinary footage, at "
-            "4j + %g and with another blur, comes out shifted by %g HR pixels",
-            f"a network trained for {trained_for}" if known else "this network",
-            phase,
-            ORDINARY,
-            abs(ORDINARY - phase),
+            f"stdpipe: {network} takes LR pixel j to sit at HR pixel 4j + {phase:g}; ordinary "
+            f"footage, at 4j + {ORDINARY} and with another blur, comes out shifted by "
+            f"{abs(ORDINARY - phase):g} HR pixels"
         )
 
 
 def _check_places(job: Upscaling) -> None:
-    is_video = frame_writer.is_video(job.out)
+    to_video = is_video(job.out)
     source, out = job.source.resolve(), job.out.resolve()
     if out == source or source in out.parents or out in source.parents:
         raise UserError(f"output {job.out} and input {job.source} lie in each other: choose apart")
@@ -148,19 +146,14 @@ def _check_places(job: Upscaling) -> None:
         return
     if not job.overwrite:
         raise FileExistsError(f"{job.out} exists: choose another name, or give --overwrite")
-    if is_video != out.is_file():
-        raise UserError(f"{job.out} is no {'file' if is_video else 'folder'}: choose another")
+    if to_video != out.is_file():
+        raise UserError(f"{job.out} is no {'file' if to_video else 'folder'}: choose another")
     if out.is_dir() and any(path.suffix != ".png" for path in out.iterdir()):
         raise UserError(f"{job.out} holds more than PNG files, and is not overwritten: empty it")
 
 
 def _run(
-    net: Network,
-    source: Clip,
-    grid: Grid,
-    write: frame_writer.Write,
-    device: torch.device,
-    amp: str,
+    net: Network, source: Clip, grid: Grid, write: Write, device: torch.device, amp: str
 ) -> tuple[int, int]:
     """Run the loop; return the number of frames, and the largest step between tiles in levels."""
     count = largest = 0
@@ -210,8 +203,7 @@ def cut(net: Network, height: int, width: int, side: int | None) -> Grid:
     if not exact:
         LOG.warning(
             "stdpipe: tiles of this network are not exact, as its input decides how far it looks; "
-            "they overlap by %d pixels, and the result tells how much neighbours differ",
-            overlap,
+            f"they overlap by {overlap} pixels, and the result tells how much neighbours differ"
         )
     return Grid(found, overlap, exact)
 
@@ -238,12 +230,7 @@ def super_resolve(
 
 
 def _super_resolve_pixels(
-    net: Network,
-    clip: Tensor,
-    centres: Sequence[int],
-    grid: Grid,
-    device: torch.device,
-    amp: str,
+    net: Network, clip: Tensor, centres: Sequence[int], grid: Grid, device: torch.device, amp: str
 ) -> tuple[NDArray[np.uint8], int]:
     """Return whole frames (N, H, W, 3), and the largest step between tiles, in levels."""
     size = [side * net.scale for side in clip.shape[-2:]]

@@ -121,10 +121,8 @@ def _vimeo_home(root: Path) -> Path | None:
 
 def _vimeo_clips(home: Path, split: Split | None) -> list[Clip]:
     origin = home / (VIMEO_LISTS[split] if split else "sequences")
-    if split:
-        keys = _keys_listed(origin)
-    else:
-        keys = [f"{group.name}/{sub.name}" for group in _folders(origin) for sub in _folders(group)]
+    subs = [] if split else [sub for group in _folders(origin) for sub in _folders(group)]
+    keys = _keys_listed(origin) if split else [f"{sub.parent.name}/{sub.name}" for sub in subs]
     if not keys:
         raise UserError(f"no clips: {origin} is empty")
     return [_vimeo_clip(home / "sequences" / key, key, origin.name) for key in keys]
@@ -162,13 +160,12 @@ def _key(path: Path, listed: str) -> str:
 
 
 def _vimeo_clip(folder: Path, key: str, origin: str) -> Clip:
-    remedy = "the data set is incomplete; download it again or take the clip off the list"
-    try:
-        present = {path.name for path in folder.iterdir()}
-    except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"clip {key} of {origin} has no folder: {remedy}") from None
+    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if missing := [name for name in VIMEO_FRAMES if name not in present]:
-        raise FileNotFoundError(f"clip {key} of {origin} lacks {missing[0]}: {remedy}")
+        raise FileNotFoundError(
+            f"clip {key} of {origin} lacks {missing[0]}: the data set is incomplete; download it "
+            "again or take the clip off the list"
+        )
     return Clip(key, tuple(folder / name for name in VIMEO_FRAMES))
 
 

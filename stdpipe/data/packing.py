@@ -12,7 +12,7 @@ import itertools
 import os
 import shutil
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -29,6 +29,7 @@ from stdpipe.data.layouts import SPLITS, find_clips, vimeo_lists
 from stdpipe.data.packed import FORMAT, VERSION, PackedFile
 
 Lists = Mapping[str, list[str]]  # of Vimeo90K: name -> keys
+Offsets = Mapping[str | int, int]  # name of a table, or number of a clip -> byte of the file
 BATCH = 32  # clips a sync: what a kill can cost
 THREADS = min(8, os.cpu_count() or 1)  # decoding releases the GIL; each holds a clip in memory
 
@@ -87,7 +88,8 @@ def _pack(data: Path, out: Path, clips: list[Clip], lists: Lists) -> None:
         with packed.file:  # closed before frames are written past HDF5
             present = np.array(list(pool.map(_source_bytes, clips)))
             todo = np.flatnonzero(packed.source_bytes != present).tolist()
-            offsets = {what: packed.offset(what) for what in ("crc32", "source_bytes", *todo)}
+            wanted: list[str | int] = ["crc32", "source_bytes", *todo]
+            offsets = {what: packed.offset(what) for what in wanted}
         _fill(packed, clips, todo, offsets, pool)
     partial.replace(out)
     fsync(out.parent)
@@ -125,11 +127,7 @@ def _lay_out(partial: Path, data: Path, clips: list[Clip], lists: Lists) -> None
 
 
 def _fill(
-    packed: PackedFile,
-    clips: list[Clip],
-    todo: list[int],
-    offsets: Mapping[str | int, int],
-    pool: ThreadPoolExecutor,
+    packed: PackedFile, clips: list[Clip], todo: list[int], offsets: Offsets, pool: Executor
 ) -> None:
     done = len(clips) - len(todo)
     bar = tqdm(total=len(clips), initial=done, unit="clip", desc="pack-clips", disable=None)
@@ -145,9 +143,7 @@ def _fill(
             bar.update(len(batch))
 
 
-def _write_clip(
-    fd: int, packed: PackedFile, clip: Clip, index: int, offsets: Mapping[str | int, int]
-) -> int:
+def _write_clip(fd: int, packed: PackedFile, clip: Clip, index: int, offsets: Offsets) -> int:
     """Write pixels and checksums of one clip; return the bytes of its image files."""
     size = _source_bytes(clip)
     frames = read_clip(clip)

@@ -18,9 +18,6 @@ from numpy.typing import NDArray
 
 from stdpipe.cache.errors import UserError
 
-# None is repeated or dropped to keep a constant rate.
-AS_CODED = ("-fps_mode", "passthrough")
-
 
 @dataclass(frozen=True)
 class Video:
@@ -60,8 +57,9 @@ def decoded(video: Video) -> Generator[NDArray[np.uint8]]:
 
     Raises UserError for a damaged video.
     """
-    options = [*(() if video.steady else AS_CODED), "-f", "image2pipe", "-c:v", "ppm", "-"]
-    command = [ffmpeg(), "-v", "error", "-i", f"file:{video.file}", "-map", "0:v:0", *options]
+    command = [ffmpeg(), "-v", "error", "-i", f"file:{video.file}", "-map", "0:v:0"]
+    command += [] if video.steady else ["-fps_mode", "passthrough"]
+    command += ["-f", "image2pipe", "-c:v", "ppm", "-"]
     with (
         TemporaryFile() as told,
         # a session of its own: Ctrl-C is for us to answer

@@ -18,6 +18,7 @@ from stdpipe.cache.errors import UserError
 from stdpipe.data.box import Box
 
 NUM_ORIENTATIONS = 8
+UNDOES = (0, 1, 2, 3, 4, 6, 5, 7)  # two quarter turns undo each other, the others themselves
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,9 @@ def full_views(clips: list[str], seed: int, orientations: int) -> list[View]:
     """Each clip in its own `orientations` (1 to 8) distinct orientations, drawn by seed and key."""
     if not 1 <= orientations <= NUM_ORIENTATIONS:
         raise UserError(f"orientations must be 1 to {NUM_ORIENTATIONS}, got {orientations}")
-    views = []
-    for clip in clips:
-        drawn = generator(seed, "orientation", clip).permutation(NUM_ORIENTATIONS)
-        views += [View(clip, int(o)) for o in drawn[:orientations]]
-    return views
+    orders = (generator(seed, "orientation", clip).permutation(NUM_ORIENTATIONS) for clip in clips)
+    drawn = zip(clips, orders, strict=True)
+    return [View(clip, int(o)) for clip, order in drawn for o in order[:orientations]]
 
 
 def baked_views(
@@ -101,11 +100,7 @@ def orient(x: Tensor, orientation: int) -> Tensor:
 
 def unorient(x: Tensor, orientation: int) -> Tensor:
     """Undo `orient`: (..., H, W)."""
-    if orientation & 4:
-        x = x.transpose(-1, -2)
-    if orientation & 2:
-        x = x.flip(-2)
-    return x.flip(-1) if orientation & 1 else x
+    return orient(x, UNDOES[orientation])
 
 
 def oriented_size(height: int, width: int, orientation: int) -> tuple[int, int]:

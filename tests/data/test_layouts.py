@@ -109,7 +109,7 @@ def test_vimeo_frame_missing(tmp_path: Path, split: layouts.Split | None) -> Non
 def test_vimeo_error_says_what_to_do(tmp_path: Path) -> None:
     root = vimeo(tmp_path, "00001/0001")
     (root / "sep_trainlist.txt").write_text("00001/0007\n")
-    told = r"clip 00001/0007 of sep_trainlist\.txt has no folder.*download it again"
+    told = r"clip 00001/0007 of sep_trainlist\.txt lacks im1\.png.*download it again"
     with pytest.raises(FileNotFoundError, match=told):
         find_clips(root, "train")
 

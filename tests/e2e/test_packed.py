@@ -56,15 +56,20 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return loaded
 
 
+@pytest.mark.parametrize(
+    ("scheme", "workers"), [("sd", 0), pytest.param("std", 2, marks=pytest.mark.slow)]
+)
 def test_train_student(
-    tmp_path: Path, tiny: Path, packed: Path, tiny_cache: Path, train: Command, stdpipe: Command
-) -> None:
+    tmp_path: Path, tiny: Path, packed: Path, tiny_cache: Path, train: Command, stdpipe: Command,
+    scheme: str, workers: int,
+) -> None:  # fmt: skip
     """From a cache that was made from the folder; and a run begun on one goes on with the other."""
-    for name, data, workers in (("folder", tiny, 0), ("packed", packed, 1)):
-        stdpipe(*train(tmp_path / name, data, "--cache", tiny_cache, workers=workers))
+    more = ("--cache", tiny_cache, "--scheme", scheme)
+    for name, data in (("folder", tiny), ("packed", packed)):
+        stdpipe(*train(tmp_path / name, data, *more, steps=2, workers=workers))
     here, there = weights(tmp_path / "folder"), weights(tmp_path / "packed")
     assert all(torch.equal(here[key], there[key]) for key in here)
-    stdpipe(*train(tmp_path / "packed", tiny, "--cache", tiny_cache, workers=0))
+    stdpipe(*train(tmp_path / "packed", tiny, *more, steps=2, workers=workers))
 
 
 def test_train_teacher(tmp_path: Path, tiny: Path, packed: Path, stdpipe: Command) -> None:
