@@ -180,9 +180,10 @@ def _resume(out: Path, net: nn.Module, stepper: run_folder.Stepper) -> int:
     saved = run_folder.load_checkpoint(out)
     if saved is None:
         return 0
-    net.load_state_dict(saved["net"])
-    stepper.load_state_dict(saved["stepper"])
-    return int(saved["step"])
+    with run_folder.restoring(out):
+        net.load_state_dict(saved["net"])
+        stepper.load_state_dict(saved["stepper"])
+        return int(saved["step"])
 
 
 def _pick_frames(

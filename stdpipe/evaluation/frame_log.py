@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +80,17 @@ class FrameLog:
         write_atomically(mark, definition)
 
     def _read(self, text: str, lengths: Mapping[str, int]) -> None:
-        """Take over the clips that are complete; the last line may be torn."""
+        """Take over the clips that are complete. A line that cannot be read has its clip measured
+        anew; the last one may be torn."""
         whole = text[: text.rfind("\n") + 1]
         found: dict[str, Clips] = {}
         for line in csv.DictReader(io.StringIO(whole)):
-            figures = {k: float(v) for k, v in line.items() if k in self.columns[2:] and v}
-            row = {**figures, "frame": int(line["frame"])}
-            found.setdefault(line["clip"], {}).setdefault(line["network"], []).append(row)
+            with suppress(KeyError, TypeError, ValueError):
+                figures = {k: float(v) for k, v in line.items() if k in self.columns[2:] and v}
+                row = {**figures, "frame": int(line["frame"])}
+                found.setdefault(line["clip"], {}).setdefault(line["network"], []).append(row)
         for clip, rows in found.items():
-            if all(len(rows.get(name, ())) == lengths[clip] for name in self.networks):
+            if all(len(rows.get(name, ())) == lengths.get(clip) for name in self.networks):
                 for name, frames in rows.items():
                     self.networks[name][clip] = frames
 

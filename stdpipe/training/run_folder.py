@@ -233,8 +233,22 @@ def load_checkpoint(out: Path) -> dict[str, Any] | None:
     """
     content = distributed.from_first(lambda: _read_checkpoint(out / "checkpoint.pt"))
     if content is not None:
-        torch.set_rng_state(content["rng"])
+        with restoring(out):
+            torch.set_rng_state(content["rng"])
     return content
+
+
+@contextmanager
+def restoring(out: Path) -> Iterator[None]:
+    """Around putting a checkpoint's parts in place: raises UserError where one is not as saved."""
+    try:
+        yield
+    except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise _damaged(out / "checkpoint.pt") from error
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f"{path} is damaged; restore it, or remove it to begin this run anew")
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -243,9 +257,7 @@ def _read_checkpoint(path: Path) -> dict[str, Any] | None:
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
-        raise UserError(
-            f"{path} is damaged; restore it, or remove it to begin this run anew"
-        ) from None
+        raise _damaged(path) from None
     return content
 
 

@@ -197,13 +197,14 @@ class StudentTrainer:
         saved = run_folder.load_checkpoint(self.out)
         if saved is None:
             return 0
-        for name, part in self.parts.items():
-            part.load_state_dict(saved[name])
-        self.stepper.load_state_dict(saved["stepper"])
-        for name, memory in self.memories.items():
-            if saved[memory.frozen]:
-                self.guards[name].freeze()
-        return int(saved["step"])
+        with run_folder.restoring(self.out):
+            for name, part in self.parts.items():
+                part.load_state_dict(saved[name])
+            self.stepper.load_state_dict(saved["stepper"])
+            for name, memory in self.memories.items():
+                if saved[memory.frozen]:
+                    self.guards[name].freeze()
+            return int(saved["step"])
 
 
 def _norm(memory: nn.Module) -> float:
