@@ -91,7 +91,7 @@ def check(
 def choose(keys: list[str], count: int, seed: int) -> list[str]:
     """Choose `count` random keys, or all: one of each orientation before a second of any."""
     turns = Counter[int]()
-    order = []
+    order: list[tuple[int, int, str]] = []
     for i in generator(seed, "check").permutation(len(keys)):
         orientation = View.parse(keys[i]).orientation
         turns[orientation] += 1

@@ -85,7 +85,7 @@ def view_size(hr: Tensor, view: View) -> tuple[int, int]:
     """Height and width of what `view_hr` returns."""
     if view.crop:
         return view.crop.height, view.crop.width
-    return oriented_size(*hr.shape[-2:], view.orientation)
+    return oriented_size(hr.shape[-2], hr.shape[-1], view.orientation)
 
 
 def cut_view(hr: Tensor, view: View, box: Box, degradation: str) -> Tensor:
