@@ -52,15 +52,11 @@ class Upscaling:
 
     source: Path
     out: Path
-    model: str | None = None
-    """Network's name; None where the weights file says it."""
+    model: str | None = None  # the network's name; None where the weights file says it
     weights: str | None = None
-    tile: int | None = None
-    """LR pixels on a side that a tile answers for; 0 never cuts, None cuts frames above WHOLE."""
-    fps: float | None = None
-    """Frames a second of the output; None keeps the input's."""
-    crf: int = 12
-    """H.264's constant quality: 0 loses nothing, 51 is worst."""
+    tile: int | None = None  # LR pixels on its side; 0 never cuts, None cuts frames above WHOLE
+    fps: float | None = None  # frames a second of the output; None keeps the input's
+    crf: int = 12  # H.264's constant quality: 0 loses nothing, 51 is worst
     overwrite: bool = False
     device: str = "auto"
     amp: str = "none"
@@ -71,8 +67,7 @@ class Grid(NamedTuple):
 
     tiles: list[Tile]
     overlap: int
-    exact: bool
-    """Whether tiles overlap by the network's reach, so that the result is that of whole frames."""
+    exact: bool  # whether they overlap by the network's reach: the result is that of whole frames
 
 
 def upscale(job: Upscaling) -> dict[str, Any]:

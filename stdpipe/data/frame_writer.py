@@ -107,12 +107,11 @@ def write_video(
 def _command(
     aside: Path, height: int, width: int, rate: Fraction, crf: int, sound: Path | None
 ) -> list[str]:
-    raw = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {rate} -i -"
-    command = [ffmpeg(), "-y", "-v", "error", *raw.split()]
-    if sound:
-        command += ["-i", f"file:{sound}", *["-map", "0:v", "-map", "1:a?", "-c:a", "copy"]]
+    raw = f"-y -v error -f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {rate} -i -"
+    audio = "-map 0:v -map 1:a? -c:a copy"
+    copied = ["-i", f"file:{sound}", *audio.split()] if sound else []
     # Players take untagged video of this size for BT.709, where ffmpeg would write BT.601.
     tags = ":".join(f"{what}=bt709" for what in ("colorspace", "color_primaries", "color_trc"))
-    command += ["-vf", f"scale=out_color_matrix=bt709:out_range=tv,setparams={tags}:range=tv"]
-    command += f"-c:v libx264 -crf {crf} -pix_fmt yuv420p".split()
-    return [*command, f"file:{aside}"]
+    colours = f"scale=out_color_matrix=bt709:out_range=tv,setparams={tags}:range=tv"
+    h264 = f"-vf {colours} -c:v libx264 -crf {crf} -pix_fmt yuv420p"
+    return [ffmpeg(), *raw.split(), *copied, *h264.split(), f"file:{aside}"]

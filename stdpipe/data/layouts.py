@@ -121,8 +121,10 @@ def _vimeo_home(root: Path) -> Path | None:
 
 def _vimeo_clips(home: Path, split: Split | None) -> list[Clip]:
     origin = home / (VIMEO_LISTS[split] if split else "sequences")
-    subs = [] if split else [sub for group in _folders(origin) for sub in _folders(group)]
-    keys = _keys_listed(origin) if split else [f"{sub.parent.name}/{sub.name}" for sub in subs]
+    if split:
+        keys = _keys_listed(origin)
+    else:
+        keys = [f"{group.name}/{sub.name}" for group in _folders(origin) for sub in _folders(group)]
     if not keys:
         raise UserError(f"no clips: {origin} is empty")
     return [_vimeo_clip(home / "sequences" / key, key, origin.name) for key in keys]

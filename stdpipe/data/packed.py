@@ -7,10 +7,8 @@
     crc32           (sum of T,): of a clip's bytes up to and including each frame
     source_bytes    (n,): of the image files a clip was read from; 0 until it is committed
 
-A clip is one block without a filter: film is noise to a lossless codec (PNG's own would cost the
-decoding that packing saves), and a block gives any run of frames, a whole septuplet or 7 of Vid4's
-49, in one read without a chunk cache. The checksum is ours rather than HDF5's, since the crc32 of
-the frames is computed anyway: it is what a cache entry remembers of its source.
+A clip is one block without a filter, since film is noise to a lossless codec: any run of its frames
+is one read. The checksum is ours, not HDF5's: a cache entry remembers the crc32 of its frames.
 numpy and h5py only: usable without torch.
 """
 

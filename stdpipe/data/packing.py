@@ -1,11 +1,10 @@
 """Pack a data set into one HDF5 file (stdpipe.data.packed says how it lies there), resumably.
 
 HDF5 files do not survive a kill while HDF5 writes to them. So it writes only once: all tables and
-an empty block for every clip, to a file aside that is then renamed to OUT.partial. From there on
-frames go straight to their place in the file, past HDF5. After a batch of clips and their checksums
-is synced, each clip's `source_bytes` is written, and that number is the commit. A clip whose number
-is not that of its folder is packed again: so is one whose frames were mended meanwhile.
-When all are there, OUT.partial is renamed to OUT. Same data, same bytes, however often interrupted.
+an empty block for every clip, to OUT.partial. From there on frames go straight to their place in
+the file, past HDF5. When a batch of clips and their checksums is synced, each clip's `source_bytes`
+is written, and that number is the commit; a clip whose number is not that of its folder is packed
+again. When all are there, OUT.partial is renamed to OUT: the same bytes, however often interrupted.
 """
 
 import itertools

@@ -26,12 +26,9 @@ class Video:
     file: Path
     height: int
     width: int
-    rate: Fraction
-    """Frames a second."""
-    count: int | None
-    """Number of frames, estimated from the duration; None where that is unknown."""
-    steady: bool
-    """Read at a constant rate, as players show it; else every coded frame once."""
+    rate: Fraction  # frames a second
+    count: int | None  # of frames, estimated from the duration; None where that is unknown
+    steady: bool  # read at a constant rate, as players show it; else every coded frame once
 
 
 def open_video(file: Path, steady: bool) -> Video:
