@@ -185,7 +185,8 @@ def test_extract_refuses_a_cache_of_another_kind(
     tiny: Path, copy: Path, extract: Command, refused: Command, more: tuple[str, str], message: str
 ) -> None:
     before = contents(copy)
-    told = refused(*extract(tiny, copy, "--orientations", 2, *more))
+    asked = more if more[0] == "--orientations" else ("--orientations", 2, *more)
+    told = refused(*extract(tiny, copy, *asked))
     assert f"cache {copy} was made by" in told
     assert message in told
     assert contents(copy) == before
