@@ -149,6 +149,7 @@ def cells(markdown: str) -> dict[str, list[str]]:
     return {row[0].strip("`"): row[1:] for row in rows[2:]}
 
 
+@pytest.mark.slow
 def test_the_tables_of_networks_are_the_commands(
     generated: ModuleType, stdpipe: Callable[..., Any]
 ) -> None:

@@ -204,6 +204,7 @@ def test_workers_change_nothing(
     assert same(tmp_path / "0", tmp_path / "2")
 
 
+@pytest.mark.slow
 def test_a_mixed_recomputed_run_goes_on_bit_for_bit(
     tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command,
     refused: Command, monkeypatch: pytest.MonkeyPatch,

@@ -117,6 +117,7 @@ def test_two_processes_learn_what_one_does(
     assert_close(tmp_path / "two", tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_a_memory_that_collapses_is_frozen_on_all_ranks(
     tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command,
     torchrun: Torchrun, monkeypatch: pytest.MonkeyPatch,
@@ -133,6 +134,7 @@ def test_a_memory_that_collapses_is_frozen_on_all_ranks(
     assert len({line["memory_norm"] for line in lines(tmp_path / "two")}) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_rank_and_other_numbers_of_processes(
     tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command,
     torchrun: Torchrun,
@@ -194,6 +196,7 @@ def test_what_cannot_be_shared_out_is_refused(
     assert "normalises over the clips of a step" in told
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_all_ranks(
     tmp_path: Path, tiny: Path, train: Command, torchrun: Torchrun
 ) -> None:

@@ -226,7 +226,10 @@ def losses(
     return [{k: line.get(k) for k in ("loss", "rec", *TERMS)} for line in lines]
 
 
-@pytest.mark.parametrize(("encoding", "tolerance"), [("float32", 1e-6), ("trunk-float32", 1e-5)])
+@pytest.mark.parametrize(
+    ("encoding", "tolerance"),
+    [("float32", 1e-6), pytest.param("trunk-float32", 1e-5, marks=pytest.mark.slow)],
+)
 def test_training_from_a_baked_cache_is_training_with_the_live_teacher(
     encoding, tolerance, caches, data, weights, tmp_path
 ):

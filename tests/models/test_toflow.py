@@ -90,6 +90,7 @@ def test_under_autocast() -> None:
     assert (half.sr - full.sr).norm() < 0.01 * full.sr.norm()
 
 
+@pytest.mark.slow
 def test_exports_for_any_size() -> None:
     """One program, for sides that are multiples of 4; `stdpipe export` pads the others."""
     net = TOFlow(**SMALL).eval()
