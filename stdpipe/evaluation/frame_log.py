@@ -71,10 +71,10 @@ class FrameLog:
 
     def _go_on(self, folder: Path, definition: str, lengths: Mapping[str, int]) -> None:
         mark, frames = folder / "definition.json", folder / "frames.csv"
-        if not (mark.is_file() and mark.read_text() == definition):
+        if not (mark.is_file() and mark.read_text(errors="replace") == definition):
             shutil.rmtree(folder, ignore_errors=True)
         elif frames.is_file():
-            self._read(frames.read_text(), lengths)
+            self._read(frames.read_text(errors="replace"), lengths)
         kept = [clip for clip in lengths if clip in self.done]
         write_atomically(frames, ",".join(self.columns) + "\n" + self._lines(kept))
         write_atomically(mark, definition)
@@ -84,10 +84,13 @@ class FrameLog:
         anew; the last one may be torn."""
         whole = text[: text.rfind("\n") + 1]
         found: dict[str, Clips] = {}
-        for line in csv.DictReader(io.StringIO(whole)):
+        lines = csv.DictReader(io.StringIO(whole.replace("\0", "")))
+        if tuple(lines.fieldnames or ()) != self.columns:
+            return
+        for line in lines:
             with suppress(KeyError, TypeError, ValueError):
                 figures = {k: float(v) for k, v in line.items() if k in self.columns[2:] and v}
-                row = {**figures, "frame": int(line["frame"])}
+                row = {**figures, "psnr_y": figures["psnr_y"], "frame": int(line["frame"])}
                 found.setdefault(line["clip"], {}).setdefault(line["network"], []).append(row)
         for clip, rows in found.items():
             if all(len(rows.get(name, ())) == lengths.get(clip) for name in self.networks):

@@ -36,13 +36,6 @@ def beside_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_readmes_class_is_the_examples() -> None:
-    """Which the tests below run."""
-    shown = (EXAMPLE.parents[1] / "README.md").read_text()
-    whole = EXAMPLE.read_text()
-    assert f"```python\n{whole[whole.index('class Mine') :].rstrip()}\n```" in shown
-
-
 def lies_in(store: Path, teacher: Network, data: Path) -> bool:
     """Whether each cached F^SR is what this teacher computes from the clip, bit for bit."""
     teacher = settle(teacher, torch.device("cpu"))
