@@ -15,7 +15,9 @@ import torch
 
 from stdpipe import cache, extract
 from stdpipe.extract import extract_teacher
+from stdpipe.features import extraction
 from stdpipe.features.extraction import Extraction
+from stdpipe.features.teacher import teacher_features
 
 Command = Callable[..., Any]
 TEACHER = (
@@ -97,7 +99,7 @@ def test_clips_of_one_size_go_through_together() -> None:
     found = extract.group_features(teacher, lrs, torch.device("cpu"), "none")
     assert sizes == [(3, 7, 3, 8, 12), (2, 7, 3, 12, 8)]
     for lr, features in zip(lrs, found, strict=True):
-        alone = extract.teacher_features(teacher, lr, torch.device("cpu"), "none")
+        alone = teacher_features(teacher, lr, torch.device("cpu"), "none")
         for ours, theirs in zip(features, alone, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
@@ -261,7 +263,7 @@ def test_reading_and_writing_overlap_with_the_teacher(
             news.notify_all()
             assert news.wait_for(lambda: happened[needs] >= count, timeout=20), (name, happened)
 
-    features, reading, write = extract.group_features, extract.read_frames, cache.Writer.write
+    features, reading, write = extract.group_features, extraction.read_frames, cache.Writer.write
 
     def read(clip: Any) -> Any:
         step("read", "read", 0)
@@ -277,7 +279,7 @@ def test_reading_and_writing_overlap_with_the_teacher(
 
     monkeypatch.setattr(extract, "group_features", compute)
     monkeypatch.setattr(cache.Writer, "write", write_one)
-    monkeypatch.setattr(extract, "read_frames", read)
+    monkeypatch.setattr(extraction, "read_frames", read)
     extract_teacher(job(six, tmp_path / "c"))
     assert happened == {"read": 7, "computed": 6, "written": 6}
 
