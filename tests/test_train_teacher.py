@@ -212,4 +212,8 @@ def test_the_weights_say_what_they_are(tmp_path: Path, tiny: Path, stdpipe: Comm
 def test_refused(
     tmp_path: Path, tiny: Path, refused: Command, more: list[str], message: str
 ) -> None:
-    assert message in refused(*command(tmp_path / "run", tiny, *more))
+    words = command(tmp_path / "run", tiny, *more)
+    if "--teacher" in more:  # in place of the usual one
+        first = words.index("--teacher")
+        words = [*words[:first], *words[first + 2 :]]
+    assert message in refused(*words)
