@@ -54,7 +54,7 @@ def fsync(path: Path) -> None:
 
 
 def is_full(error: OSError) -> bool:
-    """Whether a full disk or quota is behind an error."""
+    """Tell whether a full disk or quota is behind an error."""
     return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 

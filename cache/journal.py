@@ -58,7 +58,7 @@ class JournalFile:
 
 
 def read_journals(place: Place, writer: str | None = None) -> list[JournalFile]:
-    """All journal files of a cache, or of one writer, by name."""
+    """Read all journal files of a cache, or of one writer, by name."""
     name = re.compile(rf"{writer or '[^.]+'}\.\d+{re.escape(layout.JOURNAL_SUFFIX)}")
     paths = [f"{layout.JOURNAL}/{n}" for n in place.names(layout.JOURNAL) if name.fullmatch(n)]
     return [_parse(path, data) for path, data in zip(paths, place.read_all(paths), strict=True)]

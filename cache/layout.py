@@ -51,7 +51,7 @@ INT8_LIMIT = 127  # codes are -127..127; -128 is the fill value and never stored
 
 
 class Encoding(NamedTuple):
-    """How f_sr lies on disk."""
+    """Says how f_sr lies on disk."""
 
     stored: str  # "f_sr" itself, or "trunk", from which the tail makes it
     dtype: str
@@ -74,7 +74,7 @@ GRID = 4  # LR pixels lie 4 HR pixels apart, so crops do too
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """How one array lies on disk. A shard may reach beyond the shape: the rest is padding."""
+    """Says how one array lies on disk. A shard may reach beyond the shape: the rest is padding."""
 
     name: str
     shape: tuple[int, ...]
@@ -126,7 +126,7 @@ def array_specs(
 
 
 def _map_spec(name: str, shape: tuple[int, ...], dtype: str, compression: str) -> ArraySpec:
-    """One entry a shard, inner chunks of one frame, narrow in W."""
+    """Lay out one entry a shard, inner chunks of one frame, narrow in W."""
     frames, channels, (height, width) = shape[1], shape[2:-2], shape[-2:]
     inner_h = chunk_side(height, MAX_INNER_HEIGHT)
     inner_w = chunk_side(width, MAX_INNER_WIDTH)

@@ -46,7 +46,7 @@ def load_manifest(where: Place | str | Path) -> "Manifest":
 
 
 def manifest_exists(place: Place) -> bool:
-    """Whether a cache lies there, be its manifest damaged or not."""
+    """Tell whether a cache lies there, be its manifest damaged or not."""
     return layout.MANIFEST in place.names() or layout.MANIFEST in place.names(layout.JOURNAL)
 
 
@@ -68,7 +68,7 @@ def complete_manifests(place: Place, manifest: "Manifest", *, anew: Sequence[str
 
 
 def damaged_manifests(place: Place) -> list[str]:
-    """Which of the two is missing or damaged."""
+    """Tell which of the two is missing or damaged."""
     return [path for path in (layout.MANIFEST, MANIFEST_COPY) if not _read_sealed(place, path)]
 
 
@@ -80,7 +80,7 @@ def create_mark(place: Place, manifest: "Manifest") -> None:
 
 
 def is_marked(place: Place, manifest: "Manifest") -> bool:
-    """Whether the mark of a complete cache is there, and whole."""
+    """Tell whether the mark of a complete cache is there, and whole."""
     return _read_sealed(place, layout.COMPLETE) == _mark(manifest)
 
 
@@ -253,7 +253,7 @@ class Manifest:
 
 
 def _remedy(name: str) -> str:
-    """What the user gives to change a fact: an option, or the clips themselves."""
+    """Return what the user gives to change a fact: an option, or the clips themselves."""
     if name in ("frames", "channels", "f_lr_channels", "height", "width", "entries_digest"):
         return "clips and teacher"
     if name in ("extractor", "lr_8bit"):

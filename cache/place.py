@@ -42,7 +42,7 @@ class Lock(Protocol):
 
 
 class Place(Protocol):
-    """What a cache needs of its place. It can be pickled; each process connects for itself.
+    """Says what a cache needs of its place. It can be pickled; each process connects for itself.
 
     Raises FileNotFoundError for what is not there, OSError where reading or writing fails.
     """
@@ -91,4 +91,4 @@ class Place(Protocol):
         """The lock of that name, or None where another process holds it."""
 
     def held(self, paths: Sequence[str]) -> list[str]:
-        """Which of these locks are held by processes that are alive."""
+        """Tell which of these locks are held by processes that are alive."""

@@ -57,7 +57,7 @@ class Reader:
         self._pid = 0
 
     def is_complete(self) -> bool:
-        """Whether the cache was finished and every entry has its journal line still."""
+        """Tell whether the cache was finished and every entry has its journal line still."""
         whole = len(self.entries) == len(self.manifest.entries)
         return whole and is_marked(self._place, self.manifest)
 

@@ -25,12 +25,12 @@ MOST_VALUES = 5_000_000  # of a parsed file, with each alias counted as what it 
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds. Raises UserError in one line, OSError where it cannot be read."""
+    """Read a YAML file. Raises UserError in one line, OSError where it cannot be read."""
     return parse_yaml(_text(path), str(path))
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises UserError in one line, OSError where it cannot be read."""
+    """Read a JSON file. Raises UserError in one line, OSError where it cannot be read."""
     return parse_json(_text(path), str(path))
 
 
@@ -70,7 +70,7 @@ def check(kind: type[Format], content: Any, source: str, *, strict: bool | None 
 
 
 def check_json(kind: type[Format], content: Any, source: str) -> Format:
-    """As a strict `check`, for what JSON wrote: a list may be a tuple, a mapping a dataclass."""
+    """Check strictly what JSON wrote: a list may be a tuple, a mapping a dataclass."""
     try:
         text = to_json(content, bytes_mode="base64", inf_nan_mode="constants", fallback=str)
         found: Format = _adapter(kind).validate_json(text, strict=True)

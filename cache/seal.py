@@ -21,7 +21,7 @@ def seal(content: dict[str, Any], indent: int | None = None) -> bytes:
 
 
 def unseal(data: bytes) -> dict[str, Any]:
-    """What `seal` was given. Raises UserError where a single character differs."""
+    """Return what `seal` was given. Raises UserError where a single character differs."""
     body, _, tail = data.rpartition(_MARK.encode())
     if tail != f"{crc32c(body)}}}\n".encode():
         raise UserError("its checksum does not fit its text")

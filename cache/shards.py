@@ -200,7 +200,7 @@ def _steps(span: slice, side: int) -> range:
 
 
 def _overlap(span: slice, step: int, side: int) -> tuple[slice, slice]:
-    """Where chunk number `step` meets the span: within the window, and within the chunk."""
+    """Tell where chunk number `step` meets the span: within the window, and within the chunk."""
     first, stop = max(span.start, step * side), min(span.stop, (step + 1) * side)
     return (
         slice(first - span.start, stop - span.start),

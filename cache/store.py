@@ -73,7 +73,7 @@ def _read_parameter(place: Place, folder: str) -> NDArray[np.float32]:
 
 
 def _says(place: Place, path: str, content: dict[str, Any]) -> bool:
-    """Whether a zarr.json has all that ours has, whichever zarr wrote it."""
+    """Tell whether a zarr.json has all that ours has, whichever zarr wrote it."""
     try:
         found = json.loads(place.read(path))
         return all(found[name] == value for name, value in content.items())

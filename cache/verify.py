@@ -43,7 +43,7 @@ class Broken:
 
     @property
     def is_restorable(self) -> bool:
-        """Whether `repair` writes it anew by itself: either manifest, from the other."""
+        """Tell whether `repair` writes it anew by itself: either manifest, from the other."""
         return self.path.rpartition("/")[2] == layout.MANIFEST
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class Broken:
 
 @dataclass
 class Report:
-    """What verify found."""
+    """Says what verify found."""
 
     ok: int = 0
     """Entries that are committed and whole."""

@@ -147,7 +147,7 @@ class Writer:
         self.close()
 
     def _stored(self, key: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
-        """All arrays of an entry as they lie on disk, scales included."""
+        """Return all arrays of an entry as they lie on disk, scales included."""
         if key not in self.manifest.index:
             url = self._place.url
             raise CacheError(f"entry {key!r} is not in the manifest of {url}: check the key")

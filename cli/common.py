@@ -93,7 +93,7 @@ def config_options(*names: str) -> Callable[[Command], Command]:
 
 
 def usage(build: Callable[[], Any]) -> Any:
-    """What `build` returns; what it refuses is wrong use (exit 2)."""
+    """Return what `build` returns; what it refuses is wrong use (exit 2)."""
     from stdpipe.cache.errors import UserError
 
     try:

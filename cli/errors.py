@@ -147,7 +147,7 @@ def _fault(error: Exception) -> Failure:
 
 
 def _less_memory() -> str:
-    """What would take less memory, by the options of the command that runs."""
+    """Return what would take less memory, by the options of the command that runs."""
     context = click.get_current_context(silent=True)
     options = {parameter.name for parameter in context.command.params} if context else set()
     if "tile" in options:

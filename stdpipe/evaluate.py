@@ -51,7 +51,7 @@ class LoadedNetwork:
 
 @dataclass(frozen=True)
 class EvaluationSetup:
-    """What a job's names stand for."""
+    """Says what a job's names stand for."""
 
     job: Evaluation
     device: torch.device
@@ -65,7 +65,7 @@ class EvaluationSetup:
 
     @property
     def figures(self) -> list[str]:
-        """What is measured of each frame."""
+        """Return what is measured of each frame."""
         return [*QUALITY, *(TEMPORAL if "temporal" in self.job.metrics else ())]
 
 
@@ -131,7 +131,7 @@ def _facts(
     lengths: Mapping[str, int],
     device: str | None,
 ) -> dict[str, Any]:
-    """What tells evaluations apart: rules, networks by their weights, frames, where a cost is of.
+    """Return what tells evaluations apart: rules, networks by their weights, frames, where a cost is of.
 
     hashes: network -> sha256 of its weights; lengths: clip -> how many of its frames are scored.
     """
@@ -159,7 +159,7 @@ def _set_up(job: Evaluation) -> EvaluationSetup:
 
 
 def _networks(job: Evaluation, device: torch.device) -> tuple[list[LoadedNetwork], Network | None]:
-    """Those to measure and the teacher, on the device."""
+    """Load the networks to measure, and the teacher, onto the device."""
     phase = degradation(job.degradation or "bd").phase
 
     def load(model: str | None, weights: str | None) -> LoadedNetwork:
@@ -196,7 +196,7 @@ def _degradation(job: Evaluation, networks: Sequence[LoadedNetwork]) -> str:
 
 
 def _measure(setup: EvaluationSetup, log: FrameLog) -> None:
-    """One pass over the clips that are left; each one's figures go to the log as it ends."""
+    """Go once over the clips that are left; each one's figures go to the log as it ends."""
     todo = [clip for clip in setup.clips if clip.key not in log.done]
     total = sum(len(setup.scored[clip.key]) for clip in todo)
     with tqdm(total=total, unit="frame", desc="evaluate", disable=None) as bar:
@@ -223,7 +223,7 @@ def _stream(setup: EvaluationSetup, clips: Sequence[Clip]) -> Iterator[tuple[Cli
 def _score(
     setup: EvaluationSetup, clip: Clip, piece: Piece, temporal: Temporal | None
 ) -> dict[str, list[Row]]:
-    """The figures of a piece's frames, by network; and its picture, where it is to be shown."""
+    """Return the figures of a piece's frames, by network; save its picture where it is to be shown."""
     show = _index_to_show(setup, clip, piece)
     results, pictures, maps = {}, {}, {}
     for network in setup.networks:
@@ -272,7 +272,7 @@ def _checked(sr: Tensor, clip: Clip, piece: Piece) -> Tensor:
 
 
 def _index_to_show(setup: EvaluationSetup, clip: Clip, piece: Piece) -> int | None:
-    """Where the clip's middle frame lies in the piece, for the clips that are to be shown."""
+    """Tell where the clip's middle frame lies in the piece, for the clips that are to be shown."""
     middle, job = len(clip.frames) // 2, setup.job
     among = clip.key in {each.key for each in setup.clips[: job.pictures]}
     return piece.centres.index(middle) if job.out and among and middle in piece.centres else None
@@ -286,7 +286,7 @@ def _save_picture(
     pictures: Mapping[str, Any],
     maps: Mapping[str, Any],
 ) -> None:
-    """One picture: LR, each network's SR, HR, and each network's attention, the teacher's last."""
+    """Write one picture: LR, each network's SR, HR, and each network's attention, the teacher's last."""
     assert setup.job.out
     lr = _pixels(piece.lr[piece.centres[index] - piece.first])
     hr = _pixels(pad_to_scale(piece.hr[index][None])[0] / 255)
@@ -305,7 +305,7 @@ def _attention(features: Features, index: int) -> Any:
 
 
 def _report(setup: EvaluationSetup, network: LoadedNetwork, log: FrameLog) -> NetworkResult:
-    """One network's part of the result."""
+    """Return one network's part of the result."""
     facts, clips = network.facts, log.networks[network.name]
     means = results.averages({clip.key: clips[clip.key] for clip in setup.clips}, setup.figures)
     report: NetworkResult = {

@@ -81,7 +81,7 @@ def _extract(setup: GridSetup, say: Say) -> None:
 
 
 def _train(setup: GridSetup, say: Say) -> dict[str, str]:
-    """What is missing of the grid; those that failed, and why."""
+    """Train what is missing of the grid; return those that failed, and why."""
     todo = [run for run in setup.runs if not run.done]
     failed = {}
     for number, (run, why) in enumerate(_trained(todo, setup.job), start=1):
@@ -136,7 +136,7 @@ def train_one(run: GridRun) -> None:
 
 
 def _evaluate(setup: GridSetup, say: Say) -> None:
-    """Every network that has no result yet: one pass over each test set for each seed; the
+    """Measure every network that has no result yet: one pass over each test set for each seed; the
     first seed's pass measures the baselines, too."""
     first = setup.experiment.seeds[0]
     for seed in setup.experiment.seeds:
@@ -177,7 +177,7 @@ def _summarise(setup: GridSetup, failed: Mapping[str, str], say: Say) -> dict[st
 
 
 def _report(setup: GridSetup, result: Mapping[str, Any]) -> dict[str, Any]:
-    """All figures over seeds; pictures and curves of the first seed alone."""
+    """Write the page: figures over all seeds, pictures and curves of the first seed alone."""
     first = setup.experiment.seeds[0]
     shown = [network for network in grid_networks(setup) if network.seed in (None, first)]
     folders = {results(setup, test)[e.key]["folder"] for test in setup.tests for e in shown}

@@ -33,7 +33,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Export:
-    """Which network to export, and in which format."""
+    """Says which network to export, and in which format."""
 
     out: Path
     model: str | None = None

@@ -123,7 +123,7 @@ def _compute(
 def _read_ahead(
     reading: ThreadPoolExecutor, ready: Prepared, groups: list[list[View]]
 ) -> Iterator[tuple[list[View], list[tuple[Tensor, int]]]]:
-    """Each group with its clips, in order; the next READERS groups are read meanwhile."""
+    """Return each group with its clips, in order; the next READERS groups are read meanwhile."""
 
     def read(group: list[View]) -> list[tuple[Tensor, int]]:
         return [ready.read(view) for view in group]

@@ -73,7 +73,7 @@ def _up_lines(x: Tensor, taps: Tensor, border: str) -> Tensor:
 
 
 def _neighbours(size: int, border: str) -> Tensor:
-    """Which of `size` samples stand around each, in operators that ONNX has: (5 * size)."""
+    """Tell which of `size` samples stand around each, in operators that ONNX has: (5 * size)."""
     index = torch.arange(size)[:, None] + torch.arange(-REACH, REACH + 1)
     if border == "symmetric":
         index = torch.maximum(index, -1 - index)
@@ -107,7 +107,7 @@ def gaussian_down(size: int, taps: int, phase: float, border: str, sigma: float 
 
 
 def _gather(first: Tensor, taps: int, size: int, border: str, position: Tensor, kernel) -> Tensor:  # type: ignore[no-untyped-def]
-    """One row an output sample: `taps` inputs from `first` on, weighed by their distance."""
+    """Return one row an output sample: `taps` inputs from `first` on, weighed by their distance."""
     index = first[:, None] + torch.arange(taps)
     weight = kernel(index - position[:, None])
     weight = weight / weight.sum(1, keepdim=True)

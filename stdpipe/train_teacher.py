@@ -114,7 +114,7 @@ def _check_network(net: Network, name: str, options: TeacherTraining) -> None:
 
 
 def _within(name: str, parts: tuple[str, ...]) -> bool:
-    """Whether a parameter belongs to one of the parts."""
+    """Tell whether a parameter belongs to one of the parts."""
     return f"{name}.".startswith(tuple(f"{part}." for part in parts))
 
 
@@ -189,7 +189,7 @@ def _resume(out: Path, net: nn.Module, stepper: run_folder.Stepper) -> int:
 def _pick_frames(
     batch: dict[str, Tensor], net: Network, options: TeacherTraining, step: int, clips: range
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """One random frame t of each of these clips of the step: its window, "lr" (B, 2k+1, 3, h, w)
+    """Pick one random frame t of each of these clips of the step: its window, "lr" (B, 2k+1, 3, h, w)
     and, for a privileged teacher, "hr" (B, 2k+1, 3, H, W); and t itself at HR (B, 3, H, W)."""
     num_frames = batch["lr"].shape[1]
     rng = generator(options.stream_seed, "frame", step)

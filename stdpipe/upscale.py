@@ -48,7 +48,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Upscaling:
-    """What to super-resolve, with what, to where."""
+    """Says what to super-resolve, with what, to where."""
 
     source: Path
     out: Path
@@ -63,7 +63,7 @@ class Upscaling:
 
 
 class Grid(NamedTuple):
-    """How frames are cut into tiles. A frame that is not cut is one tile."""
+    """Says how frames are cut into tiles. A frame that is not cut is one tile."""
 
     tiles: list[Tile]
     overlap: int

@@ -26,7 +26,7 @@ SUFFIXES = (".mp4", ".mkv", ".mov")
 
 
 def is_video(out: Path) -> bool:
-    """Whether an output of that name is a video (else a folder); UserError for other files.
+    """Tell whether an output of that name is a video (else a folder); UserError for other files.
 
     A suffix names a kind where it has two letters: `results/v1.2` and `run.b3` are folders.
     """

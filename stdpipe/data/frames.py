@@ -45,7 +45,7 @@ class Clip:
 
 
 def read_clip(clip: Clip) -> NDArray[np.uint8]:
-    """All frames of `clip`, (T, H, W, 3); errors are those of `stream_frames`."""
+    """Read all frames of `clip`, (T, H, W, 3); errors are those of `stream_frames`."""
     return read_with_crc32(clip)[0]
 
 
@@ -127,7 +127,7 @@ def _frames(clip: Clip, start: int, stop: int | None) -> Generator[Frame]:
 
 
 def _of_file(clip: Clip, number: int, read: Callable[[Path], Content]) -> Content:
-    """What `read` makes of an image file; its error with the clip's key."""
+    """Return what `read` makes of an image file; its error with the clip's key."""
     file = clip.frames[number]
     assert isinstance(file, Path)
     try:

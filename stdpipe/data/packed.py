@@ -37,7 +37,7 @@ HDF5_ERRORS = (
 
 
 class Place(NamedTuple):
-    """Where a packed clip lies."""
+    """Says where a packed clip lies."""
 
     file: Path
     number: int
@@ -149,7 +149,7 @@ class PackedFile:
 
 
 def is_hdf5(path: Path) -> bool:
-    """Whether a path is a file that begins as HDF5 files do."""
+    """Tell whether a path is a file that begins as HDF5 files do."""
     return path.is_file() and bool(h5py.is_hdf5(path))
 
 

@@ -109,7 +109,7 @@ def oriented_size(height: int, width: int, orientation: int) -> tuple[int, int]:
 
 
 def upright_box(box: Box, orientation: int, height: int, width: int) -> Box:
-    """Where an oriented window lies in the upright frame of size (height, width)."""
+    """Tell where an oriented window lies in the upright frame of size (height, width)."""
     y, x, h, w = box
     if orientation & 4:
         y, x, h, w = x, y, w, h

@@ -39,7 +39,7 @@ def _seen(core: Box, height: int, width: int, overlap: int, multiple: int) -> Bo
 
 
 def _spans(size: int, side: int, multiple: int) -> list[tuple[int, int]]:
-    """Where each core begins and ends along one axis."""
+    """Tell where each core begins and ends along one axis."""
     count = -(-size // _up(side, multiple))
     step = _up(-(-size // count), multiple)
     return [(start, min(start + step, size)) for start in range(0, size, step)]

@@ -38,7 +38,7 @@ F_SR, F_LR = Level("f_sr", "F^SR", ""), Level("f_lr", "F^LR", "_lr")
 
 @dataclass(frozen=True)
 class LossInputs:
-    """What a term looks at: features of T frames of B clips, and how to compare them."""
+    """Says what a term looks at: features of T frames of B clips, and how to compare them."""
 
     student: Features
     """(B, T, C, ., .) each."""
@@ -67,7 +67,7 @@ class LossInputs:
 
 
 class Value(NamedTuple):
-    """What a term came to."""
+    """Says what a term came to."""
 
     value: Tensor
     divisor: Tensor | float = 1.0

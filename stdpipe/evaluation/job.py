@@ -15,7 +15,7 @@ KINDS = ("quality", "temporal", "cost")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What to measure, on what, by which rules."""
+    """Says what to measure, on what, by which rules."""
 
     data: Path  # a folder that find_clips knows, or a video file
     model: str | None = None

@@ -147,5 +147,5 @@ def to_compare(rgb_CHW: Tensor, rules: Protocol) -> Tensor:
 
 
 def rounded(rgb: Tensor, rules: Protocol) -> Tensor:
-    """What a result is taken for: clipped and rounded to 8 bits, or as it is; same shape."""
+    """Return what a result is taken for: clipped and rounded to 8 bits, or as it is; same shape."""
     return (rgb.double() * 255).round_().clamp_(0, 255) / 255 if rules.sr_8bit else rgb

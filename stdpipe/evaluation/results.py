@@ -51,7 +51,7 @@ class ListFigures(Figures):
 
 
 class Cost(TypedDict):
-    """What one output frame costs, as `text` defines it."""
+    """Says what one output frame costs, as `text` defines it."""
 
     parameters: int
     macs: int
@@ -86,7 +86,7 @@ class NetworkResult(Averages):
 
 
 class Degradation(TypedDict):
-    """How LR was made from HR."""
+    """Says how LR was made from HR."""
 
     name: str
     text: str
@@ -108,7 +108,7 @@ class Rules(TypedDict):
 
 
 class Definition(TypedDict):
-    """What all figures of a result mean, whatever the network."""
+    """Says what all figures of a result mean, whatever the network."""
 
     format: int
     data: str

@@ -24,7 +24,7 @@ MIN_SIDE = 32  # below, DIS has no pyramid to work on
 
 
 def flow_name() -> str:
-    """What computes the flow, for results; UserError where OpenCV is not installed."""
+    """Return what computes the flow, for results; UserError where OpenCV is not installed."""
     if find_spec("cv2") is None:
         raise UserError(
             "temporal metrics need OpenCV's optical flow: pip install 'stdpipe[temporal]'"
@@ -89,7 +89,7 @@ def _frame(rgb: Tensor) -> _Frame:
 
 
 def flow(a: _Frame, b: _Frame) -> Tensor:
-    """Where each pixel of a lies in b, relative to its place in a: (2, H, W)."""
+    """Tell where each pixel of a lies in b, relative to its place in a: (2, H, W)."""
     import cv2
 
     height, width = a.grey.shape
@@ -117,7 +117,7 @@ def warp(image: Tensor, motion: Tensor) -> Tensor:
 
 
 def visible(forward: Tensor, backward: Tensor) -> Tensor:
-    """Which pixels of the later frame the earlier one shows, too: bool (H, W)."""
+    """Tell which pixels of the later frame the earlier one shows, too: bool (H, W)."""
     there = warp(forward, backward)
     gap = (backward + there).square().sum(0)
     length = backward.square().sum(0) + there.square().sum(0)
@@ -129,7 +129,7 @@ def visible(forward: Tensor, backward: Tensor) -> Tensor:
 
 
 def _places(motion: Tensor) -> Tensor:
-    """Each pixel's x and y plus its motion, (2, H, W)."""
+    """Return each pixel's x and y plus its motion, (2, H, W)."""
     height, width = motion.shape[-2:]
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack([x, y]).to(motion) + motion

@@ -46,7 +46,7 @@ def dequantise(codes: Tensor, scale: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def encode(features: Features, view: View, manifest: cache.Manifest) -> "EncodedClip":
-    """One clip's features, T frames, as the manifest's arrays, on their way to the host.
+    """Turn one clip's features, T frames, into the manifest's arrays, on their way to the host.
 
     Full-frame maps are turned back upright, so that they fit one array whatever the orientation;
     a baked view stays as the teacher saw it.
@@ -107,7 +107,7 @@ class EncodedClip:
     copied: torch.cuda.Event | None
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What Writer.write takes; waits for the copies.
+        """Return what Writer.write takes; waits for the copies.
 
         Raises UserError, naming the array: a value is not finite, or too large for float16.
         """
@@ -133,7 +133,7 @@ def encoding_error(
     encoding: str,
     targets: Collection[str] = ("f_sr", "attention"),
 ) -> dict[str, Any]:
-    """What an encoding loses on one clip, whose T frames the teacher has seen on its device.
+    """Return what an encoding loses on one clip, whose T frames the teacher has seen on its device.
 
     f_sr_rmse: relative RMSE of f_sr; sr_psnr: PSNR in dB of the SR image through the teacher's last
     convolution, against the unencoded one (null where equal); attention_rmse: relative, of the map;

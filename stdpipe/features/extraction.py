@@ -29,7 +29,7 @@ EXTRACTOR = 1  # raise it when the same teacher would yield other numbers
 
 @dataclass(frozen=True)
 class Extraction:
-    """What to extract, from what, to where."""
+    """Says what to extract, from what, to where."""
 
     data: Path
     cache: str

@@ -14,7 +14,7 @@ Facts = dict[str, Any]
 
 
 def describe_cache(reader: cache.Reader) -> Facts:
-    """All that is known of a cache, flat: who made it under the manifest's own names, and
+    """Return all that is known of a cache, flat: who made it under the manifest's own names, and
 
     entries (of the whole job), committed, complete; array_shapes (of one entry);
     bytes, bytes_per_entry, bytes_by_array, times_smaller (than f_sr in float32; null where f_sr is
@@ -41,7 +41,7 @@ def describe_cache(reader: cache.Reader) -> Facts:
 
 
 def info_text(facts: Facts, made_by: Mapping[str, Any]) -> str:
-    """What `describe_cache` returned, for people, a fact a line; made_by: the manifest's."""
+    """Return what `describe_cache` returned, for people, a fact a line; made_by: the manifest's."""
     state = "complete" if facts["complete"] else "not complete"
     head = f"{facts['cache']}: {state}, {facts['committed']:,} of {facts['entries']:,} entries"
     told = [(LABELS.get(k, k.replace("_", " ")), _word(v)) for k, v in made_by.items()]

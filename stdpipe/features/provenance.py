@@ -10,7 +10,7 @@ from stdpipe.cache.schema import check_json
 
 @dataclass(frozen=True)
 class EncodingError:
-    """What an encoding loses, on one clip."""
+    """Says what an encoding loses, on one clip."""
 
     f_sr_rmse: float
     """Relative root mean square error of F^SR."""

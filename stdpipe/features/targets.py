@@ -87,8 +87,9 @@ def _with_halo(start: int, length: int, halo: int, side: int) -> tuple[int, int]
 
 
 class Decoder:
-    """On the training device: a batch as read -> the same with "f_sr" (B, T, 64, H, W) in place of
-    what it was stored as, "f_lr" (B, T, C, h, w) if that was read, and the teacher's image "sr"
+    """Turns a batch as read into the same with "f_sr" (B, T, 64, H, W), on the training device.
+
+    It stands in place of what it was stored as, beside "f_lr" (B, T, C, h, w) if that was read, and the teacher's image "sr"
     (B, T, 3, H, W) if asked for. Without gradient, in float32; a trunk's tail runs in mixed
     precision where training does."""
 

@@ -47,7 +47,7 @@ def group_features(
 
 
 def teacher_features(teacher: Network, seen: Tensor, device: torch.device, amp: str) -> Features:
-    """All features of one clip's frames: each (T, C, ., .)."""
+    """Return all features of one clip's frames: each (T, C, ., .)."""
     return group_features(teacher, [seen], device, amp)[0]
 
 

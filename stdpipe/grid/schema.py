@@ -139,7 +139,7 @@ class Scheme:
 
 @dataclass(frozen=True)
 class TestSet:
-    """What every network is measured on."""
+    """Says what every network is measured on."""
 
     label: Label
     data: str | None = None
@@ -193,13 +193,13 @@ class Experiment:
     paper: Annotated[Paper, BeforeValidator(partial(_block, Paper, where="paper"))] = Paper()
 
     def options(self, student: str, scheme: Scheme, seed: int) -> StudentTraining:
-        """How one run is trained: the experiment's settings, the student's, the scheme's."""
+        """Tell how one run is trained: the experiment's settings, the student's, the scheme's."""
         settings = {**self.training, **self.students[student], **scheme.settings}
         given = {**settings, "scheme": scheme.scheme, "seed": seed}
         return config.from_mapping(StudentTraining, given)
 
     def targets(self, teacher: str) -> tuple[str, ...]:
-        """What that teacher's cache must hold."""
+        """Return what that teacher's cache must hold."""
         read: set[str] = set()
         for scheme in self.schemes:
             if scheme.teacher == teacher:

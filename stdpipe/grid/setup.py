@@ -28,7 +28,7 @@ from stdpipe.training.jobs import StudentRun, TeacherRun
 
 @dataclass(frozen=True)
 class Job:
-    """What to run, on what, to where."""
+    """Says what to run, on what, to where."""
 
     experiment: Experiment
     out: Path
@@ -89,7 +89,7 @@ class GridNetwork(NamedTuple):
 
 @dataclass(frozen=True)
 class GridSetup:
-    """What a job's names stand for."""
+    """Says what a job's names stand for."""
 
     job: Job
     data: Path
@@ -110,7 +110,7 @@ class GridSetup:
         return given or str(self.job.out / "teachers" / teacher / "weights.pt")
 
     def trains(self, teacher: str) -> bool:
-        """Whether the experiment trains it first."""
+        """Tell whether the experiment trains it first."""
         return teacher not in self.job.teachers and not self.teachers[teacher].weights
 
     def cache(self, teacher: str) -> str:
@@ -164,7 +164,7 @@ def _check_teacher(setup: GridSetup, teacher: Teacher) -> None:
 
 
 def teacher_run(setup: GridSetup, teacher: str) -> TeacherRun:
-    """How that teacher is trained, where it is."""
+    """Tell how that teacher is trained, where it is."""
     made = setup.teachers[teacher]
     assert made.network
     return TeacherRun(
@@ -178,7 +178,7 @@ def teacher_run(setup: GridSetup, teacher: str) -> TeacherRun:
 
 
 def extraction(setup: GridSetup, teacher: str) -> Extraction:
-    """How that teacher's cache is made."""
+    """Tell how that teacher's cache is made."""
     made = setup.experiment
     return Extraction(
         setup.data,

@@ -29,7 +29,7 @@ def summary_text(experiment: Experiment, found: Mapping[str, Any]) -> str:
 
 
 def summary_tables(experiment: Experiment, found: Mapping[str, Any]) -> list[Plain]:
-    """Every table of the summary: title, what the figures are, head and rows."""
+    """Return every table of the summary: title, what the figures are, head and rows."""
     tables = []
     for test, rules in found["protocols"].items():
         where = f"{found['tests'][test]}, {found['degradation']}; protocol {rules['name']}: "

@@ -83,7 +83,7 @@ class Network(nn.Module):
         return self.features(window).sr
 
     def features(self, window: Tensor) -> Features:
-        """All stages of one window, each computed once: (B, 2k+1, 3, h, w)."""
+        """Return all stages of one window, each computed once: (B, 2k+1, 3, h, w)."""
         assert window.shape[1] == self.num_frame, window.shape
         height, width = window.shape[-2:]
         window = pad_to_multiple(window, self.multiple)
@@ -91,7 +91,7 @@ class Network(nn.Module):
         return _crop(self._from_f_lr(self.fuse(window), centre), height, width, self.scale)
 
     def features_clip(self, clip: Tensor, centres: Sequence[int] | None = None) -> Features:
-        """All stages for the given centres (all frames by default): each (B, N, C, ., .)."""
+        """Return all stages for the given centres (all frames by default): each (B, N, C, ., .)."""
         height, width = clip.shape[-2:]
         centres = range(clip.shape[1]) if centres is None else centres
         clip = pad_to_multiple(clip, self.multiple)

@@ -22,7 +22,7 @@ AT_ONCE = 2**30  # bytes of samples: of each frame, 27 copies of its features li
 
 
 def _triplets(x: Tensor) -> Tensor:
-    """Each frame between its neighbours, zeros beyond: (B, T, C, h, w) -> (BT, 3C, h, w)."""
+    """Return each frame between its neighbours, zeros beyond: (B, T, C, h, w) -> (BT, 3C, h, w)."""
     padded = F.pad(x, (0, 0, 0, 0, 0, 0, 1, 1))
     return torch.cat((padded[:, :-2], x, padded[:, 2:]), 2).flatten(0, 1)
 

@@ -60,7 +60,7 @@ def _(reference: Tensor, neighbour: Tensor) -> Tensor:
 
 
 def _refine(u: Tensor, p: Tensor, reference: Tensor, neighbour: Tensor) -> tuple[Tensor, Tensor]:
-    """One linearisation around u; reference and neighbour (N, 1, h, w), p (N, 4, h, w)."""
+    """Linearise once around u; reference and neighbour (N, 1, h, w), p (N, 4, h, w)."""
     sampled = warp(neighbour, u, "border")
     slope = _central(sampled)
     squared = slope.square().sum(1, keepdim=True).clamp(min=1e-9)

@@ -77,7 +77,7 @@ class Spec(NamedTuple):
         return f"{self.name}:{options}" if options else self.name
 
     def option(self, name: str) -> Any:
-        """Its value, by default the class's."""
+        """Return its value, by default the class's."""
         return self.options.get(name, _parameters(self.cls)[name].default)
 
     def build(self) -> Network:

@@ -19,7 +19,7 @@ from stdpipe.reporting.shots import Made, Shot
 
 
 class Detail(NamedTuple):
-    """How large the pictures are; the page's limit decides."""
+    """Says how large the pictures are; the page's limit decides."""
 
     frame_width: int  # of whole frames, pixels at most
     map_width: int  # of error maps and flow; attention has two thirds of it
@@ -32,7 +32,7 @@ class Detail(NamedTuple):
 
 
 class Gallery(NamedTuple):
-    """What a clip's pictures are made of."""
+    """Says what a clip's pictures are made of."""
 
     shot: Shot
     made: dict[str, Made]  # by the network's label
@@ -57,7 +57,7 @@ class Panel(NamedTuple):
 
 
 def slider_of(gallery: Gallery, detail: Detail) -> dict[str, Any]:
-    """What the slider shows. The script finds the crops in the panel below."""
+    """Return what the slider shows. The script finds the crops in the panel below."""
     shot, frames = gallery.shot, _frames(gallery)
     height, width = shot.hr.shape[1:3]
     return {

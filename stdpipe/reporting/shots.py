@@ -58,7 +58,7 @@ class Shot(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What a network made of a shot; pictures rounded to 8 bits."""
+    """Says what a network made of a shot; pictures rounded to 8 bits."""
 
     sr: Pixels  # the middle frame, (H, W, 3)
     before: Pixels  # the frame before it, or (0, H, W, 3) where there is none

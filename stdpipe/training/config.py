@@ -40,7 +40,7 @@ PositiveNumber = Annotated[Float, Field(gt=0)]
 
 @dataclass(frozen=True)
 class Training:
-    """What both kinds of training share."""
+    """Says what both kinds of training share."""
 
     steps: Positive = 800_000
     """Optimiser steps in all, warm-up included."""

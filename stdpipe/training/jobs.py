@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class StudentRun:
-    """Where and on what; how is a StudentTraining."""
+    """Says what a student is trained on, and where; how it is trained is a StudentTraining."""
 
     data: Path
     student: str
@@ -29,7 +29,7 @@ class StudentRun:
 
 @dataclass(frozen=True)
 class TeacherRun:
-    """Where and on what; how is a TeacherTraining."""
+    """Says what a teacher is trained on, and where; how it is trained is a TeacherTraining."""
 
     data: Path
     network: str

@@ -35,7 +35,7 @@ from stdpipe.training.config import Positive, Seed, Training
 
 @dataclass
 class RunConfig:
-    """What readers of a run's config.yaml count on; it holds much more."""
+    """Says what readers of a run's config.yaml count on; it holds much more."""
 
     network: str
     steps: Positive
@@ -240,7 +240,7 @@ def load_checkpoint(out: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def restoring(out: Path) -> Iterator[None]:
-    """Around putting a checkpoint's parts in place: raises UserError where one is not as saved."""
+    """Raise UserError where the body, which puts a checkpoint's parts in place, fails."""
     try:
         yield
     except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:

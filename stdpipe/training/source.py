@@ -23,7 +23,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """What of a teacher reaches the students; None where no scheme needs it."""
+    """Says what of a teacher reaches the students; None where no scheme needs it."""
 
     degradation: str
     reader: cache.Reader | None = None
