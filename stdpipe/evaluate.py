@@ -131,7 +131,7 @@ def _facts(
     lengths: Mapping[str, int],
     device: str | None,
 ) -> dict[str, Any]:
-    """Return what tells evaluations apart: rules, networks by their weights, frames, where a cost is of.
+    """Return what tells evaluations apart: rules, networks by their weights, frames, a cost's device.
 
     hashes: network -> sha256 of its weights; lengths: clip -> how many of its frames are scored.
     """
@@ -223,7 +223,7 @@ def _stream(setup: EvaluationSetup, clips: Sequence[Clip]) -> Iterator[tuple[Cli
 def _score(
     setup: EvaluationSetup, clip: Clip, piece: Piece, temporal: Temporal | None
 ) -> dict[str, list[Row]]:
-    """Return the figures of a piece's frames, by network; save its picture where it is to be shown."""
+    """Return the figures of a piece's frames, by network; save its picture if it is to be shown."""
     show = _index_to_show(setup, clip, piece)
     results, pictures, maps = {}, {}, {}
     for network in setup.networks:
@@ -286,7 +286,7 @@ def _save_picture(
     pictures: Mapping[str, Any],
     maps: Mapping[str, Any],
 ) -> None:
-    """Write one picture: LR, each network's SR, HR, and each network's attention, the teacher's last."""
+    """Write one picture: LR, each network's SR, HR, each one's attention, the teacher's last."""
     assert setup.job.out
     lr = _pixels(piece.lr[piece.centres[index] - piece.first])
     hr = _pixels(pad_to_scale(piece.hr[index][None])[0] / 255)

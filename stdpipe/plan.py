@@ -88,8 +88,10 @@ def _timed(ready: Prepared, seen: Tensor, warm_up: bool) -> tuple[Features, floa
 def _cost(
     encoding: str, ready: Prepared, view: View, seen: Tensor, features: Features
 ) -> Cost | None:
-    """Weigh one clip in one encoding; None where another than the chosen one cannot hold it: the teacher
-    has no trunk, or pads these frames, or its values overflow float16."""
+    """Weigh one clip in one encoding; None where another than the chosen one cannot hold it.
+
+    The teacher then has no trunk, or pads these frames, or its values overflow float16.
+    """
     made, stored = ready.manifest, cache.ENCODINGS[encoding].stored
     name, size = str(made.made_by["teacher"]), (made.height, made.width)
     try:

@@ -87,11 +87,12 @@ def _with_halo(start: int, length: int, halo: int, side: int) -> tuple[int, int]
 
 
 class Decoder:
-    """Turns a batch as read into the same with "f_sr" (B, T, 64, H, W), on the training device.
+    """Turns a batch as read into what terms look at, on the training device.
 
-    It stands in place of what it was stored as, beside "f_lr" (B, T, C, h, w) if that was read, and the teacher's image "sr"
-    (B, T, 3, H, W) if asked for. Without gradient, in float32; a trunk's tail runs in mixed
-    precision where training does."""
+    "f_sr" (B, T, 64, H, W) stands in place of what it was stored as, beside "f_lr" (B, T, C, h, w)
+    if that was read and the teacher's image "sr" (B, T, 3, H, W) if asked for. Without gradient, in
+    float32; a trunk's tail runs in mixed precision where training does.
+    """
 
     def __init__(
         self, reader: cache.Reader, device: torch.device, sr: bool = False, amp: str = "none"
