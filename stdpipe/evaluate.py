@@ -131,7 +131,7 @@ def _facts(
     lengths: Mapping[str, int],
     device: str | None,
 ) -> dict[str, Any]:
-    """Return what tells evaluations apart: rules, networks by their weights, frames, a cost's device.
+    """Return what tells evaluations apart: rules, networks by weights, frames, a cost's device.
 
     hashes: network -> sha256 of its weights; lengths: clip -> how many of its frames are scored.
     """

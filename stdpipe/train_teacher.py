@@ -189,8 +189,11 @@ def _resume(out: Path, net: nn.Module, stepper: run_folder.Stepper) -> int:
 def _pick_frames(
     batch: dict[str, Tensor], net: Network, options: TeacherTraining, step: int, clips: range
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Pick one random frame t of each of these clips of the step. Returns its window, "lr"
-    (B, 2k+1, 3, h, w) and, for a privileged teacher, "hr" (B, 2k+1, 3, H, W); and t itself at HR (B, 3, H, W)."""
+    """Pick one random frame t of each of these clips of the step.
+
+    Returns its window, "lr" (B, 2k+1, 3, h, w) and, for a privileged teacher, "hr"
+    (B, 2k+1, 3, H, W); and t itself at HR (B, 3, H, W).
+    """
     num_frames = batch["lr"].shape[1]
     rng = generator(options.stream_seed, "frame", step)
     t = rng.integers(num_frames, size=options.batch)[clips.start : clips.stop].tolist()
