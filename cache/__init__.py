@@ -3,8 +3,8 @@
 from stdpipe.cache.codecs import dequantise, encode, quantise
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.layout import COMPRESSIONS, ENCODINGS, FORMAT_VERSION, TARGETS
+from stdpipe.cache.location import open_place
 from stdpipe.cache.manifest import Manifest, difference, load_manifest, manifest_exists
-from stdpipe.cache.place import open_place
 from stdpipe.cache.reader import Reader, open_reader
 from stdpipe.cache.repair import repair
 from stdpipe.cache.verify import Broken, Report, verify

@@ -13,7 +13,8 @@ from pydantic import ConfigDict, Field
 
 from stdpipe.cache import layout
 from stdpipe.cache.errors import CacheError, UserError
-from stdpipe.cache.place import Place, open_place
+from stdpipe.cache.location import open_place
+from stdpipe.cache.place import Place
 from stdpipe.cache.schema import check_json, parse_json
 from stdpipe.cache.seal import seal, unseal
 

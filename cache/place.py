@@ -1,34 +1,13 @@
-"""Where a cache lies: a local folder (local.py) or an object store (objects.py), behind one set of
-verbs. Paths are relative, with slashes; whatever was written is durable when the call returns.
+"""What a cache asks of where it lies: one set of verbs for a local folder (local.py) and an object
+store (objects.py). Paths are relative, with slashes; what was written is durable on return.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from stdpipe.cache.checksum import Buffer
-from stdpipe.cache.errors import CacheError
 
 Span = tuple[int, int]  # first byte, and the one behind the last
-
-
-def open_place(url: str | Path) -> "Place":
-    """A path, file:///path, or a URL that obstore takes (s3://bucket/prefix, gs://, az://).
-
-    Raises CacheError for anything else, and where the library for object stores is not installed.
-    """
-    from stdpipe.cache.local import LocalPlace
-
-    scheme, mark, rest = str(url).partition("://")
-    if not mark:
-        return LocalPlace(Path(url))
-    if scheme != "file":
-        from stdpipe.cache.objects import ObjectPlace
-
-        return ObjectPlace(str(url))
-    if not rest.startswith("/"):
-        raise CacheError(f"cache {str(url)!r}: a file URL reads file:///absolute/path")
-    return LocalPlace(Path(rest))
 
 
 class Lock(Protocol):

@@ -15,8 +15,9 @@ from stdpipe.cache import shards
 from stdpipe.cache.errors import CacheError, UserError
 from stdpipe.cache.journal import Commit, committed, read_journals
 from stdpipe.cache.layout import SCALE_SUFFIX
+from stdpipe.cache.location import open_place
 from stdpipe.cache.manifest import Manifest, is_marked, load_manifest, refuse_difference
-from stdpipe.cache.place import Place, open_place
+from stdpipe.cache.place import Place
 from stdpipe.cache.store import read_tail
 
 KEPT = 16384  # shards' indices and scales: about 16 MB

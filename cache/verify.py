@@ -15,8 +15,9 @@ from stdpipe.cache.checksum import crc32c
 from stdpipe.cache.creation import leftovers
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.journal import Commit, JournalFile, committed, read_journals
+from stdpipe.cache.location import open_place
 from stdpipe.cache.manifest import Manifest, damaged_manifests, is_marked, load_manifest
-from stdpipe.cache.place import Place, open_place
+from stdpipe.cache.place import Place
 from stdpipe.cache.seal import seal, unseal
 from stdpipe.cache.shards import DamagedError, check
 from stdpipe.cache.store import damaged_metadata, read_tail

@@ -29,8 +29,9 @@ from stdpipe.cache.journal import (
     read_journals,
 )
 from stdpipe.cache.layout import SCALE_SUFFIX, ArraySpec
+from stdpipe.cache.location import open_place
 from stdpipe.cache.manifest import Manifest, create_mark
-from stdpipe.cache.place import Lock, Place, open_place
+from stdpipe.cache.place import Lock, Place
 from stdpipe.cache.shards import encode_shard, fingerprint
 
 Arrays = Mapping[str, NDArray[Any]]

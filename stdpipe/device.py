@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from stdpipe.cache.errors import UserError
-from stdpipe.models.layers import to_channels_last
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -72,3 +71,11 @@ def autocast(device: torch.device, amp: str):  # type: ignore[no-untyped-def]
     if amp == "none":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if amp == "bf16" else torch.float16)
+
+
+def to_channels_last(net: nn.Module) -> None:
+    """Lay out all weights of 2D convolutions that way, in place: what they are given and yield
+    follows. Those of 3D convolutions stay."""
+    for parameter in net.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

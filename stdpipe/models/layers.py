@@ -109,11 +109,3 @@ def init_relu(net: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-
-
-def to_channels_last(net: nn.Module) -> None:
-    """Lay out all weights of 2D convolutions that way, in place: what they are given and yield
-    follows. Those of 3D convolutions stay."""
-    for parameter in net.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

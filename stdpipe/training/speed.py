@@ -10,10 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from stdpipe.cache.errors import UserError
-from stdpipe.device import likes_channels_last
+from stdpipe.device import likes_channels_last, to_channels_last
 from stdpipe.models.base import Features, Network
 from stdpipe.models.convlstm import ConvLSTM
-from stdpipe.models.layers import to_channels_last
 from stdpipe.training.config import StudentTraining
 
 

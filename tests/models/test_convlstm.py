@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from stdpipe.device import to_channels_last
 from stdpipe.models.base import count_parameters
 from stdpipe.models.convlstm import ConvLSTM
-from stdpipe.models.layers import to_channels_last
 
 
 def plain(net: ConvLSTM, f_sr: Tensor) -> Tensor:
