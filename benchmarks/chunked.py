@@ -13,13 +13,13 @@ from stdpipe.cache.checksum import crc32c
 from stdpipe.cache.layout import ArraySpec
 from stdpipe.cache.local import LocalPlace
 from stdpipe.cache.shards import (
+    ChunkPart,
     Index,
-    Piece,
+    chunk_parts,
     decode_index,
     decode_window,
     encode_shard,
     index_bytes,
-    pieces,
 )
 
 COMPRESSIONS = ("none", "lz4", "zstd")
@@ -60,10 +60,10 @@ class Layout:
         decode_window(self.spec, self._pieces(corner, side), chunks, out)
         return out
 
-    def _pieces(self, corner: Corner, side: int) -> Iterator[Piece]:
+    def _pieces(self, corner: Corner, side: int) -> Iterator[ChunkPart]:
         _, y, x = corner
         frames = range(self.spec.shape[1])
-        return pieces(self.spec, frames, slice(y, y + side), slice(x, x + side))
+        return chunk_parts(self.spec, frames, slice(y, y + side), slice(x, x + side))
 
 
 def write(

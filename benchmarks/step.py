@@ -64,7 +64,7 @@ class Stage:
         with device:
             self.student = zoo.parse(student).build().train()
             self.learners = build_helpers(options.terms, 64)
-        speed.prepare(self.student, self.learners, options)
+        speed.prepare_student(self.student, self.learners, options)
         parts = (self.student, *self.learners.values())
         trained = [p for part in parts for p in part.parameters()]
         self.stepper = run_folder.Stepper(trained, options, device)

@@ -110,7 +110,7 @@ class Reader:
         with self._named_errors(key, name):
             index = self._kept(key, name)  # first: where it fits, the sizes are true
             out = np.empty((len(wanted), *spec.shape[2:-2], *size), spec.dtype)
-            parts = list(shards.pieces(spec, wanted, rows, columns))
+            parts = list(shards.chunk_parts(spec, wanted, rows, columns))
             chunks_at = (index[part.chunk].tolist() for part in parts)
             spans = [(start, start + length) for start, length in chunks_at]
             chunks = self._place.ranges(spec.file(self.entries[key]), spans)

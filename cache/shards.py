@@ -30,7 +30,7 @@ class DamagedError(ValueError):
     """Stored bytes that are not what was written."""
 
 
-class Piece(NamedTuple):
+class ChunkPart(NamedTuple):
     """The part of a window that one chunk holds."""
 
     chunk: int
@@ -107,7 +107,9 @@ def decode_plain(data: Buffer, dtype: str, shape: tuple[int, ...]) -> NDArray[An
     return np.frombuffer(raw, dtype).reshape(shape)
 
 
-def pieces(spec: ArraySpec, frames: Sequence[int], rows: slice, columns: slice) -> Iterator[Piece]:
+def chunk_parts(
+    spec: ArraySpec, frames: Sequence[int], rows: slice, columns: slice
+) -> Iterator[ChunkPart]:
     """The chunks that a window touches, in the order in which they lie in the shard."""
     inner_h, inner_w = spec.inner[-2:]
     down, across = (spec.shard[-2] // inner_h, spec.shard[-1] // inner_w)
@@ -116,11 +118,11 @@ def pieces(spec: ArraySpec, frames: Sequence[int], rows: slice, columns: slice) 
         to_rows, from_rows = _overlap(rows, i, inner_h)
         to_columns, from_columns = _overlap(columns, j, inner_w)
         chunk = (frame * down + i) * across + j
-        yield Piece(chunk, t, to_rows, to_columns, from_rows, from_columns)
+        yield ChunkPart(chunk, t, to_rows, to_columns, from_rows, from_columns)
 
 
 def decode_window(
-    spec: ArraySpec, wanted: Iterable[Piece], chunks: Iterable[Buffer], out: NDArray[Any]
+    spec: ArraySpec, wanted: Iterable[ChunkPart], chunks: Iterable[Buffer], out: NDArray[Any]
 ) -> None:
     """Fill `out` (t, C, h, w) from the chunks of its pieces. Raises DamagedError.
 

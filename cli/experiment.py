@@ -62,7 +62,7 @@ def experiment(
     from stdpipe.grid import schema, tables
     from stdpipe.grid.setup import Job
 
-    made = usage(lambda: schema.load(schema.packaged(file), profile))
+    made = usage(lambda: schema.load_experiment(schema.packaged(file), profile))
     where["tests"] = {name: Path(folder) for name, folder in where["tests"].items()}
     result = run_experiment(Job(made, **where), lambda line: click.echo(line, err=True), plan_only)
     report(

@@ -123,7 +123,7 @@ class _Total(torch.autograd.Function):
         return summed
 
 
-def spread(losses: nn.Module) -> nn.Module:
+def data_parallel(losses: nn.Module) -> nn.Module:
     """Return a module whose backward pass averages gradients over ranks; the module itself where
     this process is alone.
 

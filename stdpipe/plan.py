@@ -30,7 +30,7 @@ def plan_extraction(job: Extraction) -> dict[str, Any]:
     Bytes are means and seconds medians over the measured clips; errors are those of the worst.
     """
     ready = prepare(job)
-    views = spread(ready.views, MEASURED)
+    views = evenly_spaced(ready.views, MEASURED)
     clips: list[dict[str, Cost | None]] = []
     seconds = []
     for view in views:
@@ -67,7 +67,7 @@ def plan_extraction(job: Extraction) -> dict[str, Any]:
     }
 
 
-def spread(views: list[View], count: int) -> list[View]:
+def evenly_spaced(views: list[View], count: int) -> list[View]:
     """Up to `count` of them at even distances, first and last among them."""
     count = min(count, len(views))
     return [views[i * (len(views) - 1) // max(count - 1, 1)] for i in range(count)]

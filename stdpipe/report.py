@@ -23,7 +23,7 @@ from stdpipe.data.layouts import find_test_clips
 from stdpipe.device import keep_memory, pick_device
 from stdpipe.models.base import Network
 from stdpipe.reporting.clip_pictures import Detail, Gallery
-from stdpipe.reporting.inputs import Group, Labels, Measured, read_folders
+from stdpipe.reporting.inputs import Labels, Measured, ResultGroup, read_folders
 from stdpipe.reporting.page import Content, render
 from stdpipe.reporting.shots import load_again, load_or_make, take_shot
 from stdpipe.reporting.tables import Table
@@ -78,7 +78,7 @@ def write_report(
     }
 
 
-def _wanted(clips: str, groups: Sequence[Group]) -> list[list[str]]:
+def _wanted(clips: str, groups: Sequence[ResultGroup]) -> list[list[str]]:
     """The keys of each group's clips to show. A clip that is called by a number wins over it."""
     is_count = re.fullmatch("0|[1-9][0-9]{0,8}", clips)
     if is_count and not any(clips in group.clips for group in groups):
@@ -87,7 +87,12 @@ def _wanted(clips: str, groups: Sequence[Group]) -> list[list[str]]:
 
 
 def _galleries(
-    group: Group, wanted: list[str], frames: int, parts: Path, on: torch.device, missing: list[str]
+    group: ResultGroup,
+    wanted: list[str],
+    frames: int,
+    parts: Path,
+    on: torch.device,
+    missing: list[str],
 ) -> list[Gallery]:
     """Make the pictures of a group's clips; what cannot be had is added to `missing`."""
     chosen = _clips(group, wanted, missing)
@@ -120,7 +125,7 @@ def _noting(missing: list[str], what: str) -> Iterator[None]:
         missing.append(f"No pictures of {what}: {error}.")
 
 
-def _clips(group: Group, wanted: Sequence[str], missing: list[str]) -> list[Clip]:
+def _clips(group: ResultGroup, wanted: Sequence[str], missing: list[str]) -> list[Clip]:
     """Return the wanted clips that are still there."""
     there: dict[str, Clip] = {}
     with _noting(missing, group.title):
@@ -131,7 +136,7 @@ def _clips(group: Group, wanted: Sequence[str], missing: list[str]) -> list[Clip
     return [there[key] for key in wanted if key in there]
 
 
-def _networks(group: Group, missing: list[str]) -> list[tuple[Measured, Network]]:
+def _networks(group: ResultGroup, missing: list[str]) -> list[tuple[Measured, Network]]:
     """Load the networks that can be run again, each once."""
     found: dict[tuple[str, str | None], tuple[Measured, Network]] = {}
     for entry in group.entries:

@@ -128,7 +128,7 @@ def _trainer(
     # built after the student, whose weights are then the same in every scheme
     helpers = build_helpers(options.terms, student.f_sr_channels, lr_channels)
     helpers = {role: module.to(device) for role, module in helpers.items()}
-    speed.prepare(student.to(device), helpers, options)
+    speed.prepare_student(student.to(device), helpers, options)
     init = {"init": str(run.init) if run.init else None, "init_sha256": _sha256(run.init)}
     of_network = {"network": str(spec), **checkpoints.revised(student)}
     opened.enter_context(run_folder.open_run(run.out, {**of_network, **facts, **init}, options))

@@ -143,7 +143,7 @@ def _fit(
     stepper = run_folder.Stepper(list(net.parameters()), options, device)
     start = _resume(out, net, stepper)
     metrics = metrics_log.Metrics(out, start)
-    losses = distributed.spread(TeacherLosses(net, options.imitation))
+    losses = distributed.data_parallel(TeacherLosses(net, options.imitation))
     slices = distributed.slices(options.batch, options.accumulate)
     batches = iter(run_folder.loader(stream, start, options.steps, options, device))
     bar, clock = metrics_log.progress("train-teacher", start, options.steps), metrics_log.Clock()

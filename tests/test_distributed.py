@@ -32,7 +32,7 @@ def test_what_does_not_divide_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_one_process_alone() -> None:
     net, values = nn.Linear(1, 1), torch.ones(2)
     assert (distributed.size(), distributed.rank(), distributed.first()) == (1, 0, True)
-    assert distributed.spread(net) is net
+    assert distributed.data_parallel(net) is net
     assert distributed.mean(values) is values
     assert distributed.total(values) is values
     assert distributed.from_first(lambda: 3) == 3

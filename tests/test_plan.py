@@ -9,7 +9,7 @@ import pytest
 
 from stdpipe import cache
 from stdpipe.data.views import View
-from stdpipe.plan import spread
+from stdpipe.plan import evenly_spaced
 
 Command = Callable[..., list[object]]
 
@@ -58,10 +58,10 @@ def test_bytes_are_means_and_errors_the_worst(tmp_path, tiny, stdpipe):
 
 def test_views_are_spread_over_the_list():
     views = [View("a", n) for n in range(8)]
-    assert [v.orientation for v in spread(views, 3)] == [0, 3, 7]
-    assert spread(views[:2], 3) == views[:2]
-    assert spread(views[:1], 3) == views[:1]
-    assert spread(views, 1) == views[:1]
+    assert [v.orientation for v in evenly_spaced(views, 3)] == [0, 3, 7]
+    assert evenly_spaced(views[:2], 3) == views[:2]
+    assert evenly_spaced(views[:1], 3) == views[:1]
+    assert evenly_spaced(views, 1) == views[:1]
 
 
 def test_a_plan_to_resume_is_of_what_is_missing(tmp_path, tiny, stdpipe, monkeypatch):

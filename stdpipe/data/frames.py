@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from stdpipe.cache.errors import UserError
 from stdpipe.data.images import image_size, read_image
-from stdpipe.data.packed import Place, opened
+from stdpipe.data.packed import PackedPlace, opened
 from stdpipe.data.video import Video, decoded
 
 Frame = NDArray[np.uint8]
@@ -36,7 +36,7 @@ class Clip:
     frames: tuple[Path, ...] | range
     """Image files, or the frames' numbers within `place`; of a Video that is `steady`, as many as
     its header lets expect."""
-    place: Place | Video | None = None
+    place: PackedPlace | Video | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ def read_clip(clip: Clip) -> NDArray[np.uint8]:
 
 def read_with_crc32(clip: Clip) -> tuple[NDArray[np.uint8], int]:
     """`read_clip` and its `source_crc32`, which a packed file knows already."""
-    if isinstance(clip.place, Place):
+    if isinstance(clip.place, PackedPlace):
         assert isinstance(clip.frames, range)
         return opened(clip.place.file).read(clip.key, clip.place.number, clip.frames)
     frames = np.empty((len(clip.frames), *frame_size(clip), 3), np.uint8)
@@ -83,7 +83,7 @@ def stream_frames(clip: Clip, start: int = 0, stop: int | None = None) -> Genera
 
 def frame_size(clip: Clip) -> tuple[int, int]:
     """Height and width of the first frame, from headers alone."""
-    if isinstance(clip.place, Place):
+    if isinstance(clip.place, PackedPlace):
         height, width = opened(clip.place.file).shapes[clip.place.number, 1:].tolist()
         return height, width
     if isinstance(clip.place, Video):

@@ -109,7 +109,7 @@ def _packed_clips(file: Path, split: Split | None) -> list[Clip]:
                 "list; pack both"
             )
         keys = found.lists[split]
-    places = {key: packed.Place(file, index) for index, key in enumerate(found.keys)}
+    places = {key: packed.PackedPlace(file, index) for index, key in enumerate(found.keys)}
     lengths = found.shapes[:, 0].tolist()
     return [Clip(key, range(lengths[places[key].number]), places[key]) for key in keys]
 

@@ -36,7 +36,7 @@ HDF5_ERRORS = (
 )  # fmt: skip
 
 
-class Place(NamedTuple):
+class PackedPlace(NamedTuple):
     """Says where a packed clip lies."""
 
     file: Path
@@ -154,7 +154,7 @@ def is_hdf5(path: Path) -> bool:
 
 
 def opened(path: Path) -> PackedFile:
-    """The file, opened once in each process that asks; pickling a `Place` carries no handle."""
+    """The file, opened once in each process that asks; pickling its place carries no handle."""
     stat = path.stat()
     return _open(path, os.getpid(), (stat.st_ino, stat.st_size, stat.st_mtime_ns))
 

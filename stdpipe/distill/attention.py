@@ -9,7 +9,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
-from stdpipe.distill.term import F_SR, Level, LossInputs, Term, Value, adapter
+from stdpipe.distill.term import F_SR, FeatureLevel, LossInputs, Term, Value, adapter
 
 
 def attention_map(f_sr: Tensor, kind: str = "sum2") -> Tensor:
@@ -44,7 +44,7 @@ def teacher_map(batch: Mapping[str, Tensor], attention: str) -> Tensor:
     return batch["attention"].float()
 
 
-def term(level: Level) -> Term:
+def term(level: FeatureLevel) -> Term:
     """L_SD on one level."""
     on_f_sr = level is F_SR
     return Term(
@@ -58,7 +58,7 @@ def term(level: Level) -> Term:
     )
 
 
-def _compute(level: Level, x: LossInputs) -> Value:
+def _compute(level: FeatureLevel, x: LossInputs) -> Value:
     student = attention_map(x.aligned(level).float(), x.attention)
     teacher = (
         teacher_map(x.batch, x.attention)

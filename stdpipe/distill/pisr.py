@@ -16,7 +16,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stdpipe.distill.term import Level, LossInputs, Term, Value, student_and_teacher
+from stdpipe.distill.term import FeatureLevel, LossInputs, Term, Value, student_and_teacher
 
 WEIGHT = 1e-6  # beside an L1 over 0..1 (its configs/fsrcnn/step2.yml)
 SCALE, EPSILON = 0.1, 1e-8  # its code: b = 0.1 softplus(.) + 1e-8
@@ -57,7 +57,7 @@ def imitation_loss(encoded: Tensor, lr: Tensor) -> Tensor:
     return F.l1_loss(encoded.float(), lr)
 
 
-def term(level: Level, role: str) -> Term:
+def term(level: FeatureLevel, role: str) -> Term:
     """The likelihood on one level; its adapters are the helper `role`."""
     return Term(
         partial(_compute, level, role),
@@ -70,7 +70,7 @@ def term(level: Level, role: str) -> Term:
     )
 
 
-def _compute(level: Level, role: str, x: LossInputs) -> Value:
+def _compute(level: FeatureLevel, role: str, x: LossInputs) -> Value:
     student = getattr(x.student, level.features)
     mean, scale = x.helpers[role](student.flatten(0, 1))
     return Value(laplace_loss(mean, scale, x.batch[level.features].flatten(0, 1)))

@@ -23,7 +23,7 @@ class Channels(NamedTuple):
     teacher_f_sr: int = F_SR_CHANNELS
 
 
-class Level(NamedTuple):
+class FeatureLevel(NamedTuple):
     """The map that a term compares: F^SR, or F^LR for terms whose names end in "-lr"."""
 
     features: str
@@ -33,7 +33,7 @@ class Level(NamedTuple):
     """Ends the names of helpers and of logged values on this level."""
 
 
-F_SR, F_LR = Level("f_sr", "F^SR", ""), Level("f_lr", "F^LR", "_lr")
+F_SR, F_LR = FeatureLevel("f_sr", "F^SR", ""), FeatureLevel("f_lr", "F^LR", "_lr")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class LossInputs:
         """The student's F^LR in the teacher's channels."""
         return _framewise(self.helpers["adapter_lr"], self.student.f_lr)
 
-    def aligned(self, level: Level) -> Tensor:
+    def aligned(self, level: FeatureLevel) -> Tensor:
         """f_sr or f_lr."""
         return self.f_sr if level is F_SR else self.f_lr
 
@@ -110,7 +110,7 @@ class Term:
     """It expects a teacher that was shown HR."""
 
 
-def adapter(level: Level) -> dict[str, Callable[[Channels], nn.Module]]:
+def adapter(level: FeatureLevel) -> dict[str, Callable[[Channels], nn.Module]]:
     """The helper that brings a level's maps to the teacher's channels, for Term.helpers."""
 
     def build(channels: Channels) -> nn.Module:
@@ -120,7 +120,7 @@ def adapter(level: Level) -> dict[str, Callable[[Channels], nn.Module]]:
     return {f"adapter{level.suffix}": build}
 
 
-def student_and_teacher(channels: Channels, level: Level) -> tuple[int, int]:
+def student_and_teacher(channels: Channels, level: FeatureLevel) -> tuple[int, int]:
     """The channels of both at one level."""
     if level is F_SR:
         return channels.f_sr, channels.teacher_f_sr

@@ -9,7 +9,7 @@ from stdpipe import distributed
 from stdpipe.distill.term import (
     F_SR,
     Channels,
-    Level,
+    FeatureLevel,
     LossInputs,
     Memory,
     Term,
@@ -72,7 +72,7 @@ class CollapseGuard:
         self.memory.requires_grad_(False)
 
 
-def term(level: Level) -> Term:
+def term(level: FeatureLevel) -> Term:
     """L_TD on one level, with a ConvLSTM of the teacher's channels."""
     role, frozen, variance = (f"{x}{level.suffix}" for x in ("memory", "frozen", "cell_var"))
 
@@ -93,7 +93,7 @@ def term(level: Level) -> Term:
     )
 
 
-def _compute(level: Level, role: str, x: LossInputs) -> Value:
+def _compute(level: FeatureLevel, role: str, x: LossInputs) -> Value:
     """td_scale="variance" divides L_TD by the variance of the teacher's cell: shrinking all cells,
     which training the shared ConvLSTM would otherwise reward, then gains nothing."""
     cell_teacher, cell_student = memory_cells(

@@ -85,7 +85,7 @@ class NetworkResult(Averages):
     cost: NotRequired[Cost]
 
 
-class Degradation(TypedDict):
+class DegradationFacts(TypedDict):
     """Says how LR was made from HR."""
 
     name: str
@@ -112,7 +112,7 @@ class Definition(TypedDict):
 
     format: int
     data: str
-    degradation: Degradation
+    degradation: DegradationFacts
     protocol: Rules
     metrics: dict[str, str]  # name -> what it is; `flow`, too, where there are temporal ones
     amp: str | None  # in which networks ran: none (float32), bf16, fp16; None: not stated

@@ -14,7 +14,7 @@ T95 = (
 MOST = len(T95) + 1  # seeds
 
 
-def spread(values: Sequence[float]) -> dict[str, Any]:
+def mean_and_spread(values: Sequence[float]) -> dict[str, Any]:
     """n, mean, and the standard deviation over seeds (of n - 1; null for one)."""
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return {"n": len(values), "mean": statistics.fmean(values), "sd": deviation}
@@ -29,7 +29,7 @@ def paired(ours: Mapping[int, float], base: Mapping[int, float]) -> dict[str, An
     seeds = [seed for seed in ours if seed in base]
     if not seeds:
         return None
-    found = spread([ours[seed] - base[seed] for seed in seeds])
+    found = mean_and_spread([ours[seed] - base[seed] for seed in seeds])
     interval = None
     if found["sd"] is not None:
         half = T95[found["n"] - 2] * found["sd"] / math.sqrt(found["n"])

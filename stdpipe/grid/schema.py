@@ -207,9 +207,9 @@ class Experiment:
         return tuple(name for name in cache.TARGETS if name != "f_lr" or name in read)
 
 
-def load(file: Path, profile: str | None = None) -> Experiment:
+def load_experiment(file: Path, profile: str | None = None) -> Experiment:
     """Read the file with that profile's changes. Raises UserError or OSError in one line."""
-    given = config.read_yaml(file)
+    given = config.read_mapping(file)
     try:
         return _experiment(_overlaid(given, profile))
     except ValueError as error:

@@ -5,7 +5,7 @@ from itertools import product
 from typing import Any
 
 from stdpipe.evaluation.results import columns
-from stdpipe.grid.intervals import paired, spread
+from stdpipe.grid.intervals import mean_and_spread, paired
 from stdpipe.grid.schema import Experiment
 
 METRICS = ("psnr_y", "ssim_y")
@@ -32,7 +32,7 @@ def summary(
     differences: dict[str, Any] = {}
     for (label, test, column, metric), of_seeds in values.items():
         told = {
-            **spread([*of_seeds.values()]),
+            **mean_and_spread([*of_seeds.values()]),
             "by_seed": {k: v for k, v in of_seeds.items() if k is not None},
         }
         rows.setdefault(label, {}).setdefault(test, {}).setdefault(column, {})[metric] = told

@@ -159,6 +159,8 @@ def _load(path: Path) -> Any:
         else:
             told = "is no checkpoint, or a damaged one"
         raise UserError(f"{path} {told}") from None
+    except MemoryError:
+        raise
     except Exception:  # damage inside a pickle can raise anything
         raise UserError(f"{path} is no checkpoint, or a truncated one") from None
 

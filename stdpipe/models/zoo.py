@@ -219,4 +219,7 @@ def _import(module: str, class_name: str) -> type[Network]:
         raise UserError(
             f"{module}:{class_name} is no network: derive it from stdpipe.models.base.Network"
         )
+    stages = ("fuse", "fuse_clip", "features_clip")
+    if all(getattr(cls, stage) is getattr(Network, stage, None) for stage in stages):
+        raise UserError(f"{module}:{class_name} writes neither fuse nor fuse_clip: write one")
     return cls

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stdpipe.evaluation.results import HEADINGS
-from stdpipe.reporting.inputs import Group, TrainingRun
+from stdpipe.reporting.inputs import ResultGroup, TrainingRun
 from stdpipe.reporting.tables import COSTS
 
 MAX_POINTS = 400  # of a line: more than a screen has room for
@@ -21,7 +21,7 @@ Colours = Mapping[str, int]
 Chart = dict[str, Any]
 
 
-def cost_chart(group: Group, colours: Colours) -> Chart | None:
+def cost_chart(group: ResultGroup, colours: Colours) -> Chart | None:
     """Quality against runtime, MACs or parameters (paper, Fig. 1); None where no cost is known."""
     clips = list(group.clips)[:MAX_CLIPS]
     points: list[Chart] = [
@@ -54,7 +54,7 @@ def cost_chart(group: Group, colours: Colours) -> Chart | None:
     }
 
 
-def frame_chart(group: Group, clip: str, colours: Colours) -> Chart | None:
+def frame_chart(group: ResultGroup, clip: str, colours: Colours) -> Chart | None:
     """PSNR Y frame by frame; None where there is one frame, or frames.csv is gone."""
     points = {
         entry.label: [[number, value] for number, value in frames.items() if math.isfinite(value)]

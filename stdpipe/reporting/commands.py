@@ -4,11 +4,11 @@ import dataclasses
 import shlex
 from typing import Any
 
-from stdpipe.reporting.inputs import Group, Measured, TrainingRun
+from stdpipe.reporting.inputs import Measured, ResultGroup, TrainingRun
 from stdpipe.training.config import StudentTraining, TeacherTraining
 
 
-def evaluate_command(entry: Measured, group: Group) -> str:
+def evaluate_command(entry: Measured, group: ResultGroup) -> str:
     """The command that measures this network alone, into a new folder beside the old one."""
     facts, rules = entry.facts, group.protocol
     # a protocol with another border carries it in its name: vid4-crop8

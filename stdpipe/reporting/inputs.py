@@ -1,6 +1,6 @@
 """What lies in the folders of a report: evaluations, gathered by their rules, and training runs.
 
-Figures of different rules or data are never in one Group: a group is one table.
+Figures of different rules or data are never in one ResultGroup: a group is one table.
 """
 
 import csv
@@ -38,7 +38,7 @@ class Measured(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Group:
+class ResultGroup:
     """Networks measured on the same frames by the same rules."""
 
     data: str
@@ -71,7 +71,7 @@ class TrainingRun(NamedTuple):
 class Inputs(NamedTuple):
     """All that the folders hold, and a sentence for each thing that is missing there."""
 
-    groups: list[Group]
+    groups: list[ResultGroup]
     runs: list[TrainingRun]
     missing: list[str]
 
@@ -83,7 +83,7 @@ def read_folders(folders: Sequence[Path], labels: Labels | None = None) -> Input
     folder of that; or for a training run, by its folder. Raises FileNotFoundError or UserError for
     a folder that holds neither, and for a damaged file.
     """
-    groups: dict[str, Group] = {}
+    groups: dict[str, ResultGroup] = {}
     runs: list[TrainingRun] = []
     missing = []
     for folder in dict.fromkeys(folders):
@@ -108,7 +108,7 @@ def read_folders(folders: Sequence[Path], labels: Labels | None = None) -> Input
     return Inputs([*groups.values()], runs, missing)
 
 
-def _read_evaluation(folder: Path, labels: Labels, groups: dict[str, Group]) -> None:
+def _read_evaluation(folder: Path, labels: Labels, groups: dict[str, ResultGroup]) -> None:
     file = folder / "result.json"
     result = read_result(file)
     frames = _read_frames(folder / "frames.csv")
@@ -120,10 +120,12 @@ def _read_evaluation(folder: Path, labels: Labels, groups: dict[str, Group]) -> 
         group.entries.append(Measured(label, folder, _written(file), facts, cost, of_network))
 
 
-def _group_of(result: Result, facts: NetworkResult, groups: dict[str, Group]) -> Group:
+def _group_of(result: Result, facts: NetworkResult, groups: dict[str, ResultGroup]) -> ResultGroup:
     rules = {k: v for k, v in result["protocol"].items() if k != "chosen"}
     clips = {key: row["frames"] for key, row in facts["clips"].items()}
-    new = Group(result["data"], result["degradation"], result["protocol"], clips, result["amp"])
+    new = ResultGroup(
+        result["data"], result["degradation"], result["protocol"], clips, result["amp"]
+    )
     identity = json.dumps([new.data, new.degradation, rules, clips, new.amp], sort_keys=True)
     group = groups.setdefault(identity, new)
     for name, text in result["metrics"].items():

@@ -22,7 +22,7 @@ from stdpipe.reporting import charts, tables
 from stdpipe.reporting.clip_pictures import Detail, Gallery, panels, slider_of
 from stdpipe.reporting.commands import evaluate_command, train_command
 from stdpipe.reporting.data_uris import colour_wheel, png
-from stdpipe.reporting.inputs import Group, TrainingRun
+from stdpipe.reporting.inputs import ResultGroup, TrainingRun
 
 
 class Content(NamedTuple):
@@ -31,7 +31,7 @@ class Content(NamedTuple):
     title: str
     made: str  # when the page was made, and by what
     tables: Sequence[tables.Table]
-    groups: Sequence[Group]
+    groups: Sequence[ResultGroup]
     galleries: Sequence[Sequence[Gallery]]  # of each group
     runs: Sequence[TrainingRun]
     missing: Sequence[str]  # what could not be shown, a sentence each

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stdpipe.evaluation.results import HEADINGS
-from stdpipe.reporting.inputs import Group, Measured
+from stdpipe.reporting.inputs import Measured, ResultGroup
 
 MAX_CLIPS = 60  # of one table; nobody reads more
 UNKNOWN = "–"
@@ -38,7 +38,7 @@ class _Column(NamedTuple):
     best: Sequence[int] = ()  # row numbers
 
 
-def network_table(group: Group) -> Table:
+def network_table(group: ResultGroup) -> Table:
     """Networks and their averages over clips."""
     averages = [entry.facts["average"] for entry in group.entries]
     names = [name for name in HEADINGS if any(name in row for row in averages)]
@@ -46,7 +46,7 @@ def network_table(group: Group) -> Table:
     return _table(f"Averages, {group.title}", group.entries, columns)
 
 
-def cost_table(group: Group) -> Table | None:
+def cost_table(group: ResultGroup) -> Table | None:
     """Networks and what they cost to run, nothing marked as best; None where no cost is known."""
     costs = [entry.cost for entry in group.entries]
     columns = []
@@ -58,7 +58,7 @@ def cost_table(group: Group) -> Table | None:
     return _table(f"Cost, {group.title}", group.entries, columns) if columns else None
 
 
-def list_table(group: Group) -> Table | None:
+def list_table(group: ResultGroup) -> Table | None:
     """PSNR and SSIM on each of Vimeo90K's lists; None where no evaluation has them."""
     entries = [entry for entry in group.entries if entry.facts.get("lists")]
     if not entries:
@@ -76,7 +76,7 @@ def list_table(group: Group) -> Table | None:
     return _table(f"By motion, {group.title}", entries, columns)
 
 
-def clip_table(group: Group) -> Table:
+def clip_table(group: ResultGroup) -> Table:
     """Clips and each network's PSNR Y; the best of each clip is marked."""
     rows, best = [], []
     for number, clip in enumerate(list(group.clips)[:MAX_CLIPS]):

@@ -183,7 +183,7 @@ def load(
     own: Mapping[str, Any] | None = None,
 ) -> Options:
     """Take defaults, then a YAML file, then key=value pairs, then `own`; UserError in one line."""
-    given = read_yaml(file) if file else {}
+    given = read_mapping(file) if file else {}
     for item in assignments:
         key, equals, value = item.partition("=")
         if not equals:
@@ -201,7 +201,7 @@ def from_mapping(cls: type[Options], given: Mapping[str, Any]) -> Options:
     return schema.check(cls, dict(given), "config", strict=None)
 
 
-def read_yaml(file: Path) -> dict[str, Any]:
+def read_mapping(file: Path) -> dict[str, Any]:
     """Read a file of key: value lines; UserError or OSError in one line."""
     try:
         content = schema.read_yaml(file)

@@ -16,7 +16,9 @@ from stdpipe.models.convlstm import ConvLSTM
 from stdpipe.training.config import StudentTraining
 
 
-def prepare(student: Network, helpers: Mapping[str, nn.Module], options: StudentTraining) -> None:
+def prepare_student(
+    student: Network, helpers: Mapping[str, nn.Module], options: StudentTraining
+) -> None:
     """Set up a student, and what is trained beside it, as `channels_last`, `recompute` and
     `compile` say; state_dicts keep their names and values.
 

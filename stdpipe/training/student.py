@@ -91,7 +91,7 @@ class StudentTrainer:
         # of networks with dropout, on a CPU: a GPU's own is neither kept nor resumed
         self.random = torch.get_rng_state()
         self.metrics = metrics_log.Metrics(out, self.done)
-        self.losses = distributed.spread(StudentLosses(student, helpers, options))
+        self.losses = distributed.data_parallel(StudentLosses(student, helpers, options))
         self._save_weights, self._evaluate = save_weights, evaluate
         self._slices: list[dict[str, Tensor]] = []
         self._seen = {"hr", "lr", *seen}

@@ -22,13 +22,13 @@ from stdpipe.cache.layout import ENCODINGS, array_specs, fill_value
 from stdpipe.cache.reader import Reader
 from stdpipe.cache.shards import (
     DamagedError,
+    chunk_parts,
     decode_index,
     decode_plain,
     decode_window,
     encode_shard,
     fingerprint,
     index_bytes,
-    pieces,
     split,
 )
 from stdpipe.cache.store import store_files
@@ -152,7 +152,7 @@ def test_a_windows_pieces_tile_it(manifest, data):
     h, w = data.draw(st.integers(1, height - y)), data.draw(st.integers(1, width - x))
     frames = data.draw(st.lists(st.integers(0, manifest.frames - 1), min_size=1, unique=True))
     frames.sort()
-    wanted = list(pieces(spec, frames, slice(y, y + h), slice(x, x + w)))
+    wanted = list(chunk_parts(spec, frames, slice(y, y + h), slice(x, x + w)))
     seen = np.zeros((len(frames), h, w), int)
     for piece in wanted:
         seen[piece.frame, piece.rows, piece.columns] += 1
@@ -186,7 +186,7 @@ def test_every_flipped_bit_of_a_chunk_is_seen(compression):
     spec = spec_of(compression=compression, height=4, width=8)
     *chunks, _ = encode_shard(spec, entry(spec))
     rows, columns = slice(0, 4), slice(0, 8)
-    wanted = list(pieces(spec, [0], rows, columns))
+    wanted = list(chunk_parts(spec, [0], rows, columns))
     out = np.empty((1, 3, 4, 8), spec.dtype)
     for bit in range(len(chunks[0]) * 8):
         flipped = bytearray(chunks[0])

@@ -136,7 +136,7 @@ def test_any_file_is_read_or_refused_in_one_line(
     file = tmp_path / "e.yaml"
     file.write_text(text[: data.draw(st.integers(0, len(text)))] if kind == 3 else text)
     try:
-        told = schema.load(file, profile).name
+        told = schema.load_experiment(file, profile).name
     except UserError as error:
         told = str(error)
     assert told
@@ -168,15 +168,15 @@ def test_a_profile_replaces_keys_but_training_key_by_key(tmp_path: Path) -> None
     training = {"steps": 9, "warmup_steps": 1, "patch": 32}
     profiles = {"small": {"seeds": [4], "training": {"steps": 5}}}
     file = write(tmp_path, training=training, profiles=profiles)
-    assert schema.load(file).seeds == (0,)
-    small = schema.load(file, "small")
+    assert schema.load_experiment(file).seeds == (0,)
+    small = schema.load_experiment(file, "small")
     assert small.seeds == (4,)
     assert small.training == {**training, "steps": 5}
 
 
 def test_settings_of_students_and_schemes(tmp_path: Path) -> None:
     """The scheme's before the student's, the student's before the experiment's."""
-    made = schema.load(
+    made = schema.load_experiment(
         write(
             tmp_path,
             students={"fastdvdnet": None, "vdsr": {"lr": 2e-4, "patch": 48}},
@@ -195,7 +195,7 @@ def test_settings_of_students_and_schemes(tmp_path: Path) -> None:
 def test_what_a_cache_must_hold(tmp_path: Path) -> None:
     schemes = {"std": "std", "lr": {"scheme": "std-lr", "teacher": "u"}}
     teachers = {"t": "embedded", "u": "embedded"}
-    made = schema.load(write(tmp_path, schemes=schemes, teachers=teachers))
+    made = schema.load_experiment(write(tmp_path, schemes=schemes, teachers=teachers))
     assert made.targets("t") == ("f_sr", "attention")
     assert made.targets("u") == ("f_sr", "attention", "f_lr")
 
@@ -206,7 +206,7 @@ def test_every_table_of_the_paper(
     tmp_path: Path, tiny: Path, name: str, profile: str | None
 ) -> None:
     """All names mean something, and the paper's rows have theirs."""
-    made = schema.load(schema.packaged(name), profile)
+    made = schema.load_experiment(schema.packaged(name), profile)
     assert made.name == name
     tests = {test.label: tiny for test in made.tests}
     waiting = {t.label: "random:0" for t in made.teachers if not (t.weights or t.training)}

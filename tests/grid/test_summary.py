@@ -7,15 +7,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stdpipe.evaluation.results import columns
-from stdpipe.grid.intervals import MOST, T95, paired, spread
+from stdpipe.grid.intervals import MOST, T95, mean_and_spread, paired
 
 numbers = st.floats(-100, 100)
 
 
 def test_spread_by_hand() -> None:
     """1, 2, 6: mean 3, deviations -2, -1, 3, their squares 14, over n - 1 = 2: 7."""
-    assert spread([1.0, 2.0, 6.0]) == {"n": 3, "mean": 3.0, "sd": math.sqrt(7)}
-    assert spread([5.0]) == {"n": 1, "mean": 5.0, "sd": None}
+    assert mean_and_spread([1.0, 2.0, 6.0]) == {"n": 3, "mean": 3.0, "sd": math.sqrt(7)}
+    assert mean_and_spread([5.0]) == {"n": 1, "mean": 5.0, "sd": None}
 
 
 def test_paired_by_hand() -> None:

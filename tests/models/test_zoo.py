@@ -19,6 +19,12 @@ class Mine(Network):
         super().__init__()
         self.width, self.slope, self.name = width, slope, name
 
+    def fuse(self, window):
+        return window[:, 0]
+
+class NoFusion(Network):
+    pass
+
 class NoNetwork:
     pass
 """
@@ -136,6 +142,7 @@ def test_a_users_own_class() -> None:
     ("text", "told"),
     [
         ("own_net:NoNetwork", "is no network: derive it"),
+        ("own_net:NoFusion", "neither fuse nor fuse_clip"),
         ("own_net:Absent", "cannot import network own_net:Absent: .* no attribute"),
         ("own_net:Mine:widht=3", "has no option 'widht'; did you mean 'width'"),
     ],

@@ -116,7 +116,7 @@ def test_a_file_of_students(tmp_path: Path, content: bytes) -> None:
     refused_in_a_line(lambda: read_students(file, common, None, []))
 
 
-@pytest.mark.parametrize("read", [run_folder.read_config, config.read_yaml])
+@pytest.mark.parametrize("read", [run_folder.read_config, config.read_mapping])
 def test_anchors_that_explode_are_refused_at_once(
     tmp_path: Path, read: Callable[[Path], object]
 ) -> None:

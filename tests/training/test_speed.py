@@ -27,7 +27,7 @@ def losses(student: str, steps: int = 3, **settings: object) -> list[float]:
     torch.manual_seed(0)
     net = zoo.parse(student).build().train()
     learners = build_helpers(options.terms, net.f_sr_channels)
-    speed.prepare(net, learners, options)
+    speed.prepare_student(net, learners, options)
     trained = [p for part in (net, *learners.values()) for p in part.parameters()]
     stepper = run_folder.Stepper(trained, options, CPU)
     batch = clips()
@@ -95,7 +95,7 @@ def test_losses_compiled_are_those_of_the_plain_step(recompute: bool) -> None:
 
 def prepared(student: str, **settings: bool) -> Network:
     net = zoo.parse(student).build()
-    speed.prepare(net, {}, StudentTraining(**settings))  # type: ignore[arg-type]
+    speed.prepare_student(net, {}, StudentTraining(**settings))  # type: ignore[arg-type]
     return net
 
 
