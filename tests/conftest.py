@@ -22,11 +22,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 TEACHER = (
     "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
 )
-STUDENT = "fastdvdnet-quarter"
+STUDENT = "d3dnet:num_feat=4,num_frame=3,num_deform_block=1,num_block=1"  # C_SR is 4
 SETTINGS = {
     "steps": 3,
     "warmup_steps": 1,
-    "patch": 32,
+    "patch": 16,
     "batch": 2,
     "workers": 0,
     "log_every": 1,

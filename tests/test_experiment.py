@@ -27,7 +27,7 @@ GRID: dict[str, Any] = {
     "schemes": ["none", "std"],
     "seeds": [0, 1],
     "training": {
-        "steps": 3, "warmup_steps": 1, "patch": 32, "batch": 2, "workers": 0, "log_every": 1,
+        "steps": 3, "warmup_steps": 1, "patch": 16, "batch": 2, "workers": 0, "log_every": 1,
         "save_every": 1,
     },
     "tests": {"own": {"data": "own", "protocol": "vid4"}},

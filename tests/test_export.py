@@ -22,7 +22,7 @@ EDVR = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_
 RBPN = "rbpn:num_frame=3,num_feat=8,num_base=8,num_resblock=1"
 TEACHERS_AND_RIVALS = ("bicubic", "edvr", "edvr-m", "edvr-l", "rbpn", "pisr", "toflow", "duf")
 STUDENTS = [name for name in ZOO if name not in TEACHERS_AND_RIVALS]
-SMALL = "d3dnet:num_feat=8,num_frame=3,num_deform_block=1,num_block=1"
+SMALL = "vespcn:channels=1"
 SIZES = [(1, 8, 8), (2, 24, 36), (1, 17, 30), (3, 9, 41), (1, 5, 5)]  # batch, height, width
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnxscript", "onnxruntime")),
@@ -219,7 +219,12 @@ def test_teachers_and_rivals(tmp_path: Path, stdpipe: Command, name: str, kind: 
     [
         ("Undecided", "torch", r"own_export:Undecided cannot be traced for all frame sizes: "),
         ("Noisy", "torch", "the exported network differs from torch's by ["),
-        pytest.param("Rare", "onnx", "has no ONNX form (try --format torch): ", marks=needs_onnx),
+        pytest.param(
+            "Rare",
+            "onnx",
+            "has no ONNX form (try --format torch): ",
+            marks=(needs_onnx, pytest.mark.slow),
+        ),
     ],
 )
 def test_networks_that_cannot(refused: Command, cls: str, kind: str, told: str) -> None:
@@ -251,14 +256,16 @@ def without(*missing: str) -> Callable[..., Any]:
 
 
 @needs_onnx
-@pytest.mark.usefixtures("own")
 def test_without_onnxruntime(
-    stdpipe: Command, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    stdpipe: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Written all the same, and said to be unchecked."""
     monkeypatch.setattr(importlib.util, "find_spec", without("onnxruntime"))
-    network = ("--model", "own_export:Small", "--weights", "random:0")
-    found = json.loads(stdpipe("export", *network, "--out", "n.onnx", "--json").stdout)
+    out = ("--out", tmp_path / "n.onnx")
+    found = json.loads(stdpipe("export", "--model", "bicubic", *out, "--json").stdout)
     assert found["checked"] is None
     assert "not checked, since onnxruntime is not installed" in caplog.text
 

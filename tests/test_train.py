@@ -194,13 +194,12 @@ def test_memory_frozen_trains_the_student_only(
 def test_workers_change_nothing(
     tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command
 ) -> None:
-    """Weights and every loss on the way, for none, one and two."""
-    for workers in (0, 1, 2):
+    """Weights and every loss on the way, for none and two."""
+    for workers in (0, 2):
         out = tmp_path / str(workers)
         stdpipe(*train(out, tiny, "--cache", tiny_cache, workers=workers, patch=16))
-    losses = [[line["loss"] for line in lines(tmp_path / str(n))] for n in (0, 1, 2)]
-    assert losses[0] == losses[1] == losses[2]
-    assert same(tmp_path / "0", tmp_path / "1")
+    losses = [[line["loss"] for line in lines(tmp_path / str(n))] for n in (0, 2)]
+    assert losses[0] == losses[1]
     assert same(tmp_path / "0", tmp_path / "2")
 
 
@@ -237,11 +236,12 @@ def test_a_student_learns_at_the_phase_of_its_degradation(
     tmp_path: Path, tiny: Path, train: Command, stdpipe: Command
 ) -> None:
     for name, network in (
-        ("bd", "fastdvdnet:num_feat=16,phase=0.0"),
-        ("bi", "fastdvdnet:num_feat=16"),
+        ("bd", "vdsr:num_layer=3,phase=0.0"),
+        ("bi", "vdsr:num_layer=3"),
     ):
         run = tmp_path / name
-        out = stdpipe(*train(run, tiny, "--scheme", "none", "--degradation", name, "--json")).stdout
+        more = ("--scheme", "none", "--student", "vdsr:num_layer=3", "--degradation", name)
+        out = stdpipe(*train(run, tiny, *more, "--json")).stdout
         assert json.loads(out)["network"] == network
         header = torch.load(run / "weights.pt", weights_only=True)
         assert (header["network"], header["degradation"]) == (network, name)
@@ -253,7 +253,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     told = refused(*train(tmp_path, tiny, "--scheme", "none", lr=1e30))
     assert "loss, rec is not finite at step 1" in told
     saved = torch.load(tmp_path / "nan-step-1.pt", weights_only=True)
-    assert saved["hr"].shape == (2, 7, 3, 32, 32)
+    assert saved["hr"].shape == (2, 7, 3, 16, 16)
 
 
 def test_other_frames_than_the_caches_are_refused(
@@ -328,7 +328,7 @@ def adapter_of(run: Path) -> dict[str, Tensor]:
 def test_no_adapter_where_channels_agree(
     tmp_path: Path, tiny: Path, train: Command, stdpipe: Command
 ) -> None:
-    stdpipe(*train(tmp_path, tiny, "--scheme", "none"))
+    stdpipe(*train(tmp_path, tiny, "--scheme", "none", "--student", "fastdvdnet-quarter"))
     assert adapter_of(tmp_path) == {}
 
 

@@ -92,7 +92,7 @@ def test_tensorboard_gets_scalars_and_pictures_and_changes_nothing(
     stdpipe(*train(tmp_path / "with", tiny, "--cache", tiny_cache))
     assert board.scalars["loss"] == [1, 2, 3]
     assert board.scalars["td"] == [2, 3]
-    assert board.pictures == [(1, (32, 4 * 32, 3)), (2, (32, 5 * 32, 3)), (3, (32, 5 * 32, 3))]
+    assert board.pictures == [(1, (16, 4 * 16, 3)), (2, (16, 5 * 16, 3)), (3, (16, 5 * 16, 3))]
     left, right = (
         torch.load(tmp_path / run / "weights.pt", weights_only=True)["params"]
         for run in ("without", "with")

@@ -15,7 +15,7 @@ from stdpipe.training.jobs import StudentRun
 from stdpipe.training.students_file import read_students
 
 Command = Callable[..., Any]
-OTHER_WIDTH = "d3dnet:num_feat=4,num_frame=3,num_deform_block=1,num_block=1"
+OTHER_WIDTH = "d3dnet:num_feat=8,num_frame=3,num_deform_block=1,num_block=1"
 
 # sizes, schemes, seeds, lengths: with other targets each, and warm-ups
 STUDENTS = {
@@ -151,10 +151,10 @@ def test_bad_files_are_refused(
 def test_what_they_share_is_refused_where_it_differs(
     tmp_path: Path, tiny: Path, train: Command, refused: Command
 ) -> None:
-    file = describe(tmp_path, {"a": {}, "b": {"patch": 16}})
+    file = describe(tmp_path, {"a": {}, "b": {"patch": 32}})
     more = ("--scheme", "none", "--students", file)
     told = refused(*train(tmp_path / "runs", tiny, *more))
-    assert "students that train together share patch: 16 for b, 32 for a" in told
+    assert "students that train together share patch: 32 for b, 16 for a" in told
     file = describe(tmp_path, {"a": {}, "b": {"data_seed": 4}})
     told = refused(*train(tmp_path / "runs", tiny, *more))
     assert "share data_seed: 4 for b, 0 for a" in told
