@@ -108,7 +108,8 @@ def test_a_manifest_from_the_future(tmp_path, manifest, is_sealed_alike):
     with pytest.raises(CacheError) as error:
         load_manifest(place)
     assert str(error.value) == (
-        f"{tmp_path} has format version 7, this stdpipe reads 2: use the stdpipe that made it, or extract again"
+        f"{tmp_path} has format version 7, this stdpipe reads 2: use the stdpipe that made it, "
+        "or extract again"
     )
     if not is_sealed_alike:  # one alone may say so by a flipped bit
         place.write(FILES[1], [b"{}"])
