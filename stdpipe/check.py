@@ -24,7 +24,7 @@ from stdpipe.data.views import View, generator
 from stdpipe.device import pick_device, settle
 from stdpipe.distill.attention import attention_map
 from stdpipe.features.encoding import relative_rmse
-from stdpipe.features.provenance import provenance
+from stdpipe.features.info import provenance
 from stdpipe.features.targets import CachedTargets, Decoder
 from stdpipe.features.teacher import seen_frames, teacher_features
 from stdpipe.models import zoo

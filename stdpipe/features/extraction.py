@@ -18,7 +18,7 @@ from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import check_sizes, read_frames
 from stdpipe.data.views import View, baked_views, full_views
 from stdpipe.device import keep_memory, pick_device, settle
-from stdpipe.features.provenance import provenance
+from stdpipe.features.info import provenance
 from stdpipe.features.teacher import check_teacher, refuse_trunk, seen_frames, teacher_features
 from stdpipe.models import checkpoints
 from stdpipe.models.base import Features, Network

@@ -20,7 +20,7 @@ from stdpipe.data.views import View, orient, oriented_size, upright_box
 from stdpipe.device import autocast, settle
 from stdpipe.distill.names import F_SR_CHANNELS
 from stdpipe.features.encoding import dequantise
-from stdpipe.features.provenance import provenance
+from stdpipe.features.info import provenance
 from stdpipe.models import zoo
 from stdpipe.models.base import SCALE, Network
 
