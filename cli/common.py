@@ -45,20 +45,15 @@ data_option = click.option(
 degradation_option = click.option(
     "--degradation",
     type=DEGRADATION,
-    help="How LR is made from HR: bi, bd or bd-centred. [default: as the cache or the weights say, "
-    "else bd]",
+    help="HR to LR by bi, bd or bd-centred. [default: as the cache or the weights say, else bd]",
 )
-weights_option = click.option(
-    "--weights", metavar="FILE", help="A checkpoint, or random:SEED for a test."
-)
+weights_option = click.option("--weights", metavar="FILE", help="A checkpoint, or random:SEED.")
 model_option = click.option(
     "--model", type=NETWORK, help="The network, e.g. fastdvdnet. stdpipe's weights name theirs."
 )
 run_option = click.option("--out", required=True, type=PATH, help="The folder of this run.")
 device_option = click.option("--device", default="auto", help="auto, cpu or cuda.")
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else."
-)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 AMP = click.Choice(["none", "bf16", "fp16"])
 amp_option = click.option("--amp", default="none", type=AMP, help="The mixed precision to run in.")
 

@@ -131,7 +131,8 @@ def plan_table(result: dict[str, Any]) -> str:
     free, left = result["free_bytes"], ""
     if result["missing"] < result["entries"]:
         size = f"{result['missing_bytes'] / 1e9:,.2f} GB as {result['encoding']}"
-        left = f"{result['missing']:,} of them are missing still: the hours, and {size}, are of these\n"
+        missing = f"{result['missing']:,} of them are missing still"
+        left = f"{missing}: the hours, and {size}, are of these\n"
     rows = [
         [
             name,

@@ -5,12 +5,12 @@ An output gets its name when it is complete; until then its name contains `.part
 
 import itertools
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
 
 import numpy as np
 from PIL import Image
@@ -79,13 +79,9 @@ def write_video(
     if height % 2 or width % 2:
         raise UserError(f"a video needs even sides, got {width}x{height}: write a folder instead")
     with atomic_file(out) as aside, tempfile.TemporaryFile() as log:
-        encoder = subprocess.Popen(
-            _command(aside, height, width, rate, crf, sound),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C must not reach ffmpeg
-        )
+        command = _command(aside, height, width, rate, crf, sound)
+        # in a session of its own, so that Ctrl-C does not reach ffmpeg
+        encoder = Popen(command, stdin=PIPE, stdout=DEVNULL, stderr=log, start_new_session=True)
         assert encoder.stdin
         pipe = encoder.stdin
         try:

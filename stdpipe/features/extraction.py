@@ -158,5 +158,4 @@ def _channels(teacher: Network, device: torch.device, name: str) -> int:
     if name == "f_sr":
         return teacher.f_sr_channels
     features = teacher_features(teacher, torch.zeros(1, 3, 16, 16), device, "none")
-    values: Tensor = getattr(features, name)
-    return values.shape[1]
+    return int(getattr(features, name).shape[1])

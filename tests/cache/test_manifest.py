@@ -9,12 +9,16 @@ from hypothesis import strategies as st
 from stdpipe.cache import (
     CacheError,
     Manifest,
-    difference,
     load_manifest,
     manifest_exists,
     open_place,
 )
-from stdpipe.cache.manifest import complete_manifests, create_manifest, damaged_manifests
+from stdpipe.cache.manifest import (
+    complete_manifests,
+    create_manifest,
+    damaged_manifests,
+    difference,
+)
 from stdpipe.cache.seal import seal
 
 facts = st.none() | st.booleans() | st.integers() | st.text() | st.floats(-1e9, 1e9)
