@@ -1,19 +1,17 @@
-"""The feature cache: what lies on disk between the stages. numpy and zarr; knows no network."""
+"""The feature cache on disk between the stages, in numpy and zarr, without torch."""
 
 from stdpipe.cache.codecs import dequantise, encode, quantise
 from stdpipe.cache.errors import CacheError
-from stdpipe.cache.layout import COMPRESSIONS, ENCODINGS, FORMAT_VERSION, TARGETS
+from stdpipe.cache.layout import ENCODINGS, TARGETS
 from stdpipe.cache.location import open_place
-from stdpipe.cache.manifest import Manifest, difference, load_manifest, manifest_exists
+from stdpipe.cache.manifest import Manifest, load_manifest, manifest_exists
 from stdpipe.cache.reader import Reader, open_reader
 from stdpipe.cache.repair import repair
 from stdpipe.cache.verify import Broken, Report, verify
 from stdpipe.cache.writer import Writer, open_writer
 
 __all__ = [
-    "COMPRESSIONS",
     "ENCODINGS",
-    "FORMAT_VERSION",
     "TARGETS",
     "Broken",
     "CacheError",
@@ -22,7 +20,6 @@ __all__ = [
     "Report",
     "Writer",
     "dequantise",
-    "difference",
     "encode",
     "load_manifest",
     "manifest_exists",

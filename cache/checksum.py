@@ -8,7 +8,7 @@ Buffer = bytes | bytearray | memoryview | NDArray[np.uint8]
 
 
 def crc32c(data: Buffer, so_far: int = 0) -> int:
-    """The CRC-32C of `data`. so_far: the checksum of what comes before it, to go on from."""
+    """Return the CRC-32C of `data`. so_far: the checksum of the bytes before it, to continue."""
     view = np.frombuffer(data, np.uint8)
-    view.flags.writeable = False  # the library takes nothing that could change meanwhile
+    view.flags.writeable = False  # the library refuses writable buffers
     return int(google_crc32c.extend(so_far, view))

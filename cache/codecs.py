@@ -1,4 +1,4 @@
-"""From teacher values to stored values and back, one entry at a time."""
+"""Encode a teacher's values as they are stored, and decode them, one entry at a time."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _FLOAT16_ROUNDS_TO_INF = 65520.0  # halfway between the largest float16, 65504, 
 
 
 def encode(values: NDArray[np.floating[Any]], dtype: str) -> NDArray[np.generic]:
-    """Values of any shape, float32 or of that dtype already, as float32 or float16.
+    """Convert values of any shape, float32 or already of `dtype`, to float32 or float16.
 
     Raises UserError where a value is not finite or, for float16, too large.
     """
@@ -22,18 +22,16 @@ def encode(values: NDArray[np.floating[Any]], dtype: str) -> NDArray[np.generic]
     largest = float(np.maximum(values.max(), -values.min()))
     _refuse_not_finite(largest)
     if dtype == "float16" and largest >= _FLOAT16_ROUNDS_TO_INF:
-        raise UserError(
-            f"its largest value {largest:g} overflows float16 (65504): use --encoding float32 or "
-            "trunk-float32"
-        )
+        advice = "use --encoding float32 or trunk-float32"
+        raise UserError(f"its largest value {largest:g} overflows float16 (65504): {advice}")
     return np.ascontiguousarray(values, dtype=dtype)
 
 
 def quantise(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """int8 codes of (T, C, H, W) and their scale (2, C): value = code * scale[0] + scale[1].
+    """Return int8 codes of (T, C, H, W) and their scale (2, C): code * scale[0] + scale[1].
 
-    Each channel of the entry spans its own least and greatest value, over all frames: measured,
-    clipping outliers loses more than it gains. Raises UserError where a value is not finite.
+    The codes of a channel span its least to its greatest value over all frames: clipping outliers
+    was measured to lose more than it gains. Raises UserError where a value is not finite.
     """
     low, high = values.min((0, 2, 3)), values.max((0, 2, 3))
     _refuse_not_finite(float(np.maximum(high, -low).max()))
@@ -48,7 +46,7 @@ def quantise(values: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
 
 
 def dequantise(codes: NDArray[np.int8], scale: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Undo `quantise`, to within half a step: any crop (t, C, h, w), scale (2, C)."""
+    """Undo `quantise` to within half a step, for any crop (t, C, h, w) and its scale (2, C)."""
     step, middle = scale[:, :, None, None]
     values: NDArray[np.float32] = codes.astype(np.float32) * step + middle
     return values

@@ -1,13 +1,14 @@
-"""How a cache comes to be: the manifest first, by whoever is first, then what makes it plain Zarr.
+"""Create a cache: the first writer writes the manifest, then what makes the folder plain Zarr.
 
-All of it follows from the manifest and the tail, so a creation that was cut short is finished by
-the next writer, and several that start together write the same.
+Everything follows from the manifest and the tail. So the next writer finishes a creation that was
+cut short, and writers that start together write the same.
 """
 
 from typing import Any
 
 from stdpipe.cache import layout
 from stdpipe.cache.errors import CacheError
+from stdpipe.cache.files import PARTIAL
 from stdpipe.cache.manifest import (
     Manifest,
     complete_manifests,
@@ -21,59 +22,40 @@ from stdpipe.cache.store import Tail, store_files
 
 
 def enter(place: Place, manifest: Manifest, tail: Tail) -> Manifest:
-    """Create the cache, or finish or resume it; its manifest as it lies there.
+    """Create the cache, or finish its creation; return the manifest that lies there.
 
-    Raises CacheError: another identity (both values named), or a folder of something else.
+    Raises CacheError for a cache of another identity (naming both values) or a foreign folder.
     """
     if manifest_exists(place):
         made = load_manifest(place)
     else:
         _refuse_foreign(place)
         made = create_manifest(place, manifest)
-    _refuse_other(place, made, manifest)
+    if made.cache_id != manifest.cache_id:
+        # a fact that only one side has counts as None on the other
+        absent: dict[str, Any] = dict.fromkeys([*manifest.made_by, *made.made_by])
+        refuse_difference(place.url, absent | made.facts(), absent | manifest.facts())
+        raise AssertionError("identities differ, but no fact does")
     complete_manifests(place, made)
-    _write_missing(place, store_files(manifest, tail))
+    for path, content in store_files(manifest, tail).items():
+        place.create(path, content)  # what is there stays: another zarr may write it otherwise
     return made
 
 
 def leftovers(place: Place) -> list[str]:
-    """Temporary files of writers: harmless, and in flight if one is at work."""
+    """List the temporary files of writers: harmless, and still in use where a writer is at work."""
     tail = [f"{layout.TAIL}/{name}" for name in place.names(layout.TAIL)]
     return place.leftovers(["", layout.JOURNAL, *layout.ARRAYS, layout.TAIL, *tail])
 
 
-def _refuse_other(place: Place, made: Manifest, wanted: Manifest) -> None:
-    if made.cache_id == wanted.cache_id:
-        return
-    # a fact that only one side has counts as None on the other
-    absent: dict[str, Any] = dict.fromkeys([*wanted.made_by, *made.made_by])
-    refuse_difference(place.url, absent | made.facts(), absent | wanted.facts())
-    raise AssertionError("identities differ, but no fact does")
-
-
 def _refuse_foreign(place: Place) -> None:
-    """Without a manifest nothing may be here but what a creation cut short leaves."""
-    lines = [n for n in place.names(layout.JOURNAL) if n.endswith(layout.JOURNAL_SUFFIX)]
-    others = [name for name in place.names() if name != layout.JOURNAL]
-    foreign = [name for name in others if not name.endswith(layout.PARTIAL_SUFFIX)]
-    # another writer may be creating it right now: its manifest comes before all else
-    if not (lines or foreign) or manifest_exists(place):
-        return
-    if lines:
+    """Without a manifest, a folder may hold only what a creation that was cut short leaves."""
+    journals = [f"{layout.JOURNAL}/{name}" for name in place.names(layout.JOURNAL)]
+    found = [name for name in journals if name.endswith(layout.JOURNAL_SUFFIX)]
+    found += [n for n in place.names() if n != layout.JOURNAL and not n.endswith(PARTIAL)]
+    # where another writer creates the cache right now, its manifest came before everything else
+    if found and not manifest_exists(place):
         raise CacheError(
-            f"{place.url} holds {layout.JOURNAL}/{lines[0]} but no {layout.MANIFEST}: restore that "
-            "from a backup, or name another folder"
+            f"{place.url} is not a cache, it holds {found[0]} but no {layout.MANIFEST}: name a new "
+            "folder with --cache, or restore that file from a backup"
         )
-    raise CacheError(
-        f"{place.url} is not a cache, it holds {foreign[0]}: name a new folder with --cache"
-    )
-
-
-def _write_missing(place: Place, files: dict[str, bytes]) -> None:
-    """Create missing files alone: another version of zarr may have written the others otherwise."""
-    folders = {path.rpartition("/")[0] for path in files}
-    there = {folder: set(place.names(folder)) for folder in folders}
-    for path, content in files.items():
-        folder, _, name = path.rpartition("/")
-        if name not in there[folder]:
-            place.create(path, content)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stdpipe.cache.errors import UserError
 
-PARTIAL = ".partial"  # a file that is being written carries this behind its name
+PARTIAL = ".partial"  # in the name of a file that is being written
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -1,7 +1,6 @@
-"""The journal: one checksummed line a committed entry. The line is the commit.
+"""The journal: one checksummed line for each committed entry. The line is the commit.
 
-Each writer adds to files of its own, journal/<writer>.<n>.jsonl, and holds journal/<writer>.lock
-meanwhile.
+A writer adds to files of its own, journal/<writer>.<n>.jsonl, while it holds journal/<writer>.lock.
 """
 
 import re
@@ -14,7 +13,7 @@ from stdpipe.cache.place import Place
 from stdpipe.cache.schema import check_json
 from stdpipe.cache.seal import seal, unseal
 
-REPAIR = "_repair"  # its lock, in a name that no writer may have
+REPAIR = "_repair"  # names the lock of a repair; no writer may be called so
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,55 +21,51 @@ class Stored:
     """The file of one array of an entry."""
 
     bytes: int
-    crc32c: int
-    """shards.fingerprint of the file."""
+    crc32c: int  # shards.fingerprint of the file
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One committed entry, as its line says."""
+    """One committed entry, as its journal line states it."""
 
     key: str
     index: int
     arrays: dict[str, Stored]
-    extra: dict[str, Any]
-    """Whatever the caller of write() added."""
+    extra: dict[str, Any]  # whatever the caller of Writer.write added
 
 
 @dataclass(kw_only=True)
 class JournalFile:
-    """One journal file as found."""
+    """What a journal file was found to hold."""
 
     path: str
     commits: list[Commit] = field(default_factory=list)
-    torn: bool = False
-    """Whether the last line is unfinished: it was being written when the writer died."""
-    damaged: list[int] = field(default_factory=list)
-    """Numbers of the lines, from 1, that are damaged and not last."""
+    torn: bool = False  # the last line is unfinished: its writer died while it wrote
+    damaged: list[int] = field(default_factory=list)  # line numbers, from 1, the last apart
 
     def __post_init__(self) -> None:
         name = self.path.rpartition("/")[2].split(".")
         self.writer, self.segment = name[0], int(name[1])
 
     def text(self) -> bytes:
-        """The text that the file should hold: its valid lines."""
-        return b"".join(_line(commit) for commit in self.commits)
+        """Return the text that the file should hold: its valid lines."""
+        return b"".join(seal(asdict(commit)) for commit in self.commits)
 
 
 def read_journals(place: Place, writer: str | None = None) -> list[JournalFile]:
-    """Read all journal files of a cache, or of one writer, by name."""
+    """Read the journal files of a cache, or of one writer, in the order of their names."""
     name = re.compile(rf"{writer or '[^.]+'}\.\d+{re.escape(layout.JOURNAL_SUFFIX)}")
     paths = [f"{layout.JOURNAL}/{n}" for n in place.names(layout.JOURNAL) if name.fullmatch(n)]
     return [_parse(path, data) for path, data in zip(paths, place.read_all(paths), strict=True)]
 
 
 def committed(journals: list[JournalFile]) -> dict[str, Commit]:
-    """Entry key -> commit, over all journals. A later line wins."""
+    """Map entry keys to commits, over all journals. A later line wins."""
     return {commit.key: commit for journal in journals for commit in journal.commits}
 
 
 def mend(place: Place, writer: str) -> list[JournalFile]:
-    """A writer's files after dropping lines that are torn or damaged; the caller holds its lock."""
+    """Drop a writer's torn and damaged lines; return its files. The caller holds its lock."""
     journals = read_journals(place, writer)
     for journal in journals:
         if journal.torn or journal.damaged:
@@ -83,7 +78,7 @@ def lock_path(writer: str) -> str:
 
 
 class JournalWriter:
-    """Adds commits to a writer's journal files; the caller holds the writer's lock."""
+    """Adds commits to the journal files of a writer, whose lock the caller holds."""
 
     def __init__(self, place: Place, writer: str) -> None:
         self._place, self._writer = place, writer
@@ -92,17 +87,13 @@ class JournalWriter:
         self._content = journals[-1].text() if journals else b""
 
     def append(self, commit: Commit) -> None:
-        """Commit an entry: durable when this returns. Raises OSError, then nothing was added."""
+        """Commit an entry durably. Where this raises OSError, nothing was added."""
         if len(self._content) >= layout.SEGMENT_BYTES:
             self._segment, self._content = self._segment + 1, b""
-        line = _line(commit)
+        line = seal(asdict(commit))
         name = f"{self._writer}.{self._segment:06d}{layout.JOURNAL_SUFFIX}"
         self._place.extend(f"{layout.JOURNAL}/{name}", self._content, line)
         self._content += line
-
-
-def _line(commit: Commit) -> bytes:
-    return seal(asdict(commit))
 
 
 def _parse(path: str, data: bytes) -> JournalFile:

@@ -1,6 +1,6 @@
-"""The written format of a cache: names, version, shapes and the chunk rule. A promise.
+"""The written format of a cache: names, version, shapes and the chunk rule.
 
-What this file says lies on users' disks. Whoever changes a name, a shape rule or a codec raises
+Users' disks hold what this file describes. Whoever changes a name, a shape rule or a codec raises
 FORMAT_VERSION, and keeps older caches readable or refuses them by their version.
 
     cache.zarr/            Zarr v3 group
@@ -10,18 +10,18 @@ FORMAT_VERSION, and keeps older caches readable or refuses them by their version
       attention/               (entry, frame, H, W)
       f_lr/, f_lr_scale/       (entry, frame, C', h, w)  on request, as f_sr is encoded
       tail/<parameter>/        the teacher's own frozen weights: what turns trunk, where that is
-                               stored, into f_sr, and f_sr into its image (this may be missing)
+                               stored, into f_sr, and f_sr into the image (may be missing)
       manifest.json            what the cache holds and who made it; written once, first
       journal/manifest.json    its copy
-      journal/<writer>.<n>.jsonl   one line a committed entry; the line is the commit
-      journal/<writer>.lock    who is at work
-      journal/_repair.lock     whether a repair is: no writer begins then
+      journal/<writer>.<n>.jsonl   one line for each committed entry; the line is the commit
+      journal/<writer>.lock    held while that writer is at work
+      journal/_repair.lock     held while a repair is at work: no writer begins then
       complete.json            there when every entry is committed; written last
 
-Codecs: raw little-endian values, Blosc zstd where `compression` says so, and a CRC-32C a chunk;
-a journal line has the CRC-32C of all the checksums in a file, which tells files apart.
-Measured on trained features (benchmarks/RESULTS.md), lz4 shrinks int8 by a sixth at half the
-reading speed, and a trunk not at all.
+Codecs: raw little-endian values, Blosc zstd where `compression` says so, and a CRC-32C behind each
+chunk; a journal line holds the CRC-32C of all checksums in a file, which identifies the file.
+lz4 was measured on trained features (benchmarks/RESULTS.md) and dropped: it shrinks int8 by a sixth
+at half the reading speed, and a trunk not at all.
 """
 
 from dataclasses import dataclass
@@ -38,10 +38,8 @@ JOURNAL_SUFFIX = ".jsonl"
 LOCK_SUFFIX = ".lock"
 VERIFIED = "verified.json"
 ZARR_METADATA = "zarr.json"
-SEPARATOR = "."  # in names of chunks: one folder to fsync and to list
-PARTIAL_SUFFIX = ".partial"
-SEGMENT_BYTES = 1 << 16  # a journal file takes no more lines then: objects cannot be appended to
-
+SEPARATOR = "."  # in names of chunks, so that an array has one folder to sync and to list
+SEGMENT_BYTES = 1 << 16  # a journal file of this size takes no more lines: objects cannot grow
 TAIL = "tail"
 
 TARGETS = ("f_sr", "attention", "f_lr")  # what a cache serves, whatever lies on disk
@@ -51,7 +49,7 @@ INT8_LIMIT = 127  # codes are -127..127; -128 is the fill value and never stored
 
 
 class Encoding(NamedTuple):
-    """Says how f_sr lies on disk."""
+    """How f_sr lies on disk."""
 
     stored: str  # "f_sr" itself, or "trunk", from which the tail makes it
     dtype: str
@@ -74,25 +72,23 @@ GRID = 4  # LR pixels lie 4 HR pixels apart, so crops do too
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """Says how one array lies on disk. A shard may reach beyond the shape: the rest is padding."""
+    """How one array lies on disk. A shard may reach beyond the shape: the rest is padding."""
 
     name: str
     shape: tuple[int, ...]
-    shard: tuple[int, ...]
-    """The same as `inner` where an entry is one plain chunk."""
+    shard: tuple[int, ...]  # equals `inner` where an entry is one plain chunk
     inner: tuple[int, ...]
     dtype: str
     compression: str = "none"
 
     @property
     def is_sharded(self) -> bool:
-        """Whether an entry's file holds several chunks, and their index; else one plain chunk."""
+        """Tell whether an entry's file is chunks with an index, rather than one plain chunk."""
         return not self.name.endswith(SCALE_SUFFIX) and not self.name.startswith(f"{TAIL}/")
 
     def file(self, index: int) -> str:
-        """The file of entry `index`."""
-        zeros = ["0"] * (len(self.shape) - 1)
-        return f"{self.name}/{SEPARATOR.join(['c', str(index), *zeros])}"
+        """Return the path of the file of entry `index`."""
+        return f"{self.name}/" + SEPARATOR.join(["c", str(index), *"0" * (len(self.shape) - 1)])
 
 
 def array_specs(
@@ -106,7 +102,7 @@ def array_specs(
     compression: str = "none",
     f_lr_channels: int = 0,
 ) -> list[ArraySpec]:
-    """The arrays of a cache whose frames are (height, width) HR pixels, in the order of ARRAYS."""
+    """List the arrays of a cache with frames of (height, width) HR pixels, ordered as ARRAYS."""
     stored, dtype, attention_dtype = ENCODINGS[encoding]
     low = (height // GRID, width // GRID)
     shapes = {
@@ -126,34 +122,25 @@ def array_specs(
 
 
 def _map_spec(name: str, shape: tuple[int, ...], dtype: str, compression: str) -> ArraySpec:
-    """Lay out one entry a shard, inner chunks of one frame, narrow in W."""
+    """Lay an array out as one shard for each entry, its inner chunks of one frame, narrow in W."""
     frames, channels, (height, width) = shape[1], shape[2:-2], shape[-2:]
-    inner_h = chunk_side(height, MAX_INNER_HEIGHT)
-    inner_w = chunk_side(width, MAX_INNER_WIDTH)
-    padded = (_round_up(height, inner_h), _round_up(width, inner_w))
-    return ArraySpec(
-        name=name,
-        shape=shape,
-        shard=(1, frames, *channels, *padded),
-        inner=(1, 1, *channels, inner_h, inner_w),
-        dtype=dtype,
-        compression=compression,
-    )
+    high, wide = chunk_side(height, MAX_INNER_HEIGHT), chunk_side(width, MAX_INNER_WIDTH)
+    shard = (1, frames, *channels, _round_up(height, high), _round_up(width, wide))
+    return ArraySpec(name, shape, shard, (1, 1, *channels, high, wide), dtype, compression)
 
 
 def fill_value(dtype: str) -> float:
-    """The value that a missing chunk reads as; no stored value equals it."""
+    """Return the value that a missing chunk reads as; no stored value equals it."""
     return -INT8_LIMIT - 1 if dtype == "int8" else nan
 
 
 def chunk_side(size: int, limit: int) -> int:
-    """Side of an inner chunk along an axis of `size`: even pieces, on the grid, <= limit.
+    """Return the side of inner chunks along an axis of `size`: a multiple of GRID, <= limit.
 
     Even pieces keep the padding of the last one small: 436 at a limit of 64 is 7 x 64, and
     288 at a limit of 256 is 2 x 144 rather than 2 x 256.
     """
-    pieces = ceil(size / limit)
-    return min(size, limit, _round_up(ceil(size / pieces), GRID))
+    return min(size, limit, _round_up(ceil(size / ceil(size / limit)), GRID))
 
 
 def _round_up(size: int, step: int) -> int:

@@ -1,4 +1,4 @@
-"""A cache in a folder: written beside, fsynced, renamed; locked by the kernel."""
+"""A cache in a local folder: files are written aside, synced and renamed; the kernel locks."""
 
 import errno
 import fcntl
@@ -12,8 +12,7 @@ from pathlib import Path
 
 from stdpipe.cache.checksum import Buffer
 from stdpipe.cache.errors import CacheError
-from stdpipe.cache.files import fsync
-from stdpipe.cache.layout import PARTIAL_SUFFIX
+from stdpipe.cache.files import PARTIAL, fsync
 from stdpipe.cache.place import Span
 
 PROBE_SECONDS = 0.2  # a lock that is only being looked at is free again within this
@@ -21,7 +20,7 @@ NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what flock says on 
 
 
 class LocalPlace:
-    """Files below a folder. For the methods' words see place.Place."""
+    """Files below a folder; place.Place documents the methods."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -37,8 +36,7 @@ class LocalPlace:
         return map(self.read, paths)
 
     def ranges(self, path: str, spans: Sequence[Span]) -> Iterator[Buffer]:
-        """Each span is read into one buffer: as fast as a memory map, and a file cut short is an
-        error rather than a signal."""
+        # one buffer is as fast as a memory map, and a file cut short raises instead of killing us
         buffer = bytearray(max((stop - start for start, stop in spans), default=0))
         with (self.root / path).open("rb") as file:
             for start, stop in spans:
@@ -52,20 +50,20 @@ class LocalPlace:
         return (self.root / path).stat().st_size
 
     def write(self, path: str, parts: Sequence[bytes]) -> None:
-        # every file has one writer, so one that was killed here leaves what the next overwrites
-        partial = self._write_beside(path, PARTIAL_SUFFIX, parts)
+        # a file has one writer: what it leaves when it is killed here, the next one overwrites
+        partial = self._write_beside(path, PARTIAL, parts)
         partial.replace(self.root / path)
         fsync((self.root / path).parent)
 
     def create(self, path: str, data: bytes) -> bool:
         if (self.root / path).exists():
             return False
-        # several may be at it, also from machines that share the disk but not their process ids
-        partial = self._write_beside(path, f".{uuid.uuid4().hex}{PARTIAL_SUFFIX}", [data])
+        # several writers may create it at once, even from several machines: each has its own name
+        partial = self._write_beside(path, f".{uuid.uuid4().hex}{PARTIAL}", [data])
         try:
             _link(partial, self.root / path)
         except (FileExistsError, FileNotFoundError):
-            if (self.root / path).exists():  # another was faster, and may have swept
+            if (self.root / path).exists():  # another was faster, and may have removed our file
                 return False
             raise
         finally:
@@ -104,8 +102,8 @@ class LocalPlace:
             return []
 
     def leftovers(self, folders: Iterable[str]) -> list[str]:
-        names = ((folder, name) for folder in folders for name in self.names(folder))
-        return ["/".join(filter(None, both)) for both in names if both[1].endswith(PARTIAL_SUFFIX)]
+        paths = (f"{folder}/{name}" for folder in folders for name in self.names(folder))
+        return [path.lstrip("/") for path in paths if path.endswith(PARTIAL)]
 
     def free_bytes(self) -> int | None:
         root = self.root.absolute()
@@ -118,7 +116,7 @@ class LocalPlace:
         return lock
 
     def held(self, paths: Sequence[str]) -> list[str]:
-        # shared, so that two who look do not see each other
+        # a shared lock, so that two processes that look do not see each other
         locks = {path: self._flock(path, fcntl.LOCK_SH) for path in paths}
         for lock in filter(None, locks.values()):
             lock.release()
@@ -136,10 +134,8 @@ class LocalPlace:
                 return None
             if error.errno not in NO_LOCKS:
                 raise
-            raise CacheError(
-                f"{folder} cannot be locked ({error.strerror}): mount its file system with flock, "
-                "or put the cache on another disk"
-            ) from error
+            advice = "mount its file system with flock, or put the cache on another disk"
+            raise CacheError(f"{folder} cannot be locked ({error.strerror}): {advice}") from error
         return FileLock(fd)
 
     def _write_beside(self, path: str, suffix: str, parts: Sequence[bytes]) -> Path:
@@ -148,14 +144,16 @@ class LocalPlace:
             _make_folder(partial.parent)
             fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         except (NotADirectoryError, FileExistsError):
-            what = f"{partial.parent} is not a cache but a file, or lies in one"
-            raise CacheError(f"{what}: name a new folder with --cache") from None
+            raise CacheError(
+                f"{partial.parent} is not a cache but a file, or lies in one: name a new folder "
+                "with --cache"
+            ) from None
         try:
             for part in parts:
                 _write_fully(fd, part)
             os.fsync(fd)
         except BaseException:
-            partial.unlink(missing_ok=True)  # on a full disk, it takes what little is left
+            partial.unlink(missing_ok=True)  # else it would keep a full disk full
             raise
         finally:
             os.close(fd)
@@ -163,17 +161,19 @@ class LocalPlace:
 
 
 class FileLock:
-    """A lock that the kernel holds, and lets go with the process."""
+    """A lock that the kernel releases when its process ends."""
 
     def __init__(self, fd: int) -> None:
         self._fd: int | None = fd
 
     def check(self) -> None:
-        """Nobody can take it over."""
+        """Do nothing: no other process can take a kernel's lock over."""
 
     def release(self) -> None:
         if self._fd is not None:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)  # also where forked children have it open still
+            fcntl.flock(
+                self._fd, fcntl.LOCK_UN
+            )  # even where a forked child still has the file open
             os.close(self._fd)
         self._fd = None
 
@@ -186,13 +186,13 @@ def _make_folder(folder: Path) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """A second name for a file, unless the name is taken."""
+    """Give a file a second name. Raises FileExistsError where the name is taken."""
     try:
         os.link(source, target)
     except OSError as error:
         if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.ENOSYS}:
             raise
-        # a file system without links: two that start in the same instant could both pass here
+        # a file system without links: two writers that start in the same instant could both pass
         if target.exists():
             raise FileExistsError(target) from None
         source.replace(target)

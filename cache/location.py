@@ -1,4 +1,4 @@
-"""From a path or URL to the place behind it: a local folder or an object store."""
+"""Open the place behind a path or URL: a local folder or an object store."""
 
 from pathlib import Path
 

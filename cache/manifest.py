@@ -1,4 +1,4 @@
-"""The manifest: what a cache holds and who made it, as a frozen record and as JSON."""
+"""The manifest: what a cache holds and what made it, as a frozen dataclass and as JSON."""
 
 import hashlib
 import json
@@ -23,14 +23,15 @@ Size = Annotated[int, Field(ge=1)]
 Key = Annotated[str, Field(min_length=1)]
 MOST_VALUES = 2**40  # in one array of one entry: more than any memory holds
 
-OWN_FACTS = "encoding compression targets frames channels f_lr_channels height width entries_digest"
+CLIP_FACTS = ("frames", "channels", "f_lr_channels", "height", "width", "entries_digest")
+OWN_FACTS = ("encoding", "compression", "targets", *CLIP_FACTS)
 MANIFEST_COPY = f"{layout.JOURNAL}/{layout.MANIFEST}"
 
 
 def load_manifest(where: Place | str | Path) -> "Manifest":
-    """The manifest of a cache, from its copy where it is damaged itself.
+    """Read the manifest of a cache, or its copy where the manifest is damaged.
 
-    Raises CacheError: absent, both damaged, other version.
+    Raises CacheError where both are missing or damaged, or where the version is another.
     """
     place = open_place(where) if isinstance(where, str | Path) else where
     found = {path: _read_sealed(place, path) for path in (layout.MANIFEST, MANIFEST_COPY)}
@@ -40,27 +41,25 @@ def load_manifest(where: Place | str | Path) -> "Manifest":
     if found[layout.MANIFEST] is None and found[MANIFEST_COPY] is None:
         raise CacheError(f"{place.url} is not a cache (no {layout.MANIFEST}): check the path")
     _refuse_other_version(place)
-    raise CacheError(
-        f"{place.url}: both {layout.MANIFEST} and {MANIFEST_COPY} are damaged or missing: restore "
-        "one of them from a backup"
-    )
+    both = f"both {layout.MANIFEST} and {MANIFEST_COPY} are damaged or missing"
+    raise CacheError(f"{place.url}: {both}: restore one of them from a backup")
 
 
 def manifest_exists(place: Place) -> bool:
-    """Tell whether a cache lies there, be its manifest damaged or not."""
+    """Tell whether a cache lies there, even one whose manifest is damaged."""
     return layout.MANIFEST in place.names() or layout.MANIFEST in place.names(layout.JOURNAL)
 
 
 def create_manifest(place: Place, manifest: "Manifest") -> "Manifest":
-    """Write the manifest where none is yet; the one that lies there now."""
+    """Write the manifest unless there is one; return the one that lies there now."""
     place.create(layout.MANIFEST, _text(manifest))
     return load_manifest(place)
 
 
 def complete_manifests(place: Place, manifest: "Manifest", *, anew: Sequence[str] = ()) -> None:
-    """Write the manifest's copy, or the manifest from it, where it is missing or named in `anew`.
+    """Write the manifest and its copy where they are missing or named in `anew`.
 
-    Only for who knows that `manifest` is the one: of two writers with different ones, the first to
+    `manifest` must be the one of the cache: of two writers with different manifests, the first to
     create manifest.json is right.
     """
     place.delete(anew)
@@ -69,19 +68,19 @@ def complete_manifests(place: Place, manifest: "Manifest", *, anew: Sequence[str
 
 
 def damaged_manifests(place: Place) -> list[str]:
-    """Tell which of the two is missing or damaged."""
+    """List which of the manifest and its copy is missing or damaged."""
     return [path for path in (layout.MANIFEST, MANIFEST_COPY) if not _read_sealed(place, path)]
 
 
 def create_mark(place: Place, manifest: "Manifest") -> None:
-    """Say that every entry is committed. A mark that is damaged is written anew."""
+    """Mark that every entry is committed. A damaged mark is written anew."""
     if _read_sealed(place, layout.COMPLETE) not in (None, _mark(manifest)):
         place.delete([layout.COMPLETE])
     place.create(layout.COMPLETE, seal(_mark(manifest)))
 
 
 def is_marked(place: Place, manifest: "Manifest") -> bool:
-    """Tell whether the mark of a complete cache is there, and whole."""
+    """Tell whether the mark of a complete cache is there and undamaged."""
     return _read_sealed(place, layout.COMPLETE) == _mark(manifest)
 
 
@@ -90,9 +89,9 @@ def _mark(manifest: "Manifest") -> dict[str, Any]:
 
 
 def _refuse_other_version(place: Place) -> None:
-    """Refuse caches of other versions by their version, not as damaged: version 1 sealed otherwise.
+    """Refuse another version as such, not as damage, though its checksum may be made otherwise.
 
-    A newer version is believed where both copies say so, since a flipped bit could say it of one.
+    A newer version is believed where both copies state it, since one flipped bit could fake it.
     """
     told = []
     for path in (layout.MANIFEST, MANIFEST_COPY):
@@ -109,7 +108,7 @@ def _text(manifest: "Manifest") -> bytes:
 
 
 def _read_sealed(place: Place, path: str) -> dict[str, Any] | None:
-    """None where it is missing, empty where it is damaged."""
+    """Return a sealed file's content; None where it is missing, {} where it is damaged."""
     try:
         return unseal(place.read(path))
     except FileNotFoundError:
@@ -119,10 +118,10 @@ def _read_sealed(place: Place, path: str) -> dict[str, Any] | None:
 
 
 def difference(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
-    """The first of `wanted`'s facts that `made` does not share, naming both; None if all agree.
+    """Name the first of `wanted`'s facts that `made` does not share; None if all agree.
 
-    Returns text such as "teacher 'edvr-l', but 'edvr-m' was asked for; use another --cache or
-    the same --teacher".
+    The text is such as "teacher 'edvr-l', but 'edvr-m' was asked for; use another --cache or the
+    same --teacher".
     """
     for name, value in wanted.items():
         if name not in made or made[name] != value:
@@ -146,32 +145,28 @@ class Manifest:
     """
 
     made_by: dict[str, Fact]
-    """Opaque facts: teacher, weights_sha256, degradation, views, seed, layer..."""
+    """Facts that the cache only compares: teacher, weights_sha256, degradation, views, seed..."""
     entries: Annotated[tuple[Key, ...], Field(min_length=1)]
     """Entry keys in array order."""
     frames: Size
-    channels: Size
-    """Channels of f_sr, or of the trunk where that is stored."""
-    f_lr_channels: Annotated[int, Field(ge=0)] = 0
-    """Channels of f_lr; 0 where that is no target."""
-    height: Size
-    """HR pixels."""
-    width: Size
-    """HR pixels."""
+    channels: Size  # of f_sr, or of the trunk where that is stored
+    f_lr_channels: Annotated[int, Field(ge=0)] = 0  # 0 where f_lr is no target
+    height: Size  # in HR pixels
+    width: Size  # in HR pixels
     targets: tuple[str, ...] = ("f_sr", "attention")
     """What the cache serves, in the order of layout.TARGETS."""
     encoding: Annotated[str, Field(pattern=f"^({'|'.join(layout.ENCODINGS)})$")] = "float16"
     """How f_sr lies on disk: one of layout.ENCODINGS."""
     compression: Annotated[str, Field(pattern=f"^({'|'.join(layout.COMPRESSIONS)})$")] = "none"
-    """One of layout.COMPRESSIONS; without loss."""
+    """Lossless compression: one of layout.COMPRESSIONS."""
     notes: dict[str, Any] = field(default_factory=dict)
-    """Free: measured errors, warnings, software versions. Any JSON."""
+    """Any JSON: measured errors, warnings, software versions."""
     format_version: int = layout.FORMAT_VERSION
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], where: str = "manifest") -> "Manifest":
-        """The manifest in a JSON object. Raises CacheError: other version, keys, or identity."""
+        """Read a JSON object. Raises CacheError for another version, keys, or identity."""
         _check_version(content.get("format_version"), where)
         fields = {name: value for name, value in content.items() if name != "cache_id"}
         try:
@@ -183,13 +178,11 @@ class Manifest:
         return manifest
 
     def __post_init__(self) -> None:
-        assert self.encoding in layout.ENCODINGS
         assert self.compression in layout.COMPRESSIONS
         served = tuple(name for name in layout.TARGETS if name in self.targets)
         if not served or self.targets != served:
-            raise CacheError(
-                f"targets {self.targets!r}: name some of {layout.TARGETS}, in that order"
-            )
+            order = f"name some of {layout.TARGETS}, in that order"
+            raise CacheError(f"targets {self.targets!r}: {order}")
         if ("f_lr" in self.targets) != (self.f_lr_channels > 0):
             raise CacheError(f"f_lr_channels is {self.f_lr_channels}, targets are {self.targets!r}")
         if len(self.index) < len(self.entries):
@@ -203,35 +196,31 @@ class Manifest:
             )
         largest = max(prod(spec.shape[1:]) for spec in self.arrays.values())
         if not 0 < largest <= MOST_VALUES:
-            raise CacheError(f"an entry of {largest:.3g} values is none: check frames and sizes")
-        clash = self.made_by.keys() & self.facts(made_by=False).keys()
-        if clash:
+            raise CacheError(f"an entry cannot have {largest:.3g} values: check frames and sizes")
+        if clash := self.made_by.keys() & OWN_FACTS:
             raise CacheError(f"made_by must not hold {sorted(clash)}: these are own fields")
 
     def to_json(self) -> dict[str, Any]:
-        """The fields and the cache_id as a JSON object."""
+        """Return the fields and the cache_id as a JSON object."""
         return asdict(self) | {"cache_id": self.cache_id}
 
-    def facts(self, made_by: bool = True) -> dict[str, Any]:
-        """Every fact a reader may expect, flat: made_by, then encoding, shape and clip list."""
-        own = {name: getattr(self, name) for name in OWN_FACTS.split()}
-        return {**self.made_by, **own} if made_by else own
+    def facts(self) -> dict[str, Any]:
+        """Return every fact that a reader may expect: made_by, then encoding, shape, clip list."""
+        return self.made_by | {name: getattr(self, name) for name in OWN_FACTS}
 
     @cached_property
     def entries_digest(self) -> str:
-        """sha256 (hex) over the entry keys in order."""
+        """The sha256 (hex) of the entry keys in order."""
         return _sha256(list(self.entries))
 
     @cached_property
     def cache_id(self) -> str:
-        """sha256 (hex) over everything but the notes."""
-        identity = asdict(self)
-        del identity["notes"]
-        return _sha256(identity)
+        """The sha256 (hex) of everything but the notes."""
+        return _sha256({name: value for name, value in asdict(self).items() if name != "notes"})
 
     @cached_property
     def index(self) -> dict[str, int]:
-        """Entry key -> position along the arrays' first axis."""
+        """Maps entry keys to positions along the arrays' first axis."""
         return {key: position for position, key in enumerate(self.entries)}
 
     @property
@@ -241,7 +230,7 @@ class Manifest:
 
     @cached_property
     def arrays(self) -> dict[str, layout.ArraySpec]:
-        """Array name -> how it lies on disk, scales included."""
+        """Maps array names to how the arrays lie on disk, scales included."""
         sizes = (len(self.entries), self.frames, self.channels, self.height, self.width)
         more = (self.compression, self.f_lr_channels)
         specs = layout.array_specs(self.targets, self.encoding, *sizes, *more)
@@ -249,30 +238,22 @@ class Manifest:
 
     @property
     def given(self) -> tuple[str, ...]:
-        """Names of the arrays that a writer is given: all but the scales, which it computes."""
+        """The arrays that a writer is given: all but the scales, which it computes."""
         return tuple(name for name in self.arrays if not name.endswith("_scale"))
 
 
 def _remedy(name: str) -> str:
-    """Return what the user gives to change a fact: an option, or the clips themselves."""
-    if name in ("frames", "channels", "f_lr_channels", "height", "width", "entries_digest"):
+    """Return what the user changes to change a fact: an option, or the clips themselves."""
+    if name in CLIP_FACTS:
         return "clips and teacher"
-    if name in ("extractor", "lr_8bit"):
-        return "version of stdpipe"
-    if name == "teacher_sha256":
-        return "weights"
-    return "--" + name.replace("_", "-")
+    special = {"extractor": "version of stdpipe", "lr_8bit": "version of stdpipe"}
+    return (special | {"teacher_sha256": "weights"}).get(name, "--" + name.replace("_", "-"))
 
 
 def _check_version(version: object, where: str) -> None:
-    ours = layout.FORMAT_VERSION
-    if isinstance(version, int) and version > ours:
+    if version != layout.FORMAT_VERSION:
         raise CacheError(
-            f"{where} was made by a newer stdpipe, format {version}; this one reads {ours}: upgrade"
-        )
-    if version != ours:
-        raise CacheError(
-            f"{where} has format version {version!r}, this stdpipe reads {ours}: "
+            f"{where} has format version {version!r}, this stdpipe reads {layout.FORMAT_VERSION}: "
             "use the stdpipe that made it, or extract again"
         )
 

@@ -1,6 +1,6 @@
-"""A cache in an object store: S3, GCS, Azure, and whatever else obstore and so zarr reach.
+"""A cache in an object store: S3, GCS, Azure, and whatever else obstore reaches.
 
-An object appears whole or not at all, and cannot be appended to. Nothing here knows whether a
+An object appears whole or not at all, and cannot be appended to. A store does not know whether a
 process is alive, so a lock is a lease: an object that its holder rewrites every few seconds. One
 that has not changed for LEASE_SECONDS belongs to a dead process and is taken over; no two clocks
 are compared. Creation and take-over are conditional writes (If-None-Match, If-Match).
@@ -29,16 +29,16 @@ LOG = logging.getLogger(__name__)
 
 LEASE_SECONDS = 20.0
 RENEW_SECONDS = 5.0
-RETRY_SECONDS = 60.0  # failed requests are tried again for so long
+RETRY_SECONDS = 60.0  # for so long, failed requests are tried again
 CONNECTIONS = 16
-GAP_BYTES = 1 << 20  # cheaper to read than to ask again
-REQUEST_BYTES = 16 << 20  # more than this comes sooner in several requests at once
+GAP_BYTES = 1 << 20  # a gap of this size costs less than a second request
+REQUEST_BYTES = 16 << 20  # more bytes arrive sooner in several requests at once
 
 _users: set[int] = set()  # processes that opened a store: obstore's threads do not survive a fork
 
 
 class ObjectPlace:
-    """Objects below a prefix. For the methods' words see place.Place."""
+    """Objects below a prefix; place.Place documents the methods."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
@@ -46,7 +46,7 @@ class ObjectPlace:
 
     @property
     def store(self) -> Any:
-        """obstore's, made by this very process."""
+        """The store of obstore, which this very process must have opened."""
         _refuse_fork(self.url)
         return self._store
 
@@ -62,9 +62,9 @@ class ObjectPlace:
             yield from pool.map(self.read, paths)
 
     def ranges(self, path: str, spans: Sequence[Span]) -> Iterator[Buffer]:
-        """All at once: spans that lie close together share a request.
+        """Request all spans at once, in one request where they lie close together.
 
-        Not by obstore's get_ranges, which ends the process where an object is shorter than asked.
+        obstore's get_ranges is not used: it ends the process where an object is too short.
         """
         requests = merged(spans)
         with ThreadPoolExecutor(min(len(requests), CONNECTIONS) or 1) as pool:
@@ -80,7 +80,7 @@ class ObjectPlace:
                 found = memoryview(_obstore().get_range(self.store, path, start=start, end=stop))
         except FileNotFoundError:
             raise
-        except OSError:  # asked for what lies behind an object's end, stores answer with an error
+        except OSError:  # a store's answer to a range behind the object's end
             if self.size(path) >= stop:
                 raise
             found = memoryview(b"")
@@ -100,16 +100,15 @@ class ObjectPlace:
         return self._put_if(path, data, "create") is not None
 
     def extend(self, path: str, before: bytes, new: bytes) -> None:
-        """Refuses to undo what another writer did that took the lock over unnoticed."""
+        """As the protocol says; raises CacheError where another writer took the lock over."""
         found, tag = self._get(path)
         if found == before:
             if self._put_if(path, before + new, {"e_tag": tag} if tag else "create"):
                 return
             found, _ = self._get(path)  # an attempt whose answer was lost may have succeeded
         if found != before + new:
-            raise CacheError(
-                f"{self.url}/{path} was changed by another writer: run the same command again"
-            )
+            changed = f"{self.url}/{path} was changed by another writer"
+            raise CacheError(f"{changed}: run the same command again")
 
     def delete(self, paths: Iterable[str]) -> None:
         for path in paths:
@@ -132,14 +131,13 @@ class ObjectPlace:
         return None
 
     def lock(self, path: str) -> "Lease | None":
-        """Waits LEASE_SECONDS where the last holder may have died."""
+        """As the protocol says; waits LEASE_SECONDS where the last holder may have died."""
         holder = uuid.uuid4().hex
         tag = self._claim(path, holder, "create")
         if tag is None:
             wait = f"waiting {LEASE_SECONDS:.0f} s to see whether its holder is alive"
             LOG.warning("stdpipe: %s/%s is locked; %s", self.url, path, wait)
-            seen = self._watch([path])[path]
-            if seen is None:
+            if (seen := self._watch([path])[path]) is None:
                 return None
             tag = self._claim(path, holder, {"e_tag": seen} if seen else "create")
         return None if tag is None else Lease(self, path, holder, tag)
@@ -148,7 +146,7 @@ class ObjectPlace:
         return [path for path, seen in self._watch(paths).items() if seen is None]
 
     def _watch(self, paths: Sequence[str]) -> dict[str, str | None]:
-        """Lock -> None if it is renewed within LEASE_SECONDS, else its tag (empty: not there)."""
+        """Map locks to None if renewed within LEASE_SECONDS, else their tag ("" if missing)."""
         before = tags = {path: self.tag(path) for path in paths}
         until = time.monotonic() + LEASE_SECONDS
         alive: set[str] = set()
@@ -159,9 +157,9 @@ class ObjectPlace:
         return {path: None if path in alive else tag for path, tag in tags.items()}
 
     def _claim(self, path: str, holder: str, mode: Any) -> str | None:
-        """Write a lease; its tag, or None where another holds it."""
+        """Write a lease and return its tag, or None where another holds it."""
         for _ in range(2):
-            # new each time, since some stores' tags are but a digest of the content
+            # `turn` is new each time, since some stores make tags of the content alone
             turn = {"host": socket.gethostname(), "pid": os.getpid(), "holder": holder}
             text = json.dumps({**turn, "turn": uuid.uuid4().hex}).encode()
             if tag := self._put_if(path, text, mode):
@@ -176,11 +174,11 @@ class ObjectPlace:
         return None
 
     def tag(self, path: str) -> str:
-        """The object's version, empty where there is none."""
+        """Return the object's version, empty where there is no object."""
         return self._get(path)[1]
 
     def _get(self, path: str) -> tuple[bytes, str]:
-        """An object and its tag, both empty where there is none."""
+        """Return an object and its tag, both empty where there is no object."""
         try:
             with self._plain_errors("read", path):
                 found = _obstore().get(self.store, path)
@@ -189,7 +187,7 @@ class ObjectPlace:
             return b"", ""
 
     def _put_if(self, path: str, data: bytes, mode: Any) -> str | None:
-        """The new object's tag, or None where the condition does not hold."""
+        """Write and return the new object's tag, or None where the condition does not hold."""
         errors = _obstore().exceptions
         try:
             with self._plain_errors("write", path):
@@ -206,7 +204,7 @@ class ObjectPlace:
 
     @contextmanager
     def _plain_errors(self, verb: str, path: str) -> Iterator[None]:
-        """obstore's errors as OSError in one line; conditions and absence pass through."""
+        """Raise obstore's errors as OSError in one line; conditions and absence pass through."""
         errors = _obstore().exceptions
         try:
             yield
@@ -214,7 +212,7 @@ class ObjectPlace:
             raise
         except (errors.BaseError, FileNotFoundError) as error:
             is_absent = isinstance(error, errors.NotFoundError | FileNotFoundError)
-            if is_absent or " 404 " in _reason(error):  # what a list says without a bucket
+            if is_absent or " 404 " in _reason(error):  # how a listing says that no bucket is there
                 raise FileNotFoundError(f"{self.url}/{path} is not there") from error
             raise OSError(f"cannot {verb} {self.url}/{path}: {_reason(error)}") from error
 
@@ -241,23 +239,22 @@ class Lease:
         if not self._stop.is_set():
             self._stop.set()
             self._thread.join()
-            with suppress(OSError):  # it will lapse; whatever went wrong before matters more
-                if self._place.tag(self._path) == self._tag:  # else it is another's by now
+            with suppress(OSError):  # the lease lapses anyway; an earlier error matters more
+                if self._place.tag(self._path) == self._tag:  # else another process holds it now
                     self._place.delete([self._path])
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_SECONDS) and not self._lost:
-            with suppress(OSError):  # out of reach for now: `check` tells once it lasts
+            with suppress(OSError):  # the store is out of reach: `check` raises once that lasts
                 began = time.monotonic()
                 tag = self._place._claim(self._path, self._holder, {"e_tag": self._tag})
-                if tag is None:
-                    self._lost = True
-                else:
+                self._lost = tag is None
+                if tag is not None:
                     self._tag, self._renewed = tag, began
 
 
 def merged(spans: Sequence[Span]) -> list[Span]:
-    """The ranges to request: the spans in order, joined where little lies between them."""
+    """Sort the spans and join those with little between them: the ranges to request."""
     requests: list[Span] = []
     for start, stop in sorted(spans):
         first, last = requests[-1] if requests else (start, start)
@@ -272,9 +269,8 @@ def _obstore() -> Any:
     try:
         import obstore
     except ImportError:
-        raise CacheError(
-            "a cache in an object store needs obstore: pip install 'stdpipe[objects]'"
-        ) from None
+        advice = "pip install 'stdpipe[objects]'"
+        raise CacheError(f"a cache in an object store needs obstore: {advice}") from None
     return obstore
 
 
@@ -292,17 +288,13 @@ def _connect(url: str) -> Any:
 
 def _refuse_fork(url: str) -> None:
     if _users and _users != {os.getpid()}:  # else the first request would wait for ever
-        raise CacheError(
-            f"cache {url!r} cannot be used in a forked process: start it by multiprocessing's "
-            "spawn or forkserver"
-        )
+        advice = "start it by multiprocessing's spawn or forkserver"
+        raise CacheError(f"cache {url!r} cannot be used in a forked process: {advice}")
 
 
 def _reason(error: Exception) -> str:
-    """The store's own words: what follows in obstore's messages is its whole configuration."""
+    """Return the first line of an error; behind it, obstore prints its whole configuration."""
     line = (str(error).splitlines() or ["no details"])[0][:300]
-    if "169.254.169.254" in line:  # without keys, obstore asks the cloud's own machines for some
-        return (
-            "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or your store's own"
-        )
+    if "169.254.169.254" in line:  # without keys, obstore asks a machine of the cloud for some
+        return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or your store's"
     return line

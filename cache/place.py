@@ -1,5 +1,6 @@
-"""What a cache asks of where it lies: one set of verbs for a local folder (local.py) and an object
-store (objects.py). Paths are relative, with slashes; what was written is durable on return.
+"""The interface to where a cache lies: a local folder (local.py) or an object store (objects.py).
+
+Paths are relative, with slashes. A write is durable when it returns.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,63 +12,63 @@ Span = tuple[int, int]  # first byte, and the one behind the last
 
 
 class Lock(Protocol):
-    """Held until released, or until its process dies."""
+    """A lock that is held until it is released, or until its process dies."""
 
     def check(self) -> None:
-        """Raise CacheError where another has taken it over meanwhile."""
+        """Raise CacheError where another process has taken the lock over."""
 
     def release(self) -> None:
-        """Let others have it. Harmless when repeated."""
+        """Release the lock. Harmless when repeated."""
 
 
 class Place(Protocol):
-    """Says what a cache needs of its place. It can be pickled; each process connects for itself.
+    """Where a cache lies. A place can be pickled; each process connects for itself.
 
-    Raises FileNotFoundError for what is not there, OSError where reading or writing fails.
+    Methods raise FileNotFoundError for a missing file, OSError where reading or writing fails.
     """
 
     @property
     def url(self) -> str:
-        """The address under which people know it."""
+        """The address that messages show."""
 
     def read(self, path: str) -> bytes:
-        """A whole file."""
+        """Read a whole file."""
 
     def read_all(self, paths: Sequence[str]) -> Iterator[bytes]:
-        """Many small files, in order."""
+        """Read many small files, in order."""
 
     def ranges(self, path: str, spans: Sequence[Span]) -> Iterator[Buffer]:
-        """Parts of a file, in order; a buffer may be used again once the next is asked for.
+        """Read parts of a file, in order. A buffer is valid until the next one is asked for.
 
         Raises EOFError where the file ends before a span does.
         """
 
     def size(self, path: str) -> int:
-        """Bytes of a file."""
+        """Return the size of a file in bytes."""
 
     def write(self, path: str, parts: Sequence[bytes]) -> None:
-        """A whole file from its parts: a crash leaves the old one or the new one."""
+        """Write a whole file from its parts: a crash leaves the old file or the new one."""
 
     def create(self, path: str, data: bytes) -> bool:
-        """As `write`, but only where nothing is there: of several at once, one gets True."""
+        """Write a file unless there is one; of several writers at once, one gets True."""
 
     def extend(self, path: str, before: bytes, new: bytes) -> None:
         """Add `new` to a file that holds `before`; the caller is its only writer."""
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Remove files, those that are not there included."""
+        """Remove files; missing ones are ignored."""
 
     def names(self, folder: str = "") -> list[str]:
-        """Names of files and folders directly in a folder, sorted; none where there is none."""
+        """List the files and folders directly in a folder, sorted; [] for a missing folder."""
 
     def leftovers(self, folders: Iterable[str]) -> list[str]:
-        """Temporary files in these folders: of writers that were killed, or are at work."""
+        """List temporary files in these folders, of writers that were killed or are at work."""
 
     def free_bytes(self) -> int | None:
-        """Left on the disk; None for an object store."""
+        """Return the free space on the disk; None for an object store."""
 
     def lock(self, path: str) -> Lock | None:
-        """The lock of that name, or None where another process holds it."""
+        """Take the lock of that name; None where another process holds it."""
 
     def held(self, paths: Sequence[str]) -> list[str]:
-        """Tell which of these locks are held by processes that are alive."""
+        """List those of these locks that living processes hold."""

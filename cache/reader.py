@@ -1,4 +1,4 @@
-"""Stage two's side of a cache: open one that fits, read crops, never serve a damaged value."""
+"""Read a cache: open one that fits, read crops of it, never serve a damaged value."""
 
 import multiprocessing
 import os
@@ -20,7 +20,7 @@ from stdpipe.cache.manifest import Manifest, is_marked, load_manifest, refuse_di
 from stdpipe.cache.place import Place
 from stdpipe.cache.store import read_tail
 
-KEPT = 16384  # shards' indices and scales: about 16 MB
+KEPT = 16384  # indices of shards, and scales, that a process remembers: about 16 MB
 
 
 def open_reader(
@@ -28,9 +28,10 @@ def open_reader(
 ) -> "Reader":
     """Open a cache for reading.
 
-    expect: facts the cache must share: made_by's, or any other of Manifest.facts().
-    allow_incomplete: serve what is committed so far; `.entries` then holds only that.
-    Raises CacheError: no cache, other format version, other facts (both named), incomplete.
+    expect: facts of Manifest.facts() that the cache must share.
+    allow_incomplete: serve the entries committed so far; `.entries` then holds only those.
+    Raises CacheError for no cache, another format version, other facts (naming both), and an
+    incomplete cache.
     """
     place = open_place(path)
     manifest = load_manifest(place)
@@ -58,24 +59,21 @@ class Reader:
         self._pid = 0
 
     def is_complete(self) -> bool:
-        """Tell whether the cache was finished and every entry has its journal line still."""
+        """Tell whether the cache was finished and every entry still has its journal line."""
         whole = len(self.entries) == len(self.manifest.entries)
         return whole and is_marked(self._place, self.manifest)
 
     def bytes_by_array(self) -> dict[str, int]:
-        """Stored bytes of every array, by the journal: without looking at every file."""
-        commits = self._commits.values()
-        return {
-            name: sum(c.arrays[name].bytes for c in commits if name in c.arrays)
-            for name in self.manifest.arrays
-        }
+        """Return the stored bytes of each array, as the journal has them."""
+        files = [commit.arrays for commit in self._commits.values()]
+        return {n: sum(f[n].bytes for f in files if n in f) for n in self.manifest.arrays}
 
     def total_bytes(self) -> int:
-        """Stored bytes of all arrays together."""
+        """Return the stored bytes of all arrays together."""
         return sum(self.bytes_by_array().values())
 
     def extra(self, key: str) -> dict[str, Any]:
-        """What the writer was given beside the arrays. Raises CacheError: entry not there."""
+        """Return the `extra` that was written with an entry. Raises CacheError: no such entry."""
         return self._commit(key).extra
 
     def read(
@@ -88,13 +86,13 @@ class Reader:
         h: int | None = None,
         w: int | None = None,
     ) -> NDArray[Any]:
-        """A crop of one entry in the stored dtype, C-contiguous and the caller's own.
+        """Read a crop of one entry in the stored dtype, as a new C-contiguous array.
 
         name: "f_sr" or "trunk" -> (t, C, h, w), "attention" -> (t, h, w).
-        y, x, h, w: window in the array's own pixels (HR; LR for the trunk); h and w default to
-        all that is left. int8 codes come with `scale`.
-        Raises CacheError: unknown entry or array, or damage (names both);
-        UserError: the window or the frames do not lie within the entry.
+        y, x, h, w: the window in the array's own pixels (HR; LR for the trunk); h and w default to
+        all that is left. `scale` belongs to int8 codes.
+        Raises CacheError for an unknown entry or array and for damage (naming both), UserError
+        where the window or the frames do not lie within the entry.
         """
         self._commit(key)
         if name not in self.manifest.given:
@@ -102,13 +100,12 @@ class Reader:
         spec = self.manifest.arrays[name]
         wanted = range(self.manifest.frames)[frames]
         if not wanted or wanted.step < 1:
-            total = self.manifest.frames
-            raise UserError(f"{frames} takes no frames of {total}: count upwards from 0")
+            raise UserError(f"{frames} takes none of {self.manifest.frames} frames: count upwards")
         height, width = spec.shape[-2:]
         rows, columns = _span("y", "h", y, h, height), _span("x", "w", x, w, width)
         size = (rows.stop - rows.start, columns.stop - columns.start)
         with self._named_errors(key, name):
-            index = self._kept(key, name)  # first: where it fits, the sizes are true
+            index = self._kept(key, name)  # first: where the index is whole, so are the sizes
             out = np.empty((len(wanted), *spec.shape[2:-2], *size), spec.dtype)
             parts = list(shards.chunk_parts(spec, wanted, rows, columns))
             chunks_at = (index[part.chunk].tolist() for part in parts)
@@ -118,14 +115,14 @@ class Reader:
         return out
 
     def scale(self, key: str, name: str) -> NDArray[np.float32]:
-        """(2, C) of an int8 array: value = code * scale[0] + scale[1]. Raises as `read` does."""
+        """Read the scale (2, C) of an int8 array: code * scale[0] + scale[1]. Raises as `read`."""
         self._commit(key)
         name += SCALE_SUFFIX
         with self._named_errors(key, name):
             return self._kept(key, name).copy()
 
     def tail(self) -> dict[str, NDArray[np.float32]]:
-        """Parameters of the teacher that turn the trunk into f_sr. Raises CacheError: damaged."""
+        """Read the teacher's parameters that the cache keeps. Raises CacheError where damaged."""
         return read_tail(self._place)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -138,7 +135,7 @@ class Reader:
         raise CacheError(f"entry {key!r} of cache {self.url} is {known}")
 
     def _kept(self, key: str, name: str) -> NDArray[Any]:
-        """A shard's index, or a scale: read once a process."""
+        """Return a shard's index, or a scale; each process reads it once."""
         if self._small is None or self._pid != os.getpid():
             self._small, self._pid = lru_cache(KEPT)(self._read_small), os.getpid()
             if multiprocessing.parent_process() is not None:
@@ -159,15 +156,14 @@ class Reader:
 
     @contextmanager
     def _named_errors(self, key: str, name: str) -> Iterator[None]:
-        """Say whose entry is damaged, or out of reach."""
+        """Name the entry that is damaged or out of reach."""
         where = f"entry {key!r} of cache {self.url}: its {name}"
         try:
             yield
         except (FileNotFoundError, shards.DamagedError, EOFError) as error:
             reason = "its file is missing" if isinstance(error, FileNotFoundError) else error
-            raise CacheError(
-                f"{where} is damaged ({reason}); run 'stdpipe cache verify' on it"
-            ) from error
+            advice = "run 'stdpipe cache verify' on it"
+            raise CacheError(f"{where} is damaged ({reason}); {advice}") from error
         except (OSError, MemoryError) as error:
             raise CacheError(f"{where} cannot be read: {error}") from error
 

@@ -1,4 +1,4 @@
-"""Drop what is broken, so that the extraction that made a cache fills it again."""
+"""Drop the broken parts of a cache, so that the extraction that made it fills it again."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,14 +15,14 @@ from stdpipe.cache.verify import Broken, Progress, Report, verify
 
 
 def repair(path: str | Path, progress: Progress | None = None) -> Report:
-    """Verify a cache and take out all that is broken; what was found.
+    """Verify a cache, remove all that is broken, and return what was found.
 
-    Nothing whole is touched. Raises CacheError where a writer or another repair is at work, and as
-    `verify` does; no writer is let in until this returns.
+    Nothing whole is touched, and no writer begins until this returns. Raises CacheError where a
+    writer or another repair is at work, and as `verify` does.
     """
     place = open_place(path)
-    load_manifest(place)  # before a lock is put where no cache lies
-    # from the start: what a writer at work does is neither broken nor left over
+    load_manifest(place)  # so that no lock is put where no cache lies
+    # locked before it looks: files of a writer at work are neither broken nor left over
     with _alone(place) as locks:
         report = verify(path, progress, fresh=True)
         for lock in locks:
@@ -34,7 +34,7 @@ def repair(path: str | Path, progress: Progress | None = None) -> Report:
 
 
 def _drop(place: Place, broken: list[Broken]) -> None:
-    """Remove it all, in an order in which a crash leaves the cache incomplete, but never wrong."""
+    """Remove what is broken, in an order in which a crash leaves the cache incomplete at most."""
     manifest = load_manifest(place)
     keys = {one.key for one in broken if one.key}
     if keys or any(one.path.startswith(layout.TAIL) for one in broken):
@@ -59,7 +59,7 @@ def _drop(place: Place, broken: list[Broken]) -> None:
 
 @contextmanager
 def _alone(place: Place) -> Iterator[list[Lock]]:
-    """Hold the repair's own lock, which keeps new writers away, and those of all known writers."""
+    """Hold the lock of a repair, which keeps new writers away, and those of all known writers."""
     suffixes = (layout.JOURNAL_SUFFIX, layout.LOCK_SUFFIX)
     locks: list[Lock] = []
 
@@ -73,7 +73,7 @@ def _alone(place: Place) -> Iterator[list[Lock]]:
             raise CacheError(f"another repair is at work on {place.url}: wait, or stop it")
         names = [name for name in place.names(layout.JOURNAL) if name.endswith(suffixes)]
         writers = sorted({name.partition(".")[0] for name in names} - {REPAIR})
-        with ThreadPoolExecutor(len(writers) or 1) as pool:  # dead leases are watched together
+        with ThreadPoolExecutor(len(writers) or 1) as pool:  # leases of dead writers take a while
             busy = dict(zip(writers, pool.map(is_busy, writers), strict=True))
         for writer in filter(busy.get, writers):
             raise CacheError(f"writer {writer!r} is at work on {place.url}: wait, or stop it")

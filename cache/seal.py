@@ -11,7 +11,7 @@ _MARK = '"crc32c":'
 
 
 def seal(content: dict[str, Any], indent: int | None = None) -> bytes:
-    """`content` as JSON whose last field is the CRC-32C of all the text before it."""
+    """Write `content` as JSON whose last field is the CRC-32C of all the text before it."""
     assert content
     assert "crc32c" not in content
     separators = (",", ":") if indent is None else (",", ": ")
@@ -21,7 +21,7 @@ def seal(content: dict[str, Any], indent: int | None = None) -> bytes:
 
 
 def unseal(data: bytes) -> dict[str, Any]:
-    """Return what `seal` was given. Raises UserError where a single character differs."""
+    """Return what `seal` was given. Raises UserError where any character differs."""
     body, _, tail = data.rpartition(_MARK.encode())
     if tail != f"{crc32c(body)}}}\n".encode():
         raise UserError("its checksum does not fit its text")

@@ -1,9 +1,8 @@
-"""One entry of one array as bytes, and back: the part of Zarr v3 that a cache uses, at full speed.
+"""Encode and decode one entry of one array: the part of Zarr v3 that a cache uses, at full speed.
 
 A shard ("sharding_indexed") is its inner chunks in C order, then offset and length of each as
 uint64, then the CRC-32C of that index. A chunk is its values, in Blosc where the cache is
-compressed, and a CRC-32C. Whatever is written here plain zarr reads, and the other way round
-(tests/cache/test_shards.py).
+compressed, and a CRC-32C. Plain zarr reads what is written here, and the other way round.
 Axes of an entry: T frames, C channels, H W; an attention map has C = 1 here.
 """
 
@@ -27,16 +26,14 @@ _ABSENT = np.iinfo(np.uint64).max
 
 
 class DamagedError(ValueError):
-    """Stored bytes that are not what was written."""
+    """Stored bytes differ from what was written."""
 
 
 class ChunkPart(NamedTuple):
     """The part of a window that one chunk holds."""
 
-    chunk: int
-    """Its number within the shard."""
-    frame: int
-    """The frame's number in the window; rows and columns count there, too."""
+    chunk: int  # number within the shard
+    frame: int  # number within the window, as rows and columns are
     rows: slice
     columns: slice
     chunk_rows: slice
@@ -44,7 +41,7 @@ class ChunkPart(NamedTuple):
 
 
 def encode_shard(spec: ArraySpec, values: NDArray[Any]) -> list[bytes]:
-    """An entry's values, (T, C, H, W) or (T, H, W) in the stored dtype -> its file, in parts."""
+    """Encode an entry, (T, C, H, W) or (T, H, W) in the stored dtype, to its file, in parts."""
     assert values.shape == spec.shape[1:]
     assert values.dtype == spec.dtype
     if not spec.is_sharded:
@@ -57,16 +54,16 @@ def encode_shard(spec: ArraySpec, values: NDArray[Any]) -> list[bytes]:
 
 
 def fingerprint(parts: Iterable[bytes | memoryview]) -> int:
-    """The fingerprint of a file: the CRC-32C of its parts' checksums, with which each part ends.
+    """Return the fingerprint of a file: the CRC-32C of the checksums that end its parts.
 
-    Over the parts themselves it would be the same for all files of one size: behind data and its
-    CRC, a CRC always has the same value.
+    The CRC of the parts themselves would be the same for all files of one size, since the CRC of
+    data and its own CRC is a constant.
     """
     return crc32c(b"".join(part[-CRC_BYTES:] for part in parts))
 
 
 def check(spec: ArraySpec, data: bytes) -> int:
-    """Check every byte of a file; its fingerprint. Raises DamagedError."""
+    """Check every byte of a file and return its fingerprint. Raises DamagedError."""
     parts = split(spec, data)
     for part in parts:
         _unsealed(part)
@@ -74,7 +71,7 @@ def check(spec: ArraySpec, data: bytes) -> int:
 
 
 def split(spec: ArraySpec, data: bytes) -> list[memoryview]:
-    """A file -> its parts, as `encode_shard` returns them. Raises DamagedError."""
+    """Split a file into the parts that `encode_shard` returned. Raises DamagedError."""
     view = memoryview(data)
     if not spec.is_sharded:
         return [view]
@@ -85,12 +82,12 @@ def split(spec: ArraySpec, data: bytes) -> list[memoryview]:
 
 
 def index_bytes(spec: ArraySpec) -> int:
-    """Length of the index at the end of a shard."""
+    """Return the length of the index at the end of a shard."""
     return 16 * _num_chunks(spec) + CRC_BYTES
 
 
 def decode_index(spec: ArraySpec, data: Buffer) -> Index:
-    """Raises DamagedError: a wrong length or checksum, or a chunk that is not there."""
+    """Decode an index. Raises DamagedError for a wrong length or checksum, or a missing chunk."""
     if len(data) != index_bytes(spec):
         raise DamagedError("its index is cut short")
     index = np.frombuffer(_unsealed(data), np.uint64).reshape(_num_chunks(spec), 2)
@@ -100,7 +97,7 @@ def decode_index(spec: ArraySpec, data: Buffer) -> Index:
 
 
 def decode_plain(data: Buffer, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    """The values of a chunk that is not compressed, in its own buffer. Raises DamagedError."""
+    """View the values of an uncompressed chunk in its own buffer. Raises DamagedError."""
     raw = _unsealed(data)
     if len(raw) != prod(shape) * np.dtype(dtype).itemsize:
         raise DamagedError(f"a chunk of it has {len(raw)} bytes")
@@ -110,11 +107,12 @@ def decode_plain(data: Buffer, dtype: str, shape: tuple[int, ...]) -> NDArray[An
 def chunk_parts(
     spec: ArraySpec, frames: Sequence[int], rows: slice, columns: slice
 ) -> Iterator[ChunkPart]:
-    """The chunks that a window touches, in the order in which they lie in the shard."""
+    """Yield the chunks that a window touches, in the order in which they lie in the shard."""
     inner_h, inner_w = spec.inner[-2:]
     down, across = (spec.shard[-2] // inner_h, spec.shard[-1] // inner_w)
-    grid = product(enumerate(frames), _steps(rows, inner_h), _steps(columns, inner_w))
-    for (t, frame), i, j in grid:
+    high = range(rows.start // inner_h, ceil(rows.stop / inner_h))
+    wide = range(columns.start // inner_w, ceil(columns.stop / inner_w))
+    for (t, frame), i, j in product(enumerate(frames), high, wide):
         to_rows, from_rows = _overlap(rows, i, inner_h)
         to_columns, from_columns = _overlap(columns, j, inner_w)
         chunk = (frame * down + i) * across + j
@@ -124,10 +122,7 @@ def chunk_parts(
 def decode_window(
     spec: ArraySpec, wanted: Iterable[ChunkPart], chunks: Iterable[Buffer], out: NDArray[Any]
 ) -> None:
-    """Fill `out` (t, C, h, w) from the chunks of its pieces. Raises DamagedError.
-
-    A chunk's buffer may be used again once the next is asked for.
-    """
+    """Fill `out` (t, C, h, w) from the chunks of its parts. Raises DamagedError."""
     shape = (out.shape[1], *spec.inner[-2:])
     scratch = np.empty(shape, spec.dtype) if spec.compression != "none" else None
     for piece, data in zip(wanted, chunks, strict=True):
@@ -137,7 +132,7 @@ def decode_window(
 
 
 def use_one_thread() -> None:
-    """Have Blosc use one thread in this process: loaders already start a process for each core."""
+    """Limit Blosc to one thread in this process, where a loader has a process for each core."""
     blosc.use_threads = False
 
 
@@ -146,7 +141,7 @@ def _num_chunks(spec: ArraySpec) -> int:
 
 
 def _blocks(spec: ArraySpec, maps: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Each chunk's values (C, h, w), contiguous, filled up where the array ends before it."""
+    """Yield each chunk's values (C, h, w), contiguous, padded where the array ends earlier."""
     inner_h, inner_w = spec.inner[-2:]
     down, across = (spec.shard[-2] // inner_h, spec.shard[-1] // inner_w)
     for frame, i, j in product(range(len(maps)), range(down), range(across)):
@@ -192,19 +187,12 @@ def _unsealed(data: Buffer) -> memoryview:
 
 
 def _copy_rows(source: NDArray[Any], target: NDArray[Any]) -> None:
-    """`target[...] = source`, each row as one item: measured, 1.6 times as fast for short rows."""
+    """Do `target[...] = source` with rows as items: 1.6 times as fast for short rows."""
     row = np.dtype((np.void, source.shape[-1] * source.dtype.itemsize))
     target.view(row)[...] = source.view(row)
 
 
-def _steps(span: slice, side: int) -> range:
-    return range(span.start // side, ceil(span.stop / side))
-
-
 def _overlap(span: slice, step: int, side: int) -> tuple[slice, slice]:
-    """Tell where chunk number `step` meets the span: within the window, and within the chunk."""
-    first, stop = max(span.start, step * side), min(span.stop, (step + 1) * side)
-    return (
-        slice(first - span.start, stop - span.start),
-        slice(first - step * side, stop - step * side),
-    )
+    """Return where chunk number `step` meets the span, within the window and within the chunk."""
+    at, first, stop = step * side, max(span.start, step * side), min(span.stop, (step + 1) * side)
+    return slice(first - span.start, stop - span.start), slice(first - at, stop - at)

@@ -1,6 +1,6 @@
-"""What makes a cache readable as plain Zarr: the metadata of its arrays, and the teacher's tail.
+"""The part of a cache that zarr writes: the metadata of its arrays, and the teacher's tail.
 
-Only this file calls zarr; shards.py reads and writes the entries.
+With it, a cache can be read as plain Zarr. shards.py reads and writes the entries.
 """
 
 import json
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from stdpipe.cache import layout
 from stdpipe.cache.errors import CacheError
+from stdpipe.cache.files import PARTIAL
 from stdpipe.cache.layout import ArraySpec
 from stdpipe.cache.manifest import Manifest
 from stdpipe.cache.place import Place
@@ -25,7 +26,7 @@ _REMEDY = "run 'stdpipe cache repair', then extract-teacher again"
 
 
 def store_files(manifest: Manifest, tail: Tail) -> dict[str, bytes]:
-    """Path -> content of every file that is there before the first entry, manifests apart."""
+    """Map paths to contents for all files before the first entry, manifests apart."""
     import zarr
 
     with tempfile.TemporaryDirectory() as folder:
@@ -33,27 +34,26 @@ def store_files(manifest: Manifest, tail: Tail) -> dict[str, bytes]:
         for spec in manifest.arrays.values():
             _create_array(group, spec)
         for name, values in (tail or {}).items():
-            whole = ArraySpec(
-                f"{layout.TAIL}/{name}", values.shape, values.shape, values.shape, "float32"
-            )
-            _create_array(group, whole)[...] = values
+            shape = values.shape
+            spec = ArraySpec(f"{layout.TAIL}/{name}", shape, shape, shape, "float32")
+            _create_array(group, spec)[...] = values
         files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def read_tail(place: Place) -> dict[str, NDArray[np.float32]]:
-    """The tail's parameters by name. Raises CacheError where one is missing or damaged."""
-    others = (layout.ZARR_METADATA, layout.PARTIAL_SUFFIX)
-    names = [name for name in place.names(layout.TAIL) if not name.endswith(others)]
+    """Read the tail's parameters by name. Raises CacheError where one is missing or damaged."""
+    found = place.names(layout.TAIL)
+    names = [name for name in found if not name.endswith((layout.ZARR_METADATA, PARTIAL))]
     if not names:
         raise CacheError(f"{place.url}/{layout.TAIL} is missing: {_REMEDY}")
     return {name: _read_parameter(place, f"{layout.TAIL}/{name}") for name in names}
 
 
 def damaged_metadata(place: Place, manifest: Manifest, tail: Tail) -> list[str]:
-    """Paths of zarr.json that are missing, or say something else than they should.
+    """List the zarr.json files that are missing or hold something else than they should.
 
-    Entries are read without them; other Zarr libraries need them.
+    stdpipe reads entries without them; other Zarr libraries need them.
     """
     files = store_files(manifest, tail).items()
     wanted = {path: json.loads(data) for path, data in files if path.endswith(layout.ZARR_METADATA)}
@@ -67,13 +67,13 @@ def _read_parameter(place: Place, folder: str) -> NDArray[np.float32]:
         return decode_plain(place.read(f"{folder}/{name}"), "float32", shape).copy()
     except FileNotFoundError:
         reason = "a part of it is missing"
-    except (ValueError, KeyError, TypeError) as error:  # DamagedError, broken JSON: ValueErrors
+    except (ValueError, KeyError, TypeError) as error:  # damage and broken JSON are ValueErrors
         reason = str(error)
     raise CacheError(f"{place.url}/{folder} is damaged ({reason}): {_REMEDY}")
 
 
 def _says(place: Place, path: str, content: dict[str, Any]) -> bool:
-    """Tell whether a zarr.json has all that ours has, whichever zarr wrote it."""
+    """Tell whether a zarr.json, whichever zarr wrote it, holds all that ours holds."""
     try:
         found = json.loads(place.read(path))
         return all(found[name] == value for name, value in content.items())
@@ -82,17 +82,13 @@ def _says(place: Place, path: str, content: dict[str, Any]) -> bool:
 
 
 def _create_array(group: Any, spec: ArraySpec) -> Any:
-    from zarr.codecs import BloscCodec, Crc32cCodec
+    from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 
-    compressors: list[Any] = [Crc32cCodec()]  # Blosc has no checksum: a flipped bit would be served
+    compressors: list[Any] = [Crc32cCodec()]  # Blosc has no checksum of its own
     if spec.compression == "zstd":
         size = np.dtype(spec.dtype).itemsize
-        blosc = BloscCodec(
-            cname="zstd",
-            clevel=ZSTD_LEVEL,
-            shuffle="bitshuffle" if size > 1 else "noshuffle",
-            typesize=size,
-        )
+        shuffle = BloscShuffle.bitshuffle if size > 1 else BloscShuffle.noshuffle
+        blosc = BloscCodec(cname="zstd", clevel=ZSTD_LEVEL, shuffle=shuffle, typesize=size)
         compressors.insert(0, blosc)
     return group.create_array(
         spec.name,
@@ -101,6 +97,6 @@ def _create_array(group: Any, spec: ArraySpec) -> Any:
         chunks=spec.inner,
         dtype=spec.dtype,
         compressors=compressors,
-        fill_value=layout.fill_value(spec.dtype),  # never stored: what reads so was not there
+        fill_value=layout.fill_value(spec.dtype),  # never stored: it shows what is missing
         chunk_key_encoding={"name": "default", "separator": layout.SEPARATOR},
     )

@@ -1,6 +1,6 @@
-"""Check a whole cache against its journal: every stored byte.
+"""Check every stored byte of a cache against its journal.
 
-What was checked is noted in the cache now and then, so that a check that was stopped goes on.
+The findings so far are noted in the cache now and then, so that a stopped check resumes.
 """
 
 import time
@@ -26,25 +26,21 @@ Progress = Callable[[int, int], None]
 
 STATE = f"{layout.JOURNAL}/{layout.VERIFIED}"
 NOTE_SECONDS = 5.0
-NOTE_HOLDS_SECONDS = 24 * 3600.0  # bits rot meanwhile
+NOTE_HOLDS_SECONDS = 24 * 3600.0  # an older note may miss later damage
 
 
 @dataclass(frozen=True)
 class Broken:
-    """One thing that is damaged."""
+    """One damaged part of a cache."""
 
-    key: str
-    """The entry's key; empty where no entry can be told."""
-    array: str
-    """The array's name, "journal", "tail" or "metadata"."""
-    reason: str
-    """One line."""
-    path: str = ""
-    """The damaged file, where it belongs to no entry."""
+    key: str  # the entry's; empty where the damage belongs to no entry
+    array: str  # the array's name, "journal", "tail" or "metadata"
+    reason: str  # one line
+    path: str = ""  # the damaged file, where it belongs to no entry
 
     @property
     def is_restorable(self) -> bool:
-        """Tell whether `repair` writes it anew by itself: either manifest, from the other."""
+        """Tell whether `repair` restores it: the manifest and its copy, each from the other."""
         return self.path.rpartition("/")[2] == layout.MANIFEST
 
     def __str__(self) -> str:
@@ -53,32 +49,32 @@ class Broken:
 
 @dataclass
 class Report:
-    """Says what verify found."""
+    """What `verify` found."""
 
     ok: int = 0
-    """Entries that are committed and whole."""
+    """Number of entries that are committed and whole."""
     broken: list[Broken] = field(default_factory=list)
     uncommitted: list[str] = field(default_factory=list)
-    """Keys without a valid journal line; in a complete cache they count as broken, too."""
+    """Keys without a valid journal line; in a complete cache they are broken, too."""
     leftovers: list[str] = field(default_factory=list)
     """Temporary files, relative to the cache: harmless, and overwritten by the next writer."""
     torn: list[str] = field(default_factory=list)
-    """Journal files whose last line is unfinished: harmless, its writer begins by dropping it."""
+    """Journal files with an unfinished last line: harmless, their writers drop it."""
     went_on_at: int = 0
-    """How many entries a check that was stopped had seen, whose findings are in here, too."""
+    """Number of entries whose findings come from an earlier, stopped check."""
     first_checked: str = ""
-    """When the first entry was: ISO 8601, UTC."""
+    """When the first entry was checked: ISO 8601, UTC."""
 
 
 def verify(path: str | Path, progress: Progress | None = None, *, fresh: bool = False) -> Report:
-    """Read all of a cache and report what is broken; progress(done, total) after each entry.
+    """Read a whole cache and report what is broken; call progress(done, total) for each entry.
 
-    fresh: from the first entry on, even where a check was stopped not long ago.
-    Raises CacheError only where there is no cache to speak of: no manifest, or a damaged one.
+    fresh: begin at the first entry, even where a check was stopped not long ago.
+    Raises CacheError where no manifest can be read.
     """
     place = open_place(path)
     manifest = load_manifest(place)
-    is_finished = layout.COMPLETE in place.names()  # before its lines: a writer may be at work
+    is_finished = layout.COMPLETE in place.names()  # looked up first: a writer may be at work
     journals = read_journals(place)
     commits = committed(journals)
     of_what = _of_what(manifest, journals)
@@ -108,7 +104,7 @@ def verify(path: str | Path, progress: Progress | None = None, *, fresh: bool = 
         for journal in journals
         for number in journal.damaged
     ]
-    if commits or is_finished:  # before the first commit, a cache may be but half created
+    if commits or is_finished:  # before the first commit, a cache may be half created
         report.broken += _damaged_rest(place, manifest)
     if is_finished:
         gap = "no valid journal line, though the cache is complete: run the same command again"
@@ -119,7 +115,7 @@ def verify(path: str | Path, progress: Progress | None = None, *, fresh: bool = 
 
 
 def _check_array(place: Place, manifest: Manifest, commit: Commit, name: str) -> str:
-    """Why this array of this entry is broken, in one line; empty if it is whole."""
+    """Return why an array of an entry is broken, in one line; empty if it is whole."""
     index = manifest.index[commit.key]
     expected = commit.arrays.get(name)
     if commit.index != index or expected is None:
@@ -139,7 +135,7 @@ def _check_array(place: Place, manifest: Manifest, commit: Commit, name: str) ->
 
 
 def _damaged_rest(place: Place, manifest: Manifest) -> list[Broken]:
-    """Check what belongs to no entry: the tail, Zarr's metadata, both manifests."""
+    """Check the files of no entry: the tail, Zarr's metadata, the manifest and its copy."""
     broken, tail = [], None
     if manifest.stored == "trunk" or place.names(layout.TAIL):
         try:
@@ -155,7 +151,7 @@ def _metadata(path: str) -> Broken:
 
 
 def _of_what(manifest: Manifest, journals: list[JournalFile]) -> list[str | int]:
-    """The state of the cache that a note describes; once that has changed, the note is void."""
+    """Identify the state of a cache; a note is void once this has changed."""
     digest = 0
     for journal in journals:
         digest = crc32c(journal.text(), digest)
@@ -163,7 +159,7 @@ def _of_what(manifest: Manifest, journals: list[JournalFile]) -> list[str | int]
 
 
 def _resume(place: Place, of_what: list[str | int]) -> Report:
-    """The findings of a check that was stopped not long ago, or an empty report."""
+    """Return the findings of a check that was stopped not long ago, or an empty report."""
     try:
         state = unseal(place.read(STATE))
     except (OSError, ValueError):
@@ -181,5 +177,5 @@ def _resume(place: Place, of_what: list[str | int]) -> Report:
 
 def _note(place: Place, report: Report, of_what: list[str | int], checked: int) -> None:
     state = {"of_what": of_what, "time": time.time(), "checked": checked, **asdict(report)}
-    with suppress(OSError):  # somebody else's cache, or a full disk: the check goes on without
+    with suppress(OSError):  # a full or read-only disk does not stop the check
         place.write(STATE, [seal(state)])

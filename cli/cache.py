@@ -22,14 +22,14 @@ def cache() -> None:
 
 
 def command(function: Callable[..., None]) -> click.Command:
-    """A command of this group on one CACHE, with --json."""
+    """Make a command of this group that takes one CACHE and --json."""
     with_path = click.argument("path", metavar="CACHE")(json_option(function))
     return cache.command(cls=Command)(with_path)
 
 
 @command
 def info(path: str, as_json: bool) -> None:
-    """Tell who made a cache, what it holds, how large it is and what its encoding loses.
+    """Show what made a cache, what it holds, how large it is and what its encoding loses.
 
     \b
     Example:
@@ -44,11 +44,7 @@ def info(path: str, as_json: bool) -> None:
 
 
 @command
-@click.option(
-    "--fresh",
-    is_flag=True,
-    help="Begin at the first clip, even if a check was stopped not long ago.",
-)
+@click.option("--fresh", is_flag=True, help="Begin at the first clip, even if a check was stopped.")
 def verify(path: str, fresh: bool, as_json: bool) -> None:
     """Check every stored byte against its checksum. The exit code is 1 if anything is broken.
 
@@ -65,9 +61,8 @@ def verify(path: str, fresh: bool, as_json: bool) -> None:
     lines += [f"left over: {name}" for name in found.leftovers]
     lines += [f"torn: the last line of {name}, which its writer drops" for name in found.torn]
     if found.went_on_at:
-        total = len(cache.load_manifest(path).entries)
-        since = f"the first checked at {found.first_checked}"
-        lines += [f"went on at {found.went_on_at} of {total}, {since} (--fresh starts anew)"]
+        since = f"of a check begun at {found.first_checked} (--fresh starts anew)"
+        lines += [f"went on behind the first {found.went_on_at} clips, {since}"]
     lines += [f"{found.ok} ok, {len(found.broken)} broken"]
     if found.broken:
         lines += [f"run 'stdpipe cache repair {path}', then the same extract-teacher command"]
@@ -77,29 +72,16 @@ def verify(path: str, fresh: bool, as_json: bool) -> None:
 
 @command
 @click.option(
-    "--teacher-weights",
-    "--teacher",
-    required=True,
-    metavar="FILE",
-    help="The checkpoint that made the cache.",
+    "--teacher-weights", "--teacher", required=True, metavar="FILE", help="The teacher's weights."
 )
-@click.option(
-    "--data",
-    type=PATH,
-    help="The data set that the cache was made from. [default: as its manifest says]",
-)
-@click.option(
-    "--clips",
-    default=8,
-    type=click.IntRange(1),
-    help="How many clips to compare, chosen at random.",
-)
+@click.option("--data", type=PATH, help="The cache's data set. [default: as its manifest says]")
+@click.option("--clips", default=8, type=click.IntRange(1), help="How many random clips to take.")
 @device_option
 def check(path: str, as_json: bool, **options: Any) -> None:
     """Compare random clips of a cache with what the teacher makes of them now.
 
     A clip may differ by three times the error of the encoding, plus rounding. If one differs by
-    more, the exit code is 1. Every orientation is looked at where there are enough clips.
+    more, the exit code is 1. With enough clips, every orientation is compared.
 
     \b
     Example:

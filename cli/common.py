@@ -1,4 +1,4 @@
-"""What commands share: options that several take, progress, and how a result is printed."""
+"""The parts that commands share: options, progress bars, and how a result is printed."""
 
 import importlib
 import json
@@ -18,7 +18,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Known(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.2 on
-    """A name that a lookup of the library knows: imported only when there is one to look up."""
+    """A name that a function of the library looks up; imported only when a name is given."""
 
     name = "name"
 
@@ -45,32 +45,21 @@ data_option = click.option(
 degradation_option = click.option(
     "--degradation",
     type=DEGRADATION,
-    help="How LR is made from HR: bi, bd or bd-centred. [default: as the cache or the weights say, "
-    "else bd]",
+    help="HR to LR by bi, bd or bd-centred. [default: as the cache or the weights say, else bd]",
 )
-weights_option = click.option(
-    "--weights", metavar="FILE", help="A checkpoint, or random:SEED for a test."
-)
+weights_option = click.option("--weights", metavar="FILE", help="A checkpoint, or random:SEED.")
 model_option = click.option(
-    "--model",
-    type=NETWORK,
-    help="The network, e.g. fastdvdnet. Not needed with weights that stdpipe wrote.",
+    "--model", type=NETWORK, help="The network, e.g. fastdvdnet. stdpipe's weights name theirs."
 )
 run_option = click.option("--out", required=True, type=PATH, help="The folder of this run.")
 device_option = click.option("--device", default="auto", help="auto, cpu or cuda.")
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else."
-)
-amp_option = click.option(
-    "--amp",
-    default="none",
-    type=click.Choice(["none", "bf16", "fp16"]),
-    help="Run the network in mixed precision.",
-)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+AMP = click.Choice(["none", "bf16", "fp16"])
+amp_option = click.option("--amp", default="none", type=AMP, help="The mixed precision to run in.")
 
 
 def config_options(*names: str) -> Callable[[Command], Command]:
-    """--config, a file or one of these that come with stdpipe (the first is the default); --set."""
+    """Add --set and --config: a file, or one of these of stdpipe (the first is the default)."""
 
     def file(_context: Any, _parameter: Any, value: str | None) -> Path | None:
         if not value or Path(value).suffix or Path(value).is_file():
@@ -79,13 +68,8 @@ def config_options(*names: str) -> Callable[[Command], Command]:
             raise click.UsageError(f"no config {value!r}{nearest(value, names)}, nor such a file")
         return Path(str(files("stdpipe.configs") / f"{value}.yaml"))
 
-    config = click.option(
-        "--config",
-        metavar="FILE",
-        callback=file,
-        help=f"A YAML file, or one that comes with stdpipe: {' or '.join(names)}. "
-        f"[default: {names[0]}]",
-    )
+    told = f"A YAML file, or one of stdpipe: {' or '.join(names)}. [default: {names[0]}]"
+    config = click.option("--config", metavar="FILE", callback=file, help=told)
     changes = click.option(
         "--set", "assignments", metavar="KEY=VALUE", multiple=True, help="Change one config key."
     )
@@ -93,7 +77,7 @@ def config_options(*names: str) -> Callable[[Command], Command]:
 
 
 def usage(build: Callable[[], Any]) -> Any:
-    """Return what `build` returns; what it refuses is wrong use (exit 2)."""
+    """Return what `build` returns; turn what it refuses into wrong use (exit 2)."""
     from stdpipe.cache.errors import UserError
 
     try:
@@ -104,7 +88,7 @@ def usage(build: Callable[[], Any]) -> Any:
 
 @contextmanager
 def progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, quiet when that is no terminal; yields show(done, total)."""
+    """Show a bar on stderr if that is a terminal; yield show(done, total)."""
     from tqdm import tqdm
 
     with tqdm(desc=what, unit=unit, disable=None) as bar:
@@ -117,6 +101,6 @@ def progress(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def report(result: dict[str, Any], as_json: bool, text: str) -> None:
-    """The end of every command; of torchrun's processes, the first tells it."""
+    """Print a command's result; under torchrun, rank 0 alone prints."""
     if os.environ.get("RANK", "0") == "0":
         click.echo(json.dumps(result, indent=2) if as_json else text)

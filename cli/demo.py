@@ -4,21 +4,17 @@ from pathlib import Path
 
 import click
 
-from stdpipe.cli.common import json_option, report
+from stdpipe.cli.common import PATH, json_option, report
 from stdpipe.cli.errors import Command
 
 
 @click.command(cls=Command)
 @click.option(
-    "--out",
-    default="demo",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder for the cache, the runs and the pictures.",
+    "--out", default="demo", type=PATH, help="Folder for the cache, the runs and the pictures."
 )
 @json_option
 def demo(out: Path, as_json: bool) -> None:
-    """The main job on embedded data: extract, train with and without STD, evaluate, one table.
+    """Do it all on embedded data: extract, train with and without STD, evaluate, print a table.
 
     \b
     Example:

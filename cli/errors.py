@@ -1,7 +1,7 @@
-"""How commands fail: one line on stderr, and an exit code that says whose matter it is.
+"""How commands fail: with one line on stderr, and an exit code.
 
-1 what the user can mend, 2 wrong use, 70 a fault of stdpipe itself, 130 Ctrl-C, 143 SIGTERM.
-STDPIPE_TRACEBACK=1 shows the traceback behind the line.
+1 is a failure that the user can mend, 2 wrong use, 70 a bug of stdpipe, 130 Ctrl-C, 143 SIGTERM.
+STDPIPE_TRACEBACK=1 also prints the traceback.
 """
 
 import logging
@@ -17,14 +17,14 @@ from typing import Any
 
 import click
 
-OUT_OF_MEMORY = ("out of memory", "not enough memory")  # as torch says it on CUDA and on CPU
-# as gloo and NCCL say that another rank has died
+OUT_OF_MEMORY = ("out of memory", "not enough memory")  # how torch reports it on CUDA and CPU
+# how gloo and NCCL report that another rank has died
 PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "NCCL communicator was abort")
 RESUMES = "what is committed stays, and the same command goes on from there"
 
 
 class Failure(click.ClickException):
-    """A failure that is told in one line."""
+    """A failure that is printed in one line."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(" ".join(message.split()))
@@ -35,11 +35,11 @@ class Failure(click.ClickException):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does."""
+    """SIGTERM ends a command as Ctrl-C does."""
 
 
 class Group(click.Group):
-    """Commands that fail in one line, and whose warnings take one line each."""
+    """Commands whose failures and warnings are printed in one line each."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         with told():
@@ -51,7 +51,7 @@ class Group(click.Group):
 
 
 class Command(click.Command):
-    """A command that takes each option of one value once; its failures are told in one line."""
+    """A command that refuses an option of one value when it is given twice."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given = self.make_parser(ctx).parse_args(list(args))[2]
@@ -62,13 +62,13 @@ class Command(click.Command):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with told():  # here too, while the context still tells which options would take less memory
+        with told():  # here too, while the context still knows which options save memory
             return super().invoke(ctx)
 
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Raise a Failure for whatever ends the body, but for click's own ways to end."""
+    """Raise a Failure for every exception in the body, except click's own."""
     try:
         yield
     except click.UsageError as error:
@@ -84,13 +84,13 @@ def told() -> Iterator[None]:
         if os.environ.get("STDPIPE_TRACEBACK"):
             traceback.print_exc()
         if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
-            error = error.__context__  # torch.save hides that the disk is full
+            error = error.__context__  # torch.save hides a full disk
         raise _failure(error) from None
 
 
 @contextmanager
 def when_stopped(text: str) -> Iterator[None]:
-    """Tell `text` behind "interrupted" where Ctrl-C or SIGTERM ends the body."""
+    """Add `text` to the message where Ctrl-C or SIGTERM ends the body."""
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -98,7 +98,7 @@ def when_stopped(text: str) -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """An error's message. A DataLoader puts the traceback of its worker before it: that is cut."""
+    """Return an error's message without the worker's traceback that a DataLoader puts before it."""
     text = str(error).strip() or type(error).__name__
     if text.startswith("Caught "):
         text = text.rpartition(f"{type(error).__name__}: ")[2]
@@ -134,7 +134,7 @@ def _failure(error: Exception) -> Failure:
 
 
 def _fault(error: Exception) -> Failure:
-    """A bug: its traceback goes to a file, for whoever can mend it."""
+    """Report a bug, with its traceback in a file."""
     what = f"this is a bug of stdpipe ({type(error).__name__}: {one_line(error)[:200]})"
     try:
         fd, path = tempfile.mkstemp(".txt", "stdpipe-")
@@ -147,7 +147,7 @@ def _fault(error: Exception) -> Failure:
 
 
 def _less_memory() -> str:
-    """Return what would take less memory, by the options of the command that runs."""
+    """Return what saves memory, by the options of the running command."""
     context = click.get_current_context(silent=True)
     options = {parameter.name for parameter in context.command.params} if context else set()
     if "tile" in options:
@@ -169,7 +169,7 @@ def warn(text: str) -> None:
 
 @contextmanager
 def _warnings_in_one_line() -> Iterator[None]:
-    """Python's warnings and everybody's logging, so that none hides the line of an error."""
+    """Print Python's warnings and all logging in one line each, so that no error is lost."""
     handler, shown = _OneLine(logging.WARNING), warnings.showwarning
     logging.getLogger().addHandler(handler)
     warnings.showwarning = lambda message, *_, **__: warn(str(message))
@@ -182,8 +182,8 @@ def _warnings_in_one_line() -> Iterator[None]:
 
 @contextmanager
 def _heard_sigterm() -> Iterator[None]:
-    """Raise Terminated on SIGTERM. Not under torchrun: a rank that waits for others in C++ would
-    not hear it, and torchrun would wait for that rank."""
+    """Raise Terminated on SIGTERM, but not under torchrun: a rank that waits in C++ for others
+    would not notice it, and torchrun would wait for that rank."""
     if "RANK" in os.environ or threading.current_thread() is not threading.main_thread():
         yield
         return

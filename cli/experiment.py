@@ -5,12 +5,12 @@ from typing import Any
 
 import click
 
-from stdpipe.cli.common import device_option, json_option, report, usage
+from stdpipe.cli.common import PATH, device_option, json_option, report, usage
 from stdpipe.cli.errors import Command, Failure
 
 
 def _pairs(_context: Any, parameter: Any, values: tuple[str, ...]) -> dict[str, str]:
-    """NAME=VALUE, several times."""
+    """Turn every NAME=VALUE into an item of a mapping."""
     for value in values:
         if not all(value.partition("=")):
             raise click.BadParameter(f"{value!r} should read {parameter.metavar}")
@@ -19,9 +19,9 @@ def _pairs(_context: Any, parameter: Any, values: tuple[str, ...]) -> dict[str, 
 
 @click.command(cls=Command)
 @click.argument("file", metavar="FILE.yaml")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for all of it.")
-@click.option("--profile", metavar="NAME", help="One of the file's, e.g. small.")
-@click.option("--data", type=click.Path(path_type=Path), help="In place of the file's data.")
+@click.option("--out", required=True, type=PATH, help="Folder for all results.")
+@click.option("--profile", metavar="NAME", help="A profile of the file, e.g. small.")
+@click.option("--data", type=PATH, help="The data set, in place of the file's.")
 @click.option(
     "--test",
     "tests",
@@ -40,19 +40,15 @@ def _pairs(_context: Any, parameter: Any, values: tuple[str, ...]) -> dict[str, 
 )
 @click.option("--plan", "plan_only", is_flag=True, help="Print plan and cost, and run nothing.")
 @click.option(
-    "--jobs",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="Trainings side by side, each with its share of the threads.",
+    "--jobs", type=click.IntRange(1), default=1, help="Trainings at once; they share the threads."
 )
 @device_option
 @json_option
 def experiment(
     file: str, profile: str | None, plan_only: bool, as_json: bool, **where: Any
 ) -> None:  # fmt: skip
-    """A grid of students, schemes and seeds from one cache, measured and summed up. FILE.yaml may
-    be table1 to table6, the paper's. The same command goes on, and runs what is missing only.
+    """Train and measure a grid of students, schemes and seeds from one cache. FILE.yaml may be
+    table1 to table6, those of the paper. The same command resumes, and runs what is missing.
 
     \b
     Example:
@@ -65,11 +61,8 @@ def experiment(
     made = usage(lambda: schema.load_experiment(schema.packaged(file), profile))
     where["tests"] = {name: Path(folder) for name, folder in where["tests"].items()}
     result = run_experiment(Job(made, **where), lambda line: click.echo(line, err=True), plan_only)
-    report(
-        result,
-        as_json,
-        tables.plan_text(result) if plan_only else tables.summary_text(made, result),
-    )
+    text = tables.plan_text(result) if plan_only else tables.summary_text(made, result)
+    report(result, as_json, text)
     if failed := result.get("failed"):
         grid = len(made.students) * len(made.schemes) * len(made.seeds)
         raise Failure(f"{len(failed)} of {grid} trainings failed, {next(iter(failed))} first")

@@ -16,15 +16,15 @@ from stdpipe.cli.errors import Command, when_stopped
     "--format",
     default="onnx",
     type=click.Choice(["onnx", "torch"]),
-    help="onnx needs stdpipe[export]; torch is a program of torch.export, for .pt2.",
+    help="onnx needs stdpipe[export]; torch writes a .pt2 file of torch.export.",
 )
 @common.json_option
 def export(as_json: bool, **options: Any) -> None:
     """Write a network as one file that runs without stdpipe, at any frame size.
 
-    It takes a window (batch, frames, 3, height, width), RGB in [0, 1], edges of a clip repeated,
-    and gives its centre frame four times as large. Before it gets its name, the file is compared
-    with the network at three sizes.
+    The file takes a window (batch, frames, 3, height, width), RGB in [0, 1], edges of a clip
+    repeated, and returns its centre frame four times as large. Before it gets its name, it is
+    compared with the network at three sizes.
 
     \b
     Example:
@@ -46,7 +46,6 @@ def _text(result: dict[str, Any]) -> str:
     ]
     if checked := result["checked"]:
         sizes = ", ".join(f"{width}x{height}" for height, width in checked["sizes"])
-        lines.append(
-            f"{checked['by']} differs by at most {checked['largest_difference']:.1e} at {sizes}"
-        )
+        most = f"differs by at most {checked['largest_difference']:.1e}"
+        lines.append(f"{checked['by']} {most} at {sizes}")
     return "\n".join(lines)

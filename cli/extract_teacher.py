@@ -31,7 +31,7 @@ def _share(_context: Any, _parameter: Any, value: str | None) -> tuple[int, int]
 
 
 def _print_plan(job: Any, as_json: bool) -> None:
-    """Exit 1 where the chosen encoding does not fit on the disk."""
+    """Print the plan; exit 1 where the chosen encoding does not fit on the disk."""
     from stdpipe import plan
 
     found = plan.plan_extraction(job)
@@ -46,15 +46,11 @@ def _print_plan(job: Any, as_json: bool) -> None:
 @click.command("extract-teacher", cls=Command)
 @common.data_option
 @click.option(
-    "--teacher",
-    type=common.NETWORK,
-    help="The network: edvr-l, edvr:num_feat=32, rbpn, or your own package.module:Class.",
+    "--teacher", type=common.NETWORK, help="edvr-l, edvr:num_feat=32, or your package.module:Class."
 )
 @common.weights_option
 @click.option(
-    "--cache",
-    metavar="PATH",
-    help="The cache to create or resume: a folder, or a URL such as s3://bucket/cache.zarr.",
+    "--cache", metavar="PATH", help="The cache to make or resume: a folder, or s3://bucket/c.zarr."
 )
 @common.degradation_option
 @click.option(
@@ -63,25 +59,21 @@ def _print_plan(job: Any, as_json: bool) -> None:
         ["float32", "float16", "int8", "trunk-float32", "trunk-float16", "trunk-int8"]
     ),
     help="How f_sr is stored. trunk-* is 8 to 16 times smaller and is decoded during training. "
-    "[default: that of the cache to resume, or float16]",
+    "[default: as the cache to resume, or float16]",
 )
 @click.option(
     "--targets",
     callback=_known_targets,
-    help="What to store, of f_sr, attention and f_lr, with commas between. [default: that of the "
-    "cache to resume, or f_sr,attention]",
+    help="Some of f_sr,attention,f_lr. [default: as the cache to resume, or f_sr,attention]",
 )
 @click.option(
     "--compression",
     type=click.Choice(["none", "zstd"]),
-    help="zstd nearly halves int8 f_sr, which is then read eight times slower. [default: that of "
-    "the cache to resume, or none]",
+    help="zstd nearly halves int8 f_sr, which is then read eight times slower. [default: as the "
+    "cache to resume, or none]",
 )
 @click.option(
-    "--orientations",
-    default=1,
-    type=click.IntRange(1, 8),
-    help="How many of the 8 flips and turns to store of each clip.",
+    "--orientations", default=1, type=click.IntRange(1, 8), help="Flips and turns of each clip."
 )
 @click.option(
     "--views",
@@ -98,13 +90,9 @@ def _print_plan(job: Any, as_json: bool) -> None:
     help="Do share I (from 0) of N. Shares may run at once; torchrun's ranks divide one further.",
 )
 @click.option(
-    "--batch",
-    type=click.IntRange(1),
-    help="How many clips the teacher sees at once. [default: that of the cache to resume, or 1]",
+    "--batch", type=click.IntRange(1), help="Clips at once. [default: as the cache to resume, or 1]"
 )
-@click.option(
-    "--plan", is_flag=True, help="Print what every encoding would cost, and write nothing."
-)
+@click.option("--plan", is_flag=True, help="Print what each encoding would cost, write nothing.")
 @click.option("--seed", default=0, help="The seed of each clip's orientations.")
 @common.device_option
 @common.amp_option

@@ -6,7 +6,7 @@ import click
 
 from stdpipe.cli.errors import Group
 
-# each is a function of that name in a file of that name
+# each names a function, and the file that holds it
 COMMANDS = """extract_teacher train_student evaluate experiment report upscale export train_teacher
     pack_clips cache runs models demo"""
 SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}

@@ -12,8 +12,8 @@ from stdpipe.cli.errors import Command
 def models(names: tuple[str, ...], as_json: bool) -> None:
     """List networks: frames they see, parameters, multiply-accumulates, where they come from.
 
-    Without a NAME, every network that stdpipe knows. A NAME may have options, or be a class of your
-    own, package.module:Class.
+    Without a NAME, list every network that stdpipe knows. A NAME may have options, or be a class of
+    your own, package.module:Class.
 
     \b
     Example:

@@ -4,30 +4,26 @@ from pathlib import Path
 
 import click
 
-from stdpipe.cli.common import data_option, json_option, report
+from stdpipe.cli.common import PATH, data_option, json_option, report
 from stdpipe.cli.errors import Command
 
 
 @click.command("pack-clips", cls=Command)
 @data_option
 @click.option(
-    "--out",
-    required=True,
-    metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The HDF5 file to write or resume.",
+    "--out", required=True, metavar="FILE", type=PATH, help="The HDF5 file to write or resume."
 )
 @click.option(
     "--split",
     default="both",
     type=click.Choice(["train", "test", "both"]),
-    help="Lists of Vimeo90K; other data sets have none.",
+    help="Which lists of Vimeo90K to pack; other data sets are packed whole.",
 )
 @json_option
 def pack_clips(data: Path, out: Path, split: str, as_json: bool) -> None:
     """Pack a data set into one HDF5 file, which every command takes as its --data.
 
-    The same command resumes. A clip is then one read and a checksum instead of seven PNGs.
+    The same command resumes. To load a clip then takes one read and a checksum, not seven PNGs.
 
     \b
     Example:
@@ -36,8 +32,5 @@ def pack_clips(data: Path, out: Path, split: str, as_json: bool) -> None:
     from stdpipe.data.packing import pack_clips
 
     result = pack_clips(data, out, split)
-    told = (
-        f"{result['clips']:,} clips, {result['frames']:,} frames, {result['bytes'] / 1e6:,.1f} MB "
-        f"in {result['out']}"
-    )
-    report(result, as_json, told)
+    size = f"{result['frames']:,} frames, {result['bytes'] / 1e6:,.1f} MB"
+    report(result, as_json, f"{result['clips']:,} clips, {size} in {result['out']}")

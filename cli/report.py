@@ -4,36 +4,32 @@ from pathlib import Path
 
 import click
 
-from stdpipe.cli.common import device_option, json_option
+from stdpipe.cli.common import PATH, device_option, json_option
 from stdpipe.cli.common import report as answer
 from stdpipe.cli.errors import Command
 
 
 @click.command(cls=Command)
-@click.argument(
-    "folders", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the page.")
+@click.argument("folders", metavar="RUN...", nargs=-1, required=True, type=PATH)
+@click.option("--out", required=True, type=PATH, help="Folder of the page.")
 @click.option(
     "--clips",
     default="3",
-    show_default=True,
     metavar="N|KEYS",
-    help="How many clips to show of each data set, or their names (011,020) with commas between.",
+    help="How many clips of each data set to show, or their names (011,020) with commas between.",
 )
 @click.option(
     "--frames",
     default=15,
-    show_default=True,
     type=click.IntRange(1),
-    help="Of each clip, how many the networks are run on again, for temporal profiles.",
+    help="How many frames of each clip the networks run on again, for temporal profiles.",
 )
 @device_option
 @json_option
 def report(
     folders: tuple[Path, ...], out: Path, clips: str, frames: int, device: str, as_json: bool
 ) -> None:
-    """One HTML page of evaluations and training runs: tables, plots, pictures of every network.
+    """Write one HTML page of evaluations and trainings: tables, plots, pictures of each network.
 
     RUN is a folder that evaluate or a training wrote. Pictures need the data and the weights.
 

@@ -4,19 +4,17 @@ from pathlib import Path
 
 import click
 
-from stdpipe.cli.common import json_option, report
+from stdpipe.cli.common import PATH, json_option, report
 from stdpipe.cli.errors import Command
 
 
 @click.command(cls=Command)
-@click.argument(
-    "folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=PATH)
 @json_option
 def runs(folders: tuple[Path, ...], as_json: bool) -> None:
-    """List the runs in folders: network, scheme, seed, how far, loss, speed, best score.
+    """List the runs in folders: network, scheme, seed, steps, loss, speed, best score.
 
-    Scores are those of `evaluate --out`, where it lies in one of the folders.
+    Scores are those of results that `evaluate --out` wrote into one of the folders.
 
     \b
     Example:

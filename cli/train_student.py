@@ -22,7 +22,7 @@ from stdpipe.distill.names import SCHEMES
 @click.option(
     "--students",
     type=common.PATH,
-    help="A YAML file of several students that train at once from one stream, each in OUT/NAME.",
+    help="A YAML file of students to train at once from one stream of clips, each in OUT/NAME.",
 )
 @common.run_option
 @click.option(
@@ -40,11 +40,7 @@ from stdpipe.distill.names import SCHEMES
     help="Weights to start from: the student's own, or those of a pisr teacher around it.",
 )
 @common.degradation_option
-@click.option(
-    "--teacher-weights",
-    type=common.PATH,
-    help="Refuse a cache that was made with other weights than these.",
-)
+@click.option("--teacher-weights", type=common.PATH, help="Refuse a cache that other weights made.")
 @click.option(
     "--live-teacher",
     metavar="FILE",

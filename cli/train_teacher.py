@@ -12,20 +12,13 @@ from stdpipe.cli.errors import Command
 @click.command("train-teacher", cls=Command)
 @common.data_option
 @click.option(
-    "--teacher",
-    "network",
-    required=True,
-    type=common.NETWORK,
-    help="The network to train, e.g. edvr-m.",
+    "--teacher", "network", required=True, type=common.NETWORK, help="The network, e.g. edvr-m."
 )
 @common.run_option
 @click.option(
-    "--degradation",
-    default="bd",
-    type=common.DEGRADATION,
-    help="How LR is made from HR: bi, bd or bd-centred.",
+    "--degradation", default="bd", type=common.DEGRADATION, help="HR to LR by bi, bd or bd-centred."
 )
-@click.option("--exclude", metavar="CLIP", multiple=True, help="Leave this training clip out.")
+@click.option("--exclude", metavar="CLIP", multiple=True, help="A training clip to leave out.")
 @click.option(
     "--init",
     type=common.PATH,

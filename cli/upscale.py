@@ -24,14 +24,9 @@ from stdpipe.cli.errors import Command, when_stopped
     "--fps",
     metavar="RATE",
     type=click.FloatRange(0, min_open=True),
-    help="Of a video; drops its sound. [default: the input's; 25 for a folder]",
+    help="Frame rate of a video; drops its sound. [default: the input's; 25 for a folder]",
 )
-@click.option(
-    "--crf",
-    default=12,
-    type=click.IntRange(0, 51),
-    help="H.264's quality: 0 loses nothing.",
-)
+@click.option("--crf", default=12, type=click.IntRange(0, 51), help="Of H.264: 0 loses nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace an OUTPUT that exists.")
 @common.device_option
 @common.amp_option
@@ -40,8 +35,8 @@ def upscale(as_json: bool, **options: Any) -> None:
     """Super-resolve a video or a folder of frames, however long.
 
     OUTPUT is a video (.mp4, .mkv, .mov; frame rate and sound are kept) or a folder of PNG files.
-    Tiles overlap by what the network sees, so that they equal the whole frame; where that has no
-    bound (EDVR), the result says by how much neighbouring tiles differ.
+    Tiles overlap by the network's field of view, so that they equal the whole frame; where that
+    field has no bound (EDVR), the result says by how much neighbouring tiles differ.
 
     \b
     Example:

@@ -1,11 +1,12 @@
-"""Compares a few clips of a cache with the live teacher: does it still hold what the teacher makes?
+"""Compare a few clips of a cache with what the live teacher makes of them.
 
 Features are read as a student reads them, through CachedTargets and Decoder, in whole views. `cache
-verify` checks bytes; this finds a clip that was read, turned or computed in another way.
+verify` checks bytes; this finds a clip that was read, turned or computed differently.
 Axes: T frames of a clip, H W HR size.
 """
 
 from collections import Counter
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from stdpipe.data.views import View, generator
 from stdpipe.device import pick_device, settle
 from stdpipe.distill.attention import attention_map
 from stdpipe.features.encoding import relative_rmse
-from stdpipe.features.provenance import provenance
+from stdpipe.features.info import provenance
 from stdpipe.features.targets import CachedTargets, Decoder
 from stdpipe.features.teacher import seen_frames, teacher_features
 from stdpipe.models import zoo
@@ -32,9 +33,9 @@ from stdpipe.models.base import Network
 from stdpipe.models.checkpoints import file_sha256, load_network
 
 HALF_STEP = {"float32": 0.0, "float16": 2.0**-11}  # of a stored attention map, relative
-MARGIN = 3.0  # clips differ: times the encoding's error on the one that the manifest names
-# What another device, batch or thread count may change, by mixed precision. The embedded teacher:
-# 2e-7 between batches and thread counts, 2e-3 from float32 to fp16, 1.1e-2 to bf16.
+MARGIN = 3.0  # clips differ: a clip's error may be so many times that of the measured clip
+# What another device, batch or thread count may change, by mixed precision. The embedded teacher
+# differs by 2e-7 between batches and thread counts, 2e-3 from float32 to fp16, 1.1e-2 to bf16.
 ROUNDING = {"none": 1e-4, "fp16": 1e-2, "bf16": 5e-2}
 
 
@@ -48,11 +49,9 @@ def check(
 ) -> dict[str, Any]:
     """Measure `clips` random entries: relative RMSE of f_sr as decoded, of attention as stored.
 
-    An entry is beyond where an error exceeds MARGIN times that of its encoding, as the manifest
-    has it, plus ROUNDING for the cache's mixed precision, plus HALF_STEP for attention. An
-    unfinished cache is checked as far as it goes. Raises UserError or FileNotFoundError: no cache,
-    other weights (both sha256 named, before anything runs), other frames, no data, nothing
-    committed.
+    An entry is "beyond" where an error exceeds `tolerance`. An unfinished cache is checked as far
+    as it goes. Raises UserError or FileNotFoundError for no cache, other weights (naming both
+    sha256, before anything runs), other frames, no data, and a cache without entries.
     """
     weights = teacher_weights  # random:SEED stands for its own sha256
     sha256 = weights if weights.startswith("random:") else file_sha256(Path(weights))
@@ -91,23 +90,26 @@ def check(
 def choose(keys: list[str], count: int, seed: int) -> list[str]:
     """Choose `count` random keys, or all: one of each orientation before a second of any."""
     turns = Counter[int]()
-    order: list[tuple[int, int, str]] = []
+    rank: dict[str, int] = {}  # how many keys of the same orientation come before
     for i in generator(seed, "check").permutation(len(keys)):
         orientation = View.parse(keys[i]).orientation
+        rank[keys[i]] = turns[orientation]
         turns[orientation] += 1
-        order.append((turns[orientation], len(order), keys[i]))
-    return [key for _, _, key in sorted(order)[:count]]
+    return sorted(rank, key=rank.__getitem__)[:count]
 
 
 def tolerance(made: cache.Manifest) -> dict[str, float]:
-    """Largest error to accept, by target. Raises UserError where the manifest lacks the encoding's
-    own error."""
+    """Return the largest error to accept, by target: MARGIN times the encoding's own error, plus
+    ROUNDING for the cache's mixed precision, plus HALF_STEP for attention.
+
+    Raises UserError where the manifest lacks the encoding's error.
+    """
     told = provenance(made)
     lost: dict[str, Any] = {n: getattr(told.error, f"{n}_rmse", None) for n in made.targets}
     if None in lost.values():
         raise UserError("the cache's manifest does not say what its encoding loses: extract again")
     allowed = {name: MARGIN * loss + ROUNDING[told.amp] for name, loss in lost.items()}
-    if "attention" in allowed:  # measured of decoded f_sr, but stored apart
+    if "attention" in allowed:  # measured on decoded f_sr, but stored by itself
         allowed["attention"] += HALF_STEP[made.arrays["attention"].dtype]
     return allowed
 
@@ -115,7 +117,7 @@ def tolerance(made: cache.Manifest) -> dict[str, float]:
 def _errors(
     reader: cache.Reader, teacher: Network, clip: Clip, view: View, device: torch.device
 ) -> dict[str, float]:
-    """Relative RMSE of one view's targets against the live teacher's."""
+    """Return the relative RMSE of one view's targets against the live teacher's."""
     made, told = reader.manifest, provenance(reader.manifest)
     frames = read_frames(clip)
     hr = view_hr(frames.hr, view)
@@ -131,10 +133,9 @@ def _errors(
 
 
 def _by_orientation(rows: list[dict[str, Any]], targets: tuple[str, ...]) -> dict[str, Any]:
-    """Orientation -> number of its clips, and the largest error of each target."""
-    alike: dict[int, list[dict[str, Any]]] = {}
-    for row in sorted(rows, key=itemgetter("orientation")):
-        alike.setdefault(row["orientation"], []).append(row)
+    """Map orientations to their number of clips and the largest error of each target."""
+    turn = itemgetter("orientation")
+    alike = {key: list(some) for key, some in groupby(sorted(rows, key=turn), turn)}
     return {
         str(orientation): {"clips": len(some), **{t: max(row[t] for row in some) for t in targets}}
         for orientation, some in alike.items()
@@ -142,7 +143,7 @@ def _by_orientation(rows: list[dict[str, Any]], targets: tuple[str, ...]) -> dic
 
 
 def check_table(result: dict[str, Any]) -> str:
-    """The result as a table for people, in Markdown."""
+    """Format the result as a Markdown table."""
     allowed = result["tolerance"]
     rows = [
         [orientation, row["clips"], *(f"{row[name]:.3%}" for name in allowed)]

@@ -31,7 +31,7 @@ READERS = 2  # threads that read and degrade; each group of clips is one task
 
 
 class Computed(NamedTuple):
-    """One view after the teacher."""
+    """One view with the teacher's features."""
 
     view: View
     crc32: int
@@ -40,20 +40,23 @@ class Computed(NamedTuple):
 
 
 def extract_teacher(job: Extraction) -> dict[str, Any]:
-    """Fill the cache, or resume; returns what lies there now."""
+    """Fill the cache, or resume; return a summary of what it holds now."""
     ready = prepare(job)
-    index, count = _share(job.part)
-    share = ready.views[index::count]
-    groups = _unfinished(share, ready)
+    # this process's share: --part, divided among torchrun's ranks
+    (index, count), (rank, world) = job.part or (0, 1), distributed.from_torchrun()
+    index, count = index * world + rank, count * world
+    share, done = ready.views[index::count], ready.committed or ()
+    groups = [share[i : i + ready.batch] for i in range(0, len(share), ready.batch)]
+    groups = [group for group in groups if any(str(view) not in done for view in group)]
     _refuse_full_disk(job.cache, ready)
     kept = kept_parameters(ready.teacher, ready.manifest)
     with ExitStack() as stack:
         reading = ThreadPoolExecutor(READERS)
-        stack.callback(reading.shutdown, cancel_futures=True)  # drop what has not begun
+        stack.callback(reading.shutdown, cancel_futures=True)  # drops reads that have not begun
         computed = _compute(reading, ready, groups)
         manifest = ready.manifest
         if ready.committed is None:
-            first = ready.views[::count][: ready.batch]  # as the first share begins: same rounding
+            first = ready.views[::count][: ready.batch]  # as the first share begins, to round alike
             manifest, computed = _measured(ready, computed, _compute(reading, ready, [first]))
         with cache.open_writer(job.cache, manifest, f"{index}-of-{count}", kept) as writer:
             _write_all(writer, computed, share, ready.batch)
@@ -72,29 +75,13 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
     }
 
 
-def _share(part: tuple[int, int] | None) -> tuple[int, int]:
-    """This process's share and the number of shares: --part, divided among torchrun's ranks."""
-    (index, count), (rank, world) = part or (0, 1), distributed.from_torchrun()
-    return index * world + rank, count * world
-
-
-def _unfinished(share: list[View], ready: Prepared) -> list[list[View]]:
-    """The share's groups of which anything is missing."""
-    groups = (share[i : i + ready.batch] for i in range(0, len(share), ready.batch))
-    done = ready.committed or ()
-    return [group for group in groups if any(str(view) not in done for view in group)]
-
-
 def _refuse_full_disk(url: str, ready: Prepared) -> None:
-    """Refuse if what is missing does not fit, whichever share will write it."""
-    manifest, view = ready.manifest, ready.views[0]
+    """Refuse if what all shares still have to write does not fit on the disk."""
+    manifest, view, free = ready.manifest, ready.views[0], cache.open_place(url).free_bytes()
     missing = len(ready.views) - len(ready.committed or ())
-    free = cache.open_place(url).free_bytes()
-    uncompressed = sum(
-        math.prod(spec.shape[1:]) * np.dtype(spec.dtype).itemsize
-        for spec in manifest.arrays.values()
-    )
-    if free is None or uncompressed * missing <= free:
+    specs = manifest.arrays.values()
+    raw = sum(math.prod(spec.shape[1:]) * np.dtype(spec.dtype).itemsize for spec in specs)
+    if free is None or raw * missing <= free:
         return
     features = ready.run(ready.read(view)[0])
     needed = sum(weigh(manifest, view, features).values()) * missing
@@ -109,13 +96,13 @@ def _refuse_full_disk(url: str, ready: Prepared) -> None:
 def _compute(
     reading: ThreadPoolExecutor, ready: Prepared, groups: list[list[View]]
 ) -> Iterator[Computed]:
-    """The teacher on one group after the other, while the next are read."""
+    """Run the teacher on one group after the other, while the next ones are read."""
     for group, clips in _read_ahead(reading, ready, groups):
         seen = [frames.to(ready.device, non_blocking=True) for frames, _ in clips]
         crc32s = [crc32 for _, crc32 in clips]
         features = group_features(ready.teacher, seen, ready.device, ready.amp)
         computed = deque(map(Computed, group, crc32s, seen, features))
-        del features  # held by `computed` alone, so that each ends when it is written
+        del features  # `computed` alone holds them, so that each is freed when it is written
         while computed:
             yield computed.popleft()
 
@@ -123,14 +110,10 @@ def _compute(
 def _read_ahead(
     reading: ThreadPoolExecutor, ready: Prepared, groups: list[list[View]]
 ) -> Iterator[tuple[list[View], list[tuple[Tensor, int]]]]:
-    """Return each group with its clips, in order; the next READERS groups are read meanwhile."""
-
-    def read(group: list[View]) -> list[tuple[Tensor, int]]:
-        return [ready.read(view) for view in group]
-
+    """Yield each group with its clips, in order, while the next READERS groups are read."""
     pending: deque[tuple[list[View], Future[list[tuple[Tensor, int]]]]] = deque()
     for group in groups:
-        pending.append((group, reading.submit(read, group)))
+        pending.append((group, reading.submit(lambda views: [*map(ready.read, views)], group)))
         if len(pending) > READERS:
             oldest, future = pending.popleft()
             yield oldest, future.result()
@@ -141,10 +124,10 @@ def _read_ahead(
 def _measured(
     ready: Prepared, computed: Iterator[Computed], first_share: Iterator[Computed]
 ) -> tuple[cache.Manifest, Iterator[Computed]]:
-    """The manifest, with its encoding's error, and all of `computed`.
+    """Return the manifest with its encoding's error, and all of `computed`.
 
-    Measured on the first view of all, so that the manifest does not depend on which share comes
-    first: another computes that view from `first_share` before its own.
+    The error is that of the cache's first view, so that the manifest does not depend on which share
+    comes first: another share computes that view from `first_share` before its own.
     """
     first = next(computed, None)
     if first is not None:
@@ -161,10 +144,10 @@ def _measured(
 def _write_all(
     writer: cache.Writer, computed: Iterator[Computed], share: list[View], batch: int
 ) -> None:
-    """Commit what is not there yet, in order, in a thread of its own.
+    """Commit missing clips in order, in a thread of their own.
 
-    Up to batch + 1 encoded clips wait to be written. They are still written when something else
-    fails, or on Ctrl-C; after one that cannot be written, none is.
+    Up to batch + 1 encoded clips wait to be written. They are still written when another part fails
+    or on Ctrl-C; after a clip that cannot be written, none is.
     """
     done = sum(str(view) in writer.committed for view in share)
     pending: deque[Future[int]] = deque()
@@ -175,7 +158,7 @@ def _write_all(
         unit="clip",
         desc="extract-teacher",
         disable=True if distributed.from_torchrun()[0] else None,
-        smoothing=0,  # clips come in bursts, of which only the overall rate tells the time left
+        smoothing=0,  # clips come in bursts: only the overall rate predicts the time left
     )
 
     def settle(oldest: Future[int]) -> None:
@@ -201,9 +184,9 @@ def _write_all(
 def _write(
     writer: cache.Writer, view: View, crc32: int, entry: EncodedClip, before: Future[int] | None
 ) -> int:
-    """Commit one clip; the bytes stored."""
+    """Commit one clip and return the bytes stored."""
     if before is not None:
-        before.result()  # of an earlier failure; else the order of the journal would depend on it
+        before.result()  # raises an earlier failure: the journal's order must not depend on it
     with _naming(view):
         arrays = entry.arrays()
     return writer.write(str(view), arrays, {"source_crc32": crc32})
@@ -211,7 +194,7 @@ def _write(
 
 @contextmanager
 def _naming(view: View) -> Iterator[None]:
-    """Say which clip a value belongs to that cannot be stored."""
+    """Name the clip in the error of a value that cannot be stored."""
     try:
         yield
     except ValueError as error:

@@ -1,6 +1,6 @@
-"""What an extraction will cost, before anything is written: bytes, files and teacher hours.
+"""Predict what an extraction will cost: bytes, files and teacher hours, for every encoding.
 
-Measured on a few clips spread over the data set at hand, for every encoding.
+The costs are measured on a few clips, spread over the data set. Nothing is written.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ Cost = tuple[dict[str, int], dict[str, Any]]  # array -> bytes of its file; enco
 
 
 def plan_extraction(job: Extraction) -> dict[str, Any]:
-    """Costs by encoding, of all entries; `fits` says whether the chosen one does on the cache's
-    disk. That, `missing_bytes` and `teacher_hours` are of the entries that a cache to resume lacks.
+    """Return the costs of all entries by encoding, and whether the chosen one fits on the disk.
 
-    Bytes are means and seconds medians over the measured clips; errors are those of the worst.
+    `fits`, `missing_bytes` and `teacher_hours` count the entries that a cache to resume lacks.
+    Bytes are means and seconds medians over the measured clips; errors are the largest.
     """
     ready = prepare(job)
     views = evenly_spaced(ready.views, MEASURED)
@@ -68,13 +68,13 @@ def plan_extraction(job: Extraction) -> dict[str, Any]:
 
 
 def evenly_spaced(views: list[View], count: int) -> list[View]:
-    """Up to `count` of them at even distances, first and last among them."""
+    """Choose up to `count` views at even distances, including the first and the last."""
     count = min(count, len(views))
     return [views[i * (len(views) - 1) // max(count - 1, 1)] for i in range(count)]
 
 
 def _timed(ready: Prepared, seen: Tensor, warm_up: bool) -> tuple[Features, float]:
-    """A clip's features, and seconds a clip, a whole batch of it at once."""
+    """Return a clip's features, and the seconds for each clip of a batch of copies."""
     wait = torch.cuda.synchronize if ready.device.type == "cuda" else lambda _: None
     if warm_up:
         ready.run(seen)
@@ -103,7 +103,7 @@ def _cost(
         files = weigh(manifest, view, features)
         error = encoding_error(ready.teacher, features, seen, encoding, made.targets)
     except ValueError as refused:
-        if encoding == made.encoding or isinstance(refused, cache.CacheError):  # the cache's own
+        if encoding == made.encoding or isinstance(refused, cache.CacheError):
             raise
         return None
     return files, error
@@ -127,13 +127,12 @@ def _total(clips: list[Cost], entries: int) -> dict[str, Any]:
 
 
 def plan_table(result: dict[str, Any]) -> str:
-    """The plan as Markdown."""
+    """Format the plan as Markdown."""
     free, left = result["free_bytes"], ""
     if result["missing"] < result["entries"]:
-        left = (
-            f"{result['missing']:,} of them are missing still: the hours, and "
-            f"{result['missing_bytes'] / 1e9:,.2f} GB as {result['encoding']}, are of these\n"
-        )
+        size = f"{result['missing_bytes'] / 1e9:,.2f} GB as {result['encoding']}"
+        missing = f"{result['missing']:,} of them are missing still"
+        left = f"{missing}: the hours, and {size}, are of these\n"
     rows = [
         [
             name,

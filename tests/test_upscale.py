@@ -365,7 +365,7 @@ def test_bad_input(tmp_path: Path, refused: Command, lr: Path) -> None:
         ("nowhere", "nowhere does not exist: give a video file or a folder of frames"),
         ("text.mp4", "text.mp4 is no video that ffmpeg can read"),
         ("empty", "no clips in"),
-        ("many", "many holds 2 clips (a, ...): give one of them"),
+        ("many", "many holds 2 clips (a, ...): give one"),
     ):
         shifted = ("--model", "bicubic:phase=0")  # whose warning is no second line here
         assert told in refused("upscale", tmp_path / source, out, *shifted)

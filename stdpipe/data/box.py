@@ -1,4 +1,4 @@
-"""A rectangle of pixels: a crop of a view, a tile of a frame, the detail that a page shows."""
+"""A rectangle of pixels: a crop of a view, a tile of a frame, a detail on the report's page."""
 
 from types import EllipsisType
 from typing import Any, NamedTuple
@@ -14,24 +14,24 @@ class Box(NamedTuple):
 
     @property
     def bottom(self) -> int:
-        """The first row below it."""
+        """The first row below the rectangle."""
         return self.y + self.height
 
     @property
     def right(self) -> int:
-        """The first column to the right of it."""
+        """The first column to the right of the rectangle."""
         return self.x + self.width
 
     def cut(self, scale: int = 1) -> tuple[EllipsisType, slice, slice]:
-        """An index into the last two axes of a tensor that is `scale` times as large."""
+        """Return an index into the last two axes of a tensor that is `scale` times as large."""
         rows = slice(self.y * scale, self.bottom * scale)
         return ..., rows, slice(self.x * scale, self.right * scale)
 
     def of(self, image: Any, scale: int = 1) -> Any:
-        """This part of an image (H / scale, W / scale, ...)."""
+        """Return this part of an image (H / scale, W / scale, ...)."""
         y, x, height, width = (side // scale for side in self)
         return image[y : y + height, x : x + width]
 
     def inside(self, other: "Box") -> "Box":
-        """The same rectangle, counted from the other's first pixel."""
+        """Return the same rectangle, counted from the other's first pixel."""
         return self._replace(y=self.y - other.y, x=self.x - other.x)

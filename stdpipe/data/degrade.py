@@ -1,7 +1,7 @@
-"""How LR frames are made from HR ones. A degradation names its kernel, border and sampling phase.
+"""Make LR frames from HR ones. A degradation names its kernel, border and sampling phase.
 
-phase says where LR sample j sits on the HR grid: 4j + phase. `bd` and `bd-centred` are both called
-"BD" in papers and differ by 1.5 HR pixels; a network trained for one loses about 7 dB on the other.
+LR sample j sits at 4j + phase on the HR grid. Papers call both `bd` and `bd-centred` "BD"; they
+differ by 1.5 HR pixels, and a network trained for one loses about 7 dB on the other.
 Axes: T frames, H W HR size, h w = H/4 W/4 LR size.
 """
 
@@ -23,45 +23,40 @@ class Degradation(NamedTuple):
     """One way from HR to LR."""
 
     phase: float  # LR sample j sits at HR pixel 4j + phase
-    border: str  # what lies beyond the frame: a rule of resample.inside
+    border: str  # the rule of resample.inside for pixels beyond the frame
     matrix: Callable[[int], Tensor]  # HR length -> (length/4, length)
-    text: str  # one line for people
+    text: str  # a description in one line
 
 
+def _gaussian(taps: int, phase: float, border: str, text: str) -> Degradation:
+    blur = f"Gaussian blur of sigma 1.6 ({taps} x {taps}, {text}"
+    return Degradation(
+        phase, border, lambda n: resample.gaussian_down(n, taps, phase, border), blur
+    )
+
+
+BICUBIC = "MATLAB's antialiased bicubic imresize, symmetric border"
 DEGRADATIONS = {
-    "bi": Degradation(
-        1.5,
-        "symmetric",
-        resample.cubic_down,
-        "MATLAB's antialiased bicubic imresize, symmetric border",
-    ),
-    "bd": Degradation(
-        0.0,
-        "reflect",
-        lambda size: resample.gaussian_down(size, 13, 0.0, "reflect"),
-        "Gaussian blur of sigma 1.6 (13 x 13, reflected border), sampled at 4j (DUF, RSDN, STD)",
-    ),
-    "bd-centred": Degradation(
-        1.5,
-        "replicate",
-        lambda size: resample.gaussian_down(size, 12, 1.5, "replicate"),
-        "Gaussian blur of sigma 1.6 (12 x 12, repeated border), sampled at 4j + 1.5 (BasicVSR)",
+    "bi": Degradation(1.5, "symmetric", resample.cubic_down, BICUBIC),
+    "bd": _gaussian(13, 0.0, "reflect", "reflected border), sampled at 4j (DUF, RSDN, STD)"),
+    "bd-centred": _gaussian(
+        12, 1.5, "replicate", "repeated border), sampled at 4j + 1.5 (BasicVSR)"
     ),
 }
 
 
 def degradation(name: str) -> Degradation:
-    """Look a degradation up by name; UserError with the nearest name otherwise."""
+    """Look a degradation up by name. Raises UserError, with the nearest name, for unknown ones."""
     if name in DEGRADATIONS:
         return DEGRADATIONS[name]
     raise UserError(f"unknown degradation {name!r}{nearest(name, DEGRADATIONS)}")
 
 
 def degrade(hr: Tensor, name: str, eight_bit: bool = True) -> Tensor:
-    """HR (T, 3, H, W), uint8 or float in [0, 1] -> LR (T, 3, H/4, W/4), float32 in [0, 1].
+    """Turn HR (T, 3, H, W), uint8 or float in [0, 1], into LR (T, 3, h, w), float32 in [0, 1].
 
     H and W are multiples of 4 (see `pad_to_scale`). With eight_bit, values are rounded to 1/255
-    and clipped, as files on disk are. Computed in float64, so that rounding is the same for every
+    and clipped, as in files on disk. Computed in float64, so that rounding is the same for every
     batch size and thread count.
     """
     matrix = degradation(name).matrix
@@ -69,13 +64,13 @@ def degrade(hr: Tensor, name: str, eight_bit: bool = True) -> Tensor:
 
 
 def margin(name: str) -> tuple[int, int]:
-    """HR pixels before and after a window that its LR depends on, too: (6, 3) for `bd`."""
+    """Return how many HR pixels before and after a window its LR depends on: (6, 3) for `bd`."""
     return _inner_matrix(name, resample.SCALE, torch.device("cpu"))[1:]
 
 
 def cut(hr: Tensor, name: str, box: Box) -> Tensor:
-    """A window of (T, 3, H, W) that may reach beyond the frame: there lies what the degradation
-    sees there, so that windows of one size are alike wherever they lie."""
+    """Cut a window out of (T, 3, H, W). Beyond the frame, the degradation's border rule fills it,
+    so that all windows of one size are treated alike."""
     border = degradation(name).border
     for dim, start, length in ((-2, box.y, box.height), (-1, box.x, box.width)):
         side = hr.shape[dim]
@@ -88,10 +83,10 @@ def cut(hr: Tensor, name: str, box: Box) -> Tensor:
 
 
 def window_pair(source: Tensor, name: str) -> tuple[Tensor, Tensor]:
-    """A window cut with its `margin`, uint8 -> its HR and LR, float32 in [0, 1], on its device.
+    """Turn a uint8 window with its `margin` into its HR and LR, float32 in [0, 1], on its device.
 
-    On a CPU the LR equals that part of the whole frame's LR to the bit: weights are the same, and
-    the order in which float64 sums them vanishes in the rounding to 8 bits.
+    On a CPU the LR equals that part of the whole frame's LR to the bit: the weights are the same,
+    and rounding to 8 bits hides the order in which float64 sums them.
     """
     before, after = margin(name)
     height, width = (side - before - after for side in source.shape[-2:])
@@ -102,14 +97,14 @@ def window_pair(source: Tensor, name: str) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=32)
 def _inner_matrix(name: str, size: int, device: torch.device) -> tuple[Tensor, int, int]:
-    """The matrix of `size` HR pixels far from any border, (size/4, before + size + after).
+    """Return the matrix (size/4, before + size + after) far from any border, before and after.
 
-    Kept on the device: copying it at every step would make the host wait.
+    It is cached on the device, since a copy at every step would make the host wait.
     """
-    far = 4 * resample.SCALE  # farther than any kernel here reaches
+    far = 4 * resample.SCALE  # farther than any of these kernels reaches
     matrix = degradation(name).matrix(size + 2 * far)
     rows = matrix[far // resample.SCALE : (far + size) // resample.SCALE]
-    used = rows.any(0).nonzero()[:, 0]  # the inputs that any of these rows needs
+    used = rows.any(0).nonzero()[:, 0]  # the pixels that any of these rows needs
     first, stop = int(used[0]), int(used[-1]) + 1
     return rows[:, first:stop].to(device), far - first, stop - far - size
 

@@ -1,16 +1,16 @@
-"""The one writer of frames: a folder of PNG files, or a video. Frames are RGB uint8, (H, W, 3).
+"""Write frames, RGB uint8 (H, W, 3), to a folder of PNG files or to a video.
 
-What is written gets its name when it is whole; until then it lies beside it as `*.partial`.
+An output gets its name when it is complete; until then its name contains `.partial`.
 """
 
 import itertools
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen
 
 import numpy as np
 from PIL import Image
@@ -26,9 +26,9 @@ SUFFIXES = (".mp4", ".mkv", ".mov")
 
 
 def is_video(out: Path) -> bool:
-    """Tell whether an output of that name is a video (else a folder); UserError for other files.
+    """Tell whether an output of that name is a video or a folder. Raises UserError for other files.
 
-    A suffix names a kind where it has two letters: `results/v1.2` and `run.b3` are folders.
+    A suffix with fewer than two letters names no kind of file: `v1.2` and `run.b3` are folders.
     """
     if out.suffix.lower() in SUFFIXES:
         return True
@@ -40,9 +40,9 @@ def is_video(out: Path) -> bool:
 
 
 def exact_rate(shown: float) -> Fraction:
-    """The frame rate behind the two or three decimals that players show: 23.98 is 24000/1001.
+    """Return the frame rate behind the decimals that players show: 23.98 stands for 24000/1001.
 
-    Taken as it is shown, sound would drift by a second an hour.
+    With the rate as shown, sound would drift by a second an hour.
     """
     whole = round(shown)
     television = Fraction(1000 * whole, 1001)
@@ -53,7 +53,7 @@ def exact_rate(shown: float) -> Fraction:
 
 @contextmanager
 def write_folder(out: Path, names: tuple[str, ...] = ()) -> Iterator[Write]:
-    """Write PNG files, named as given or 00000000.png and on. An older folder of that name goes."""
+    """Write PNG files, named as given or 00000000.png and so on, in place of an older folder."""
     aside = out.with_name(f"{out.name}{PARTIAL}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -73,20 +73,15 @@ def write_video(
 ) -> Iterator[Write]:
     """Write H.264 in 4:2:0 at constant quality, its colours tagged BT.709.
 
-    The sound of the file `sound`, if it has any, is copied as it is.
-
-    Raises UserError for odd sizes, which 4:2:0 has not, and OSError with ffmpeg's own words.
+    The sound of the file `sound`, if it has any, is copied unchanged.
+    Raises UserError for odd sizes, which 4:2:0 cannot hold, and OSError with ffmpeg's message.
     """
     if height % 2 or width % 2:
         raise UserError(f"a video needs even sides, got {width}x{height}: write a folder instead")
     with atomic_file(out) as aside, tempfile.TemporaryFile() as log:
-        encoder = subprocess.Popen(
-            _command(aside, height, width, rate, crf, sound),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C is for us to answer
-        )
+        command = _command(aside, height, width, rate, crf, sound)
+        # in a session of its own, so that Ctrl-C does not reach ffmpeg
+        encoder = Popen(command, stdin=PIPE, stdout=DEVNULL, stderr=log, start_new_session=True)
         assert encoder.stdin
         pipe = encoder.stdin
         try:
@@ -110,7 +105,7 @@ def _command(
     raw = f"-y -v error -f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {rate} -i -"
     audio = "-map 0:v -map 1:a? -c:a copy"
     copied = ["-i", f"file:{sound}", *audio.split()] if sound else []
-    # Players take untagged video of this size for BT.709, where ffmpeg would write BT.601.
+    # Players assume BT.709 for untagged video of this size, where ffmpeg would write BT.601.
     tags = ":".join(f"{what}=bt709" for what in ("colorspace", "color_primaries", "color_trc"))
     colours = f"scale=out_color_matrix=bt709:out_range=tv,setparams={tags}:range=tv"
     h264 = f"-vf {colours} -c:v libx264 -crf {crf} -pix_fmt yuv420p"

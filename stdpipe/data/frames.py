@@ -1,6 +1,6 @@
-"""The one reader of frames, whether they lie in image files, in a packed file or in a video.
+"""Read frames from image files, a packed file or a video.
 
-A `Clip` says where frames lie and how many there are; nothing is opened before it is asked for.
+A `Clip` says where frames lie and how many there are; files are opened when frames are asked for.
 Every frame is RGB uint8, (H, W, 3). numpy, Pillow, h5py and ffmpeg only: usable without torch.
 Axes: T frames, H W their size.
 """
@@ -25,7 +25,7 @@ from stdpipe.data.video import Video, decoded
 
 Frame = NDArray[np.uint8]
 Content = TypeVar("Content")
-THREADS = min(16, 4 * (os.cpu_count() or 1))  # reading headers waits for the disk, not for a core
+THREADS = min(16, 4 * (os.cpu_count() or 1))  # reading headers waits for the disk
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,22 @@ class Clip:
 
     key: str
     frames: tuple[Path, ...] | range
-    """Image files, or the frames' numbers within `place`; of a Video that is `steady`, as many as
-    its header lets expect."""
+    """Image files, or the frames' numbers within `place`; for a steady Video, an estimate."""
     place: PackedPlace | Video | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The image files' names without suffix; empty where there are no files."""
+        """The image files' names without suffix; empty without image files."""
         return tuple(file.stem for file in self.frames if isinstance(file, Path))
 
 
 def read_clip(clip: Clip) -> NDArray[np.uint8]:
-    """Read all frames of `clip`, (T, H, W, 3); errors are those of `stream_frames`."""
+    """Read all frames of a clip, (T, H, W, 3). Raises the errors of `stream_frames`."""
     return read_with_crc32(clip)[0]
 
 
 def read_with_crc32(clip: Clip) -> tuple[NDArray[np.uint8], int]:
-    """`read_clip` and its `source_crc32`, which a packed file knows already."""
+    """Read all frames of a clip and their `source_crc32`, which a packed file already holds."""
     if isinstance(clip.place, PackedPlace):
         assert isinstance(clip.frames, range)
         return opened(clip.place.file).read(clip.key, clip.place.number, clip.frames)
@@ -62,13 +61,13 @@ def read_with_crc32(clip: Clip) -> tuple[NDArray[np.uint8], int]:
 
 
 def source_crc32(frames: NDArray[np.uint8]) -> int:
-    """The crc32 of the frames' bytes: what a cache entry remembers of what it was made from."""
+    """Return the crc32 of the frames' bytes, which a cache entry keeps to know its source."""
     return zlib.crc32(np.ascontiguousarray(frames).data)
 
 
 def stream_frames(clip: Clip, start: int = 0, stop: int | None = None) -> Generator[Frame]:
-    """Frames start..stop of a clip, each read when it is asked for. Close it where it is left
-    early. Without `stop`, a video is read until it ends.
+    """Yield frames start..stop of a clip, each read when it is asked for. Without `stop`, read a
+    video until it ends. A caller that stops early closes the generator.
 
     Raises UserError, naming the clip, for a frame that cannot be read in full, that is not 8-bit
     RGB or grey, or that differs in size from the first.
@@ -82,7 +81,7 @@ def stream_frames(clip: Clip, start: int = 0, stop: int | None = None) -> Genera
 
 
 def frame_size(clip: Clip) -> tuple[int, int]:
-    """Height and width of the first frame, from headers alone."""
+    """Return the height and width of the first frame, from headers alone."""
     if isinstance(clip.place, PackedPlace):
         height, width = opened(clip.place.file).shapes[clip.place.number, 1:].tolist()
         return height, width
@@ -92,12 +91,14 @@ def frame_size(clip: Clip) -> tuple[int, int]:
 
 
 def clip_sizes(clips: Sequence[Clip]) -> list[tuple[int, int]]:
-    """Height and width of each clip. The header of every image file is read, in threads.
+    """Return the height and width of each clip. Threads read the header of every image file.
 
-    Raises UserError with the key of a clip whose frames differ, or of one with a broken header.
+    Raises UserError with the key of a clip whose frames differ or that has a broken header.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        runs = [clips[at : at + 64] for at in range(0, len(clips), 64)]  # a task a clip costs more
+        runs = [
+            clips[at : at + 64] for at in range(0, len(clips), 64)
+        ]  # one task for each clip is slower
         return [size for run in pool.map(lambda run: [*map(_clip_size, run)], runs) for size in run]
 
 
@@ -109,7 +110,7 @@ def _clip_size(clip: Clip) -> tuple[int, int]:
 
 
 def _frames(clip: Clip, start: int, stop: int | None) -> Generator[Frame]:
-    """The frames without a look at their sizes."""
+    """Yield the frames without comparing their sizes."""
     if isinstance(clip.place, Video):
         found = start
         with closing(decoded(clip.place)) as frames:
@@ -127,7 +128,7 @@ def _frames(clip: Clip, start: int, stop: int | None) -> Generator[Frame]:
 
 
 def _of_file(clip: Clip, number: int, read: Callable[[Path], Content]) -> Content:
-    """Return what `read` makes of an image file; its error with the clip's key."""
+    """Read an image file by `read`, whose error gets the clip's key."""
     file = clip.frames[number]
     assert isinstance(file, Path)
     try:

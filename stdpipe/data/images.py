@@ -1,4 +1,4 @@
-"""Reads one image file as 8-bit RGB, or its size alone; frames.py alone uses this."""
+"""Read one image file as 8-bit RGB, or its size alone. Only frames.py uses this."""
 
 import io
 import struct
@@ -20,7 +20,7 @@ BITS_PER_SAMPLE = 258  # a tag of TIFF
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """The pixels as RGB, (H, W, 3); grey is repeated, alpha dropped.
+    """Read the pixels as RGB, (H, W, 3); grey is repeated, alpha is dropped.
 
     Raises UserError for an image that cannot be read in full, or is not 8-bit RGB or grey.
     """
@@ -35,9 +35,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Height and width, from the header alone. Raises the errors of `read_image` that it shows.
+    """Read height and width from the header alone. Raises UserError as `read_image` does.
 
-    A PNG's header is read here, not by Pillow, in half the time: Vimeo90K has 450,000.
+    A PNG's header is not read by Pillow, which takes twice the time: Vimeo90K has 450,000.
     """
     with _told(path):
         with path.open("rb", buffering=0) as file:
@@ -63,7 +63,7 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def _png_depth(data: bytes) -> int:
-    """Bits a channel of a PNG; 0 for what is none."""
+    """Return a PNG's bits per channel; 0 for other files."""
     if len(data) < PNG_HEADER.size:
         return 0
     start, name, *_, depth = PNG_HEADER.unpack_from(data)
@@ -71,7 +71,7 @@ def _png_depth(data: bytes) -> int:
 
 
 def _refuse_other_kinds(path: Path, image: Image.Image, png_depth: int) -> None:
-    """Pillow gives 16-bit RGB as 8-bit without a word: the file itself must say how deep it is."""
+    """Refuse all but 8-bit images. Pillow reduces 16-bit RGB silently, so the header must tell."""
     tags = getattr(image, "tag_v2", {})
     depth = max(png_depth, *tags.get(BITS_PER_SAMPLE, (1,)))
     if image.mode not in READABLE_MODES or depth > 8:

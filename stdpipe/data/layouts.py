@@ -1,8 +1,7 @@
-"""Finds the clips in a data set: Vimeo90K, Vid4, REDS, any folders of frames, the file that
-pack-clips made of one of these, or, for tests, a video.
+"""Find the clips in a data set: Vimeo90K, Vid4, REDS, folders of frames, a packed file, a video.
 
-No image is opened while looking, and each clip folder is listed once, so that the 64,612 clips of
-Vimeo90K are found in seconds. Usable without torch.
+No image is opened, and each clip folder is listed once, so that the 64,612 clips of Vimeo90K are
+found in seconds. Usable without torch.
 """
 
 import codecs
@@ -29,17 +28,15 @@ VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".we
 
 
 def find_clips(root: Path, split: Split | None, length: int | None = None) -> list[Clip]:
-    """The clips in `root`, in the order of their list, or sorted naturally where there is none.
+    """Find the clips in `root`, in the order of their list, else sorted naturally.
 
     Recognised, in this order: a file of pack-clips (as the folder it was made of), Vimeo90K
-    septuplets (`split` picks the list; None takes every clip there is), a folder of folders of
-    frames, a folder of frames, and a folder that holds one of these as `GT`. `length` cuts longer
-    clips into consecutive runs of that many frames, keyed "calendar/000007" by their first frame,
-    and drops the shorter tail.
+    septuplets (`split` picks the list; None takes every clip), a folder of folders of frames, a
+    folder of frames, and a folder that holds one of these as `GT`. `length` cuts longer clips into
+    runs of that many frames, keyed "calendar/000007" by their first frame, and drops the rest.
 
-    Raises FileNotFoundError for what is missing (the folder, a list, a listed clip or a frame of
-    it), UserError for a folder without clips, for a damaged file and for a clip shorter than
-    `length`.
+    Raises FileNotFoundError for a missing folder, list, clip or frame; UserError for a folder
+    without clips, a damaged file and a clip shorter than `length`.
     """
     if packed.is_hdf5(root):
         clips = _packed_clips(root, split)
@@ -61,8 +58,8 @@ def find_clips(root: Path, split: Split | None, length: int | None = None) -> li
 
 
 def vimeo_lists(folder: Path) -> dict[str, list[str]]:
-    """The lists of a Vimeo90K folder, or of a file packed from one, that are there (train, test,
-    slow, medium, fast) and their keys; none for other data sets."""
+    """Read the lists of a Vimeo90K folder, or of a file packed from one: name (train, test, slow,
+    medium, fast) -> keys; {} for other data sets."""
     if packed.is_hdf5(folder):
         return packed.opened(folder).lists
     home = _vimeo_home(folder)
@@ -71,27 +68,25 @@ def vimeo_lists(folder: Path) -> dict[str, list[str]]:
 
 
 def find_test_clips(data: Path) -> list[Clip]:
-    """The clips to measure on: a video's frames as they are coded, or `find_clips`' test split."""
+    """Find the clips to measure on: a video's frames as they are coded, or the test split."""
     if data.suffix.lower() not in VIDEO_SUFFIXES or not data.is_file():
         return find_clips(data, "test")
     video = open_video(data, steady=False)
     whole = Clip(data.stem, range(0), video)
-    # counted by decoding: a header's number may be missing or wrong
+    # frames are counted by decoding, since a header's number may be missing or wrong
     return [Clip(data.stem, range(sum(1 for _ in stream_frames(whole))), video)]
 
 
 def find_one_clip(path: Path) -> Clip:
-    """The only clip that a folder or a packed file holds, or a video at a constant rate.
+    """Find the only clip of a folder or a packed file, or open a video at a constant rate.
 
-    Raises FileNotFoundError for what is missing, UserError for several clips or for no video.
+    Raises FileNotFoundError for a missing path, UserError for several clips or for no video.
     """
     if path.is_dir() or packed.is_hdf5(path):
-        clips = find_clips(path, None)
-        if len(clips) > 1:
-            raise UserError(
-                f"{path} holds {len(clips)} clips ({clips[0].key}, ...): give one of them"
-            )
-        return clips[0]
+        first, *others = find_clips(path, None)
+        if others:
+            raise UserError(f"{path} holds {1 + len(others)} clips ({first.key}, ...): give one")
+        return first
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: give a video file or a folder of frames")
     video = open_video(path, steady=True)
@@ -99,15 +94,13 @@ def find_one_clip(path: Path) -> Clip:
 
 
 def _packed_clips(file: Path, split: Split | None) -> list[Clip]:
-    """The clips of a packed file, in the order of the lists that were packed, or of their names."""
+    """List the clips of a packed file in the order of the packed list, else of their names."""
     found = packed.opened(file)
     keys = sorted(found.keys, key=lambda key: [*map(_natural, key.split("/"))])
     if split and not found.lists.keys().isdisjoint(SPLITS):
         if split not in found.lists:
-            raise UserError(
-                f"{file} has no {split} clips: it was packed from {found.source} without that "
-                "list; pack both"
-            )
+            lacks = f"it was packed from {found.source} without that list; pack both"
+            raise UserError(f"{file} has no {split} clips: {lacks}")
         keys = found.lists[split]
     places = {key: packed.PackedPlace(file, index) for index, key in enumerate(found.keys)}
     lengths = found.shapes[:, 0].tolist()
@@ -139,7 +132,7 @@ def _keys_listed(path: Path) -> list[str]:
 
 
 def _text(path: Path) -> str:
-    """A list as UTF-8, or as UTF-16 where it begins with the mark of it (Windows writes both)."""
+    """Read a list as UTF-8, or as UTF-16 where it has such a byte-order mark (as from Windows)."""
     data = path.read_bytes()
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
@@ -152,12 +145,10 @@ def _text(path: Path) -> str:
 
 
 def _key(path: Path, listed: str) -> str:
-    """A clip's key as folders have it, whichever slashes the list has."""
+    """Turn a listed key into one with forward slashes."""
     parts = [part for part in listed.replace("\\", "/").split("/") if part not in ("", ".")]
     if not parts or ".." in parts:
-        raise UserError(
-            f"{path}: {listed!r} is no clip of sequences/: it must read like 00001/0001"
-        )
+        raise UserError(f"{path}: {listed!r} is no clip of sequences/, such as 00001/0001")
     return "/".join(parts)
 
 
@@ -172,14 +163,14 @@ def _vimeo_clip(folder: Path, key: str, origin: str) -> Clip:
 
 
 def _frame_clips(root: Path) -> list[Clip]:
-    """The folders of frames in `root`, else `root` itself as one clip, else nothing."""
+    """List the folders of frames in `root`, else `root` itself as one clip, else nothing."""
     clips = [Clip(sub.name, _frames(sub)) for sub in _folders(root)]
     found = [clip for clip in clips if clip.frames]
     if not found:
         frames = _frames(root)
         return [Clip(root.resolve().name, frames)] if frames else []
     for clip in clips:
-        # Folders with something else in them may be anything; an empty one is a clip gone missing.
+        # A folder with other files may be anything; in an empty one, the frames are missing.
         if not clip.frames and not any((root / clip.key).iterdir()):
             raise FileNotFoundError(
                 f"clip {clip.key} in {root} has no frames: the data set is incomplete; fill the "
@@ -194,9 +185,7 @@ def _frames(folder: Path) -> tuple[Path, ...]:
         if path.suffix.lower() not in FRAME_SUFFIXES:
             continue
         if (twin := stems.setdefault(path.stem, path)) is not path:
-            raise UserError(
-                f"{folder} holds both {twin.name} and {path.name}: which is the frame? Keep one"
-            )
+            raise UserError(f"{folder} holds both {twin.name} and {path.name}: keep one of them")
     return tuple(stems.values())
 
 
@@ -211,7 +200,7 @@ def _visible(folder: Path) -> list["os.DirEntry[str]"]:
 
 
 def _natural(name: str) -> tuple[list[str | int], str]:
-    """Sorts "Frame 2" before "Frame 10"; the name itself settles "01" against "1"."""
+    """Return a key that sorts "Frame 2" before "Frame 10", and "01" and "1" by name."""
     parts = re.split(r"(\d+)", name.lower())
     return [int(part) if part.isdecimal() else part for part in parts], name
 
@@ -219,13 +208,8 @@ def _natural(name: str) -> tuple[list[str | int], str]:
 def _cut(clip: Clip, length: int) -> Iterator[Clip]:
     count = len(clip.frames)
     if count < length:
-        raise UserError(
-            f"clip {clip.key} has {count} frames, but {length} are asked for: use a smaller "
-            "length or remove the clip"
-        )
-    if count == length:
-        yield clip
-        return
+        advice = "use a smaller length or remove the clip"
+        raise UserError(f"clip {clip.key} has {count} frames, but {length} are asked for: {advice}")
     for start in range(0, count - length + 1, length):
-        run = clip.frames[start : start + length]
-        yield replace(clip, key=f"{clip.key}/{start:06d}", frames=run)
+        key = clip.key if count == length else f"{clip.key}/{start:06d}"
+        yield replace(clip, key=key, frames=clip.frames[start : start + length])

@@ -1,14 +1,14 @@
-"""A data set in one HDF5 file, as `stdpipe pack-clips` writes it: the format, and reading it.
+"""Read a data set in one HDF5 file, as `stdpipe pack-clips` writes it. The format:
 
     attributes      format "stdpipe-clips", version, source (the folder it was packed from)
-    clips/KEY       (T, H, W, 3) uint8 RGB, one contiguous block a clip
+    clips/KEY       (T, H, W, 3) uint8 RGB, one contiguous block for each clip
     keys, shapes    (n,) UTF-8 in the order of packing, and (n, 3): T, H, W
     lists/NAME      keys of a Vimeo90K list: train, test, slow, medium, fast
     crc32           (sum of T,): of a clip's bytes up to and including each frame
-    source_bytes    (n,): of the image files a clip was read from; 0 until it is committed
+    source_bytes    (n,): the size of a clip's image files; 0 until the clip is committed
 
-A clip is one block without a filter, since film is noise to a lossless codec: any run of its frames
-is one read. The checksum is ours, not HDF5's: a cache entry remembers the crc32 of its frames.
+A clip is one uncompressed block, since lossless codecs gain little on film: any run of its frames
+is one read. The checksum is ours, not HDF5's: a cache entry keeps the crc32 of its frames.
 numpy and h5py only: usable without torch.
 """
 
@@ -29,7 +29,7 @@ from stdpipe.cache.errors import UserError
 
 FORMAT, VERSION = "stdpipe-clips", 1
 AGAIN = "copy the file again, or pack it again"
-# What h5py raises where a file is damaged, or holds something else than was expected.
+# h5py raises these for a damaged or unexpected file
 HDF5_ERRORS = (
     OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError,
     MemoryError,
@@ -37,23 +37,22 @@ HDF5_ERRORS = (
 
 
 class PackedPlace(NamedTuple):
-    """Says where a packed clip lies."""
+    """Where a packed clip lies."""
 
     file: Path
     number: int
 
 
 class PackedFile:
-    """An open packed file with its tables; `read` frames of a clip from it."""
+    """An open packed file with its tables. Raises UserError for damaged and other files."""
 
     def __init__(self, path: Path) -> None:
-        """Raises UserError for a file that is damaged or something else."""
         self.path = path
         self._size = path.stat().st_size if path.exists() else 0
         if not is_hdf5(path):
             raise UserError(f"{path} is no HDF5 file: check the path")
         with self._told():
-            # no lock: many processes read one file, also on NFS and on read-only disks
+            # without a lock, since many processes read one file, also on NFS and read-only disks
             self.file = h5py.File(path, "r", locking=False)
         try:
             with self._told():
@@ -78,10 +77,8 @@ class PackedFile:
         if kind != FORMAT:
             raise UserError(f"{self.path} is an HDF5 file, but none of pack-clips: check the path")
         if version != str(VERSION):
-            raise UserError(
-                f"{self.path} has format version {version}, this stdpipe reads {VERSION}: "
-                "pack it again"
-            )
+            ours = f"this stdpipe reads {VERSION}: pack it again"
+            raise UserError(f"{self.path} has format version {version}, {ours}")
         self.source = str(self.file.attrs["source"])
         self.keys = self._texts("keys")
         self.lists = {str(name): self._texts(f"lists/{name}") for name in self.file["lists"]}
@@ -98,13 +95,13 @@ class PackedFile:
             and self.crc32.shape == (self.shapes[:, 0].sum(),)
             and all(known.issuperset(keys) for keys in self.lists.values())
         )
-        # in floats, which do not overflow
+        # computed in floats, which do not overflow
         if not fit or 3 * self.shapes.astype(float).prod(axis=1).max() > self._size:
             raise ValueError("its tables do not fit each other")
         self.first_frame = np.concatenate([[0], np.cumsum(self.shapes[:, 0])])
 
     def _table(self, name: str) -> NDArray[Any]:
-        """A whole dataset. None of pack-clips is compressed, so none is larger than the file."""
+        """Read a dataset. pack-clips compresses none, so that none is larger than the file."""
         table = self.file[name]
         if max(table.size, math.prod(table.chunks or ())) * table.dtype.itemsize > self._size:
             raise ValueError(f"its table {name} claims more bytes than the file has")
@@ -115,7 +112,7 @@ class PackedFile:
         return [text.decode() for text in self._table(name).tolist()]
 
     def read(self, key: str, index: int, frames: range) -> tuple[NDArray[np.uint8], int]:
-        """Consecutive frames of clip number `index`, (t, H, W, 3), and the crc32 of their bytes.
+        """Read consecutive frames of clip number `index`, (t, H, W, 3), and their crc32.
 
         Raises UserError with `key`, the clip's name for its user, where they are damaged.
         """
@@ -126,7 +123,7 @@ class PackedFile:
             pixels: NDArray[np.uint8] = self._block(index)[frames.start : frames.stop]
         except HDF5_ERRORS as error:
             raise UserError(f"clip {key} cannot be read from {self.path}: {AGAIN}") from error
-        # going on from the checksum of the frames before, any run is checked in one pass
+        # starting from the checksum of the frames before, one pass checks any run
         sums = self.crc32[self.first_frame[index] : self.first_frame[index + 1]]
         before = int(sums[frames.start - 1]) if frames.start else 0
         crc32 = zlib.crc32(pixels.data, before)
@@ -135,8 +132,10 @@ class PackedFile:
         return pixels, zlib.crc32(pixels.data) if before else crc32
 
     def offset(self, what: str | int) -> int:
-        """Byte of the file where a table, or the pixels of a clip by number, begin. Raises
-        UserError where they are no single block, as in a file that something else has written."""
+        """Return the byte of the file where a table, or the pixels of a clip by number, begin.
+
+        Raises UserError where they are no single block, as in a file of another program.
+        """
         with self._told():
             block = self._block(what) if isinstance(what, int) else self.file[what]
             return int(block.id.get_offset())
@@ -154,12 +153,12 @@ def is_hdf5(path: Path) -> bool:
 
 
 def opened(path: Path) -> PackedFile:
-    """The file, opened once in each process that asks; pickling its place carries no handle."""
+    """Open a file, once in each process; a pickled PackedPlace carries no handle."""
     stat = path.stat()
     return _open(path, os.getpid(), (stat.st_ino, stat.st_size, stat.st_mtime_ns))
 
 
 @lru_cache(maxsize=4)
 def _open(path: Path, pid: int, stamp: tuple[int, int, int]) -> PackedFile:
-    """pid: HDF5's handles belong to the process that opened them, not to its forks."""
+    # pid: HDF5's handles belong to the process that opened them, not to its forks
     return PackedFile(path)

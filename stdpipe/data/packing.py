@@ -1,10 +1,10 @@
-"""Pack a data set into one HDF5 file (stdpipe.data.packed says how it lies there), resumably.
+"""Pack a data set into one HDF5 file, whose format stdpipe.data.packed describes, resumably.
 
-HDF5 files do not survive a kill while HDF5 writes to them. So it writes only once: all tables and
-an empty block for every clip, to OUT.partial. From there on frames go straight to their place in
-the file, past HDF5. When a batch of clips and their checksums is synced, each clip's `source_bytes`
+HDF5 files do not survive a kill while HDF5 writes to them. So HDF5 writes only once: all tables and
+an empty block for every clip, to OUT.partial. After that, frames are written straight to their
+place in the file. Once a batch of clips and their checksums is synced, each clip's `source_bytes`
 is written, and that number is the commit; a clip whose number is not that of its folder is packed
-again. When all are there, OUT.partial is renamed to OUT: the same bytes, however often interrupted.
+again. At the end OUT.partial is renamed to OUT: the same bytes, however often interrupted.
 """
 
 import itertools
@@ -29,16 +29,16 @@ from stdpipe.data.packed import FORMAT, VERSION, PackedFile
 
 Lists = Mapping[str, list[str]]  # of Vimeo90K: name -> keys
 Offsets = Mapping[str | int, int]  # name of a table, or number of a clip -> byte of the file
-BATCH = 32  # clips a sync: what a kill can cost
+BATCH = 32  # clips between two syncs, which a kill can cost
 THREADS = min(8, os.cpu_count() or 1)  # decoding releases the GIL; each holds a clip in memory
 
 
 def pack_clips(data: Path, out: Path, split: str = "both") -> dict[str, Any]:
-    """Pack the data set `data`, or resume; returns what lies in `out`.
+    """Pack the data set `data`, or resume; return a summary of `out`.
 
-    `split` names lists of Vimeo90K: "train", "test" or "both"; other data sets go whole.
-    Raises UserError: `out` is something else, frames of a clip differ in size, the disk is too
-    small, or another process is at it.
+    `split` names lists of Vimeo90K: "train", "test" or "both"; other data sets are packed whole.
+    Raises UserError where `out` is another file, frames of a clip differ in size, the disk is too
+    small, or another process is packing.
     """
     clips, lists = _chosen(data, split)
     lock = out.with_name(f"{out.name}.lock")
@@ -64,7 +64,7 @@ def pack_clips(data: Path, out: Path, split: str = "both") -> dict[str, Any]:
 
 
 def _chosen(data: Path, split: str) -> tuple[list[Clip], Lists]:
-    """The clips to pack, and Vimeo90K's lists without the keys of other clips."""
+    """Find the clips to pack, and Vimeo90K's lists without the keys of other clips."""
     if data.is_file():
         raise UserError(f"{data} is a file: give the folder of the data set")
     splits = [name for name in SPLITS if split in (name, "both")]
@@ -95,7 +95,7 @@ def _pack(data: Path, out: Path, clips: list[Clip], lists: Lists) -> None:
 
 
 def _lay_out(partial: Path, data: Path, clips: list[Clip], lists: Lists) -> None:
-    """Write the whole file but for its pixels."""
+    """Write the whole file without its pixels."""
     sizes = clip_sizes(clips)
     shapes = np.array([(len(c.frames), *size) for c, size in zip(clips, sizes, strict=True)])
     needed, free = int(shapes.prod(axis=1).sum()) * 3, shutil.disk_usage(partial.parent).free
@@ -109,7 +109,7 @@ def _lay_out(partial: Path, data: Path, clips: list[Clip], lists: Lists) -> None
     reserved.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     reserved.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     texts = {"keys": [clip.key for clip in clips]} | {f"lists/{n}": k for n, k in lists.items()}
-    # since 1.10, HDF5 keeps its own structures under checksums
+    # since 1.10, HDF5 protects its own structures with checksums
     with (
         atomic_file(partial) as aside,
         h5py.File(aside, "w", libver=("v110", "v110"), locking=False) as file,
@@ -161,13 +161,13 @@ def _write_clip(fd: int, packed: PackedFile, clip: Clip, index: int, offsets: Of
 
 def _write(fd: int, values: NDArray[Any], offset: int) -> None:
     data = values.reshape(-1).view(np.uint8).data
-    while data:  # one call writes 2 GiB at most
+    while data:  # one call writes at most 2 GiB
         written = os.pwrite(fd, data, offset)
         data, offset = data[written:], offset + written
 
 
 def _same_clips(path: Path, data: Path, clips: list[Clip], lists: Lists) -> PackedFile:
-    """Open the file. Raises UserError where it is not made for these clips."""
+    """Open a packed file. Raises UserError where it was not made for these clips."""
     packed = PackedFile(path)
     there = list(zip(packed.keys, packed.shapes[:, 0].tolist(), strict=True))
     here = [(clip.key, len(clip.frames)) for clip in clips]
@@ -183,6 +183,6 @@ def _same_clips(path: Path, data: Path, clips: list[Clip], lists: Lists) -> Pack
 
 
 def _source_bytes(clip: Clip) -> int:
-    """Size of a clip's image files: it changes when they do, and costs no reading."""
+    """Return the size of a clip's image files: a cheap sign that they have changed."""
     assert isinstance(clip.frames, tuple)
     return sum(path.stat().st_size for path in clip.frames)

@@ -1,7 +1,7 @@
-"""Frames to measure on: a few HR frames of a clip at a time, and the LR frames around them.
+"""Read frames to measure on: a few HR frames of a clip at a time, and the LR frames around them.
 
-A clip is never in memory as a whole, and the next frames are read and degraded in a thread while
-the last ones are super-resolved and scored.
+A clip is never in memory as a whole. A thread reads and degrades the next frames while the last
+ones are super-resolved and scored.
 Axes: n frames, H W HR size, h w LR size.
 """
 
@@ -29,15 +29,13 @@ class Piece(NamedTuple):
     centres: list[int]  # their numbers in the clip
     hr: Tensor  # uint8 (n, 3, H, W), as on disk
     lr: Tensor  # float32 in [0, 1] (m, 3, h, w), of frames padded to multiples of 4
-    first: int  # number of the frame that lr[0] is
+    first: int  # the number of lr[0] in the clip
 
     def around(self, k: int) -> tuple[Tensor, list[int]]:
-        """The LR frames that windows of 2k+1 need, and where the centres lie among them."""
+        """Return the LR frames of windows of 2k+1, and the places of the centres among them."""
         low = max(self.centres[0] - k, self.first)
-        return (
-            self.lr[low - self.first : self.centres[-1] + k + 1 - self.first],
-            [centre - low for centre in self.centres],
-        )
+        needed = self.lr[low - self.first : self.centres[-1] + k + 1 - self.first]
+        return needed, [centre - low for centre in self.centres]
 
 
 def pieces(
@@ -45,8 +43,8 @@ def pieces(
 ) -> Iterator[Piece]:
     """Yield the given frames of a clip (ascending), CHUNK at a time, with k LR frames around them.
 
-    Beyond the ends of the clip there are none: networks repeat the edge frame. Frames that no
-    window needs are not read.
+    At the ends of the clip there are fewer: networks repeat the edge frame. Frames that no window
+    needs are not read.
     """
     chunks = [list(centres[at : at + CHUNK]) for at in range(0, len(centres), CHUNK)]
     last = len(clip.frames) - 1
@@ -64,7 +62,7 @@ def pieces(
 
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items, each made in a thread while its predecessor is worked on."""
+    """Yield the same items; a thread makes each one while its predecessor is in use."""
     end = object()
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(next, items, end)

@@ -1,7 +1,7 @@
-"""Makes training samples: a clip is read, oriented, cropped and degraded, with targets beside it.
+"""Make training samples: a clip is read, oriented, cropped and degraded, and gets its targets.
 
 Sample number p of a run is a function of (seed, p) alone, so that any number of workers or ranks
-sees the same stream and a resumed run goes on where it stopped.
+sees the same stream, and a resumed run continues where it stopped.
 Axes: T frames, H W HR size, h w LR size.
 """
 
@@ -26,27 +26,25 @@ Targets = Callable[[View, Box, int], Mapping[str, Tensor]]
 
 
 class Frames(NamedTuple):
-    """A clip as it lies on disk."""
+    """A clip as on disk."""
 
     hr: Tensor  # uint8 (T, 3, H, W), its sides padded to multiples of 4
     crc32: int  # of the bytes before padding
 
 
 def check_sizes(clips: Sequence[Clip], patch: int = 1, alike: bool = False) -> None:
-    """Look at the headers of all frames before hours of work begin.
+    """Check the headers of all frames before hours of work begin.
 
     Raises UserError with the key of the first clip whose frames differ in size, which is smaller
-    than `patch` HR pixels (after padding), or, with `alike`, which has another size than the first.
+    than `patch` HR pixels (after padding), or, with `alike`, whose size differs from the first's.
     """
     sizes = clip_sizes(clips)
     padded = [tuple(side + -side % SCALE for side in size) for size in sizes]
     for clip, (height, width), size in zip(clips, sizes, padded, strict=True):
         told = f"clip {clip.key} is {width}x{height}"
         if min(size) < patch:
-            raise UserError(
-                f"{told}, smaller than the patch of {patch}: choose a smaller patch, or take the "
-                "clip out of the data set"
-            )
+            advice = "choose a smaller patch, or take the clip out of the data set"
+            raise UserError(f"{told}, smaller than the patch of {patch}: {advice}")
         if alike and size != padded[0]:
             raise UserError(
                 f"{told}, but the first is {sizes[0][1]}x{sizes[0][0]}; one cache holds clips of "
@@ -55,13 +53,13 @@ def check_sizes(clips: Sequence[Clip], patch: int = 1, alike: bool = False) -> N
 
 
 def read_frames(clip: Clip) -> Frames:
-    """Read a clip; errors are read_clip's."""
-    frames = _read_strided(clip)
-    return frames._replace(hr=frames.hr.contiguous())
+    """Read a clip. Raises the errors of `read_clip`."""
+    hr, crc32 = _read_strided(clip)
+    return Frames(hr.contiguous(), crc32)
 
 
 def _read_strided(clip: Clip) -> Frames:
-    """Read a clip with hr as a view of (T, H, W, 3), so that a crop alone is rearranged."""
+    """Read a clip with hr as a view of (T, H, W, 3), so that only its crop is rearranged."""
     pixels, crc32 = read_with_crc32(clip)
     return Frames(pad_to_scale(torch.from_numpy(pixels).permute(0, 3, 1, 2)), crc32)
 
@@ -69,44 +67,43 @@ def _read_strided(clip: Clip) -> Frames:
 def view_hr(hr: Tensor, view: View) -> Tensor:
     """Orient (T, 3, H, W), and crop it for a baked view.
 
-    This comes before degradation: the teacher of a baked view knew nothing outside the crop.
+    Degradation comes later: the teacher of a baked view saw nothing outside the crop.
     """
     hr = orient(hr, view.orientation)
     return hr[view.crop.cut()] if view.crop else hr
 
 
 def view_pair(hr: Tensor, view: View, degradation: str) -> tuple[Tensor, Tensor]:
-    """HR and the whole LR of one view: (T, 3, H, W) uint8 -> the same, and (T, 3, h, w) float32."""
+    """Return HR (T, 3, H, W) uint8 and the whole LR (T, 3, h, w) float32 of one view."""
     hr = view_hr(hr, view)
     return hr, degrade(hr, degradation)
 
 
 def view_size(hr: Tensor, view: View) -> tuple[int, int]:
-    """Height and width of what `view_hr` returns."""
+    """Return the height and width of what `view_hr` returns."""
     if view.crop:
         return view.crop.height, view.crop.width
     return oriented_size(hr.shape[-2], hr.shape[-1], view.orientation)
 
 
 def cut_view(hr: Tensor, view: View, box: Box, degradation: str) -> Tensor:
-    """A window of `view_hr` with the margin that its LR needs: (T, 3, H, W) -> (T, 3, H', W').
+    """Cut a window out of `view_hr` with its LR's margin: (T, 3, H, W) -> (T, 3, H', W').
 
-    The window alone is flipped and turned, not the whole clip.
+    Only the window is flipped and turned, not the whole clip.
     """
     if view.crop:
         hr = hr[upright_box(view.crop, view.orientation, *hr.shape[-2:]).cut()]
     before, after = margin(degradation)
-    y, x, height, width = box
     more = before + after
-    wide = Box(y - before, x - before, height + more, width + more)
+    wide = Box(box.y - before, box.x - before, box.height + more, box.width + more)
     upright = upright_box(wide, view.orientation, *hr.shape[-2:])
     return orient(cut(hr, degradation, upright), view.orientation).contiguous()
 
 
 def finish(sample: Sample, degradation: str) -> Sample:
-    """Replace the uint8 source of a sample or a batch, if it has one, by hr and lr on its device.
+    """Replace the uint8 source of a sample or a batch, if there is one, by hr and lr on its device.
 
-    A batch is done clip by clip, since float64 takes room.
+    A batch is processed clip by clip, since float64 takes much memory.
     """
     if "source" not in sample:
         return sample
@@ -124,8 +121,8 @@ class Stream(Dataset[Sample]):
     """The endless, reproducible sequence of training samples over a list of views.
 
     Item p holds lr (T, 3, h, w) and hr (T, 3, H, W), float32 in [0, 1], and, from position
-    `targets_from` on, what `targets` returns for that view and window. Once `unfinished` is set,
-    it holds a uint8 source in place of lr and hr, a quarter of their bytes, for `finish`.
+    `targets_from` on, what `targets` returns for that view and window. With `unfinished`, it holds
+    a uint8 source in place of lr and hr, with a quarter of their bytes, for `finish`.
     """
 
     clips: Mapping[str, Clip]
@@ -138,7 +135,7 @@ class Stream(Dataset[Sample]):
     unfinished: bool = False
 
     def view(self, position: int) -> tuple[View, np.random.Generator]:
-        """The view at a position of the stream, and the generator for its crop."""
+        """Return the view at a position of the stream, and the generator for its crop."""
         epoch, i = divmod(position, len(self.views))
         order = generator(self.seed, "order", epoch).permutation(len(self.views))
         view = self.views[int(order[i])]

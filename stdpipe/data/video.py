@@ -1,6 +1,6 @@
-"""Reads video files through the ffmpeg that imageio-ffmpeg brings; frames.py alone uses this.
+"""Read video files through the ffmpeg of imageio-ffmpeg. Only frames.py uses this.
 
-Not through imageio, which leaves its pipes open where a reader stops early.
+imageio itself is not used: it leaves its pipes open where a reader stops early.
 """
 
 import re
@@ -21,18 +21,18 @@ from stdpipe.cache.errors import UserError
 
 @dataclass(frozen=True)
 class Video:
-    """A video file, and what its header says."""
+    """A video file, and the facts of its header."""
 
     file: Path
     height: int
     width: int
     rate: Fraction  # frames a second
-    count: int | None  # of frames, estimated from the duration; None where that is unknown
-    steady: bool  # read at a constant rate, as players show it; else every coded frame once
+    count: int | None  # number of frames, estimated from the duration; None if that is unknown
+    steady: bool  # read at a constant rate, as players show it, rather than each coded frame once
 
 
 def open_video(file: Path, steady: bool) -> Video:
-    """Read the header of YUV4MPEG, in which ffmpeg states what it will decode to.
+    """Read size and rate from the YUV4MPEG header that ffmpeg makes of the file.
 
     Raises UserError where the file is no video.
     """
@@ -50,16 +50,16 @@ def open_video(file: Path, steady: bool) -> Video:
 
 
 def decoded(video: Video) -> Generator[NDArray[np.uint8]]:
-    """Yield the RGB frames (H, W, 3) of the first video stream. Close it where it is left early.
+    """Yield the RGB frames (H, W, 3) of the first video stream.
 
-    Raises UserError for a damaged video.
+    Raises UserError for a damaged video. A caller that stops early closes the generator.
     """
     command = [ffmpeg(), "-v", "error", "-i", f"file:{video.file}", "-map", "0:v:0"]
     command += [] if video.steady else ["-fps_mode", "passthrough"]
     command += ["-f", "image2pipe", "-c:v", "ppm", "-"]
     with (
         TemporaryFile() as told,
-        # a session of its own: Ctrl-C is for us to answer
+        # in a session of its own, so that Ctrl-C does not reach ffmpeg
         Popen(command, stdin=DEVNULL, stdout=PIPE, stderr=told, start_new_session=True) as running,
     ):
         assert running.stdout
@@ -75,12 +75,12 @@ def decoded(video: Video) -> Generator[NDArray[np.uint8]]:
 
 
 def ffmpeg() -> str:
-    """Path of the ffmpeg program."""
+    """Return the path of the ffmpeg program."""
     return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
 def _next_ppm(stream: IO[bytes]) -> NDArray[np.uint8] | None:
-    """The next binary PPM image; None at the end."""
+    """Read the next binary PPM image; None at the end."""
     if not stream.readline():
         return None
     width, height = map(int, stream.readline().split())

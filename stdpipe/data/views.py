@@ -1,4 +1,4 @@
-"""Says how a clip is looked at: its orientation, perhaps a crop, and the randomness behind both.
+"""The views of a clip: orientation, perhaps a crop, and the randomness behind both.
 
 Orientation comes before degradation: a flip turns sampling phase 4j into 4j + 3, and a cached map
 that is flipped afterwards is not the map of the flipped input. Cached full-frame maps lie upright,
@@ -18,14 +18,14 @@ from stdpipe.cache.errors import UserError
 from stdpipe.data.box import Box
 
 NUM_ORIENTATIONS = 8
-UNDOES = (0, 1, 2, 3, 4, 6, 5, 7)  # two quarter turns undo each other, the others themselves
+UNDOES = (0, 1, 2, 3, 4, 6, 5, 7)  # the quarter turns undo each other, the others themselves
 
 
 @dataclass(frozen=True)
 class View:
     """A clip in one orientation; with a crop, the teacher saw nothing but that crop.
 
-    As text: "00001/0001@3", or "00001/0001@3+16,32,64" with y, x and size in oriented HR pixels.
+    Its text is "00001/0001@3", or "00001/0001@3+16,32,64" with y, x and size in oriented HR pixels.
     """
 
     clip: str
@@ -38,23 +38,23 @@ class View:
 
     @staticmethod
     def parse(text: str) -> "View":
-        """The view that `str` wrote. Raises UserError for any other text."""
+        """Read a view that `str` wrote. Raises UserError for any other text."""
         found = re.fullmatch(r"(.+)@([0-7])(?:\+(\d+),(\d+),(\d+))?", text, re.DOTALL)
         if not found:
             raise UserError(f"{text!r} is no view of a clip, which reads CLIP@0 to CLIP@7")
-        clip, orientation, *crop = found.groups()
-        y, x, size = map(int, crop) if crop[0] else (0, 0, 0)
-        return View(clip, int(orientation), Box(y, x, size, size) if crop[0] else None)
+        clip, orientation, y, x, size = found.groups()
+        box = Box(int(y), int(x), int(size), int(size)) if y else None
+        return View(clip, int(orientation), box)
 
 
 def generator(*counter: object) -> np.random.Generator:
-    """A Philox generator that depends on nothing but `counter`, e.g. (seed, epoch, clip)."""
+    """Make a Philox generator that depends only on `counter`, e.g. (seed, epoch, clip)."""
     digest = hashlib.sha256(repr(counter).encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
 def full_views(clips: list[str], seed: int, orientations: int) -> list[View]:
-    """Each clip in its own `orientations` (1 to 8) distinct orientations, drawn by seed and key."""
+    """List each clip in `orientations` (1 to 8) distinct orientations, drawn by seed and key."""
     if not 1 <= orientations <= NUM_ORIENTATIONS:
         raise UserError(f"orientations must be 1 to {NUM_ORIENTATIONS}, got {orientations}")
     orders = (generator(seed, "orientation", clip).permutation(NUM_ORIENTATIONS) for clip in clips)
@@ -65,10 +65,10 @@ def full_views(clips: list[str], seed: int, orientations: int) -> list[View]:
 def baked_views(
     clips: list[str], seed: int, count: int, patch: int, height: int, width: int
 ) -> list[View]:
-    """`count` distinct crops a clip, each in an orientation of its own, of (height, width) frames.
+    """List `count` distinct crops of each clip, each in its own orientation, of (height, width).
 
-    The teacher sees just the crop, as it would in the loop. Raises UserError where frames of that
-    size do not have as many.
+    The teacher sees just the crop, as it would in training. Raises UserError where frames of that
+    size do not have so many crops.
     """
     places = max((height - patch) // 4 + 1, 1) * max((width - patch) // 4 + 1, 1)
     if not 1 <= count <= NUM_ORIENTATIONS * places:
@@ -104,12 +104,12 @@ def unorient(x: Tensor, orientation: int) -> Tensor:
 
 
 def oriented_size(height: int, width: int, orientation: int) -> tuple[int, int]:
-    """Size of an upright (height, width) frame after `orient`."""
+    """Return the size of an upright (height, width) frame after `orient`."""
     return (width, height) if orientation & 4 else (height, width)
 
 
 def upright_box(box: Box, orientation: int, height: int, width: int) -> Box:
-    """Tell where an oriented window lies in the upright frame of size (height, width)."""
+    """Return the place of an oriented window in the upright frame of size (height, width)."""
     y, x, h, w = box
     if orientation & 4:
         y, x, h, w = x, y, w, h
@@ -121,10 +121,9 @@ def upright_box(box: Box, orientation: int, height: int, width: int) -> Box:
 
 
 def draw_box(rng: np.random.Generator, patch: int, height: int, width: int) -> Box:
-    """A random patch x patch window on the x4 grid of an oriented (height, width) frame."""
+    """Draw a patch x patch window on the x4 grid of an oriented (height, width) frame."""
     if patch > min(height, width):
-        raise UserError(
-            f"patch {patch} does not fit into frames of {height} x {width}; choose a smaller patch"
-        )
+        frames = f"frames of {height} x {width}"
+        raise UserError(f"patch {patch} does not fit into {frames}; choose a smaller patch")
     y, x = (int(rng.integers((side - patch) // 4 + 1)) * 4 for side in (height, width))
     return Box(y, x, patch, patch)

@@ -1,6 +1,6 @@
-"""From a teacher's features to a cache entry: encoded on the device, then copied to the host.
+"""Encode a teacher's features as a cache entry, on the device, and measure the encoding's error.
 
-Codes and half floats cross in place of float32. What an encoding loses is measured here, too.
+Codes and half floats are copied to the host in place of float32.
 Axes: T frames of a clip, C channels, H W HR size.
 """
 
@@ -23,10 +23,10 @@ from stdpipe.models.base import Features, Network
 
 
 def quantise(values: Tensor) -> tuple[Tensor, Tensor]:
-    """stdpipe.cache.quantise on the values' own device, to the same bits: (T, C, H, W) float32 ->
-    int8 codes and their scale (2, C).
+    """Do stdpipe.cache.quantise on the values' own device, to the same bits: (T, C, H, W) float32
+    -> int8 codes and their scale (2, C).
 
-    Values that are not finite become any code: see `EncodedClip.arrays`.
+    Values that are not finite become arbitrary codes: `EncodedClip.arrays` refuses them.
     """
     low, high = values.amin((0, 2, 3)), values.amax((0, 2, 3))
     # divisors are tensors: CUDA multiplies by a plain number's reciprocal, which rounds otherwise
@@ -46,18 +46,18 @@ def dequantise(codes: Tensor, scale: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def encode(features: Features, view: View, manifest: cache.Manifest) -> "EncodedClip":
-    """Turn one clip's features, T frames, into the manifest's arrays, on their way to the host.
+    """Turn one clip's features, T frames, into the manifest's arrays and begin to copy them.
 
-    Full-frame maps are turned back upright, so that they fit one array whatever the orientation;
-    a baked view stays as the teacher saw it.
+    Full-frame maps are turned upright, so that all orientations fit one array; a baked view stays
+    as the teacher saw it.
     """
     orientation = 0 if view.crop else view.orientation
     stored: dict[str, Tensor] = {}
     largest: dict[str, Tensor] = {}
     for name in manifest.given:
-        whole = getattr(features, name) if name != "attention" else features.f_sr
-        values = attention_map(whole.float()) if name == "attention" else whole.float()
-        values = unorient(values, orientation)
+        is_attention = name == "attention"
+        values = getattr(features, "f_sr" if is_attention else name).float()
+        values = unorient(attention_map(values) if is_attention else values, orientation)
         largest[name] = _to_host(_magnitude(values))
         dtype = manifest.arrays[name].dtype
         if dtype == "int8":
@@ -69,19 +69,19 @@ def encode(features: Features, view: View, manifest: cache.Manifest) -> "Encoded
 
 
 def _magnitude(values: Tensor) -> Tensor:
-    """Largest absolute value; NaN where there is one. On the device: asking for it would wait."""
+    """Return the largest absolute value, or NaN, on the device: reading it would wait."""
     return torch.maximum(values.amax(), -values.amin())
 
 
 def _refuse(name: str, largest: Tensor, dtype: str) -> None:
-    try:  # the cache's own rule, and its words
+    try:  # the cache's own rule and message
         cache.encode(largest.reshape(1).cpu().numpy(), "float32" if dtype == "int8" else dtype)
     except ValueError as error:
         raise UserError(f"{name}: {error}") from None
 
 
 def _to_host(values: Tensor) -> Tensor:
-    """On CUDA, into pinned memory without waiting: to be read once `_mark` has been passed."""
+    """Copy from CUDA to pinned memory without waiting; valid once `_mark`'s event has passed."""
     if values.device.type != "cuda":
         return values
     host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
@@ -89,7 +89,7 @@ def _to_host(values: Tensor) -> Tensor:
 
 
 def _mark(device: torch.device) -> "torch.cuda.Event | None":
-    """Passed when all that was asked of the device so far is done; None where nothing waits."""
+    """Record an event that passes when the device has done its work so far; None on a CPU."""
     if device.type != "cuda":
         return None
     event = torch.cuda.Event(blocking=True)  # a waiting thread sleeps
@@ -99,17 +99,16 @@ def _mark(device: torch.device) -> "torch.cuda.Event | None":
 
 @dataclass(frozen=True)
 class EncodedClip:
-    """One clip as it is to lie on disk, its copies to the host perhaps still under way."""
+    """One clip as it will lie on disk; its copies to the host may still be under way."""
 
     tensors: dict[str, Tensor]
-    largest: dict[str, Tensor]
-    """Largest magnitude of what each array was made from."""
+    largest: dict[str, Tensor]  # largest magnitude of the values behind each array
     copied: torch.cuda.Event | None
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return what Writer.write takes; waits for the copies.
+        """Wait for the copies and return the arrays for Writer.write.
 
-        Raises UserError, naming the array: a value is not finite, or too large for float16.
+        Raises UserError, naming the array, where a value is not finite or too large for float16.
         """
         if self.copied is not None:
             self.copied.synchronize()
@@ -119,7 +118,7 @@ class EncodedClip:
 
 
 def weigh(manifest: cache.Manifest, view: View, features: Features) -> dict[str, int]:
-    """Bytes of each array's file of one entry. Raises UserError where it cannot be encoded."""
+    """Return the bytes of each array's file of one entry. Raises UserError as `arrays` does."""
     entry = encode(features, view, manifest).arrays()
     specs = manifest.arrays.items()
     return {name: sum(map(len, encode_shard(spec, entry[name]))) for name, spec in specs}
@@ -133,11 +132,10 @@ def encoding_error(
     encoding: str,
     targets: Collection[str] = ("f_sr", "attention"),
 ) -> dict[str, Any]:
-    """Return what an encoding loses on one clip, whose T frames the teacher has seen on its device.
+    """Measure what an encoding loses on one clip: the fields of info.EncodingError.
 
-    f_sr_rmse: relative RMSE of f_sr; sr_psnr: PSNR in dB of the SR image through the teacher's last
-    convolution, against the unencoded one (null where equal); attention_rmse: relative, of the map;
-    f_lr_rmse: relative, where f_lr is a target.
+    features, seen: the teacher's features, and the T frames behind them, on its device. The SR
+    images are made by the teacher's last convolution.
     Raises UserError where the encoding cannot hold the values.
     """
     stored, dtype, _ = cache.ENCODINGS[encoding]
@@ -163,5 +161,5 @@ def _there_and_back(name: str, values: Tensor, dtype: str) -> Tensor:
 
 
 def relative_rmse(found: Tensor, true: Tensor) -> float:
-    """Root mean square of the difference, over that of the true map. Any equal shapes."""
+    """Return the RMS of the difference over the RMS of the true map, of any shape."""
     return float((found - true).square().mean().sqrt() / true.square().mean().sqrt())

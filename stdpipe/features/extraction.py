@@ -1,4 +1,4 @@
-"""What an extraction is asked to do, and everything that it stands on before anything is written.
+"""Prepare an extraction: its options, and all that is decided before anything is written.
 
 Axes: T frames of a clip, H W HR size.
 """
@@ -18,59 +18,50 @@ from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import check_sizes, read_frames
 from stdpipe.data.views import View, baked_views, full_views
 from stdpipe.device import keep_memory, pick_device, settle
-from stdpipe.features.provenance import provenance
+from stdpipe.features.info import provenance
 from stdpipe.features.teacher import check_teacher, refuse_trunk, seen_frames, teacher_features
 from stdpipe.models import checkpoints
 from stdpipe.models.base import Features, Network
 from stdpipe.models.checkpoints import load_network
 
-EXTRACTOR = 1  # raise it when the same teacher would yield other numbers
+EXTRACTOR = 1  # raise it when a change makes the same teacher yield other numbers
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """Says what to extract, from what, to where."""
+    """The options of an extraction. None stands for the value of the cache to resume, if any."""
 
     data: Path
     cache: str
-    teacher: str | None = None
-    """Network's name; None where the weights file says it."""
+    teacher: str | None = None  # the network's name; None: as the weights file says
     weights: str | None = None
-    degradation: str | None = None
-    """None takes what the weights were trained for, where they say it."""
-    encoding: str | None = None
-    """None takes that of the cache to resume, or float16."""
-    targets: tuple[str, ...] | None = None
-    """None takes those of the cache to resume, or f_sr and attention."""
-    compression: str | None = None
-    """Lossless compression, "none" or "zstd"; None takes that of the cache to resume."""
+    degradation: str | None = None  # None: as the weights file says, else bd
+    encoding: str | None = None  # None: else float16
+    targets: tuple[str, ...] | None = None  # None: else f_sr and attention
+    compression: str | None = None  # lossless: "none" or "zstd"; None: else "none"
     views: str = "full"
     """"full" frames, of which any crop can be read, or "baked": fixed crops, seen alone."""
-    orientations: int = 1
-    """Full views: of the eight flips and quarter turns, how many a clip, by seed and clip key."""
-    baked: int = 4
-    """Baked views: how many a clip, each in an orientation of its own."""
-    patch: int = 256
-    """Baked views: side of the crop in HR pixels."""
+    orientations: int = 1  # of full views: flips and quarter turns of each clip, by seed and key
+    baked: int = 4  # of baked views: crops of each clip, each in its own orientation
+    patch: int = 256  # of baked views: side of the crop in HR pixels
     seed: int = 0
-    frames: int = 7
-    """T of a clip; longer sequences are cut."""
+    frames: int = 7  # T of a clip; longer sequences are cut
     part: tuple[int, int] | None = None
-    """(i, n): do the i-th of n shares, counted from 0; several may run at once. Under torchrun, its
-    ranks divide that share among them."""
+    """(i, n): do the i-th of n shares, counted from 0; several may run at once. torchrun's ranks
+    divide that share among them."""
     batch: int | None = None
-    """Clips through the teacher at once; None takes that of the cache to resume, or 1. Groups are
-    fixed runs of so many views of the share, computed whole where one of them is missing, so that
-    a resumed cache has the bytes of an unbroken one. Another batch, or other shares, may round
-    otherwise in the last bits: it is noted in the manifest, but is no part of a cache's identity.
-    Clips turned on their side go through apart from upright ones."""
+    """Clips that the teacher sees at once; None: else 1. A group is a fixed run of views of the
+    share, computed whole where one view is missing, so that a resumed cache has the bytes of an
+    unbroken one. Another batch, or other shares, may differ in the last bits: the manifest notes
+    the batch, but it is no part of a cache's identity. Clips turned on their side are computed
+    apart from upright ones."""
     device: str = "auto"
     amp: str = "none"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything an extraction stands on, before anything is written."""
+    """All that an extraction needs, before anything is written."""
 
     teacher: Network
     device: torch.device
@@ -78,27 +69,29 @@ class Prepared:
     views: list[View]
     manifest: cache.Manifest
     batch: int
-    committed: Collection[str] | None
-    """Keys in the cache to resume; None where there is no cache yet."""
+    committed: Collection[str] | None  # keys in the cache to resume; None without a cache
     amp: str
 
     def read(self, view: View) -> tuple[Tensor, int]:
-        """What the teacher sees of a view, as seen_frames has it, and the crc32 of its source."""
+        """Read what the teacher sees of a view, by seen_frames, and the crc32 of its source."""
         frames = read_frames(self.clips[view.clip])
         name = str(self.manifest.made_by["degradation"])
         seen = seen_frames(self.teacher, frames.hr, view, name)
         return seen.pin_memory() if self.device.type == "cuda" else seen, frames.crc32
 
     def run(self, seen: Tensor) -> Features:
-        """The teacher on one clip as `read`: each (T, C, ., .)."""
+        """Run the teacher on one clip from `read`: features of (T, C, ., .)."""
         return teacher_features(self.teacher, seen, self.device, self.amp)
 
 
 def prepare(job: Extraction) -> Prepared:
-    """Find the clips, load the teacher, list the views, say what the cache is or will be."""
+    """Find the clips, load the teacher, list the views, and make the cache's manifest."""
     device = pick_device(job.device)
     keep_memory(device)
-    made, committed = _found(job.cache)
+    made, committed = None, None
+    if cache.manifest_exists(cache.open_place(job.cache)):
+        reader = cache.open_reader(job.cache, allow_incomplete=True)
+        made, committed = reader.manifest, reader.entries.keys()
     clips = {c.key: c for c in find_clips(job.data, "train", length=job.frames)}
     check_sizes(list(clips.values()), alike=True)
     phase = degradation(job.degradation or "bd").phase
@@ -143,25 +136,15 @@ def prepare(job: Extraction) -> Prepared:
     return Prepared(teacher, device, clips, views, manifest, batch, committed, job.amp)
 
 
-def _found(url: str) -> tuple[cache.Manifest | None, Collection[str] | None]:
-    """The manifest and the committed keys of the cache that is there already, or None and None."""
-    if not cache.manifest_exists(cache.open_place(url)):
-        return None, None
-    reader = cache.open_reader(url, allow_incomplete=True)
-    return reader.manifest, reader.entries.keys()
-
-
 def _views(
     job: Extraction, clips: list[str], first: Tensor
 ) -> tuple[list[View], tuple[int, int], dict[str, str | int]]:
-    """Every view of the cache, the size of its maps, and what of it belongs to its identity."""
+    """List the cache's views, with the size of their maps and the facts that identify them."""
     height, width = first.shape[-2:]
     if job.views == "baked":
         if job.baked < 1 or job.patch < 16 or job.patch % 16:
-            raise UserError(
-                f"baked views need at least 1 crop whose side is a multiple of 16, got "
-                f"--baked {job.baked} --patch {job.patch}"
-            )
+            need = "baked views need at least 1 crop whose side is a multiple of 16"
+            raise UserError(f"{need}, got --baked {job.baked} --patch {job.patch}")
         views = baked_views(clips, job.seed, job.baked, job.patch, height, width)
         identity: dict[str, str | int] = {"views": "baked", "baked": job.baked, "patch": job.patch}
         return views, (job.patch, job.patch), identity
@@ -171,9 +154,8 @@ def _views(
 
 
 def _channels(teacher: Network, device: torch.device, name: str) -> int:
-    """Channels of f_sr, trunk or f_lr; the latter two are found by running a tiny frame."""
+    """Return the channels of f_sr, trunk or f_lr; a tiny frame shows those of the latter two."""
     if name == "f_sr":
         return teacher.f_sr_channels
     features = teacher_features(teacher, torch.zeros(1, 3, 16, 16), device, "none")
-    values: Tensor = getattr(features, name)
-    return values.shape[1]
+    return int(getattr(features, name).shape[1])

@@ -1,77 +1,94 @@
-"""What a cache is, as JSON and for people: who made it, what it holds, weighs and loses."""
+"""Describe a cache: what made it, what it holds, how large it is and what its encoding loses."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 from stdpipe import cache
 from stdpipe.cache.schema import check_json
 from stdpipe.distill.names import F_SR_CHANNELS
-from stdpipe.features.provenance import EncodingError
 
 LABELS = {"teacher_sha256": "weights sha256", "lr_8bit": "LR in 8 bits"}
 
 Facts = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class EncodingError:
+    """What an encoding loses on one clip; relative errors are root mean squares."""
+
+    f_sr_rmse: float  # relative error of F^SR
+    sr_psnr: float | None  # PSNR in dB of the images with and without encoding; None if equal
+    attention_rmse: float  # relative error of the decoded F^SR's attention map
+    measured_on: str = ""
+    f_lr_rmse: float | None = None  # relative error of F^LR; None where that is no target
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The facts and notes of a manifest that stdpipe itself reads again."""
+
+    teacher: str = ""
+    degradation: str = "bd"
+    amp: Literal["none", "bf16", "fp16"] = "none"
+    batch: int = 1
+    data: Path | None = None
+    error: EncodingError | None = None  # None where it was not measured
+
+
+def provenance(manifest: cache.Manifest) -> Provenance:
+    """Read a manifest's provenance. Raises UserError where a fact has another type."""
+    told: Facts = manifest.notes | manifest.made_by
+    return check_json(Provenance, told, "the cache's manifest")
+
+
 def describe_cache(reader: cache.Reader) -> Facts:
-    """Return all that is known of a cache, flat: who made it under the manifest's own names, and
+    """Return all that is known of a cache, flat: the manifest's facts under their own names, and
 
     entries (of the whole job), committed, complete; array_shapes (of one entry);
     bytes, bytes_per_entry, bytes_by_array, times_smaller (than f_sr in float32; null where f_sr is
-    not stored); error (of the encoding, as encoding.encoding_error tells it; null where it was not
+    not stored); error (the encoding's, as encoding.encoding_error returns it; null where it was not
     measured) and notes.
     """
-    manifest = reader.manifest
-    notes = dict(manifest.notes)
-    error = notes.pop("error", None)
-    check_json(EncodingError | None, error, f"the manifest of cache {reader.url}")  # type: ignore[arg-type]
+    manifest, committed = reader.manifest, len(reader.entries)
+    provenance(manifest)  # refuses an error of another form
+    sizes, total = reader.bytes_by_array(), reader.total_bytes()
+    features = sum(size for name, size in sizes.items() if name.startswith(manifest.stored))
+    channels = manifest.channels if manifest.stored == "f_sr" else F_SR_CHANNELS
+    float32 = 4 * channels * manifest.frames * manifest.height * manifest.width * committed
     return {
         "cache": reader.url,
         "cache_id": manifest.cache_id,
         "format_version": manifest.format_version,
         **manifest.facts(),
         "entries": len(manifest.entries),
-        "committed": len(reader.entries),
+        "committed": committed,
         "complete": reader.is_complete(),
         "array_shapes": {name: list(spec.shape[1:]) for name, spec in manifest.arrays.items()},
-        **_weight(reader),
-        "error": error,
-        "notes": notes,
+        "bytes": total,
+        "bytes_per_entry": round(total / committed) if committed else None,
+        "bytes_by_array": sizes,
+        "times_smaller": float32 / features if features else None,
+        "error": manifest.notes.get("error"),
+        "notes": {name: note for name, note in manifest.notes.items() if name != "error"},
     }
 
 
 def info_text(facts: Facts, made_by: Mapping[str, Any]) -> str:
-    """Return what `describe_cache` returned, for people, a fact a line; made_by: the manifest's."""
+    """Format what `describe_cache` returned, one fact on each line; made_by: the manifest's."""
     state = "complete" if facts["complete"] else "not complete"
     head = f"{facts['cache']}: {state}, {facts['committed']:,} of {facts['entries']:,} entries"
-    told = [(LABELS.get(k, k.replace("_", " ")), _word(v)) for k, v in made_by.items()]
+    told = [(LABELS.get(name, name.replace("_", " ")), value) for name, value in made_by.items()]
+    told = [(label, {"True": "yes", "False": "no"}.get(str(v), v)) for label, v in told]
     told += [*_held(facts).items(), *_error(facts["error"]).items()]
     return "\n".join([head, *(f"  {label + ':':<18}{value}" for label, value in told)])
 
 
-def _weight(reader: cache.Reader) -> Facts:
-    arrays, total = reader.bytes_by_array(), reader.total_bytes()
-    manifest, committed = reader.manifest, len(reader.entries)
-    features = sum(size for name, size in arrays.items() if name.startswith(manifest.stored))
-    channels = manifest.channels if manifest.stored == "f_sr" else F_SR_CHANNELS
-    float32 = 4 * channels * manifest.frames * manifest.height * manifest.width * committed
-    return {
-        "bytes": total,
-        "bytes_per_entry": round(total / committed) if committed else None,
-        "bytes_by_array": arrays,
-        "times_smaller": float32 / features if features else None,
-    }
-
-
-def _word(value: object) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-
-
 def _held(facts: Facts) -> dict[str, str]:
-    size = f"{facts['frames']} x {facts['height']} x {facts['width']}"
     held = {
         "serves": ", ".join(facts["targets"]),
-        "entry": f"{size} (T x H x W)",
+        "entry": f"{facts['frames']} x {facts['height']} x {facts['width']} (T x H x W)",
         "encoding": f"{facts['encoding']}, compression {facts['compression']}",
         "bytes": _bytes(facts["bytes"]),
     }
@@ -89,12 +106,10 @@ def _error(error: Mapping[str, Any] | None) -> dict[str, str]:
     if error is None:
         return {"encoding error": "not measured"}
     psnr = "exact" if error["sr_psnr"] is None else f"{error['sr_psnr']:.1f} dB"
-    f_lr = error.get("f_lr_rmse")
+    rmse = {name: error.get(f"{name}_rmse") for name in ("f_sr", "attention", "f_lr")}
     return {
         "encoding error": f"measured on {error.get('measured_on', 'a clip')}",
-        "  f_sr": f"{error['f_sr_rmse']:.3%} (relative RMSE)",
-        "  attention": f"{error['attention_rmse']:.3%} (relative RMSE)",
-        **({} if f_lr is None else {"  f_lr": f"{f_lr:.3%} (relative RMSE)"}),
+        **{f"  {n}": f"{e:.3%} (relative RMSE)" for n, e in rmse.items() if e is not None},
         "  SR": f"{psnr} (PSNR against the unencoded)",
     }
 

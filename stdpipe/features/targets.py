@@ -1,8 +1,8 @@
-"""Teacher targets behind the cache: how a worker reads a window of them, and how the training
-device turns what was read into f_sr, f_lr and SR. encoding.py is the side before the cache.
+"""Read teacher targets from the cache: a worker reads a window, and the training device decodes it
+to f_sr, f_lr and SR. encoding.py writes them.
 
-int8 crosses to the device as it is; a trunk crosses with the halo that the teacher's frozen tail
-needs, and becomes f_sr there, equal to the crop of the whole map.
+int8 codes are decoded on the device. A trunk is read with the halo that the teacher's frozen tail
+needs, and becomes f_sr on the device, equal to the crop of the whole map.
 Axes: B batch, T frames of a clip, C channels, H W HR size, h w LR size.
 """
 
@@ -20,7 +20,7 @@ from stdpipe.data.views import View, orient, oriented_size, upright_box
 from stdpipe.device import autocast, settle
 from stdpipe.distill.names import F_SR_CHANNELS
 from stdpipe.features.encoding import dequantise
-from stdpipe.features.provenance import provenance
+from stdpipe.features.info import provenance
 from stdpipe.models import zoo
 from stdpipe.models.base import SCALE, Network
 
@@ -36,8 +36,8 @@ class CachedTargets:
         self.halo = halo  # LR pixels around a trunk window
 
     def __call__(self, view: View, box: Box, crc32: int) -> dict[str, Tensor]:
-        """An oriented window, in stored dtype: f_sr (T, C, H, W) or trunk (T, C, h, w) with its
-        halo, and/or attention (T, H, W), f_lr (T, C, h, w); int8 with its scale (2, C)."""
+        """Read an oriented window in stored dtype: f_sr (T, C, H, W) or trunk (T, C, h, w) with its
+        halo, attention (T, H, W), f_lr (T, C, h, w); int8 with its scale (2, C)."""
         key = str(view)
         made_from = self.reader.extra(key).get("source_crc32")
         if made_from != crc32:
@@ -65,7 +65,7 @@ class CachedTargets:
         return {name: orient(torch.from_numpy(stored), orientation).contiguous()}
 
     def _trunk(self, view: View, box: Box) -> dict[str, Tensor]:
-        """The LR window with its halo, pushed inwards at the borders so that all have one size."""
+        """Read the LR window with its halo, moved inwards at borders so that all have one size."""
         height, width = self.reader.manifest.arrays["trunk"].shape[-2:]
         if not view.crop:
             height, width = oriented_size(height, width, view.orientation)
@@ -78,20 +78,20 @@ class CachedTargets:
 
 
 def _with_halo(start: int, length: int, halo: int, side: int) -> tuple[int, int]:
-    """First pixel and length of a span widened by `halo` at both ends, moved into 0..side.
+    """Return start and length of a span widened by `halo` at both ends, moved into 0..side.
 
-    At a true border no halo is wanted: there the whole map, too, was padded with zeros.
+    A true border needs no halo: there the whole map was padded with zeros, too.
     """
     widened = min(length + 2 * halo, side)
     return min(max(start - halo, 0), side - widened), widened
 
 
 class Decoder:
-    """Turns a batch as read into what terms look at, on the training device.
+    """Decodes a batch, on the training device, to the tensors that terms need.
 
-    "f_sr" (B, T, 64, H, W) stands in place of what it was stored as, beside "f_lr" (B, T, C, h, w)
-    if that was read and the teacher's image "sr" (B, T, 3, H, W) if asked for. Without gradient, in
-    float32; a trunk's tail runs in mixed precision where training does.
+    They are "f_sr" (B, T, 64, H, W), however it was stored, "f_lr" (B, T, C, h, w) if it was read,
+    and the teacher's image "sr" (B, T, 3, H, W) if asked for: without gradient, in float32. A
+    trunk's tail runs in mixed precision where training does.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Decoder:
         self.teacher: Network | None = None
         if sr or self.from_trunk:
             name = provenance(reader.manifest).teacher
-            # a crop of f_sr must give a crop of the image, by a class of ours: none is imported
+            # a crop of f_sr must give a crop of the image, by a network of the zoo
             if sr and not (name.partition(":")[0] in zoo.ZOO and zoo.parse(name).cls.head):
                 raise UserError(
                     "the term `output` makes the teacher's image of crops of its f_sr, which the "
@@ -130,9 +130,9 @@ class Decoder:
         return out
 
     def _through_tail(self, trunk: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """On a CPU frame by frame: maps as large as a whole clip's would not stay in its caches.
+        """Run the tail, on a CPU frame by frame, since the maps of a whole clip exceed its caches.
 
-        Laid out as f_sr is when it is read, so that sums over it round alike.
+        The result is laid out as an f_sr that was read, so that sums over it round alike.
         """
         assert self.teacher is not None
         height, width = batch["hr"].shape[-2:]
@@ -148,8 +148,7 @@ class Decoder:
 
 
 def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """A batch as read, but for where its crops lie in a trunk: the host alone asks for that, and
-    would wait for the device to tell it."""
+    """Move a batch to a device, except trunk_at, for which the host would have to wait."""
     return {
         name: values if name == "trunk_at" else values.to(device, non_blocking=True)
         for name, values in batch.items()
@@ -159,8 +158,9 @@ def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Te
 def load_tail(
     network: str, kept: Arrays, device: torch.device, tail: bool = True, head: bool = False
 ) -> Network:
-    """A network with the parameters of its tail, its head or both alone: `upsample` and `to_rgb`
-    run, nothing else takes memory. kept: what its cache keeps, by name; it may be more."""
+    """Load a network's tail, head or both, for `upsample` and `to_rgb`; the rest takes no memory.
+
+    kept: the parameters in its cache, by name; there may be more."""
     with torch.device("meta"):
         net = zoo.parse_trusted(network, "the cache").build()
     parts = (*net.tail * tail, *net.head * head)
@@ -175,7 +175,7 @@ def load_tail(
 
 
 class LiveTeacher:
-    """The teacher in the loop, for comparison and proof: it sees the crop the student sees."""
+    """Runs the teacher in each training step, for comparison, on the crop that the student sees."""
 
     def __init__(
         self, teacher: Network, device: torch.device, amp: str, names: Collection[str] = ("f_sr",)
@@ -187,8 +187,8 @@ class LiveTeacher:
 
     @torch.no_grad()
     def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Adds f_sr (B, T, 64, H, W), or what of its Features is asked for, to the batch; clip by
-        clip, as extraction runs it, since other batch sizes round otherwise."""
+        """Add f_sr (B, T, 64, H, W), or the Features in `names`, to the batch. Clips run one by one
+        as in extraction, since other batch sizes round differently."""
         seen = batch["hr" if self.teacher.sees_hr else "lr"]
         with autocast(seen.device, self.amp):
             clips = [self._wanted(one) for one in seen]

@@ -1,4 +1,4 @@
-"""The teacher on clips: what it is shown of a view, and all its features of it.
+"""Run the teacher on clips: make its input of a view, and return its features.
 
 Axes: T frames of a clip, C channels, H W HR size, h w LR size.
 """
@@ -22,8 +22,8 @@ from stdpipe.resample import SCALE
 
 
 def seen_frames(teacher: Network, hr: Tensor, view: View, degradation_name: str) -> Tensor:
-    """What the teacher is shown of a view: LR (T, 3, h, w), or HR (T, 3, H, W) if it is privileged;
-    float32 in [0, 1]."""
+    """Make the teacher's input of a view, float32 in [0, 1]: LR (T, 3, h, w), or HR (T, 3, H, W)
+    for a privileged teacher."""
     if teacher.sees_hr:
         return view_hr(hr, view).float() / 255
     return view_pair(hr, view, degradation_name)[1]
@@ -33,15 +33,14 @@ def seen_frames(teacher: Network, hr: Tensor, view: View, degradation_name: str)
 def group_features(
     teacher: Network, seen: list[Tensor], device: torch.device, amp: str
 ) -> list[Features]:
-    """All features of some clips' frames (T, 3, ., .), as seen_frames has them, those of one size
-    at once: each (T, C, ., .)."""
+    """Return the features, each (T, C, ., .), of clips from seen_frames (T, 3, ., .); those of one
+    size are computed at once."""
     found: dict[int, Features] = {}
     for shape in dict.fromkeys(clip.shape for clip in seen):
         alike = [i for i, clip in enumerate(seen) if clip.shape == shape]
         with autocast(device, amp):
-            batch = teacher.features_clip(
-                torch.stack([seen[i].to(device, non_blocking=True) for i in alike])
-            )
+            stack = torch.stack([seen[i].to(device, non_blocking=True) for i in alike])
+            batch = teacher.features_clip(stack)
         found |= {i: Features(*(x[n] for x in batch)) for n, i in enumerate(alike)}
     return [found[i] for i in range(len(seen))]
 
@@ -52,22 +51,22 @@ def teacher_features(teacher: Network, seen: Tensor, device: torch.device, amp: 
 
 
 def check_teacher(teacher: Network, facts: dict[str, Any], targets: Collection[str]) -> None:
-    """Raise UserError for a network whose F^SR no student here could match, where one is to."""
+    """Raise UserError for a network whose F^SR no student here can match, unless f_lr is all."""
     enlarges = teacher.scale == SCALE or teacher.sees_hr
     if not enlarges or (teacher.f_sr_channels != F_SR_CHANNELS and set(targets) != {"f_lr"}):
         raise UserError(f"{facts['network']} has no 64-channel F^SR at 4 times the LR size")
 
 
 def kept_parameters(teacher: Network, manifest: cache.Manifest) -> Arrays | None:
-    """The parameters that its cache keeps: the tail where the trunk is stored, and wherever f_sr
-    is served the last convolution, which makes SR of it. None where there is nothing to keep."""
+    """Return the parameters that the cache keeps: the tail for a stored trunk, and where f_sr is
+    served the last convolution, which makes SR of it. None where there are none."""
     tail = tail_of(teacher) if manifest.stored == "trunk" else {}
     head = _parameters(teacher, teacher.head) if "f_sr" in manifest.targets else {}
     return {**tail, **head} or None
 
 
 def tail_of(teacher: Network) -> Arrays:
-    """The teacher's parameters that turn the trunk into f_sr, by name.
+    """Return the teacher's parameters that turn the trunk into f_sr, by name.
 
     Raises UserError where the network has no trunk.
     """

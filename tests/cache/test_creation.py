@@ -57,7 +57,7 @@ def test_without_any_manifest_entries_are_not_thrown_away(cache, manifest, files
     (cache / "manifest.json").unlink()
     (cache / "journal" / "manifest.json").unlink()
     before = files_of(cache)
-    message = r"holds journal/0.000000.jsonl but no manifest.json: restore that"
+    message = r"holds journal/0.000000.jsonl but no manifest.json: name a new folder"
     with pytest.raises(CacheError, match=message):
         open_writer(cache, manifest)
     assert files_of(cache) == before
@@ -66,7 +66,7 @@ def test_without_any_manifest_entries_are_not_thrown_away(cache, manifest, files
 def test_a_folder_of_something_else_is_refused(tmp_path, manifest):
     (tmp_path / "photo.png").touch()
     for _ in range(2):
-        with pytest.raises(CacheError, match=r"is not a cache, it holds photo.png: name a new fo"):
+        with pytest.raises(CacheError, match=r"is not a cache, it holds photo.png but no mani"):
             open_writer(tmp_path, manifest)
         (tmp_path / "journal").mkdir(exist_ok=True)
     assert {path.name for path in tmp_path.iterdir()} == {"photo.png", "journal"}

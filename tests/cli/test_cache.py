@@ -150,7 +150,7 @@ def test_verify_says_that_it_went_on(
         if more:
             assert told == "6 ok, 0 broken"
         else:
-            assert told.startswith("went on at 2 of 6, the first checked at 20")
+            assert told.startswith("went on behind the first 2 clips, of a check begun at 20")
             assert count == "6 ok, 0 broken"
 
 

@@ -239,7 +239,7 @@ def test_another_format_version_is_refused(
     for name in ("manifest.json", "journal/manifest.json"):
         (copy / name).write_bytes(seal({**manifest, "format_version": 99}))
     told = refused(*train(tmp_path / "run", tiny, "--cache", copy))
-    assert "was made by a newer stdpipe, format 99; this one reads 2: upgrade" in told
+    assert "has format version 99, this stdpipe reads 2: use the stdpipe that made it" in told
     assert told == refused("cache", "info", copy)
 
 
