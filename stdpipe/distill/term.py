@@ -69,15 +69,6 @@ class Value(NamedTuple):
     """The values that are logged under the names in the term's `logs`."""
 
 
-class Memory(NamedTuple):
-    """A ConvLSTM that is frozen for good once its term collapses."""
-
-    role: str
-    """Its name among the helpers."""
-    frozen: str
-    """The key of checkpoint.pt that says whether it is frozen."""
-
-
 @dataclass(frozen=True)
 class Term:
     """One part of a loss."""
@@ -97,8 +88,10 @@ class Term:
     """The names of the values that it logs beside its own."""
     weight_key: str = ""
     """The config key that gives its default weight instead of `weight`."""
-    memory: Memory | None = None
-    """The helper that the collapse guard watches."""
+    memory: str = ""
+    """The role of its ConvLSTM, which is frozen for good once the term collapses."""
+    frozen: str = ""
+    """The key of checkpoint.pt that says whether the ConvLSTM is frozen."""
     privileged: bool = False
     """Whether it expects a teacher that was shown HR."""
 

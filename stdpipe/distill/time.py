@@ -6,16 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stdpipe import distributed
-from stdpipe.distill.term import (
-    F_SR,
-    Channels,
-    FeatureLevel,
-    LossInputs,
-    Memory,
-    Term,
-    Value,
-    adapter,
-)
+from stdpipe.distill.term import F_SR, Channels, FeatureLevel, LossInputs, Term, Value, adapter
 from stdpipe.models.convlstm import ConvLSTM
 
 COLLAPSE = 1e-8  # below this L_TD the paper fixes the ConvLSTM
@@ -87,7 +78,8 @@ def term(level: FeatureLevel) -> Term:
         about=f"L_TD: the mean square distance of a ConvLSTM's last cells over {level.title}.",
         helpers={**adapter(level), role: build},
         logs=(variance,),
-        memory=Memory(role, frozen),
+        memory=role,
+        frozen=frozen,
     )
 
 

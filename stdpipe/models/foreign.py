@@ -1,7 +1,7 @@
-"""Names of parameters in other people's checkpoints -> ours.
+"""Translates the names of parameters in other people's checkpoints.
 
-EDVR's come from BasicSR, mmagic or the original; ours are BasicSR's. The other networks have one
-published naming each, which is theirs here too; of those only a wrapper's prefix is dropped.
+EDVR's come from BasicSR, mmagic or the original, and are BasicSR's here. The other networks have
+one published naming each; of theirs only a wrapper's prefix is dropped.
 """
 
 import re

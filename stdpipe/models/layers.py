@@ -92,6 +92,11 @@ def shrink(conv: nn.Module, factor: float = 0.01) -> None:
             conv.bias.zero_()
 
 
+def has_batch_norm(net: nn.Module) -> bool:
+    """Return whether batch statistics tie the frames of a batch together."""
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in net.modules())
+
+
 def near_identity(chain: nn.Module, factor: float = 0.1) -> None:
     """Convolutions that pass their input on, plus a tenth of their first weights: a chain with a
     ReLU after each then begins as one ReLU, and each layer's steps add to what it passes on."""

@@ -23,7 +23,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """Says what of a teacher reaches the students; None where no scheme needs it."""
+    """The source of the teacher's maps; its parts are None where no scheme needs them."""
 
     degradation: str
     reader: cache.Reader | None = None
@@ -32,13 +32,13 @@ class Source:
     targets: CachedTargets | None = None
     """Reads the cache, in workers."""
     decode: Decoder | LiveTeacher | None = None
-    """Makes what terms look at of a batch, on the training device."""
+    """Adds the teacher's maps to a batch, on the training device."""
 
 
 def open_source(run: StudentRun, every: Sequence[StudentTraining], device: torch.device) -> Source:
-    """Open what the schemes of all students need.
+    """Open the cache, or load the live teacher, that the schemes of all students need.
 
-    Raises UserError where that is not there, or does not fit.
+    Raises UserError where it is missing or does not fit.
     """
     reader = _open_cache(run, [options.scheme for options in every if options.terms])
     made_by = reader.manifest.made_by if reader else {}
@@ -49,7 +49,7 @@ def open_source(run: StudentRun, every: Sequence[StudentTraining], device: torch
         return Source(degradation, reader)
     amp = every[0].amp
     if run.live_teacher:
-        with torch.random.fork_rng(devices=[]):  # what is drawn next is as with a cache
+        with torch.random.fork_rng(devices=[]):  # students begin as they do with a cache
             teacher, facts = checkpoints.load_network(None, run.live_teacher)
         check_teacher(teacher, facts, sorted(wanted))
         checkpoints.trained_for(facts, degradation)
@@ -67,7 +67,7 @@ def open_source(run: StudentRun, every: Sequence[StudentTraining], device: torch
 
 
 def looked_at(run: StudentRun, options: StudentTraining) -> set[str]:
-    """Return what of the teacher one student's terms look at in a batch."""
+    """Return the teacher's maps that one student's terms look at in a batch."""
     return needs(options.terms, options.attention, live=bool(run.live_teacher))
 
 
@@ -96,9 +96,7 @@ def _warn_of_another_teacher(teacher: str, every: Sequence[StudentTraining]) -> 
     known = zoo.ZOO.get(teacher.partition(":")[0])
     if expected and not (known and known[0].sees_hr) and distributed.first():
         LOG.warning(
-            "stdpipe: %s did not see HR: with it, scheme %s is not the published one",
-            teacher,
-            expected[0],
+            f"stdpipe: scheme {expected[0]} expects a teacher that sees HR, and {teacher} does not"
         )
 
 
