@@ -78,10 +78,8 @@ def slices(batch: int, accumulate: int) -> list[range]:
 
 
 def from_first(make: Callable[[], Made]) -> Made:
-    """Return on every rank the result of `make` on rank 0; its error is raised on all of them.
-
-    The others wait for it without a timeout, however long it takes.
-    """
+    """Return on all ranks, which wait without a timeout, the result of `make` on rank 0; raise its
+    ValueError or OSError on all of them."""
     if size() == 1:
         return make()
     made: list[Any] = [None, None]  # the result and the error

@@ -34,8 +34,7 @@ from stdpipe.training.student import StudentTrainer
 
 Job = tuple[StudentRun, StudentTraining]
 
-# the options of the common stream
-SHARED = ("patch", "batch", "accumulate", "stream_seed", "workers", "amp")
+SHARED = ("patch", "batch", "accumulate", "stream_seed", "workers", "amp")  # by all students
 
 
 def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
@@ -46,8 +45,8 @@ def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
 def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     """Train several at once from one stream, each as if it were trained alone.
 
-    Runs may differ in student, init and out, and options in all but SHARED; else UserError. A
-    student whose loss is not finite raises it when the others are done.
+    Runs may differ in student, init and out, and options in all but SHARED. Raises UserError where
+    they differ elsewhere and, when the others are done, for a student whose loss is not finite.
     """
     run, options = jobs[0]
     _check_together(jobs)
@@ -116,7 +115,7 @@ def _trainer(
     device: torch.device,
     opened: ExitStack,
 ) -> StudentTrainer:
-    """Build a student with its helpers; its folder is locked for as long as `opened` lasts."""
+    """Build a student with its helpers; its folder is locked until `opened` closes."""
     weights, spec = run.out / "weights.pt", _spec(run, source.degradation)
     torch.manual_seed(options.seed)
     student = spec.build()
@@ -126,9 +125,8 @@ def _trainer(
     if run.init:
         _start_from(student, run.init, source.degradation)
     seen = looked_at(run, options)
-    lr_channels = (0, 0)
-    if "f_lr" in seen:
-        lr_channels = _lr_channels(student, str(spec), options, source)
+    taught_lr = "f_lr" in seen
+    lr_channels = _lr_channels(student, str(spec), options, source) if taught_lr else (0, 0)
     # built after the student, whose weights are then the same in every scheme
     helpers = build_helpers(options.terms, student.f_sr_channels, lr_channels)
     helpers = {role: module.to(device) for role, module in helpers.items()}
@@ -155,9 +153,8 @@ def _start_from(student: Network, init: Path, degradation_name: str) -> None:
     facts = {"weights": str(init), "degradation": header.degradation}
     checkpoints.trained_for(facts, degradation_name)
     if str(header.network).partition(":")[0] == "pisr":
-        state = {
-            k.removeprefix("student."): v for k, v in state.items() if k.startswith("student.")
-        }
+        part = "student."
+        state = {k.removeprefix(part): v for k, v in state.items() if k.startswith(part)}
     checkpoints.load_state(student, state, header, str(init))
 
 

@@ -37,45 +37,36 @@ FUSION = "fusion"  # EDVR's name for its TSA, or for the convolution in its plac
 
 def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
     """Train, or resume, into OUT/weights.pt; return the facts and the last loss."""
-    device = pick_device(run.device)
-    phase = degradation(run.degradation).phase
-    spec = zoo.parse(run.network).with_phase(phase)
-    with distributed.group(device):
-        last = _train(run, spec, options, device)
-    weights = str(run.out / "weights.pt")
-    return {"weights": weights, "network": str(spec), "steps": options.steps, "loss": last}
-
-
-def _train(
-    run: TeacherRun, spec: zoo.Spec, options: TeacherTraining, device: torch.device
-) -> float | None:
-    stream = _stream(run, options)
-    stream.unfinished = device.type != "cpu"
-    torch.manual_seed(options.seed)
-    net = spec.build()
-    _check_network(net, str(spec), options)
-    if run.init:
-        _start_from(net, run.init, _alone(options, step=0))
-    elif _alone(options, step=0):
-        key = "train_only" if options.parts else "tsa_steps"
-        raise UserError(f"{key} leaves the rest of {spec} as --init has it: give --init")
-    net.to(device)
-    facts = {
-        "network": str(spec),
-        **checkpoints.revised(net),
-        "data": str(run.data),
-        "degradation": run.degradation,
-        "exclude": list(run.exclude),
-        "clips": run_folder.digest(v.clip for v in stream.views),
-        **checkpoints.init_facts(run.init),
-    }
-    weights = run.out / "weights.pt"
+    device, weights = pick_device(run.device), run.out / "weights.pt"
+    spec = zoo.parse(run.network).with_phase(degradation(run.degradation).phase)
 
     def save_weights() -> None:
         checkpoints.save_network(weights, net, str(spec), run.degradation)
 
-    with run_folder.open_run(run.out, facts, options):
-        return _fit(net, stream, save_weights, run.out, options, device)
+    with distributed.group(device):
+        stream = _stream(run, options)
+        stream.unfinished = device.type != "cpu"
+        torch.manual_seed(options.seed)
+        net = spec.build()
+        _check_network(net, str(spec), options)
+        if run.init:
+            _start_from(net, run.init, _alone(options, step=0))
+        elif _alone(options, step=0):
+            key = "train_only" if options.parts else "tsa_steps"
+            raise UserError(f"{key} leaves the rest of {spec} as --init has it: give --init")
+        net.to(device)
+        facts = {
+            "network": str(spec),
+            **checkpoints.revised(net),
+            "data": str(run.data),
+            "degradation": run.degradation,
+            "exclude": list(run.exclude),
+            "clips": run_folder.digest(v.clip for v in stream.views),
+            **checkpoints.init_facts(run.init),
+        }
+        with run_folder.open_run(run.out, facts, options):
+            last = _fit(net, stream, save_weights, run.out, options, device)
+    return {"weights": str(weights), "network": str(spec), "steps": options.steps, "loss": last}
 
 
 def _stream(run: TeacherRun, options: TeacherTraining) -> Stream:

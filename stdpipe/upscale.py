@@ -198,7 +198,7 @@ def cut(net: Network, height: int, width: int, side: int | None) -> Grid:
     if not exact:
         LOG.warning(
             "stdpipe: tiles of this network are not exact, since its input decides how far it "
-            f"looks; they overlap by {overlap} pixels, and the report says how much they differ"
+            f"looks; they overlap by {overlap} pixels, and the result says by how much they differ"
         )
     return Grid(found, overlap, exact)
 

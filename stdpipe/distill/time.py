@@ -45,20 +45,13 @@ class CollapseGuard:
     """Freezes the ConvLSTM for good once L_TD falls below 1e-8 (end of Section 3.2)."""
 
     def __init__(self, memory: nn.Module, frozen: bool = False) -> None:
-        self.memory = memory
-        self.frozen = False
-        if frozen:
-            self.freeze()
+        self.memory, self.frozen = memory, frozen
+        memory.requires_grad_(not frozen)
 
     def watch(self, td: float | None) -> None:
         """Freeze where the step's L_TD, None where it was not computed, is too small."""
-        if td is not None and td < COLLAPSE and not self.frozen:
-            self.freeze()
-
-    def freeze(self) -> None:
-        """Keep gradients from the ConvLSTM's own weights from here on."""
-        self.frozen = True
-        self.memory.requires_grad_(False)
+        self.frozen |= td is not None and td < COLLAPSE
+        self.memory.requires_grad_(not self.frozen)
 
 
 def term(level: FeatureLevel) -> Term:

@@ -68,15 +68,13 @@ def trained_for(facts: Mapping[str, Any], asked: str | None) -> str:
     """
     known = facts["degradation"]
     if asked and known and asked != known:
-        raise UserError(
-            f"{facts['weights']} was trained for degradation {known!r}, but --degradation "
-            f"{asked!r} was asked for; change one of them"
-        )
+        both = f"degradation {known!r}, but --degradation {asked!r} was asked for"
+        raise UserError(f"{facts['weights']} was trained for {both}; change one of them")
     made_here = facts["weights"] is None or str(facts["weights"]).startswith("random:")
     if not (asked or known or made_here):
+        how = "give --degradation (bi for published EDVR checkpoints)"
         raise UserError(
-            f"{facts['weights']} does not say which degradation it was trained for: give "
-            "--degradation (bi for published EDVR checkpoints)"
+            f"{facts['weights']} does not say which degradation it was trained for: {how}"
         )
     return asked or known or "bd"
 

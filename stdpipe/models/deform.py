@@ -73,7 +73,6 @@ class DeformConvPack(nn.Module):
 
     def forward(self, x: Tensor, offset_features: Tensor) -> Tensor:
         """x and offset_features (B, C, h, w) -> (B, C, h, w)."""
-        offset, mask = self.conv_offset(offset_features).split(
-            [2 * self.groups * 9, self.groups * 9], dim=1
-        )
+        taps = 9 * self.groups
+        offset, mask = self.conv_offset(offset_features).split([2 * taps, taps], dim=1)
         return deform_conv2d(x, offset, torch.sigmoid(mask), self.weight, self.bias)

@@ -22,11 +22,7 @@ def to_basicsr(state: State) -> State:
     for source, beginning in TELLING.items():
         if any(k.startswith(beginning) for k in state):
             names = read_yaml(Path(__file__).with_name("foreign.yaml"))[source]
-            return {_rename(k, names): v for k, v in state.items()}
+            for pattern, replacement in names.items():
+                state = {re.sub(pattern, replacement, k): v for k, v in state.items()}
+            return state
     return state
-
-
-def _rename(key: str, names: dict[str, str]) -> str:
-    for pattern, replacement in names.items():
-        key = re.sub(pattern, replacement, key)
-    return key

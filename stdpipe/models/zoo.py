@@ -86,11 +86,8 @@ class Spec(NamedTuple):
         return self.asked.get(name, _parameters(self.cls)[name].default)
 
     def build(self) -> Network:
-        """Return a new network, freshly initialised.
-
-        Raises UserError, before anything is allocated, for options of the zoo's networks that do
-        not go together or ask for more than MOST_PARAMETERS.
-        """
+        """Return a new network. Raises UserError, before anything is allocated, for options of the
+        zoo's networks that do not go together or ask for more than MOST_PARAMETERS."""
         if self.options and self.name in ZOO:
             self._try_options()
         return _builder(self.cls)(**self.options)

@@ -173,10 +173,7 @@ def load(
     assignments: Sequence[str],
     own: Mapping[str, Any] | None = None,
 ) -> Options:
-    """Return options from the YAML file, overridden by the key=value assignments, then by `own`.
-
-    Raises UserError in one line.
-    """
+    """Return the YAML file's options, overridden by key=value assignments, then by `own`."""
     given = read_mapping(file) if file else {}
     for item in assignments:
         key, equals, value = item.partition("=")
@@ -187,7 +184,7 @@ def load(
 
 
 def from_mapping(cls: type[Options], given: Mapping[str, Any]) -> Options:
-    """Return options from a mapping; raise UserError, with the nearest key, for an unknown one."""
+    """Return checked options; raise UserError, with the nearest known key, for an unknown one."""
     known = [field.name for field in dataclasses.fields(cls)]
     for key in given:
         if key not in known:

@@ -52,11 +52,6 @@ class Metrics:
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
 
-    def show(self, step: int, picture: NDArray[np.uint8]) -> None:
-        """Show one picture (H, W, 3) where TensorBoard is installed."""
-        if self.board:
-            self.board.add_image("sample", picture, step, dataformats="HWC")
-
     def log(self, step: int, **others: float) -> dict[str, str]:
         """Write one line, for `step` finished steps; return the values for a progress bar."""
         means = {name: total / self._counts[name] for name, total in self._sums.items()}
@@ -144,5 +139,5 @@ def panels(frames: Sequence[Tensor], maps: Sequence[Tensor]) -> NDArray[np.uint8
 
 def progress(name: str, start: int, steps: int) -> "tqdm[Any]":
     """Return a progress bar, quiet where stderr is no terminal and on all ranks but the first."""
-    quiet = None if distributed.first() else True
-    return tqdm(total=steps, initial=start, unit="step", desc=name, disable=quiet)
+    hidden = None if distributed.first() else True  # None: tqdm looks for a terminal
+    return tqdm(total=steps, initial=start, unit="step", desc=name, disable=hidden)

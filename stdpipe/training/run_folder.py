@@ -50,10 +50,8 @@ class RunConfig:
 
 
 # may differ when a run is resumed, as may the number of processes
-FREE = {
-    *("data", "cache", "init", "workers", "accumulate"),
-    *("log_every", "save_every", "evaluate_every"),
-}
+FREE = {"data", "cache", "init", "workers", "accumulate",
+        "log_every", "save_every", "evaluate_every"}  # fmt: skip
 
 
 @contextmanager
@@ -119,8 +117,7 @@ def batches(start: int, stop: int, batch: int, accumulate: int = 1) -> Iterator[
 def loader(
     stream: Dataset[Any], start: int, stop: int, options: Training, device: torch.device
 ) -> DataLoader[Any]:
-    """Return the stream's batches for steps start..stop, `accumulate` a step, prefetched by
-    `workers` processes."""
+    """Return the stream's batches for steps start..stop, `accumulate` to a step."""
     return DataLoader(
         stream,
         batch_sampler=batches(start, stop, options.batch, options.accumulate),
@@ -134,11 +131,8 @@ def loader(
 
 
 def end_with_parent(_worker: int = 0) -> None:
-    """End a worker when the training process is killed.
-
-    torch watches a worker's parent, which here is the fork server, and the fork server lives as
-    long as its workers do.
-    """
+    """End a worker when the training process is killed: torch watches its parent alone, which is
+    the fork server, and that lives as long as its workers."""
     training = multiprocessing.parent_process()
     assert training is not None
 
@@ -150,8 +144,7 @@ def end_with_parent(_worker: int = 0) -> None:
 
 
 def check_trainable(net: nn.Module, name: str, options: Training) -> None:
-    """Raise UserError where a network has nothing to train, or ranks and `accumulate` cannot share
-    out a step of it."""
+    """Raise UserError for a network that has nothing to train, or whose steps cannot be shared."""
     if not any(p.requires_grad for p in net.parameters()):
         raise UserError(f"{name} has nothing to train")
     distributed.slices(options.batch, options.accumulate)
@@ -171,10 +164,7 @@ def learning_rate(step: int, options: Training) -> float:
 
 
 class Stepper:
-    """Backward, scaling, clipping and the optimiser's step, with their state for a checkpoint.
-
-    A step is `backward` for each slice of the batch, then `step`.
-    """
+    """Takes a step of Adam: `backward` for each slice of the batch, then `step`."""
 
     def __init__(self, parameters: list[nn.Parameter], options: Training, device: torch.device):
         self.parameters = parameters
@@ -215,10 +205,9 @@ def save_checkpoint(out: Path, step: int, **parts: Any) -> None:
 
 
 def resume(out: Path, **parts: Any) -> dict[str, Any]:
-    """Put the run's last checkpoint into the parts that have a state_dict, and return it whole.
+    """Load the run's last checkpoint into the parts, and return it; {"step": 0} without one.
 
-    "step" is 0 where there is none yet. The first rank alone reads it, and sends it to the others.
-    Raises UserError for a damaged one.
+    The first rank reads it, and sends it to the others. Raises UserError for a damaged one.
     """
     path = out / "checkpoint.pt"
     saved = distributed.from_first(lambda: _read(path))
@@ -256,10 +245,10 @@ class NotFiniteError(UserError):
 def stop_on_nan(
     out: Path, step: int, values: Mapping[str, float], inputs: Sequence[Mapping[str, Tensor]]
 ) -> None:
-    """Stop early and clearly: save the step's inputs, name the part that is not finite.
+    """Raise NotFiniteError where a loss part is not finite, and save the step's inputs.
 
-    inputs: this rank's slices of the batch. values are the same on all ranks, so all stop here,
-    each with its clips in a file of its own.
+    inputs: this rank's slices of the batch. All ranks have the same values, so all stop here, each
+    with its clips in a file of its own.
     """
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:

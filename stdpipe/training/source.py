@@ -57,8 +57,14 @@ def open_source(run: StudentRun, every: Sequence[StudentTraining], device: torch
         return Source(degradation, reader, live=teacher, decode=decode)
     assert reader is not None
     _warn_of_another_teacher(str(made_by.get("teacher")), every)
+    held = reader.manifest.targets
     for options, names in zip(every, needed, strict=True):
-        _check_held(run, options, reader.manifest.targets, stored(names))
+        both = [name for name in cache.TARGETS if name in {*held, *stored(names)}]
+        if missing := [name for name in both if name not in held]:
+            raise UserError(
+                f"scheme {options.scheme!r} needs {missing[0]}, which {run.cache} does not hold "
+                f"(it has {', '.join(held)}); extract again with --targets {','.join(both)}"
+            )
     decoder = Decoder(reader, device, "sr" in wanted, amp)
     read = tuple(name for name in cache.TARGETS if name in stored(wanted))
     return Source(
@@ -74,10 +80,8 @@ def looked_at(run: StudentRun, options: StudentTraining) -> set[str]:
 def _open_cache(run: StudentRun, taught: Sequence[str]) -> cache.Reader | None:
     if run.cache is None:
         if taught and run.live_teacher is None:
-            raise UserError(
-                f"scheme {taught[0]!r} learns from a teacher: give --cache, made by "
-                "extract-teacher, or choose --scheme none"
-            )
+            how = "give --cache, made by extract-teacher, or choose --scheme none"
+            raise UserError(f"scheme {taught[0]!r} learns from a teacher: {how}")
         return None
     expect: dict[str, Any] = {"frames": run.frames}
     if run.degradation:
@@ -95,18 +99,5 @@ def _warn_of_another_teacher(teacher: str, every: Sequence[StudentTraining]) -> 
     expected = [name for options in every for name in options.terms if TERMS[name].privileged]
     known = zoo.ZOO.get(teacher.partition(":")[0])
     if expected and not (known and known[0].sees_hr) and distributed.first():
-        LOG.warning(
-            f"stdpipe: scheme {expected[0]} expects a teacher that sees HR, and {teacher} does not"
-        )
-
-
-def _check_held(
-    run: StudentRun, options: StudentTraining, held: tuple[str, ...], names: set[str]
-) -> None:
-    for name in cache.TARGETS:
-        if name in names and name not in held:
-            all_of_them = ",".join(n for n in cache.TARGETS if n in held or n in names)
-            raise UserError(
-                f"scheme {options.scheme!r} needs {name}, which {run.cache} does not hold (it has "
-                f"{', '.join(held)}); extract again with --targets {all_of_them}"
-            )
+        told = "stdpipe: %s did not see HR, and scheme %s expects a teacher that does"
+        LOG.warning(told, teacher, expected[0])

@@ -128,9 +128,8 @@ class StudentTrainer:
         self.dead = not any(p.grad is not None and bool(p.grad.any()) for p in weights)
         if self.dead and distributed.first():
             LOG.warning(
-                f"stdpipe: the student of {self.out} has only dead units: at step {step + 1} no "
-                "gradient reaches a weight, and it adds nothing to its enlarged frame; begin anew "
-                f"at a lower lr (it is {self.options.lr:g})"
+                f"stdpipe: the student of {self.out} has only dead units: no gradient reaches a "
+                f"weight at step {step + 1}; begin anew with lr below {self.options.lr:g}"
             )
 
     def write(self, batch: Mapping[str, Tensor]) -> dict[str, str]:
@@ -154,7 +153,8 @@ class StudentTrainer:
             self._evaluate(self.out / "evaluations" / str(self.done))
         if to_save:
             if self.metrics.board:
-                self.metrics.show(self.done, self._picture(batch))
+                picture = self._picture(batch)
+                self.metrics.board.add_image("sample", picture, self.done, dataformats="HWC")
             frozen = {t.frozen: self.guards[name].frozen for name, t in self.with_memory.items()}
             with self._own_random_state():
                 run_folder.save_checkpoint(
