@@ -144,7 +144,7 @@ class RBPN(Network):
                 shrink(module.conv2, 0.1)
 
     def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
-        """Return the centre's features, then each neighbour's: (B, N, num_frame * num_base, h, w)."""
+        """Return features of the centre and each neighbour: (B, N, num_frame * num_base, h, w)."""
         windows = window_indices(clip.shape[1], self.num_frame, centres)
         centre = self.feat0(clip[:, list(centres)].flatten(0, 1)).unflatten(0, (clip.shape[0], -1))
         return torch.cat((centre, over_pairs(self._shown, clip, windows).flatten(2, 3)), 2)
