@@ -131,7 +131,7 @@ def read_checkpoint(path: Path) -> tuple[State, Header]:
     if not isinstance(inner, dict) or not any(isinstance(v, Tensor) for v in inner.values()):
         raise UserError(f"{path} holds no weights")
     state = {str(k): v for k, v in inner.items() if isinstance(v, Tensor)}
-    for name, x in state.items():  # meta tensors have no data; sparse and complex ones fit nowhere
+    for name, x in state.items():  # sparse and complex ones fit nowhere
         sparse = x.layout != torch.strided or x.is_quantized
         if sparse or x.device.type != "cpu" or x.is_complex():
             raise UserError(f"{path} holds {name!r} in a form that no network here has")
@@ -215,4 +215,6 @@ def file_sha256(path: Path) -> str:
 
 def init_facts(init: Path | None) -> dict[str, str | None]:
     """Return what a run records of the weights that it starts from."""
-    return {"init": init and str(init), "init_sha256": init and file_sha256(init)}
+    if init is None:
+        return {"init": None, "init_sha256": None}
+    return {"init": str(init), "init_sha256": file_sha256(init)}
