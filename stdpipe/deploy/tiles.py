@@ -23,7 +23,7 @@ def tiles(height: int, width: int, side: int, overlap: int, multiple: int) -> li
     side and overlap are rounded up to `multiple`, and corners lie on its grid: a network that
     halves its maps gives another image when its input is shifted by one pixel.
     """
-    overlap = round_up(overlap, multiple)
+    overlap = _round_up(overlap, multiple)
     down, across = (_step(size, side, multiple) for size in (height, width))
     corners = itertools.product(range(0, height, down), range(0, width, across))
 
@@ -37,10 +37,9 @@ def tiles(height: int, width: int, side: int, overlap: int, multiple: int) -> li
 
 def _step(size: int, side: int, multiple: int) -> int:
     """Return the side of a core along one axis: as few as cover it, of nearly equal size."""
-    count = -(-size // round_up(side, multiple))
-    return round_up(-(-size // count), multiple)
+    count = -(-size // _round_up(side, multiple))
+    return _round_up(-(-size // count), multiple)
 
 
-def round_up(pixels: int, multiple: int) -> int:
-    """Return the smallest multiple that is not below."""
+def _round_up(pixels: int, multiple: int) -> int:
     return -(-pixels // multiple) * multiple

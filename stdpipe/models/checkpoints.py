@@ -215,6 +215,5 @@ def file_sha256(path: Path) -> str:
 
 def init_facts(init: Path | None) -> dict[str, str | None]:
     """Return what a run records of the weights that it starts from."""
-    if init is None:
-        return {"init": None, "init_sha256": None}
-    return {"init": str(init), "init_sha256": file_sha256(init)}
+    sha256 = file_sha256(init) if init else None
+    return {"init": str(init) if init else None, "init_sha256": sha256}
