@@ -1,7 +1,7 @@
 """The processes of one training: those that torchrun started, or one alone.
 
-All of them see the same stream: of every step's clips each rank takes its own slices, and what is
-averaged over slices and ranks is what one process makes of the whole batch.
+All of them see the same stream, and of every step's clips each rank takes its own slices; the mean
+over slices and ranks is the result that one process has for the whole batch.
 """
 
 import os
@@ -19,11 +19,11 @@ from stdpipe.cache.errors import UserError
 
 Made = TypeVar("Made")
 
-PATIENCE = timedelta(days=365)  # torchrun ends those that wait for a process that died
+PATIENCE = timedelta(days=365)  # if a process dies, torchrun ends those that wait for it
 
 
 def from_torchrun() -> tuple[int, int]:
-    """Return this process's rank and the number of processes, as torchrun says; else (0, 1)."""
+    """Return this process's rank and the number of processes, by torchrun; (0, 1) without it."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -32,7 +32,7 @@ _patient: Any = None  # a process group that waits for as long as an evaluation 
 
 @contextmanager
 def group(device: torch.device) -> Iterator[None]:
-    """Join torchrun's other processes, where there are any, until the body is done on all."""
+    """Join torchrun's other processes, if any, until all of them have finished the body."""
     global _patient
     if from_torchrun()[1] == 1:
         yield
@@ -53,12 +53,12 @@ def size() -> int:
 
 
 def rank() -> int:
-    """Return which of them this is, from 0."""
+    """Return this process's number, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def first() -> bool:
-    """Return whether this is the one that writes config, metrics, checkpoints and weights."""
+    """Return whether this process is the one that writes files."""
     return rank() == 0
 
 
@@ -70,22 +70,19 @@ def slices(batch: int, accumulate: int) -> list[range]:
     count, left = divmod(batch, size() * accumulate)
     if left:
         raise UserError(
-            f"batch ({batch}) is the clips of one step in all processes, and {size()} of them with "
-            f"accumulate ({accumulate}) do not divide it: make it a multiple of "
-            f"{size() * accumulate}"
+            f"batch ({batch}) is shared by {size()} processes with accumulate ({accumulate}): make "
+            f"it a multiple of {size() * accumulate}"
         )
     starts = ((turn * size() + rank()) * count for turn in range(accumulate))
     return [range(start, start + count) for start in starts]
 
 
 def from_first(make: Callable[[], Made]) -> Made:
-    """Return on every rank what `make` returns on rank 0; its error is raised on all of them.
-
-    The others wait for it without a timeout, however long it takes.
-    """
+    """Return on all ranks, which wait without a timeout, the result of `make` on rank 0; raise its
+    ValueError or OSError on all of them."""
     if size() == 1:
         return make()
-    made: list[Any] = [None, None]
+    made: list[Any] = [None, None]  # the result and the error
     if first():
         try:
             made[0] = make()
@@ -104,7 +101,7 @@ def mean(values: Tensor) -> Tensor:
 
 
 def total(values: Tensor) -> Tensor:
-    """Return the sum over ranks; its gradient is that of every rank's result."""
+    """Return the sum over ranks; its gradient is the sum over every rank's result."""
     result: Tensor = _Total.apply(values) if size() > 1 else values
     return result
 
@@ -112,34 +109,31 @@ def total(values: Tensor) -> Tensor:
 class _Total(torch.autograd.Function):
     @staticmethod
     def forward(_ctx: Any, values: Tensor) -> Tensor:
-        summed = values.clone()
+        summed = values.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(summed)
         return summed
 
     @staticmethod
-    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
-        summed = gradient.contiguous().clone()
-        dist.all_reduce(summed)
-        return summed
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _Total.forward(ctx, gradient)
 
 
 def data_parallel(losses: nn.Module) -> nn.Module:
-    """Return a module whose backward pass averages gradients over ranks; the module itself where
-    this process is alone.
+    """Return a module whose backward pass averages gradients over ranks, if there are several.
 
-    Which parameters a loss reaches changes (warm-up, a frozen ConvLSTM, train_only), so they are
-    looked for at every step.
+    It looks at every step which parameters the loss reaches: warm-up, train_only and a frozen
+    ConvLSTM change them.
     """
     if size() == 1:
         return losses
     device = next(losses.parameters()).device
-    # torch warns on stderr in every process where the search finds none, as after warm-up
+    # without a parameter that no loss reaches, torch warns on stderr in every process
     losses.register_parameter("never_reached", nn.Parameter(torch.zeros(1, device=device)))
     return DistributedDataParallel(losses, find_unused_parameters=True)
 
 
 def apart(losses: nn.Module, more_to_come: bool) -> AbstractContextManager[None]:
-    """Return the context of a pass, in which ranks exchange no gradients if more slices follow."""
+    """Return the context of a pass; ranks exchange no gradients in it if more slices follow."""
     if more_to_come and isinstance(losses, DistributedDataParallel):
         context: AbstractContextManager[None] = losses.no_sync()
         return context

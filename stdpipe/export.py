@@ -1,9 +1,8 @@
 """Writes a network as one file that runs without stdpipe: ONNX, or a program of torch.export.
 
-The network is traced with free batch, height and width and written beside `out`; the file is
-compared with the network at three sizes and batches, and only then renamed. Its graph takes a
-window (B, 2k+1, 3, h, w), float32 RGB in [0, 1], and gives sr (B, 3, 4h, 4w), unclipped; it pads to
-`multiple` and cuts the padding off again.
+The network is traced with free batch, height and width. The file is written beside `out`, compared
+with the network at three sizes and batches, and only then renamed. Its graph takes a window
+(B, 2k+1, 3, h, w), float32 RGB in [0, 1] of any size, and gives sr (B, 3, 4h, 4w), unclipped.
 """
 
 import importlib.metadata
@@ -33,11 +32,11 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Export:
-    """Says which network to export, and in which format."""
+    """One call of export: its network, its file and its format."""
 
     out: Path
     model: str | None = None
-    """Network's name; None where the weights file says it."""
+    """The network's name; None takes it from the weights file."""
     weights: str | None = None
     format: str = "onnx"
 
@@ -50,10 +49,10 @@ class Export:
 
 
 def export(job: Export) -> dict[str, Any]:
-    """Returns facts of the written file, ready for JSON: sizes, opset, largest difference found.
+    """Write the file; return its facts, ready for JSON: sizes, opset, largest difference found.
 
-    Raises UserError where the network cannot be traced or written, or the file gives other images
-    than the network; then nothing is left at `out`.
+    Raises UserError, and leaves nothing at `out`, where the network cannot be traced or written, or
+    the file gives other images than the network.
     """
     if job.format == "onnx":
         _require_onnx()
@@ -88,8 +87,8 @@ def export(job: Export) -> dict[str, Any]:
 
 
 class AnySize(nn.Module):
-    """A network with its padding and cropping written as look-ups: of slices and pads torch.export
-    asks whether they do nothing at this size, and would hold the graph to the answer."""
+    """A network whose padding and cropping are look-ups. torch.export would check whether slices
+    and pads do nothing at the traced size, and bind the graph to the answer."""
 
     def __init__(self, net: Network) -> None:
         super().__init__()
@@ -111,23 +110,23 @@ class AnySize(nn.Module):
 
 
 def trace(net: Network) -> ExportedProgram:
-    """A program for frames of any size larger than `multiple`, in any batch."""
+    """Return a program for frames of any size larger than `multiple`, in any batch."""
     window = _window(net, 5 * net.multiple + 1, 6 * net.multiple + 3, batch=2)
     least = {0: 1, 3: net.multiple + 1, 4: net.multiple + 1}
     sizes = {axis: Dim(name, min=least[axis]) for axis, name in FREE_AXES.items()}
     with torch.no_grad():
-        net(window)  # its constants are cached now: a trace would cache symbols in their place
+        net(window)  # caches its constants, where a trace would cache symbols
         return torch.export.export(
             AnySize(net).eval(),
             (window,),
             dynamic_shapes={"window": sizes},
-            # what it cannot prove of all sizes is checked when the program runs
+            # conditions that it cannot prove for all sizes are checked when the program runs
             prefer_deferred_runtime_asserts_over_guards=True,
         )
 
 
 def write_onnx(program: ExportedProgram, path: Path) -> int:
-    """Write one file, weights inside; returns the opset."""
+    """Write one file, weights inside; return the opset."""
     written = torch.onnx.export(
         program,
         dynamo=True,
@@ -144,8 +143,10 @@ def write_onnx(program: ExportedProgram, path: Path) -> int:
 def _check(
     net: Network, run: Callable[[Tensor], Tensor] | None, kind: str
 ) -> dict[str, Any] | None:
-    """Compare at three sizes, one a multiple and two not. None where onnxruntime is missing;
-    UserError where the images differ."""
+    """Compare at three sizes, one a multiple and two not; return None without onnxruntime.
+
+    Raises UserError where the images differ.
+    """
     if run is None:
         LOG.warning("stdpipe: not checked, since onnxruntime is not installed")
         return None
@@ -157,8 +158,8 @@ def _check(
         differences = [float((run(window) - net(window)).abs().max()) for window in windows]
     if not all(difference <= TOLERANCE for difference in differences):  # nan is not
         raise UserError(
-            f"the exported network differs from torch's by {differences} at {sizes} in batches of "
-            f"{batches}, more than {TOLERANCE:g}: it is not written; please report the network"
+            f"the exported network differs from torch's by {differences} at {sizes}, more than "
+            f"{TOLERANCE:g}, so it is not written; please report the network"
         )
     package = "torch" if kind == "torch" else "onnxruntime"
     return {
@@ -191,7 +192,7 @@ def _require_onnx() -> None:
 
 @contextmanager
 def _told(what: str) -> Iterator[None]:
-    """Tracers print much, which is dropped, and raise anything: UserError tells its first line."""
+    """Drop what tracers print; raise UserError with the first line of whatever they raise."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

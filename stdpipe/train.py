@@ -1,11 +1,12 @@
-"""Stage two: train a student from cached targets beside LR/HR clips; the teacher never runs.
+"""Stage two: train a student from a cache of targets, without running the teacher.
 
 setup -> build -> fit -> save. The same command resumes from the last checkpoint.
 Axes: B batch, T frames of a clip, H W HR size.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +34,19 @@ from stdpipe.training.student import StudentTrainer
 
 Job = tuple[StudentRun, StudentTraining]
 
-# what the stream is made of, and how it is walked through
-SHARED = ("patch", "batch", "accumulate", "stream_seed", "workers", "amp")
+SHARED = ("patch", "batch", "accumulate", "stream_seed", "workers", "amp")  # by all students
 
 
 def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
-    """Train, or resume; return what was done. Weights end up in OUT/weights.pt."""
+    """Train, or resume, into OUT/weights.pt; return the facts and the last losses."""
     return train_students([(run, options)])[0]
 
 
 def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     """Train several at once from one stream, each as if it were trained alone.
 
-    Runs may differ in student, init and out, options in all but what the stream is made of
-    (SHARED). Raises UserError where they differ elsewhere, and, when the others are done, where a
-    student's loss was not finite.
+    Runs may differ in student, init and out, and options in all but SHARED. Raises UserError where
+    they differ elsewhere and, when the others are done, for a student whose loss is not finite.
     """
     run, options = jobs[0]
     _check_together(jobs)
@@ -59,14 +58,16 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
         stream.targets_from = _first_taught(jobs) * options.batch
         stream.unfinished = device.type != "cpu"
         if any(o.evaluate_every for _, o in jobs):
-            find_clips(run.data, "test")  # told now rather than after hours, where there are none
+            find_clips(
+                run.data, "test"
+            )  # raises now, rather than after hours, where there are none
         facts = {
             "data": str(run.data),
             "degradation": source.degradation,
             "cache": run.cache,
             "cache_id": source.reader.manifest.cache_id if source.reader else None,
             "clips": run_folder.digest(v.clip for v in stream.views),
-            "live_teacher": _sha256(run.live_teacher),
+            "live_teacher": run.live_teacher and checkpoints.file_sha256(Path(run.live_teacher)),
         }
         trainers = [_trainer(*job, facts, source, device, opened) for job in jobs]
         _fit(trainers, stream, source, _first_taught(jobs), device)
@@ -94,7 +95,7 @@ def _check_together(jobs: Sequence[Job]) -> None:
                     f"{other} for {first_run.out.name}; set it once for all"
                 )
     if len({run.out.resolve() for run, _ in jobs}) < len(jobs):
-        raise UserError("students that train together need a folder each")
+        raise UserError("students that train together need separate folders")
 
 
 def _first_taught(jobs: Sequence[Job]) -> int:
@@ -114,68 +115,47 @@ def _trainer(
     device: torch.device,
     opened: ExitStack,
 ) -> StudentTrainer:
-    """Build a student with its helpers; `opened` keeps its folder for the time of training."""
+    """Build a student with its helpers; its folder is locked until `opened` closes."""
     weights, spec = run.out / "weights.pt", _spec(run, source.degradation)
     torch.manual_seed(options.seed)
     student = spec.build()
-    _check_student(student, str(spec), options)
+    run_folder.check_trainable(student, str(spec), options)
+    if student.scale != 4:
+        raise UserError(f"{spec} has no F^SR at 4 times the LR size")
     if run.init:
         _start_from(student, run.init, source.degradation)
     seen = looked_at(run, options)
-    lr_channels = (0, 0)
-    if "f_lr" in seen:
-        lr_channels = _lr_channels(student, str(spec), options, source)
+    taught_lr = "f_lr" in seen
+    lr_channels = _lr_channels(student, str(spec), options, source) if taught_lr else (0, 0)
     # built after the student, whose weights are then the same in every scheme
     helpers = build_helpers(options.terms, student.f_sr_channels, lr_channels)
     helpers = {role: module.to(device) for role, module in helpers.items()}
     speed.prepare_student(student.to(device), helpers, options)
-    init = {"init": str(run.init) if run.init else None, "init_sha256": _sha256(run.init)}
     of_network = {"network": str(spec), **checkpoints.revised(student)}
-    opened.enter_context(run_folder.open_run(run.out, {**of_network, **facts, **init}, options))
+    facts = {**of_network, **facts, **checkpoints.init_facts(run.init)}
+    opened.enter_context(run_folder.open_run(run.out, facts, options))
 
     def save_weights() -> None:
         checkpoints.save_network(weights, student, str(spec), source.degradation)
 
     def evaluate_into(out: Path) -> None:
-        evaluate(
-            Evaluation(
-                run.data,
-                weights=str(weights),
-                out=out,
-                overwrite=True,
-                device=run.device,
-                amp=options.amp,
-            )
-        )
+        job = Evaluation(run.data, weights=str(weights), device=run.device, amp=options.amp)
+        evaluate(replace(job, out=out, overwrite=True))
 
     return StudentTrainer(
         run.out, student, helpers, options, device, seen, save_weights, evaluate_into
     )
 
 
-def _check_student(student: Network, name: str, options: StudentTraining) -> None:
-    if not any(p.requires_grad for p in student.parameters()):
-        raise UserError(f"{name} has nothing to train")
-    if student.scale != 4:
-        raise UserError(f"{name} has no F^SR at 4 times the LR size")
-    run_folder.check_slices(student, name, options)
-
-
 def _start_from(student: Network, init: Path, degradation_name: str) -> None:
-    """Fill the student from its own weights, or from the part of a privileged teacher it is."""
+    """Fill the student from its own weights, or from those of a privileged teacher around it."""
     state, header = checkpoints.read_checkpoint(init)
     facts = {"weights": str(init), "degradation": header.degradation}
     checkpoints.trained_for(facts, degradation_name)
     if str(header.network).partition(":")[0] == "pisr":
-        state = {
-            k.removeprefix("student."): v for k, v in state.items() if k.startswith("student.")
-        }
-    checkpoints.load_state(student, state, str(init))
-    checkpoints.check_revision(student, header, str(init))
-
-
-def _sha256(weights: str | Path | None) -> str | None:
-    return checkpoints.file_sha256(Path(weights)) if weights else None
+        part = "student."
+        state = {k.removeprefix(part): v for k, v in state.items() if k.startswith(part)}
+    checkpoints.load_state(student, state, header, str(init))
 
 
 def _lr_channels(
@@ -185,8 +165,8 @@ def _lr_channels(
     mine = _probe(student)
     if not mine.requires_grad:
         raise UserError(
-            f"scheme {options.scheme!r} teaches F^LR, but {name} trains nothing before it (it is "
-            "the input itself there); choose a scheme on F^SR, such as std"
+            f"scheme {options.scheme!r} teaches F^LR, which in {name} is the input itself; choose "
+            "a scheme on F^SR, such as std"
         )
     if source.live:
         return mine.shape[1], _probe(source.live).shape[1]
@@ -195,7 +175,7 @@ def _lr_channels(
 
 
 def _probe(net: Network) -> Tensor:
-    """Return f_lr of a small black window."""
+    """Compute f_lr of a small black window."""
     side = 16 * SCALE if net.sees_hr else 16
     device = next(net.parameters()).device
     return net.eval().features(torch.zeros(1, net.num_frame, 3, side, side, device=device)).f_lr
@@ -207,22 +187,16 @@ def _stream(run: StudentRun, options: StudentTraining, source: Source) -> Stream
         views = full_views(list(clips), options.stream_seed, NUM_ORIENTATIONS)
     else:
         views = [View.parse(entry) for entry in source.reader.manifest.entries]
-        _check_clip_list(run, clips.keys(), {v.clip for v in views})
+        cached = {v.clip for v in views}
+        if odd := sorted(cached ^ clips.keys()):
+            raise UserError(
+                f"clip lists differ by {len(odd)} clips, {odd[0]} first ({len(cached)} in "
+                f"{run.cache}, {len(clips)} in {run.data}): use the cache's data, or extract again"
+            )
     check_sizes(list(clips.values()), options.patch)
     return Stream(
         clips, views, source.degradation, options.patch, options.stream_seed, source.targets
     )
-
-
-def _check_clip_list(run: StudentRun, here: Collection[str], cached: Collection[str]) -> None:
-    for some, others, where in ((cached, here, f"cache {run.cache}"), (here, cached, run.data)):
-        odd = sorted(set(some) - set(others))
-        if odd:
-            raise UserError(
-                f"clip lists differ: {where} has {len(odd)} clips that the other lacks, {odd[0]} "
-                f"first ({len(cached)} clips in {run.cache}, {len(here)} in {run.data}); use the "
-                "data set of the cache, or extract again"
-            )
 
 
 def _fit(

@@ -1,8 +1,8 @@
 """Train a teacher: Charbonnier on one random frame of each clip.
 
-setup -> train -> save. With tsa_steps, EDVR's second phase: start from a network without TSA
-(--init), train the fusion alone first, then everything. With train_only, some parts alone, such as
-the head that makes a published RBPN fit. PISR's teacher is shown HR, and imitates LR.
+setup -> train -> save. tsa_steps is EDVR's second phase: start from a network without TSA (--init),
+train the fusion alone first, then everything. train_only trains some parts alone, such as the head
+that makes a published RBPN fit. PISR's teacher is shown HR, and its encoder imitates LR.
 """
 
 import logging
@@ -32,54 +32,41 @@ from stdpipe.training.jobs import TeacherRun
 
 LOG = logging.getLogger(__name__)
 
-FUSION = "fusion"  # EDVR's name for its TSA, or for what it has in its place
+FUSION = "fusion"  # EDVR's name for its TSA, or for the convolution in its place
 
 
 def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
-    """Train, or resume; returns what was done. Weights end up in OUT/weights.pt."""
-    device = pick_device(run.device)
-    phase = degradation(run.degradation).phase
-    spec = zoo.parse(run.network).with_phase(phase)
+    """Train, or resume, into OUT/weights.pt; return the facts and the last loss."""
+    device, weights = pick_device(run.device), run.out / "weights.pt"
+    spec = zoo.parse(run.network).with_phase(degradation(run.degradation).phase)
+
+    def save_weights() -> None:
+        checkpoints.save_network(weights, net, str(spec), run.degradation)
+
     with distributed.group(device):
-        last = _train(run, spec, options, device)
-    weights = str(run.out / "weights.pt")
-    return {"weights": weights, "network": str(spec), "steps": options.steps, "loss": last}
-
-
-def _train(
-    run: TeacherRun, spec: zoo.Spec, options: TeacherTraining, device: torch.device
-) -> float | None:
-    stream = _stream(run, options)
-    stream.unfinished = device.type != "cpu"
-    torch.manual_seed(options.seed)
-    net = spec.build()
-    _check_network(net, str(spec), options)
-    if run.init:
-        _start_from(net, run.init, _alone(options, step=0))
-    elif _alone(options, step=0):
-        key = "train_only" if options.parts else "tsa_steps"
-        raise UserError(f"{key} leaves the rest of {spec} as --init has it: give --init")
-    net.to(device)
-    facts = {
-        "network": str(spec),
-        **checkpoints.revised(net),
-        "data": str(run.data),
-        "degradation": run.degradation,
-        "exclude": list(run.exclude),
-        "clips": run_folder.digest(v.clip for v in stream.views),
-        "init": str(run.init) if run.init else None,
-        "init_sha256": checkpoints.file_sha256(run.init) if run.init else None,
-    }
-    weights = run.out / "weights.pt"
-    with run_folder.open_run(run.out, facts, options):
-        return _fit(
-            net,
-            stream,
-            lambda: checkpoints.save_network(weights, net, str(spec), run.degradation),
-            run.out,
-            options,
-            device,
-        )
+        stream = _stream(run, options)
+        stream.unfinished = device.type != "cpu"
+        torch.manual_seed(options.seed)
+        net = spec.build()
+        _check_network(net, str(spec), options)
+        if run.init:
+            _start_from(net, run.init, _alone(options, step=0))
+        elif _alone(options, step=0):
+            key = "train_only" if options.parts else "tsa_steps"
+            raise UserError(f"{key} leaves the rest of {spec} as --init has it: give --init")
+        net.to(device)
+        facts = {
+            "network": str(spec),
+            **checkpoints.revised(net),
+            "data": str(run.data),
+            "degradation": run.degradation,
+            "exclude": list(run.exclude),
+            "clips": run_folder.digest(v.clip for v in stream.views),
+            **checkpoints.init_facts(run.init),
+        }
+        with run_folder.open_run(run.out, facts, options):
+            last = _fit(net, stream, save_weights, run.out, options, device)
+    return {"weights": str(weights), "network": str(spec), "steps": options.steps, "loss": last}
 
 
 def _stream(run: TeacherRun, options: TeacherTraining) -> Stream:
@@ -96,30 +83,28 @@ def _stream(run: TeacherRun, options: TeacherTraining) -> Stream:
 
 
 def _check_network(net: Network, name: str, options: TeacherTraining) -> None:
+    run_folder.check_trainable(net, name, options)
     names = [k for k, p in net.named_parameters() if p.requires_grad]
-    if not names:
-        raise UserError(f"{name} has nothing to train")
     if net.scale != 4 and not net.sees_hr:
         raise UserError(f"{name} does not enlarge by 4: its input has HR size already")
     if options.tsa_steps and not any(_within(k, (FUSION,)) for k in names):
         raise UserError(
-            f"tsa_steps ({options.tsa_steps}) train a fusion, which {name} has not; "
+            f"tsa_steps ({options.tsa_steps}) trains a fusion, which {name} does not have; "
             "set tsa_steps=0 or choose an edvr"
         )
     for part in options.parts:
         if not any(_within(k, (part,)) for k in names):
             known = dict.fromkeys(k.split(".")[0] for k in names)
             raise UserError(f"train_only: {name} has no part {part!r}{nearest(part, known)}")
-    run_folder.check_slices(net, name, options)
 
 
 def _within(name: str, parts: tuple[str, ...]) -> bool:
-    """Tell whether a parameter belongs to one of the parts."""
+    """Return whether a parameter belongs to one of the parts."""
     return f"{name}.".startswith(tuple(f"{part}." for part in parts))
 
 
 def _start_from(net: Network, init: Path, fresh: tuple[str, ...]) -> None:
-    """Fill the network; what lies in a `fresh` part and does not fit stays as it was drawn."""
+    """Fill the network; parameters of a `fresh` part that do not fit keep their initial values."""
     state, header = checkpoints.read_checkpoint(init)
     own = net.state_dict()
     fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
@@ -128,8 +113,7 @@ def _start_from(net: Network, init: Path, fresh: tuple[str, ...]) -> None:
         parts = ", ".join(dict.fromkeys(k.split(".")[0] for k in drawn))
         LOG.warning("stdpipe: %s does not hold this %s, which starts fresh", init, parts)
     kept = {k: v for k, v in state.items() if k in fits or not _within(k, fresh)}
-    checkpoints.load_state(net, {**kept, **drawn}, str(init))
-    checkpoints.check_revision(net, header, str(init))
+    checkpoints.load_state(net, {**kept, **drawn}, header, str(init))
 
 
 def _fit(
@@ -141,7 +125,7 @@ def _fit(
     device: torch.device,
 ) -> float | None:
     stepper = run_folder.Stepper(list(net.parameters()), options, device)
-    start = _resume(out, net, stepper)
+    start = run_folder.resume(out, net=net, stepper=stepper)["step"]
     metrics = metrics_log.Metrics(out, start)
     losses = distributed.data_parallel(TeacherLosses(net, options.imitation))
     slices = distributed.slices(options.batch, options.accumulate)
@@ -176,23 +160,13 @@ def _fit(
     return metrics.last.get("loss")
 
 
-def _resume(out: Path, net: nn.Module, stepper: run_folder.Stepper) -> int:
-    saved = run_folder.load_checkpoint(out)
-    if saved is None:
-        return 0
-    with run_folder.restoring(out):
-        net.load_state_dict(saved["net"])
-        stepper.load_state_dict(saved["stepper"])
-        return int(saved["step"])
-
-
 def _pick_frames(
     batch: dict[str, Tensor], net: Network, options: TeacherTraining, step: int, clips: range
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Pick one random frame t of each of these clips of the step.
+    """Pick a random frame t of each of these clips of the step.
 
-    Returns its window, "lr" (B, 2k+1, 3, h, w) and, for a privileged teacher, "hr"
-    (B, 2k+1, 3, H, W); and t itself at HR (B, 3, H, W).
+    Return its windows, "lr" (B, 2k+1, 3, h, w) and, for a privileged teacher, "hr"
+    (B, 2k+1, 3, H, W), and t itself at HR (B, 3, H, W).
     """
     num_frames = batch["lr"].shape[1]
     rng = generator(options.stream_seed, "frame", step)
@@ -205,7 +179,7 @@ def _pick_frames(
 
 
 class TeacherLosses(nn.Module):
-    """L_rec; for PISR's teacher, the imitation of LR by its encoder too."""
+    """Computes L_rec and, for PISR's teacher, how far its encoding of HR is from LR."""
 
     def __init__(self, net: Network, imitation: float) -> None:
         super().__init__()
@@ -213,7 +187,7 @@ class TeacherLosses(nn.Module):
         self.imitation = imitation
 
     def forward(self, window: dict[str, Tensor], hr: Tensor) -> dict[str, Tensor]:
-        """Parts by name, means over the batch; "loss" alone has a gradient."""
+        """Return the loss parts by name, means over the batch; "loss" alone has a gradient."""
         net = self.net
         if not isinstance(net, PISR):
             return {"loss": charbonnier(net(window["hr" if net.sees_hr else "lr"]), hr)}
@@ -225,12 +199,12 @@ class TeacherLosses(nn.Module):
 
 
 def _alone(options: TeacherTraining, step: int) -> tuple[str, ...]:
-    """The parts that this step trains; none where it trains everything."""
+    """Return the parts that this step trains; none where it trains everything."""
     return (FUSION,) if step < options.tsa_steps else options.parts
 
 
 def _train_alone(net: Network, parts: tuple[str, ...]) -> None:
-    """Everything but these parts stays as it is, the statistics of its norms too."""
+    """Freeze everything but these parts, the statistics of its norms too; none frees everything."""
     net.train(not parts)
     for part in parts:
         net.get_submodule(part).train()

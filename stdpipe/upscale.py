@@ -1,7 +1,7 @@
 """Super-resolve a video or a folder of frames, whatever its length and size.
 
-setup -> a few frames at a time: read, super-resolve tile by tile, write -> report. In memory are
-CHUNK centre frames, their neighbours, and what the network needs for one tile.
+setup -> a few frames at a time: read, super-resolve tile by tile, write -> report. Memory holds
+CHUNK centre frames, their neighbours and the network's maps of one tile.
 Axes: T frames in a chunk, N centres among them, h w LR size, H W = 4h 4w.
 """
 
@@ -38,21 +38,21 @@ CHUNK = 8  # centre frames at once: their windows share work
 # Larger frames are cut. FastDVDnet takes 20 KB of memory an LR pixel (VESPCN 13, D3Dnet 20, SOF-VSR
 # 30, VSRNet 87, EDVR-M 116), measured on a CPU: 4.7 GB for a frame of 640 x 360.
 WHOLE = 640 * 360  # LR pixels
-SEEN = 480  # LR pixels on a side that a tile sees by default: as many as that frame has
-SMALLEST = 64  # LR pixels on a side that a tile answers for at least, by default
+SEEN = 480  # default side of what a tile sees, in LR pixels: 480 x 480 is 640 x 360
+SMALLEST = 64  # least side of a tile's core by default, in LR pixels
 FREE_OVERLAP = 64  # LR pixels, where a network's reach has no bound
 RATE = Fraction(25)  # frames a second, for a folder that becomes a video
-ORDINARY = 1.5  # phase of footage that nothing is known of: pixels of both sizes share the edges
+ORDINARY = 1.5  # phase of ordinary footage: pixels of both sizes share the edges
 LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Upscaling:
-    """Says what to super-resolve, with what, to where."""
+    """One call of upscale: its source, its network and its output."""
 
     source: Path
     out: Path
-    model: str | None = None  # the network's name; None where the weights file says it
+    model: str | None = None  # the network's name; None takes it from the weights file
     weights: str | None = None
     tile: int | None = None  # LR pixels on its side; 0 never cuts, None cuts frames above WHOLE
     fps: float | None = None  # frames a second of the output; None keeps the input's
@@ -63,17 +63,17 @@ class Upscaling:
 
 
 class Grid(NamedTuple):
-    """Says how frames are cut into tiles. A frame that is not cut is one tile."""
+    """The tiles that frames are cut into; one tile where they are not cut."""
 
     tiles: list[Tile]
     overlap: int
-    exact: bool  # whether they overlap by the network's reach: the result is that of whole frames
+    exact: bool  # whether they overlap by the network's reach, for the result of whole frames
 
 
 def upscale(job: Upscaling) -> dict[str, Any]:
-    """Super-resolve; return what was written, how it was cut and how fast it went, as JSON has it.
+    """Super-resolve; return facts of the output, the tiles and the speed, ready for JSON.
 
-    Raises UserError, FileNotFoundError or FileExistsError in one line; `out` is then as it was.
+    Raises UserError, FileNotFoundError or FileExistsError in one line, and leaves `out` as it was.
     """
     _check_places(job)
     device = pick_device(job.device)
@@ -89,7 +89,7 @@ def upscale(job: Upscaling) -> dict[str, Any]:
     height, width = height * net.scale, width * net.scale
     sink = write_folder(job.out, source.names)
     if as_video := is_video(job.out):
-        sound = video.file if video and not job.fps else None  # at another speed it would not fit
+        sound = video.file if video and not job.fps else None  # sound cannot change its speed
         sink = write_video(job.out, height, width, rate, job.crf, sound)
     began = time.perf_counter()
     with sink as write:
@@ -120,14 +120,14 @@ def upscale(job: Upscaling) -> dict[str, Any]:
 
 
 def _warn_of_shift(net: Network, trained_for: str | None) -> None:
-    """Warn where the network takes LR pixels to sit elsewhere than cameras and scalers put them."""
+    """Warn where the network expects LR pixels elsewhere than cameras and scalers put them."""
     known = DEGRADATIONS.get(trained_for or "")
     phase = known.phase if known else getattr(net, "phase", ORDINARY)
     network = f"a network trained for {trained_for}" if known else "this network"
     if phase != ORDINARY:
         LOG.warning(
-            f"stdpipe: {network} takes LR pixel j to sit at HR pixel 4j + {phase:g}; ordinary "
-            f"footage, at 4j + {ORDINARY} and with another blur, comes out shifted by "
+            f"stdpipe: {network} expects LR pixel j at HR pixel 4j + {phase:g}; ordinary footage "
+            f"has it at 4j + {ORDINARY} and has another blur, so the output will be shifted by "
             f"{abs(ORDINARY - phase):g} HR pixels"
         )
 
@@ -136,7 +136,7 @@ def _check_places(job: Upscaling) -> None:
     to_video = is_video(job.out)
     source, out = job.source.resolve(), job.out.resolve()
     if out == source or source in out.parents or out in source.parents:
-        raise UserError(f"output {job.out} and input {job.source} lie in each other: choose apart")
+        raise UserError(f"output {job.out} and input {job.source} overlap: choose another output")
     if not out.exists():
         return
     if not job.overwrite:
@@ -144,13 +144,13 @@ def _check_places(job: Upscaling) -> None:
     if to_video != out.is_file():
         raise UserError(f"{job.out} is no {'file' if to_video else 'folder'}: choose another")
     if out.is_dir() and any(path.suffix != ".png" for path in out.iterdir()):
-        raise UserError(f"{job.out} holds more than PNG files, and is not overwritten: empty it")
+        raise UserError(f"{job.out} holds more than PNG files and is not overwritten: empty it")
 
 
 def _run(
     net: Network, source: Clip, grid: Grid, write: Write, device: torch.device, amp: str
 ) -> tuple[int, int]:
-    """Run the loop; return the number of frames, and the largest step between tiles in levels."""
+    """Super-resolve all frames; return their number, and the largest step between tiles."""
     count = largest = 0
     progress = tqdm(total=len(source.frames) or None, unit="frame", desc="upscale", disable=None)
     with progress, closing(stream_frames(source)) as stream:
@@ -167,10 +167,10 @@ def _run(
 
 
 def chunks(frames: Iterator[Frame], k: int) -> Iterator[tuple[Tensor, range]]:
-    """Cut a stream into clips (T, 3, h, w) uint8 with CHUNK centres each, and their numbers there.
+    """Cut a stream into clips (T, 3, h, w) uint8, each with the numbers of CHUNK centres in it.
 
-    A clip holds k frames more on both sides, where there are any: super-resolving its centres gives
-    what the whole stream gives. No more frames than that are read ahead.
+    A clip holds k more frames on both sides, where there are any, so that its centres come out as
+    in the whole stream. No more frames than that are read ahead.
     """
     held: list[Frame] = []  # from k frames before the next centre on
     at = 0  # that centre's number among them
@@ -186,7 +186,7 @@ def chunks(frames: Iterator[Frame], k: int) -> Iterator[tuple[Tensor, range]]:
 
 
 def cut(net: Network, height: int, width: int, side: int | None) -> Grid:
-    """Choose tiles for frames of that size (see Upscaling.tile); the network must be on a CPU."""
+    """Return tiles for frames of that size; side: see Upscaling.tile. The network is on a CPU."""
     whole = Box(0, 0, height, width)
     if side == 0 or (side is None and height * width <= WHOLE):
         return Grid([Tile(whole, whole)], 0, exact=True)
@@ -197,8 +197,8 @@ def cut(net: Network, height: int, width: int, side: int | None) -> Grid:
     exact = bound is not None or len(found) == 1
     if not exact:
         LOG.warning(
-            "stdpipe: tiles of this network are not exact, as its input decides how far it looks; "
-            f"they overlap by {overlap} pixels, and the result tells how much neighbours differ"
+            "stdpipe: tiles of this network are not exact, since its input decides how far it "
+            f"looks; they overlap by {overlap} pixels, and the result says by how much they differ"
         )
     return Grid(found, overlap, exact)
 
@@ -218,9 +218,7 @@ def super_resolve(
         with autocast(device, amp):
             sr = net.forward_clip(seen[None], centres)[0].float()
         if not sr.isfinite().all():
-            raise UserError(
-                "the network's output is not finite; check its weights, or leave fp16 for bf16"
-            )
+            raise UserError("the output is not finite; check the weights, or leave fp16 for bf16")
         yield tile, sr
 
 
@@ -240,9 +238,9 @@ def _super_resolve_pixels(
 
 
 def _step(frames: Tensor, pixels: Tensor, tile: Tile, scale: int) -> int:
-    """Return the largest difference to the tiles above and on the left, next to the seam.
+    """Return the largest difference, in levels, to the tiles above and on the left at the seam.
 
-    There this tile sees one pixel less than its overlap, which is why exact ones differ, too.
+    Exact tiles differ, too: this one sees one pixel less than its overlap there.
     """
     y, x, height, width = tile.core
     largest = 0

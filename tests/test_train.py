@@ -274,7 +274,7 @@ def test_other_clip_lists_are_refused_by_name(
     for clips, odd in ((4, "00001/0004"), (2, "00001/0003")):
         data = make_data(tmp_path / str(clips), clips=clips)
         told = refused(*train(tmp_path / "run", data, "--cache", tiny_cache))
-        assert f"has 1 clips that the other lacks, {odd} first" in told
+        assert f"clip lists differ by 1 clips, {odd} first" in told
 
 
 OTHER_WIDTH = "d3dnet:num_feat=4,num_frame=3,num_deform_block=1,num_block=1"  # F^SR of 4 channels

@@ -1,4 +1,4 @@
-"""How far an input pixel's influence goes in a network: by how much tiles must overlap."""
+"""Measures how far an input pixel's influence goes, by which tiles must overlap."""
 
 import warnings
 from typing import Any
@@ -8,18 +8,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stdpipe.models.base import Network
 
-LONGEST = 512  # LR pixels of the strip looked at: tiles that overlap by more make no sense
-SHORT = 8  # its other side
+LONGEST = 512  # LR pixels of the longest test strip: tiles that overlap by more make no sense
+SHORT = 8  # LR pixels of its other side
 
 
 def reach(net: Network) -> int | None:
-    """LR pixels, a multiple of `net.multiple`, beyond which an input changes nothing; None where no
-    bound is found: sampling at places that the input decides (flow, deformable convolution), sums
-    over the whole frame.
+    """Return the LR pixels, a multiple of `net.multiple`, beyond which an input changes nothing.
 
-    Found by input that is not a number: all that it touches is none either, whatever the weights
-    and activations. (A layer that compares and selects would hide it.) For a network on a CPU, in
-    eval mode.
+    None means that no bound is found: the network samples at places that its input decides (flow,
+    deformable convolution) or sums over the whole frame. The probe is NaN, which spreads to all
+    that it touches, whatever the weights. For a network on a CPU, in eval mode.
     """
     assert not net.training  # batch norms would remember what they see here
     if _samples_freely(net):
@@ -29,7 +27,7 @@ def reach(net: Network) -> int | None:
 
 
 class _FreeSampling(TorchDispatchMode):
-    """Notes operators that read where their input says, and all that are not torch's own."""
+    """Notices operators that sample at places given by their input, and all but torch's own."""
 
     seen: bool = False
 
@@ -48,7 +46,7 @@ def _samples_freely(net: Network) -> bool:
 
 
 def _along(net: Network, axis: int) -> int | None:
-    """Reach along one axis, on a strip that is longer where the influence did not end inside."""
+    """Return the reach along one axis, on a longer strip where it does not end inside the first."""
     for length in (LONGEST // 4, LONGEST):
         blocks = _blocks(length, net)
         touched = _touched(net, axis, blocks)
@@ -59,14 +57,14 @@ def _along(net: Network, axis: int) -> int | None:
 
 @torch.no_grad()
 def _touched(net: Network, axis: int, blocks: int) -> torch.Tensor:
-    """Which blocks of `multiple` LR pixels in the output the middle one of the input changes."""
+    """Return which blocks of `multiple` LR pixels the middle block of the input changes."""
     step = net.multiple
     size = [1, net.num_frame, 3, *2 * [_blocks(SHORT, net) * step]]
     size[axis] = blocks * step
     window = torch.zeros(size)
     window.narrow(axis, blocks // 2 * step, step).fill_(torch.nan)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that this torch knows no Intel GPU
+        warnings.simplefilter("ignore", UserWarning)  # about a missing Intel GPU
         with torch.backends.mkldnn.flags(enabled=False):  # its fast convolutions mix neighbours
             sr = net(window)
     lines = sr.isnan().transpose(axis, -1).flatten(0, -2).any(0)

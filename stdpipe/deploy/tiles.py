@@ -1,9 +1,10 @@
-"""Cuts a large frame into tiles, so that a network needs memory for one tile only: geometry alone.
+"""Cuts a large frame into tiles, so that a network needs memory for one tile only.
 
-A tile answers for a rectangle (its core) and sees more: `overlap` pixels on every side, cut at the
+A tile answers for a rectangle, its core, and sees `overlap` pixels more on every side, cut at the
 frame's edges. All sizes are in LR pixels.
 """
 
+import itertools
 from typing import NamedTuple
 
 from stdpipe.data.box import Box
@@ -19,31 +20,26 @@ class Tile(NamedTuple):
 def tiles(height: int, width: int, side: int, overlap: int, multiple: int) -> list[Tile]:
     """Cover a frame with cores of at most `side` pixels, nearly equal, row by row.
 
-    Corners lie on the grid of `multiple`, since a network that halves its maps sees another image
-    when its input is shifted by one pixel; so side and overlap are rounded up to it.
+    side and overlap are rounded up to `multiple`, and corners lie on its grid: a network that
+    halves its maps gives another image when its input is shifted by one pixel.
     """
-    overlap = _up(overlap, multiple)
-    cores = [
-        Box(y, x, bottom - y, right - x)
-        for y, bottom in _spans(height, side, multiple)
-        for x, right in _spans(width, side, multiple)
-    ]
-    return [Tile(core, _seen(core, height, width, overlap, multiple)) for core in cores]
+    overlap = _round_up(overlap, multiple)
+    down, across = (_step(size, side, multiple) for size in (height, width))
+    corners = itertools.product(range(0, height, down), range(0, width, across))
+
+    def box(y: int, x: int, more: int) -> Box:
+        top, left = max(y - more, 0), max(x - more, 0)
+        bottom, right = min(y + down + more, height), min(x + across + more, width)
+        return Box(top, left, bottom - top, right - left)
+
+    return [Tile(box(y, x, 0), box(y, x, overlap)) for y, x in corners]
 
 
-def _seen(core: Box, height: int, width: int, overlap: int, multiple: int) -> Box:
-    y, x = max(core.y - overlap, 0), max(core.x - overlap, 0)
-    bottom = min(_up(core.bottom, multiple) + overlap, height)
-    right = min(_up(core.right, multiple) + overlap, width)
-    return Box(y, x, bottom - y, right - x)
+def _step(size: int, side: int, multiple: int) -> int:
+    """Return the side of a core along one axis: as few as cover it, of nearly equal size."""
+    count = -(-size // _round_up(side, multiple))
+    return _round_up(-(-size // count), multiple)
 
 
-def _spans(size: int, side: int, multiple: int) -> list[tuple[int, int]]:
-    """Tell where each core begins and ends along one axis."""
-    count = -(-size // _up(side, multiple))
-    step = _up(-(-size // count), multiple)
-    return [(start, min(start + step, size)) for start in range(0, size, step)]
-
-
-def _up(pixels: int, multiple: int) -> int:
+def _round_up(pixels: int, multiple: int) -> int:
     return -(-pixels // multiple) * multiple

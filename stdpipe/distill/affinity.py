@@ -10,11 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from stdpipe.distill.term import LossInputs, Term, Value
-
-# Its EDSR script: 10 times this beside 0.5 times L1 over 0..255, hence 20 / 255 beside an L1 over
-# 0..1 of weight 1. There it sums three layers, here there is one.
-WEIGHT = 0.078
+from stdpipe.distill.term import Term, Value
 
 
 def affinity(feature: Tensor) -> Tensor:
@@ -41,14 +37,12 @@ def _distance(student: Tensor, teacher: Tensor) -> Tensor:
     return (affinity(student) - affinity(teacher)).abs().mean()
 
 
-def _compute(x: LossInputs) -> Value:
-    return Value(affinity_loss(x.student.f_lr.flatten(0, 1), x.batch["f_lr"].flatten(0, 1)))
-
-
 TERM = Term(
-    _compute,
+    lambda x: Value(affinity_loss(x.student.f_lr.flatten(0, 1), x.batch["f_lr"].flatten(0, 1))),
     needs="f_lr",
-    weight=WEIGHT,
+    # FAKD's EDSR script weights affinity by 10 and an L1 over 0..255 by 0.5: 20 / 255 beside an L1
+    # over 0..1. FAKD sums the losses of three layers.
+    weight=0.078,
     source="FAKD, He et al. 2020",
     about="The mean absolute distance between the cosines of all pairs of pixels of F^LR.",
 )

@@ -36,8 +36,8 @@ def sd_loss(student_map: Tensor, teacher_map: Tensor, norm: str = "none") -> Ten
 
 
 def teacher_map(batch: Mapping[str, Tensor], attention: str) -> Tensor:
-    """Return the teacher's map (B, T, H, W): made of f_sr where a batch has it, else as cached
-    (which is sum2)."""
+    """Return the teacher's map (B, T, H, W), made of f_sr where the batch has it, else as cached:
+    a map of kind sum2."""
     if "f_sr" in batch:
         return attention_map(batch["f_sr"].float(), attention)
     assert attention == "sum2"
@@ -45,7 +45,7 @@ def teacher_map(batch: Mapping[str, Tensor], attention: str) -> Tensor:
 
 
 def term(level: FeatureLevel) -> Term:
-    """L_SD on one level."""
+    """Return L_SD on one level."""
     on_f_sr = level is F_SR
     return Term(
         partial(_compute, level),
@@ -60,9 +60,8 @@ def term(level: FeatureLevel) -> Term:
 
 def _compute(level: FeatureLevel, x: LossInputs) -> Value:
     student = attention_map(x.aligned(level).float(), x.attention)
-    teacher = (
-        teacher_map(x.batch, x.attention)
-        if level is F_SR
-        else attention_map(x.batch["f_lr"].float(), x.attention)
-    )
+    if level is F_SR:
+        teacher = teacher_map(x.batch, x.attention)
+    else:
+        teacher = attention_map(x.batch["f_lr"].float(), x.attention)
     return Value(sd_loss(student, teacher, x.attention_norm))

@@ -1,12 +1,12 @@
-"""Names of terms and schemes, and what else others need of them without torch: --help is quick."""
+"""Names of terms and schemes, kept apart from torch so that --help is quick."""
 
-F_SR_CHANNELS = 64  # of F^SR in every network that can teach it, and of the ConvLSTM
+F_SR_CHANNELS = 64  # channels of F^SR in every network that can teach it, and of the ConvLSTM
 
 TERM_NAMES = (
     "sd", "td", "kd-mse", "kd-mean2", "sd-lr", "td-lr", "pisr", "pisr-sr", "affinity", "output",
 )  # fmt: skip
 
-# name of a scheme -> the terms that it stands for; each term is a scheme, too
+# name of a scheme -> the terms that it stands for; each term is a scheme of its own
 SCHEMES: dict[str, tuple[str, ...]] = {
     "none": (),
     "std": ("sd", "td"),

@@ -1,14 +1,14 @@
 """PISR, privileged information: a teacher that encodes HR tells the student what LR lacks.
 
 Lee, Lee, Kim, Ham, "Learning with Privileged Information for Efficient Image Super-Resolution",
-ECCV 2020; cvlab-yonsei/PISR. The teacher is stdpipe.models.pisr, its features what is cached. Two
+ECCV 2020; cvlab-yonsei/PISR. The teacher is stdpipe.models.pisr, whose features are cached. Two
 adapters predict them from the student's, as the location and the scale of a Laplace distribution
-for every channel and pixel: where the teacher cannot be followed, a large scale makes it count
-less. The adapters are trained with the student and left behind.
+for every channel and pixel: where the student cannot follow the teacher, a large scale makes the
+error count less. The adapters are trained with the student and left behind.
 
 The original distils its network's last feature before the last layer. That is F^SR for networks
-that work at HR, such as VDSR of the paper's Table 1: term `pisr-sr`. From `pisr`, on F^LR, what
-comes behind F^LR learns nothing: a backbone and the upsampling, for FastDVDnet the latter alone.
+that work at HR, such as VDSR of the paper's Table 1: term `pisr-sr`. From `pisr`, on F^LR, the
+layers behind F^LR learn nothing.
 """
 
 from functools import partial
@@ -16,10 +16,9 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stdpipe.distill.term import FeatureLevel, LossInputs, Term, Value, student_and_teacher
+from stdpipe.distill.term import FeatureLevel, LossInputs, Term, Value
 
-WEIGHT = 1e-6  # beside an L1 over 0..1 (its configs/fsrcnn/step2.yml)
-SCALE, EPSILON = 0.1, 1e-8  # its code: b = 0.1 softplus(.) + 1e-8
+SCALE, EPSILON = 0.1, 1e-8  # the published code has b = 0.1 softplus(.) + 1e-8
 
 
 class Adapters(nn.Module):
@@ -44,7 +43,7 @@ def _adapter(channels_in: int, channels_out: int) -> nn.Sequential:
 def laplace_loss(mean: Tensor, scale: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean negative log-likelihood log 2b + |F_T - mu| / b of features of equal shapes.
 
-    It may be negative: where mu is what the teacher has, log 2b is left.
+    It may be negative: where mu equals the teacher's feature, log 2b is left.
     """
     return ((2 * scale).log() + (teacher.float() - mean).abs() / scale).mean()
 
@@ -58,14 +57,14 @@ def imitation_loss(encoded: Tensor, lr: Tensor) -> Tensor:
 
 
 def term(level: FeatureLevel, role: str) -> Term:
-    """The likelihood on one level; its adapters are the helper `role`."""
+    """Return the likelihood term on one level; its adapters are the helper `role`."""
     return Term(
         partial(_compute, level, role),
         needs=level.features,
-        weight=WEIGHT,
+        weight=1e-6,  # beside an L1 over 0..1 (the published configs/fsrcnn/step2.yml)
         source="Lee et al. 2020",
         about=f"The negative log-likelihood of a privileged teacher's {level.title} (see below).",
-        helpers={role: lambda channels: Adapters(*student_and_teacher(channels, level))},
+        helpers={role: lambda channels: Adapters(*channels[level.features])},
         privileged=True,
     )
 

@@ -16,7 +16,7 @@ def parse_scheme(text: str, lambda1: float = 1.0, lambda2: float = 100.0) -> dic
     """Return term -> weight, in the order of TERMS, without those of weight zero.
 
     lambda1 and lambda2 weight the terms that name them, where the scheme gives no weight itself.
-    Raises UserError: unknown name, a weight that is no number, a term named twice.
+    Raises UserError for an unknown name, a weight that is no number and a term named twice.
     """
     lambdas = {"lambda1": lambda1, "lambda2": lambda2}
     default = {name: lambdas.get(term.weight_key, term.weight) for name, term in TERMS.items()}
@@ -50,10 +50,10 @@ def _weight(name: str, number: str) -> float:
 
 
 def needs(terms: Iterable[str], attention: str = "sum2", live: bool = False) -> set[str]:
-    """Return what the terms look at in a batch: some of "attention", "f_sr", "f_lr" and "sr".
+    """Return the teacher's maps that terms look at: some of "attention", "f_sr", "f_lr" and "sr".
 
     This alone decides where attention maps come from. A cache holds maps of the kind sum2; other
-    kinds are made of f_sr, as all are where f_sr is there anyway or a live teacher gives it.
+    kinds are made of f_sr, as all are where f_sr is read anyway or a live teacher gives it.
     """
     found = {TERMS[name].needs for name in terms}
     if "attention" in found and (live or attention != "sum2" or {"f_sr", "sr"} & found):
@@ -62,5 +62,5 @@ def needs(terms: Iterable[str], attention: str = "sum2", live: bool = False) -> 
 
 
 def stored(needed: Iterable[str]) -> set[str]:
-    """Return the arrays of a cache that these are made of: "sr" is made of f_sr."""
+    """Return the cached arrays that these maps are made of: "sr" is made of f_sr."""
     return {"f_sr" if name == "sr" else name for name in needed}

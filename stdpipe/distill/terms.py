@@ -9,15 +9,16 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from stdpipe.distill import affinity, attention, kd_mean2, kd_mse, output, pisr, time
+from stdpipe.distill import affinity, attention, kd, output, pisr, time
 from stdpipe.distill.charbonnier import charbonnier
-from stdpipe.distill.term import F_LR, F_SR, Channels, LossInputs, Term
+from stdpipe.distill.names import F_SR_CHANNELS
+from stdpipe.distill.term import F_LR, F_SR, LossInputs, Term
 
 TERMS: dict[str, Term] = {
     "sd": attention.term(F_SR),
     "td": time.term(F_SR),
-    "kd-mse": kd_mse.TERM,
-    "kd-mean2": kd_mean2.TERM,
+    "kd-mse": kd.MSE,
+    "kd-mean2": kd.MEAN2,
     "sd-lr": attention.term(F_LR),
     "td-lr": time.term(F_LR),
     "pisr": pisr.term(F_LR, "pisr"),
@@ -30,23 +31,22 @@ TERMS: dict[str, Term] = {
 def build_helpers(
     terms: Mapping[str, float], f_sr_channels: int, f_lr_channels: tuple[int, int] = (0, 0)
 ) -> dict[str, nn.Module]:
-    """Role -> module that the terms train beside the student; f_lr_channels are the student's and
-    the teacher's.
+    """Build the modules that the terms train beside the student, by role.
 
-    `memory` and `adapter` are always built, and first: a student of one seed then begins alike in
-    every scheme.
+    f_lr_channels are the student's and the teacher's. `memory` and `adapter` are always built, and
+    first, so that a student of one seed begins alike in every scheme.
     """
     builders = {role: TERMS["td"].helpers[role] for role in ("memory", "adapter")}
     for name, term in TERMS.items():
         if name in terms:
             builders |= term.helpers
-    channels = Channels(f_sr_channels, *f_lr_channels)
+    channels = {"f_sr": (f_sr_channels, F_SR_CHANNELS), "f_lr": f_lr_channels}
     return {role: build(channels) for role, build in builders.items()}
 
 
 def scheme_loss(inputs: LossInputs, terms: Mapping[str, float]) -> dict[str, Tensor]:
-    """Return loss parts of a batch: "loss", "rec" (Eq. 8), each term by its name, unweighted, and
-    what it logs beside."""
+    """Return the loss parts of a batch: "loss", "rec" (Eq. 8), each term's unweighted value by its
+    name, and the values that terms log beside."""
     taught = {name: values.detach() for name, values in inputs.batch.items()}
     inputs = replace(inputs, batch=taught)  # no gradient enters the teacher, even if it asks
     parts = {"rec": charbonnier(inputs.student.sr, taught["hr"])}

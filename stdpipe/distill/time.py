@@ -6,17 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stdpipe import distributed
-from stdpipe.distill.term import (
-    F_SR,
-    Channels,
-    FeatureLevel,
-    LossInputs,
-    Memory,
-    Term,
-    Value,
-    adapter,
-    student_and_teacher,
-)
+from stdpipe.distill.term import F_SR, Channels, FeatureLevel, LossInputs, Term, Value, adapter
 from stdpipe.models.convlstm import ConvLSTM
 
 COLLAPSE = 1e-8  # below this L_TD the paper fixes the ConvLSTM
@@ -25,10 +15,9 @@ COLLAPSE = 1e-8  # below this L_TD the paper fixes the ConvLSTM
 def memory_cells(memory: nn.Module, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
     """Return C_T^SR and C_S^SR, (B, C, H, W) each, of two sequences of f_sr (B, T, C, H, W).
 
-    The teacher's f_sr gets no gradient; the ConvLSTM gets one from both sides, as Eq. 7 has it.
-    Cells are float32 whatever f_sr is. Under autocast the ConvLSTM's convolutions round to its
-    precision: of no account while student and teacher differ, but near the 1e-8 at which training
-    it ends, the gradient loses its direction (benchmarks/RESULTS.md).
+    The teacher's f_sr gets no gradient; the ConvLSTM gets one from both sides, as in Eq. 7.
+    Cells are float32 whatever f_sr is. The rounding of autocast matters only near an L_TD of 1e-8,
+    where training the ConvLSTM ends (benchmarks/RESULTS.md).
     """
     cells: Tensor = memory(teacher.detach(), student)
     cell_teacher, cell_student = cells.chunk(2)
@@ -41,8 +30,8 @@ def td_loss(cell_teacher: Tensor, cell_student: Tensor) -> Tensor:
 
 
 def cell_variance(cell: Tensor) -> Tensor:
-    """Return how much a cell (B, C, H, W) remembers: the variance over pixels and the clips of all
-    ranks, averaged over channels, with gradient. Constant channels that differ are no memory."""
+    """Return the variance of a cell (B, C, H, W) over pixels and the clips of all ranks, averaged
+    over channels, with gradient. Constant channels that differ are no memory, so do not count."""
     cell = cell.float()
     if distributed.size() == 1:
         return cell.var(dim=(0, 2, 3)).mean()
@@ -56,28 +45,21 @@ class CollapseGuard:
     """Freezes the ConvLSTM for good once L_TD falls below 1e-8 (end of Section 3.2)."""
 
     def __init__(self, memory: nn.Module, frozen: bool = False) -> None:
-        self.memory = memory
-        self.frozen = False
-        if frozen:
-            self.freeze()
+        self.memory, self.frozen = memory, frozen
+        memory.requires_grad_(not frozen)
 
     def watch(self, td: float | None) -> None:
-        """Freeze where the step's L_TD is too small; it is None where it was not computed."""
-        if td is not None and td < COLLAPSE and not self.frozen:
-            self.freeze()
-
-    def freeze(self) -> None:
-        """No gradient reaches the ConvLSTM's own weights from here on."""
-        self.frozen = True
-        self.memory.requires_grad_(False)
+        """Freeze where the step's L_TD, None where it was not computed, is too small."""
+        self.frozen |= td is not None and td < COLLAPSE
+        self.memory.requires_grad_(not self.frozen)
 
 
 def term(level: FeatureLevel) -> Term:
-    """L_TD on one level, with a ConvLSTM of the teacher's channels."""
+    """Return L_TD on one level, with a ConvLSTM of the teacher's channels."""
     role, frozen, variance = (f"{x}{level.suffix}" for x in ("memory", "frozen", "cell_var"))
 
     def build(channels: Channels) -> ConvLSTM:
-        _, theirs = student_and_teacher(channels, level)
+        theirs = channels[level.features][1]
         return ConvLSTM(theirs, theirs)
 
     return Term(
@@ -89,13 +71,14 @@ def term(level: FeatureLevel) -> Term:
         about=f"L_TD: the mean square distance of a ConvLSTM's last cells over {level.title}.",
         helpers={**adapter(level), role: build},
         logs=(variance,),
-        memory=Memory(role, frozen),
+        memory=role,
+        frozen=frozen,
     )
 
 
 def _compute(level: FeatureLevel, role: str, x: LossInputs) -> Value:
-    """td_scale="variance" divides L_TD by the variance of the teacher's cell: shrinking all cells,
-    which training the shared ConvLSTM would otherwise reward, then gains nothing."""
+    """Return L_TD; td_scale="variance" divides it by the variance of the teacher's cell, so that
+    training the shared ConvLSTM gains nothing from shrinking all cells."""
     cell_teacher, cell_student = memory_cells(
         x.helpers[role], x.batch[level.features], x.aligned(level)
     )

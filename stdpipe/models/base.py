@@ -1,4 +1,4 @@
-"""What every network offers: the four stages of the paper's Fig. 2, and what follows from them.
+"""The interface of every network: the four stages of the paper's Fig. 2.
 
 A window is the 2k+1 LR frames around a centre, edges duplicated; a clip is T consecutive frames.
 Axes: B batch, T frames of a clip, N centres asked for, C channels, h w LR size,
@@ -18,7 +18,7 @@ SCALE = 4
 
 
 class Features(NamedTuple):
-    """Everything a network computes on the way from LR to SR (names after the paper's Fig. 2)."""
+    """The maps of a network on the way from LR to SR (names after the paper's Fig. 2)."""
 
     f_lr: Tensor  # aligned and fused, before the reconstruction backbone: (..., C, h, w)
     trunk: Tensor  # output of that backbone, still LR: (..., C, h, w)
@@ -27,50 +27,42 @@ class Features(NamedTuple):
 
 
 class Network(nn.Module):
-    """A VSR network as four stages; subclasses write those and inherit the rest.
+    """A VSR network as four stages; subclasses write those and inherit the rest."""
 
-    Attributes: `num_frame` (2k+1 LR frames a window), `multiple` (LR sizes are padded to it),
-    `scale` (SR size / LR size; 1 only where the input is HR already), `f_sr_channels` (64 in all
-    that can teach, since the ConvLSTM is shared; other students are taught through a 1x1 adapter),
-    `tail` (names of the submodules that `upsample` runs; none where there is no trunk to cache),
-    `halo` (LR pixels around a window of the trunk that its f_sr depends on), `head` (names of the
-    submodules that `to_rgb` runs; none where its image depends on more than an LR pixel around),
-    `sees_hr` (a privileged teacher: it is shown HR where others are shown LR, and `scale` is 1) and
-    `revision` (raised when the same weights would give another image: older files are refused).
-    """
-
-    num_frame: int = 1
-    multiple: int = 1
-    scale: int = SCALE
-    f_sr_channels: int = 64
-    tail: tuple[str, ...] = ()
-    halo: int = 0
-    head: tuple[str, ...] = ()
-    sees_hr: bool = False
-    revision: int = 1
+    num_frame: int = 1  # 2k+1 LR frames of a window
+    multiple: int = 1  # LR sizes are padded to a multiple of it
+    scale: int = SCALE  # SR size / LR size; 1 only where the input has HR size
+    f_sr_channels: int = (
+        64  # 64 in every teacher; students of other widths learn through an adapter
+    )
+    tail: tuple[str, ...] = ()  # submodules that `upsample` runs; none where no trunk can be cached
+    halo: int = 0  # LR pixels around a window of the trunk that its f_sr depends on
+    head: tuple[str, ...] = ()  # submodules of `to_rgb`; none if it sees beyond the next LR pixel
+    sees_hr: bool = False  # True in a privileged teacher, which is shown HR in place of LR
+    revision: int = 1  # raised when the same weights give another image; older files are refused
 
     def fuse(self, window: Tensor) -> Tensor:
-        """(B, 2k+1, 3, h, w) -> f_lr (B, C, h, w). A network writes this or `fuse_clip`."""
+        """Fuse a window (B, 2k+1, 3, h, w) -> f_lr (B, C, h, w). Override this or `fuse_clip`."""
         return self.fuse_clip(window, [self.num_frame // 2])[:, 0]
 
     def reconstruct(self, f_lr: Tensor) -> Tensor:
-        """f_lr -> trunk, both LR; they are one where a network has no LR backbone of its own."""
+        """Run the LR backbone, f_lr -> trunk; without one they are the same."""
         return f_lr
 
     def upsample(self, trunk: Tensor) -> Tensor:
-        """trunk -> f_sr (B, 64, H, W)."""
+        """Upsample the trunk to f_sr (B, 64, H, W)."""
         raise NotImplementedError
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
-        """f_sr and the LR centre frame (B, 3, h, w) -> sr (B, 3, H, W)."""
+        """Make sr (B, 3, H, W) of f_sr and the LR centre frame (B, 3, h, w)."""
         raise NotImplementedError
 
     def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
-        """f_lr of many windows of a clip: (B, T, 3, h, w) -> (B, N, C, h, w).
+        """Fuse the windows around some centres of a clip: (B, T, 3, h, w) -> (B, N, C, h, w).
 
         Override where windows share work; the output must stay that of `fuse`, window by window.
-        Without a gradient, which keeps all their maps anyway, they go one after the other: eight of
-        D3Dnet's at once take 366 KB of memory an LR pixel (64 x 64), and so 63.
+        Without a gradient they go one by one: eight windows of D3Dnet at once take 366 KB of memory
+        an LR pixel, one by one 63.
         """
         indices = window_indices(clip.shape[1], self.num_frame, centres)
         windows = [take(clip, frames) for frames in indices]
@@ -79,7 +71,7 @@ class Network(nn.Module):
         return self.fuse(torch.stack(windows, 1).flatten(0, 1)).unflatten(0, (clip.shape[0], -1))
 
     def forward(self, window: Tensor) -> Tensor:
-        """The centre frame of one window: (B, 2k+1, 3, h, w) -> sr (B, 3, H, W)."""
+        """Super-resolve the centre frame of a window: (B, 2k+1, 3, h, w) -> sr (B, 3, H, W)."""
         return self.features(window).sr
 
     def features(self, window: Tensor) -> Features:
@@ -104,7 +96,7 @@ class Network(nn.Module):
     def forward_clip(self, clip: Tensor, centres: Sequence[int] | None = None) -> Tensor:
         """Super-resolve a clip: (B, T, 3, h, w) -> (B, N, 3, H, W), as `forward` on each window.
 
-        Behind `fuse_clip` frame by frame: maps at HR size are what takes memory.
+        Frames go one by one behind `fuse_clip`, since maps at HR size take the most memory.
         """
         height, width = clip.shape[-2] * self.scale, clip.shape[-1] * self.scale
         centres = range(clip.shape[1]) if centres is None else centres
@@ -120,15 +112,15 @@ class Network(nn.Module):
 
 
 def window_indices(num_frames: int, num_frame: int, centres: Sequence[int]) -> list[list[int]]:
-    """Frame numbers of each centre's window; beyond the ends the edge frame is repeated."""
+    """Return the frame numbers of each centre's window, in which edge frames are repeated."""
     k = num_frame // 2
     last = num_frames - 1
     return [[min(max(t + d, 0), last) for d in range(-k, k + 1)] for t in centres]
 
 
 def take(clip: Tensor, frames: Sequence[int]) -> Tensor:
-    """Some frames of a clip, in that order: (B, T, ...) -> (B, N, ...). An index by tensor would
-    have to reach the device first, and the host would wait for it."""
+    """Return some frames of a clip, in that order: (B, T, ...) -> (B, N, ...)."""
+    # an index tensor would be copied to the device, and the host would wait
     return torch.stack([clip[:, t] for t in frames], 1)
 
 
@@ -144,19 +136,17 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 def check_sees_lr(net: Network, consequence: str) -> None:
     """Raise UserError for a privileged teacher where LR is all that a network is shown."""
     if net.sees_hr:
-        raise UserError(
-            f"{type(net).__name__} is shown HR, so {consequence}: it can only teach; take a "
-            "network that is shown LR, such as its student"
-        )
+        name = type(net).__name__
+        raise UserError(f"{name} is shown HR, so {consequence}: choose a network that is shown LR")
 
 
 def count_parameters(net: nn.Module) -> int:
-    """Number of scalars in all parameters, frozen ones too; buffers do not count."""
+    """Return the number of scalars in all parameters, frozen ones too; buffers do not count."""
     return sum(p.numel() for p in net.parameters())
 
 
 def _crop(features: Features, height: int, width: int, scale: int) -> Features:
-    """Cut what padding added; LR maps of networks that take HR input are smaller than the input."""
+    """Cut off the padding; LR maps of networks that take HR input are smaller than the input."""
     f_lr, trunk, f_sr, sr = features
     lr = (..., slice(height * scale // SCALE), slice(width * scale // SCALE))
     hr = (..., slice(height * scale), slice(width * scale))

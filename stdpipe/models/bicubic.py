@@ -1,4 +1,4 @@
-"""Bicubic interpolation as a model like any other: the line every network must beat."""
+"""Bicubic interpolation as a network: the baseline of all others."""
 
 from torch import Tensor
 
@@ -7,10 +7,9 @@ from stdpipe.models.layers import bicubic_base
 
 
 class Bicubic(Network):
-    """MATLAB's imresize(x, 4), on the centre frame alone; its "f_sr" is the image itself.
+    """MATLAB's imresize(x, 4) of the centre frame; its f_sr is the image itself.
 
-    phase 1.5 is MATLAB's own whatever the degradation, as tables in papers have it; phase=0 samples
-    at `bd`'s true phase.
+    phase 1.5 is MATLAB's and that of the tables in papers; phase 0 is `bd`'s true phase.
     """
 
     f_sr_channels = 3

@@ -1,12 +1,11 @@
 """Weights on disk: our own files, and those of BasicSR, mmagic and the original EDVR.
 
 Files load with weights_only=True, always: a checkpoint that would run code is refused.
-Our own files hold the fields of Header and "params", a state dict.
+stdpipe's own files hold the fields of Header and "params", a state dict.
 """
 
 import hashlib
 import io
-import pickle
 import re
 import warnings
 from collections.abc import Mapping
@@ -28,10 +27,10 @@ Name = Annotated[str, Field(max_length=2000)]
 
 
 class Header(BaseModel):
-    """The facts that our own weights files hold beside their parameters."""
+    """The facts that stdpipe's own weights files hold beside their parameters."""
 
     network: Name | None = None
-    """Name with options; None in foreign files."""
+    """The network's name with options; None in foreign files."""
     revision: int = 1
     """The class's revision when the network was trained."""
     degradation: Name | None = None
@@ -41,11 +40,11 @@ class Header(BaseModel):
 def load_network(
     name: str | None, weights: str | None, phase: float | None = None
 ) -> tuple[Network, dict[str, Any]]:
-    """Build a network and fill it; returns it with facts: network, weights, sha256, degradation.
+    """Build a network and fill it; return it with facts: network, weights, sha256, degradation.
 
-    name: zoo name, or None where the file says it. weights: a file, "random:SEED", or None for a
-    network without parameters. phase: the degradation's, for random weights whose name
-    does not give one. Raises UserError or OSError in one line.
+    name: a network's name, or None where the file says it. weights: a file, "random:SEED", or None
+    for a network without parameters. phase: the degradation's, for random weights whose name does
+    not give one. Raises UserError or OSError in one line.
     """
     header = Header()
     if weights is None or weights.startswith("random:"):
@@ -55,30 +54,27 @@ def load_network(
         state, header = read_checkpoint(Path(weights))
         spec = _agree(name, header.network, weights)
         net = spec.build()
-        check_revision(net, header, weights)
-        load_state(net, state, weights)
+        load_state(net, state, header, weights)
         sha256 = file_sha256(Path(weights))
     facts = {"network": str(spec), "weights": weights, "sha256": sha256}
     return net, {**facts, "degradation": header.degradation}
 
 
 def trained_for(facts: Mapping[str, Any], asked: str | None) -> str:
-    """The degradation to use with a network: the one asked for, or its weights'.
+    """Return the degradation to use with a network: the one asked for, or that of its weights.
 
     Raises UserError where the two differ, or where neither is known: published EDVR checkpoints do
-    not say that they are for `bi`, and the wrong one costs about 7 dB.
+    not say that they are for `bi`, and the wrong degradation costs about 7 dB.
     """
     known = facts["degradation"]
     if asked and known and asked != known:
-        raise UserError(
-            f"{facts['weights']} was trained for degradation {known!r}, but --degradation "
-            f"{asked!r} was asked for; change one of them"
-        )
+        both = f"degradation {known!r}, but --degradation {asked!r} was asked for"
+        raise UserError(f"{facts['weights']} was trained for {both}; change one of them")
     made_here = facts["weights"] is None or str(facts["weights"]).startswith("random:")
     if not (asked or known or made_here):
+        how = "give --degradation (bi for published EDVR checkpoints)"
         raise UserError(
-            f"{facts['weights']} does not say which degradation it was trained for: give "
-            "--degradation (published EDVR checkpoints are for bi)"
+            f"{facts['weights']} does not say which degradation it was trained for: {how}"
         )
     return asked or known or "bd"
 
@@ -86,7 +82,7 @@ def trained_for(facts: Mapping[str, Any], asked: str | None) -> str:
 def _without_file(
     name: str | None, weights: str | None, phase: float | None
 ) -> tuple[zoo.Spec, Network]:
-    """weights: "random:SEED", or None for a network without parameters."""
+    """Build a network of weights "random:SEED", or None for one without parameters."""
     if name is None:
         raise UserError("name a network, or give a weights file that stdpipe wrote")
     spec = zoo.parse(name)
@@ -120,10 +116,10 @@ def _agree(name: str | None, in_file: str | None, weights: str) -> zoo.Spec:
 
 
 def read_checkpoint(path: Path) -> tuple[State, Header]:
-    """Reads a file's parameters, and what the file says of them; foreign files say nothing.
+    """Read a file's parameters and header; a foreign file's header is empty.
 
-    Foreign files come back under BasicSR's names, our own as they are. Raises FileNotFoundError, or
-    UserError for a file that is damaged, would run code, or holds no weights.
+    Names of foreign parameters are translated to BasicSR's. Raises FileNotFoundError, or UserError
+    for a file that is damaged, would run code, or holds no weights.
     """
     content = _load(path)
     if not isinstance(content, dict):
@@ -135,7 +131,7 @@ def read_checkpoint(path: Path) -> tuple[State, Header]:
     if not isinstance(inner, dict) or not any(isinstance(v, Tensor) for v in inner.values()):
         raise UserError(f"{path} holds no weights")
     state = {str(k): v for k, v in inner.items() if isinstance(v, Tensor)}
-    for name, x in state.items():  # it must have data, real numbers one by one
+    for name, x in state.items():  # sparse and complex ones fit nowhere
         sparse = x.layout != torch.strided or x.is_quantized
         if sparse or x.device.type != "cpu" or x.is_complex():
             raise UserError(f"{path} holds {name!r} in a form that no network here has")
@@ -145,52 +141,38 @@ def read_checkpoint(path: Path) -> tuple[State, Header]:
 
 def _load(path: Path) -> Any:
     try:
-        content = io.BytesIO(path.read_bytes())  # in memory no damage can be taken for the disk's
+        content = io.BytesIO(path.read_bytes())  # below, an OSError is then damage of the content
     except FileNotFoundError:
         raise FileNotFoundError(f"no weights file {path}") from None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of pickle protocols, in damaged files
+            warnings.simplefilter("ignore", UserWarning)  # about pickle protocols of damaged files
             return torch.load(content, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # damage inside a pickle can raise anything
+        told = "is no checkpoint, or a truncated or damaged one"
         # torch's words for a function or class that is more than tensors and plain values
         if asked := re.search(r"GLOBAL (\S+)", str(error)):
             told = f"would run code on loading and is refused: it asks for {asked[1]}"
-        else:
-            told = "is no checkpoint, or a damaged one"
         raise UserError(f"{path} {told}") from None
-    except MemoryError:
-        raise
-    except Exception:  # damage inside a pickle can raise anything
-        raise UserError(f"{path} is no checkpoint, or a truncated one") from None
 
 
 def save_network(path: Path, net: nn.Module, network: str, degradation: str | None) -> None:
-    """Write our own format. `network` is its name with options."""
+    """Write stdpipe's own format. `network` is the name with options."""
     state = {k: v.detach().cpu() for k, v in net.state_dict().items()}
     header = Header(network=network, revision=_revision(net), degradation=degradation)
     save_torch(path, {**header.model_dump(), "params": state})
 
 
 def save_torch(path: Path, content: object) -> None:
-    """torch.save to a file that a crash leaves as it was, or whole."""
+    """Write a file with torch.save; a crash leaves the old file or the new one, whole."""
     with atomic_file(path) as aside, aside.open("wb") as file:
         torch.save(content, file)  # given a path, it would write the name into the file
 
 
-def check_revision(net: nn.Module, header: Header, source: str) -> None:
-    """Raise UserError where our own file is of a network that has been changed since."""
-    now = _revision(net)
-    if header.network is not None and header.revision != now:
-        raise UserError(
-            f"{source} was trained for revision {header.revision} of {header.network}, which is "
-            f"revision {now} here and would make other images of it: train it again"
-        )
-
-
 def revised(net: nn.Module) -> dict[str, int]:
-    """{"revision": n} where a network was changed since its first form, {} otherwise: what a run or
-    a cache records of it."""
+    """Return what a run or a cache records of a network's revision: {} for the first one."""
     return {"revision": _revision(net)} if _revision(net) > 1 else {}
 
 
@@ -198,8 +180,15 @@ def _revision(net: nn.Module) -> int:
     return int(getattr(net, "revision", 1))  # a user's own class need not have one
 
 
-def load_state(net: nn.Module, state: State, source: str) -> None:
-    """Strict loading whose error names the keys that differ, in one line."""
+def load_state(net: nn.Module, state: State, header: Header, source: str) -> None:
+    """Fill a network. Raises UserError, in one line, where the file is of another revision of it,
+    or names the keys that differ."""
+    now = _revision(net)
+    if header.network is not None and header.revision != now:
+        raise UserError(
+            f"{source} was trained for revision {header.revision} of {header.network}, which is "
+            f"revision {now} here and would make other images of it: train it again"
+        )
     own = net.state_dict()
     problems = [
         ("lacks", sorted(own.keys() - state.keys())),
@@ -219,6 +208,12 @@ def load_state(net: nn.Module, state: State, source: str) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
+    """Return the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def init_facts(init: Path | None) -> dict[str, str | None]:
+    """Return what a run records of the weights that it starts from."""
+    sha256 = file_sha256(init) if init else None
+    return {"init": str(init) if init else None, "init_sha256": sha256}

@@ -1,4 +1,4 @@
-"""ConvLSTM: reads F^SR of a window frame by frame; its last cell state is the paper's C^SR.
+"""The ConvLSTM that reads F^SR frame by frame; its last cell state is the paper's C^SR.
 
 Paper Eq. 6 with the gates of Shi et al. 2015 (input, forget, output, candidate), 3x3, no peepholes,
 zero initial state. Teacher and student share its weights.
@@ -22,11 +22,10 @@ class ConvLSTM(nn.Module):
         self.recompute = False
 
     def forward(self, *f_sr: Tensor) -> Tensor:
-        """f_sr in temporal order, one or more (B, T, C, H, W) -> C^SR (sum of B, hidden, H, W), in
-        the weights' precision.
+        """Read one or more f_sr (B, T, C, H, W) -> C^SR (sum of B, hidden, H, W).
 
-        Under autocast the convolutions alone run in its precision; gates and cells do not. The
-        sequences go through one by one: none pays for a gradient that another asks for.
+        Gates and cells are in the weights' precision, even under autocast. Sequences go one by
+        one, so that none pays for another's gradient.
         """
         return torch.cat([self._last_cell(one) for one in f_sr])
 
@@ -44,7 +43,7 @@ class ConvLSTM(nn.Module):
     def _step(
         self, frame: Tensor, cell: Tensor | None, hidden: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """The next cell and hidden state; None stands for the zero state before the first frame."""
+        """Return the next cell and hidden state; None stands for zeros before the first frame."""
         precision = self.input_gates.weight.dtype
         gates = self.input_gates(frame.to(precision)).to(precision)
         if hidden is not None:

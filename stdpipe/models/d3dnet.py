@@ -1,9 +1,8 @@
 """D3Dnet: residual blocks of deformable 3-D convolutions over seven frames, then a 2-D network.
 
 Ying et al., "Deformable 3D Convolution for Video Super-Resolution", IEEE SPL 2020; layers as in
-XinyiYing/D3Dnet (code/model.py, code/dcn), with its names but for `reconstruction`; its offsets
-move samples within a frame ("HW"). F^SR: the 64 channels behind the pixel shuffle. Deformable
-sampling is in plain torch, in place of a compiled extension. Counts: networks.yaml.
+XinyiYing/D3Dnet (code/model.py, code/dcn), whose offsets move samples within a frame ("HW"), with
+its names but for `reconstruction`. F^SR: the 64 channels behind the pixel shuffle.
 """
 
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from stdpipe.models.layers import bilinear_base, conv3x3, leaky, shrink
 from stdpipe.models.luma import in_channels, to_image
 from stdpipe.models.options import Channels, Window
 
-AT_ONCE = 2**30  # bytes of samples: of each frame, 27 copies of its features lie in memory
+AT_ONCE = 2**30  # bytes of samples at once: 27 copies of each frame's features
 
 
 def _triplets(x: Tensor) -> Tensor:
@@ -28,7 +27,7 @@ def _triplets(x: Tensor) -> Tensor:
 
 
 def _flat(weight: Tensor) -> Tensor:
-    """A 3-D kernel (O, C, 3, 3, 3) as a 2-D one over three frames side by side: (O, 3C, 3, 3)."""
+    """Return a 3-D kernel (O, C, 3, 3, 3) as a 2-D one over three frames: (O, 3C, 3, 3)."""
     return weight.transpose(1, 2).flatten(1, 2)
 
 
@@ -42,8 +41,8 @@ class Conv3d(nn.Conv3d):
 class DeformConv3d(nn.Module):
     """Deformable 3 x 3 x 3 convolution whose taps move within their frame (D3Dnet, Section II-A).
 
-    Which is a deformable 2-D convolution over three frames side by side, a deformable group each.
-    `conv_offset` starts at zero: an untrained layer is a plain convolution.
+    It is a deformable 2-D convolution over three frames side by side, a deformable group each.
+    `conv_offset` starts at zero, so that an untrained layer is a plain convolution.
     """
 
     def __init__(self, channels: int) -> None:
@@ -57,7 +56,7 @@ class DeformConv3d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C, h, w) -> the same shape."""
         triplets = _triplets(x)
-        # the number of parts would hold an exported graph to one batch
+        # the number of parts would bind an exported graph to one batch size
         parts = (triplets,)
         if not torch.compiler.is_exporting():
             samples = 9 * triplets[0].numel() * 4
@@ -68,7 +67,7 @@ class DeformConv3d(nn.Module):
 
 
 class Block(nn.Module):
-    """x + conv(LeakyReLU(conv(x))), of two layers named as published, deformable or not."""
+    """x + conv(LeakyReLU(conv(x))), with deformable or plain layers under the published names."""
 
     def __init__(self, dcn0: nn.Module, dcn1: nn.Module) -> None:
         super().__init__()
@@ -86,8 +85,7 @@ def _blocks(count: int, layer: Callable[[], nn.Module]) -> nn.Sequential:
 class D3DNet(Network):
     """f_lr: the seven frames' maps merged by the 1x1 bottleneck; trunk: after the 2-D blocks.
 
-    Windows share next to nothing: each is padded with zeros at its own ends, which the third layer
-    sees from everywhere. Sharing up to there would save 3 % of the work.
+    Windows, each padded with zeros at its own ends, could share no more than 3 % of the work.
     """
 
     def __init__(

@@ -1,38 +1,32 @@
 """Modulated deformable convolution (DCNv2) in plain torch: bilinear sampling, then one matmul.
 
-No compiled extension: it runs wherever torch does, exports, compiles and works under autocast.
+It needs no compiled extension: it runs wherever torch does, exports, compiles and autocasts.
 Axes: B batch, C channels in, O channels out, G deformable groups, K = kernel height * width taps.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stdpipe.models.layers import shrink
+from stdpipe.models.warp import sample
 
 
 def deform_conv2d(
     x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor | None = None
 ) -> Tensor:
-    """Deformable 3x3-style convolution, stride 1, "same" padding, zeros outside the image.
+    """Convolve at offset positions, with stride 1, "same" padding and zeros outside the image.
 
     x (B, C, h, w); offset (B, 2GK, h, w), in pixels, (dy, dx) pairs tap by tap within a group;
-    mask (B, GK, h, w), None where nothing modulates (DCNv1); weight (O, C, kh, kw) with odd kh, kw
-    -> (B, O, h, w), in weight's dtype.
-    The layout of offset and mask is torchvision's (and so BasicSR's). Source: Zhu et al. 2019,
-    "Deformable ConvNets v2", Eq. 1.
+    mask (B, GK, h, w), None for DCNv1; weight (O, C, kh, kw) with odd kh, kw -> (B, O, h, w), in
+    weight's dtype. The layout of offset and mask is torchvision's and BasicSR's. Source: Zhu et
+    al. 2019, "Deformable ConvNets v2", Eq. 1.
     """
     batch, channels, height, width = x.shape
     taps = weight.shape[2] * weight.shape[3]
     groups = offset.shape[1] // (2 * taps)
-    grid = _sampling_grid(offset.reshape(batch * groups, taps, 2, height, width), weight.shape[2:])
-    sampled = F.grid_sample(
-        x.reshape(batch * groups, channels // groups, height, width).to(grid.dtype),
-        grid,
-        mode="bilinear",
-        padding_mode="zeros",
-        align_corners=False,
-    )  # (BG, C/G, K*h, w)
+    at = _positions(offset.reshape(batch * groups, taps, 2, height, width), weight.shape[2:])
+    maps = x.reshape(batch * groups, channels // groups, height, width)
+    sampled = sample(maps, *at, "zeros")  # (BG, C/G, K*h, w)
     sampled = sampled.reshape(batch * groups, channels // groups, taps * height * width)
     if mask is not None:
         sampled = sampled * mask.reshape(batch * groups, 1, taps * height * width)
@@ -44,8 +38,8 @@ def deform_conv2d(
     return out.reshape(batch, -1, height, width)
 
 
-def _sampling_grid(offset: Tensor, kernel: torch.Size) -> Tensor:
-    """Pixel offsets (BG, K, 2, h, w) -> grid_sample's coordinates (BG, K*h, w, 2), x first."""
+def _positions(offset: Tensor, kernel: torch.Size) -> tuple[Tensor, Tensor]:
+    """Return where taps sample, in pixels: offsets (BG, K, 2, h, w) -> x and y (BG, K*h, w)."""
     *_, height, width = offset.shape
     if offset.dtype != torch.float64:
         offset = offset.float()  # half precision cannot hold pixel positions beyond 2048
@@ -57,10 +51,7 @@ def _sampling_grid(offset: Tensor, kernel: torch.Size) -> Tensor:
     tap_x = (count(kernel[1]) - kernel[1] // 2).repeat(kernel[0])[:, None, None]
     y = offset[:, :, 0] + (count(height)[:, None] + tap_y)
     x = offset[:, :, 1] + (count(width) + tap_x)
-    # align_corners=False: -1 and 1 are the outer edges of the first and last pixel. Between their
-    # centres (True) a side of one pixel has no length, and everything would lie inside it.
-    grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
-    return grid.flatten(1, 2)
+    return x.flatten(1, 2), y.flatten(1, 2)
 
 
 class DeformConvPack(nn.Module):
@@ -82,7 +73,6 @@ class DeformConvPack(nn.Module):
 
     def forward(self, x: Tensor, offset_features: Tensor) -> Tensor:
         """x and offset_features (B, C, h, w) -> (B, C, h, w)."""
-        offset, mask = self.conv_offset(offset_features).split(
-            [2 * self.groups * 9, self.groups * 9], dim=1
-        )
+        taps = 9 * self.groups
+        offset, mask = self.conv_offset(offset_features).split([2 * taps, taps], dim=1)
         return deform_conv2d(x, offset, torch.sigmoid(mask), self.weight, self.bias)

@@ -2,9 +2,9 @@
 Upsampling Filters Without Explicit Motion Compensation", CVPR 2018. Parameter names are BasicSR's
 (basicsr/archs/duf_arch.py), so that its checkpoints load; the published ones are for `bd`.
 
-It has no 64-channel map at HR: what is at HR are the 25 taps of every pixel's own filter and the 3
-channels of its residual. These 28 are its f_sr, so it cannot teach; to_rgb filters the centre frame
-with them. Axes: B batch, T frames of a window, C channels, h w LR size, H W HR size.
+Its f_sr are the 25 taps of every HR pixel's own filter and the 3 channels of its residual, so it
+cannot teach; to_rgb filters the centre frame with them.
+Axes: B batch, T frames of a window, C channels, h w LR size, H W HR size.
 """
 
 from collections.abc import Sequence
@@ -19,16 +19,15 @@ from stdpipe.models.base import SCALE, Network, window_indices
 SIZES = {16: (3, 32), 28: (9, 16), 52: (21, 16)}  # layers -> dense blocks, channels each adds
 SIDE = 5  # of a filter, in LR pixels
 TAPS = SIDE * SIDE
-PHASES = SCALE * SCALE  # HR pixels an LR pixel
+PHASES = SCALE * SCALE  # HR pixels of an LR pixel
 
 
 def _conv(channels_in: int, channels_out: int) -> nn.Conv3d:
-    """3 x 3 within each frame."""
     return nn.Conv3d(channels_in, channels_out, (1, 3, 3), padding=(0, 1, 1))
 
 
 def _dense(channels: int, grown: int, pad_time: bool, eps: float) -> nn.Sequential:
-    """Norm, ReLU, 1 x 1 x 1; norm, ReLU, 3 x 3 x 3. Without padding in time two frames go."""
+    """Norm, ReLU, 1 x 1 x 1; norm, ReLU, 3 x 3 x 3, which without pad_time drops two frames."""
     momentum = 1e-3 if eps == 1e-3 else 0.1
     return nn.Sequential(
         nn.BatchNorm3d(channels, eps, momentum),
@@ -41,7 +40,7 @@ def _dense(channels: int, grown: int, pad_time: bool, eps: float) -> nn.Sequenti
 
 
 class DenseBlocks(nn.Module):
-    """Each block sees what all before it found."""
+    """Dense blocks, each of which sees the output of all before it."""
 
     def __init__(self, channels: int, count: int, grown: int, eps: float) -> None:
         super().__init__()
@@ -57,7 +56,7 @@ class DenseBlocks(nn.Module):
 
 
 class TemporalReduction(nn.Module):
-    """Three dense blocks that leave one frame of seven."""
+    """Three dense blocks that reduce seven frames to one."""
 
     def __init__(self, channels: int, grown: int, eps: float) -> None:
         super().__init__()
@@ -75,8 +74,8 @@ class TemporalReduction(nn.Module):
 class DUF(Network):
     """DUF of 16, 28 or 52 layers, x4.
 
-    adapt_official_weights: BasicSR's name for checkpoints translated from the authors' TensorFlow,
-    whose norms have eps 1e-3.
+    adapt_official_weights: set for checkpoints translated from the authors' TensorFlow, whose norms
+    have eps 1e-3 (BasicSR's name).
     """
 
     num_frame = 7
@@ -109,12 +108,12 @@ class DUF(Network):
         return F.relu(self.conv3d2(x))[:, :, 0]
 
     def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
-        """Windows share next to nothing; one after the other they need a fraction of the memory."""
+        """Fuse windows, which share next to nothing, one by one to save memory."""
         windows = window_indices(clip.shape[1], self.num_frame, centres)
         return torch.stack([self.fuse(clip[:, window]) for window in windows], 1)
 
     def upsample(self, trunk: Tensor) -> Tensor:
-        """(B, 256, h, w) -> 25 taps, which sum to 1, and 3 channels of residual: (B, 28, H, W)."""
+        """Return 25 taps, which sum to 1, and 3 residuals: (B, 256, h, w) -> (B, 28, H, W)."""
         x = trunk[:, :, None]
         taps = self.conv3d_f2(F.relu(self.conv3d_f1(x)))[:, :, 0]
         residual = self.conv3d_r2(F.relu(self.conv3d_r1(x)))[:, :, 0]
@@ -123,10 +122,8 @@ class DUF(Network):
         return torch.cat((taps, F.pixel_shuffle(residual, SCALE).to(exact)), 1)
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
-        """Each HR pixel: its filter over 5 x 5 LR pixels, channel by channel, plus its residual.
-
-        Products and sums rather than a matmul, which autocast would do in half precision.
-        """
+        """Filter 5 x 5 LR pixels for each HR pixel, channel by channel, and add its residual."""
+        # a matmul would run in half precision under autocast
         taps = F.pixel_unshuffle(f_sr[:, :TAPS], SCALE).unflatten(1, (TAPS, PHASES))
         patches = F.unfold(centre, SIDE, padding=SIDE // 2).unflatten(2, centre.shape[-2:])
         patches = patches.unflatten(1, (3, TAPS))

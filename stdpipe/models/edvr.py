@@ -1,6 +1,5 @@
 """EDVR, the teacher: Wang et al., "EDVR: Video Restoration with Enhanced Deformable Convolutional
-Networks", CVPRW 2019. Parameter names are BasicSR's, so that its published checkpoints load; counts
-are in networks.yaml, but the reference's half of each first offset convolution runs once here.
+Networks", CVPRW 2019. Parameter names are BasicSR's, so that its published checkpoints load.
 
 Axes: B batch, T frames of a clip, N neighbours, C = num_feat, h w LR size.
 A pyramid is [L1, L2, L3], at h, h/2 and h/4.
@@ -23,9 +22,9 @@ LEVELS = ("l1", "l2", "l3")
 
 
 def _half(conv: nn.Module, x: Tensor, reference: bool) -> Tensor:
-    """One half of conv(cat(neighbour, reference)): the halves add up, so each runs once a frame.
+    """Return one half of conv(cat(neighbour, reference)); the bias is in the reference's half.
 
-    The bias belongs to the reference's half.
+    The halves add up, so each can run once a frame.
     """
     assert isinstance(conv, nn.Conv2d)
     channels = conv.in_channels // 2
@@ -56,8 +55,8 @@ class PCDAlignment(nn.Module):
         self.cas_dcnpack = DeformConvPack(channels, deformable_groups)
 
     def halves(self, pyramid: Pyramid, reference: bool) -> list[Tensor]:
-        """Shares of frames (B, T, C, ., .) in the three first offset convolutions, as neighbours or
-        as references; of references also in the cascade's first."""
+        """Return the halves of frames (B, T, C, ., .) in the first offset convolutions: as
+        neighbours, or as references, which the cascade's first also needs."""
         convs = [self.offset_conv1[level] for level in LEVELS]
         if reference:
             convs, pyramid = [*convs, self.cas_offset_conv1], [*pyramid, pyramid[0]]
@@ -67,11 +66,8 @@ class PCDAlignment(nn.Module):
         return [_half(conv, x, reference).unflatten(0, lead) for conv, x in each]
 
     def forward(self, neighbour: Pyramid, joint: Pyramid, cascade_half: Tensor) -> Tensor:
-        """Align L1 of N neighbours.
-
-        neighbour: pyramid of (N, C, ., .); joint: both halves added, a pyramid too; cascade_half
-        (N, C, h, w) -> (N, C, h, w).
-        """
+        """Align L1 of N neighbours: pyramids of (N, C, ., .), `joint` of both halves' sum, and
+        cascade_half (N, C, h, w) -> (N, C, h, w)."""
         offset = leaky(self.offset_conv2["l3"](leaky(joint[2])))
         aligned = leaky(self.dcn_pack["l3"](neighbour[2], offset))
         for i in (1, 0):
@@ -108,8 +104,8 @@ class TSAFusion(nn.Module):
         self.spatial_attn_add2 = nn.Conv2d(channels, channels, 1)
 
     def forward(self, aligned: Tensor, order: Sequence[int]) -> Tensor:
-        """aligned (B, N, C, h, w), the window's distinct frames; order: which of them is at each of
-        its 2k+1 places -> (B, C, h, w)."""
+        """Fuse the window's distinct frames (B, N, C, h, w) -> (B, C, h, w); `order` has the index
+        of the frame at each of its 2k+1 places."""
         centre = self.temporal_attn1(aligned[:, order[len(order) // 2]])
         embedding = self.temporal_attn2(aligned.flatten(0, 1)).unflatten(0, aligned.shape[:2])
         likeness = torch.sigmoid((embedding * centre[:, None]).sum(2, keepdim=True))
@@ -132,14 +128,14 @@ class TSAFusion(nn.Module):
 
 
 def _rearranged(frames: Tensor, order: Sequence[int]) -> Tensor:
-    """(B, N, ...) -> frames[:, order], without a copy where they lie so already."""
+    """Return frames[:, order], (B, N, ...), without a copy where they have that order."""
     if list(order) == list(range(frames.shape[1])):
         return frames
     return frames[:, torch.tensor(order, device=frames.device)]
 
 
 def _pool(x: Tensor) -> Tensor:
-    """Max and average pooling to half size, side by side."""
+    """Return max and average pooling to half size, side by side."""
     return torch.cat((F.max_pool2d(x, 3, 2, 1), F.avg_pool2d(x, 3, 2, 1)), 1)
 
 
@@ -176,7 +172,7 @@ class EDVR(Network):
     """EDVR of any size. Defaults are BasicSR's (M, 5 frames); `edvr-l` is 128 feat, 40 blocks.
 
     hr_in: the input has HR size already (scale 1; needs with_predeblur). phase: where LR samples
-    sit (stdpipe.data.degrade); 1.5, the plain bilinear base, is what published checkpoints have.
+    sit (stdpipe.data.degrade); published checkpoints have 1.5, the plain bilinear base.
     """
 
     head = ("conv_last",)
@@ -216,11 +212,11 @@ class EDVR(Network):
         self.conv_l3_1 = conv3x3(num_feat, num_feat, stride=2)
         self.conv_l3_2 = conv3x3(num_feat, num_feat)
         self.pcd_align = PCDAlignment(num_feat, deformable_groups)
-        self.fusion: nn.Module = (
-            TSAFusion(num_feat, num_frame)
-            if with_tsa
-            else nn.Conv2d(num_frame * num_feat, num_feat, 1)
-        )
+        self.fusion: nn.Module
+        if with_tsa:
+            self.fusion = TSAFusion(num_feat, num_frame)
+        else:
+            self.fusion = nn.Conv2d(num_frame * num_feat, num_feat, 1)
         self.reconstruction = residual_blocks(num_feat, num_reconstruct_block)
         self.upconv1 = conv3x3(num_feat, 4 * num_feat)
         self.upconv2 = conv3x3(num_feat, 4 * 64)
@@ -228,7 +224,7 @@ class EDVR(Network):
         self.conv_last = conv3x3(64, 3)
 
     def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
-        """Each frame's pyramid is computed once, and each distinct neighbour aligned once."""
+        """Fuse windows, with each frame's pyramid and each distinct neighbour computed once."""
         batch, num_frames = clip.shape[:2]
         windows = window_indices(num_frames, self.num_frame, centres)
         pyramid = [x.unflatten(0, (batch, num_frames)) for x in self._pyramid(clip.flatten(0, 1))]
@@ -251,7 +247,7 @@ class EDVR(Network):
         return torch.stack(fused, 1)
 
     def _pyramid(self, frames: Tensor) -> Pyramid:
-        """(B, 3, h, w) -> features at three levels; hr_in shrinks four times on the way."""
+        """Return features of frames (B, 3, h, w) at three levels; hr_in shrinks them by 4."""
         if hasattr(self, "predeblur"):
             l1 = self.conv_1x1(self.predeblur(frames))
         else:
@@ -262,7 +258,7 @@ class EDVR(Network):
         return [l1, l2, l3]
 
     def _align(self, neighbour: Pyramid, as_neighbour: Pyramid, as_reference: Pyramid) -> Tensor:
-        """Levels of (B, N, C, ., .) against one reference of (B, 1, C, ., .) -> (B, N, C, h, w)."""
+        """Align (B, N, C, ., .) to a reference (B, 1, C, ., .) at each level -> (B, N, C, h, w)."""
         lead = neighbour[0].shape[:2]
         *reference, cascade = (x.expand(-1, lead[1], -1, -1, -1) for x in as_reference)
         joint = [n + r for n, r in zip(as_neighbour, reference, strict=True)]

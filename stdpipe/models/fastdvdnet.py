@@ -1,8 +1,8 @@
 """FastDVDnet, the main student, changed from denoising to x4 super-resolution.
 
 Tassano et al., "FastDVDnet: Towards Real-Time Deep Video Denoising Without Flow Estimation", CVPR
-2020. The paper's supplement, which defines its SR form, is not public; ours is three cascaded
-stages over triplets (7 -> 5 -> 3 -> 1 frames), then EDVR's upsampling head, without noise maps.
+2020. The STD paper's supplement, which defines its SR form, is not public. Here it has three
+stages over triplets (7 -> 5 -> 3 -> 1 frames), then EDVR's upsampling head, and no noise maps.
 """
 
 from collections.abc import Sequence
@@ -13,24 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stdpipe.models.base import Network, window_indices
-from stdpipe.models.layers import (
-    bilinear_base,
-    conv3x3,
-    init_relu,
-    leaky,
-    shrink,
-    surroundings,
-)
+from stdpipe.models.layers import bilinear_base, conv3x3, init_relu, leaky, shrink, surroundings
 
 
 def _conv(channels_in: int, channels_out: int, norm: str, stride: int = 1) -> nn.Sequential:
-    """3x3 convolution; batch norm and ReLU, or LeakyReLU."""
     conv = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=norm == "none")
     return nn.Sequential(conv, *_activation(channels_out, norm))
 
 
 def _activation(channels: int, norm: str) -> list[nn.Module]:
-    """Without norm a ReLU that falls silent stays so: a whole network did (RESULTS.md)."""
+    # without norm, ReLUs can die for good: those of a whole network did (RESULTS.md)
     return [nn.BatchNorm2d(channels), nn.ReLU()] if norm == "batch" else [nn.LeakyReLU(0.1)]
 
 
@@ -40,7 +32,6 @@ def _down(channels_in: int, channels_out: int, norm: str) -> nn.Sequential:
 
 
 def _up(channels_in: int, channels_out: int, norm: str) -> nn.Sequential:
-    """Two convolutions, then one that makes room for PixelShuffle x2."""
     return nn.Sequential(
         _conv(channels_in, channels_in, norm),
         _conv(channels_in, channels_in, norm),
@@ -50,9 +41,9 @@ def _up(channels_in: int, channels_out: int, norm: str) -> nn.Sequential:
 
 
 class DenoisingBlock(nn.Module):
-    """FastDVDnet's U-Net over three RGB frames, its noise map dropped.
+    """FastDVDnet's U-Net over three RGB frames, without a noise map.
 
-    Where the output is an RGB frame, it is the centre frame minus what the network found.
+    An output of 3 channels is a residual, which is subtracted from the centre frame.
     """
 
     def __init__(self, channels_out: int, norm: str) -> None:
@@ -68,8 +59,8 @@ class DenoisingBlock(nn.Module):
         self.residual = channels_out == 3
         self.normed = norm != "none"
         init_relu(self)
-        # Nothing normalises here, so what is added up must begin small: frames that reach the last
-        # stage as noise have Adam silence the network before it learns. Measured: RESULTS.md.
+        # Without norm, residuals must begin small: if the last stage sees noise, Adam kills the
+        # network's units before it learns (RESULTS.md).
         shrink(last, 0.1 if self.residual else 0.3)
         for up in (self.up0, self.up1):
             shrink(up[2], 0.3)
@@ -88,16 +79,15 @@ class FastDVDnet(Network):
     """7 frames; num_feat is the width in front of the upsampling head: 64, 32, 16 for the paper's
     sizes 1, 1/2, 1/4 (Table 6). F^SR has 64 channels at every size, since the ConvLSTM is shared.
 
-    norm: "none" (default) or "batch", the original's. Batch statistics would tie the frames of a
-    batch of 2 to each other, differ between one device and several, and make a student trained on
-    256-pixel crops see other statistics than at test time. So the convolutions have biases instead,
-    and LeakyReLU, and each U-Net sees its frames less their surroundings' mean.
+    norm: "none" or "batch", the original's. Batch statistics would tie the frames of a batch
+    together and differ between crops and whole frames. Without them, convolutions have biases and
+    LeakyReLU, and each U-Net sees its frames less the mean of their surroundings.
     """
 
     num_frame = 7
     multiple = 4
     head = ("conv_last",)
-    revision = 2  # 1 had ReLU, and saw frames as they are
+    revision = 2  # 1 had ReLU, and no mean subtracted
 
     def __init__(
         self, num_feat: int = 64, norm: Literal["none", "batch"] = "none", phase: float = 1.5
@@ -116,10 +106,10 @@ class FastDVDnet(Network):
             shrink(conv, 0.1 if conv is self.conv_last else 1.0)
 
     def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
-        """Windows overlap, and so do their triplets: each distinct triplet is computed once.
+        """Fuse windows, with each distinct triplet computed once.
 
-        Edges are duplicated at the window's own level, so a triplet is named by the frames it
-        stands on, e.g. ((0, 0, 0), (0, 0, 1), (0, 1, 2)) at the second stage.
+        A triplet is named by its inputs, e.g. ((0, 0, 0), (0, 0, 1), (0, 1, 2)) at the second
+        stage, since edge frames are repeated in a window, not at every stage.
         """
         level: list[Any] = window_indices(clip.shape[1], self.num_frame, centres)
         known: dict[Any, Tensor] = {t: clip[:, t] for t in range(clip.shape[1])}
@@ -138,7 +128,7 @@ class FastDVDnet(Network):
 
 
 def _apply(stage: nn.Module, known: dict[Any, Tensor], triplets: list[Any]) -> dict[Any, Tensor]:
-    """Run a stage on all its triplets in one batch; `known` maps what each stands on to a frame."""
+    """Run a stage on all its triplets in one batch; `known` maps names of inputs to frames."""
     stacked = torch.stack([torch.cat([known[x] for x in t], 1) for t in triplets], 1)
     out = stage(stacked.flatten(0, 1)).unflatten(0, stacked.shape[:2])
     return {t: out[:, i] for i, t in enumerate(triplets)}

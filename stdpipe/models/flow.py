@@ -1,10 +1,9 @@
 """Optical flow without weights: TV-L1 in plain torch.
 
-Zach, Pock, Bischof, "A Duality Based Approach for Realtime TV-L1 Optical Flow", DAGM 2007: image
-differences count by their absolute value, and so do the flow's own steps, so that it is smooth but
-may break at edges. tests/models/test_flow.py holds its error, on real frames, below a tenth of that
-of no flow, and level with scikit-image's. Letters are the paper's: u the flow, v its copy that
-follows the images, p the dual variable that smooths.
+Zach, Pock, Bischof, "A Duality Based Approach for Realtime TV-L1 Optical Flow", DAGM 2007: the
+absolute values of image differences and of the flow's gradient are minimised, so that the flow is
+smooth but may break at edges. The letters are the paper's: u is the flow, v its copy that follows
+the images, p the dual variable that smooths.
 Axes: N pairs of frames, h w size. A flow is (N, 2, h, w): x, then y, in pixels.
 """
 
@@ -25,10 +24,10 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def tvl1(reference: Tensor, neighbour: Tensor) -> Tensor:
-    """Flow (N, 2, h, w) along which the neighbour, sampled, looks like the reference.
+    """Return the flow (N, 2, h, w) along which the sampled neighbour looks like the reference.
 
-    Frames are (N, 3, h, w), RGB in [0, 1]. Float32 whatever they are, and without gradient: it is
-    input to a network, as from a file. torch.export sees one operator, which needs stdpipe to run.
+    Frames are (N, 3, h, w), RGB in [0, 1]. The flow is float32 and without gradient. torch.export
+    sees one operator, which needs stdpipe to run.
     """
     return _tvl1(reference.detach(), neighbour.detach())
 
@@ -60,7 +59,7 @@ def _(reference: Tensor, neighbour: Tensor) -> Tensor:
 
 
 def _refine(u: Tensor, p: Tensor, reference: Tensor, neighbour: Tensor) -> tuple[Tensor, Tensor]:
-    """Linearise once around u; reference and neighbour (N, 1, h, w), p (N, 4, h, w)."""
+    """Linearise around u and iterate; reference and neighbour (N, 1, h, w), p (N, 4, h, w)."""
     sampled = warp(neighbour, u, "border")
     slope = _central(sampled)
     squared = slope.square().sum(1, keepdim=True).clamp(min=1e-9)
@@ -77,7 +76,7 @@ def _refine(u: Tensor, p: Tensor, reference: Tensor, neighbour: Tensor) -> tuple
 
 
 def _central(x: Tensor) -> Tensor:
-    """(N, 1, h, w) -> (N, 2, h, w): slopes along x and y, edges repeated."""
+    """Return slopes along x and y, edges repeated: (N, 1, h, w) -> (N, 2, h, w)."""
     padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
     along_x = padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]
     along_y = padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]
@@ -85,13 +84,13 @@ def _central(x: Tensor) -> Tensor:
 
 
 def _forward(u: Tensor) -> Tensor:
-    """(N, 2, h, w) -> (N, 4, h, w): steps along x of both, then along y; zero beyond the edge."""
+    """Return steps of both along x, then y, zero at the end: (N, 2, h, w) -> (N, 4, h, w)."""
     along_x = torch.diff(u, dim=-1, append=u[..., -1:])
     return torch.cat((along_x, torch.diff(u, dim=-2, append=u[..., -1:, :])), 1)
 
 
 def _divergence(p: Tensor) -> Tensor:
-    """The negative transpose of `_forward`: (N, 4, h, w) -> (N, 2, h, w)."""
+    """Apply the negative transpose of `_forward`: (N, 4, h, w) -> (N, 2, h, w)."""
     along_x, along_y = p.chunk(2, 1)
     along_x = F.pad(along_x[..., :-1], (1, 1))
     along_y = F.pad(along_y[..., :-1, :], (0, 0, 1, 1))

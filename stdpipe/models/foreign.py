@@ -1,7 +1,7 @@
-"""Names of parameters in other people's checkpoints -> ours.
+"""Translates the names of parameters in other people's checkpoints.
 
-EDVR's come from BasicSR, mmagic or the original; ours are BasicSR's. The other networks have one
-published naming each, which is theirs here too; of those only a wrapper's prefix is dropped.
+EDVR's come from BasicSR, mmagic or the original, and are BasicSR's here. The other networks have
+one published naming each; of theirs only a wrapper's prefix is dropped.
 """
 
 import re
@@ -22,11 +22,7 @@ def to_basicsr(state: State) -> State:
     for source, beginning in TELLING.items():
         if any(k.startswith(beginning) for k in state):
             names = read_yaml(Path(__file__).with_name("foreign.yaml"))[source]
-            return {_rename(k, names): v for k, v in state.items()}
+            for pattern, replacement in names.items():
+                state = {re.sub(pattern, replacement, k): v for k, v in state.items()}
+            return state
     return state
-
-
-def _rename(key: str, names: dict[str, str]) -> str:
-    for pattern, replacement in names.items():
-        key = re.sub(pattern, replacement, key)
-    return key

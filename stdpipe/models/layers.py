@@ -1,4 +1,4 @@
-"""Small parts that several networks share: residual blocks, x2 upsampling, the residual's base."""
+"""Parts that several networks share: residual blocks, x2 upsampling, the base of residuals."""
 
 import torch
 import torch.nn.functional as F
@@ -8,22 +8,21 @@ from stdpipe import resample
 
 
 def conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
-    """A 3x3 convolution with bias and padding 1."""
     return nn.Conv2d(channels_in, channels_out, 3, stride, 1)
 
 
 def leaky(x: Tensor) -> Tensor:
-    """EDVR's activation. Not in place: features are handed out."""
+    """Apply EDVR's activation, not in place, since callers keep features."""
     return F.leaky_relu(x, 0.1)
 
 
 def up2(x: Tensor) -> Tensor:
-    """Bilinear x2, half-pixel centres: (B, C, h, w) -> (B, C, 2h, 2w)."""
+    """Enlarge bilinearly by 2, with half-pixel centres: (B, C, h, w) -> (B, C, 2h, 2w)."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(ReLU(conv(x))), weights a tenth of Kaiming's: starts near identity (EDSR, EDVR)."""
+    """x + conv(ReLU(conv(x))) as in EDSR and EDVR: weights a tenth of Kaiming's, near identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -43,7 +42,7 @@ def residual_blocks(channels: int, count: int) -> nn.Sequential:
 
 
 def relu_chain(channels_in: int, channels: int, count: int) -> nn.Sequential:
-    """`count` 3x3 convolutions to `channels`, a ReLU after each: VDSR without its last layer."""
+    """Return `count` 3x3 convolutions, a ReLU after each: VDSR without its last layer."""
     layers: list[nn.Module] = []
     for i in range(count):
         layers += [conv3x3(channels_in if i == 0 else channels, channels), nn.ReLU()]
@@ -51,16 +50,16 @@ def relu_chain(channels_in: int, channels: int, count: int) -> nn.Sequential:
 
 
 def full_precision(layer: nn.Module, x: Tensor) -> Tensor:
-    """layer(x) in its parameters' own precision, also under autocast: for what yields an image."""
+    """Return layer(x) in the parameters' precision, even under autocast, for a layer of images."""
     with resample.own_precision(x):
         return layer(x.to(next(layer.parameters()).dtype))
 
 
 def bilinear_base(centre: Tensor, phase: float) -> Tensor:
-    """The image a network adds its residual to: (B, 3, h, w) -> (B, 3, 4h, 4w), bilinear.
+    """Enlarge bilinearly by 4, as base of a residual: (B, 3, h, w) -> (B, 3, 4h, 4w).
 
-    phase: LR sample j sits at HR pixel 4j + phase. 1.5 is torch's and MATLAB's convention (`bi`,
-    `bd-centred`); under `bd` it is 0, and the usual base would be 1.5 HR pixels off.
+    phase: LR sample j sits at HR pixel 4j + phase, with 1.5 for torch, MATLAB, `bi` and
+    `bd-centred`, and 0 for `bd`.
     """
     if phase == 1.5:
         return F.interpolate(centre, scale_factor=4, mode="bilinear", align_corners=False)
@@ -73,18 +72,17 @@ def bicubic_base(frames: Tensor, phase: float) -> Tensor:
 
 
 def surroundings(frame: Tensor) -> Tensor:
-    """Each pixel's mean over the 9x9 around it, fewer at the borders: (B, C, h, w) -> the same.
+    """Return each pixel's mean over the 9x9 around it: (B, C, h, w) -> the same.
 
-    A network that adds to a base is given its frames less this. What is left is detail and motion,
-    which are small, without the brightness that drowns them where nothing normalises, and that
-    silenced networks within a few steps (RESULTS.md).
+    Frames less this mean show detail and motion without brightness. Without norm, brightness drowns
+    them, and killed the units of networks within a few steps (RESULTS.md).
     """
     return F.avg_pool2d(frame, 9, 1, 4, count_include_pad=False)
 
 
 def shrink(conv: nn.Module, factor: float = 0.01) -> None:
-    """Scale a convolution's first weights, bias to zero. By a hundredth, a last convolution lets
-    the network begin at its base and still passes gradients back."""
+    """Scale a convolution's first weights and set its bias to zero. By the default, a last
+    convolution begins near zero, and the network at its base, but gradients pass."""
     assert isinstance(conv, nn.Conv2d | nn.Conv3d)
     with torch.no_grad():
         conv.weight.mul_(factor)
@@ -92,9 +90,14 @@ def shrink(conv: nn.Module, factor: float = 0.01) -> None:
             conv.bias.zero_()
 
 
+def has_batch_norm(net: nn.Module) -> bool:
+    """Return whether batch statistics tie the frames of a batch together."""
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in net.modules())
+
+
 def near_identity(chain: nn.Module, factor: float = 0.1) -> None:
-    """Convolutions that pass their input on, plus a tenth of their first weights: a chain with a
-    ReLU after each then begins as one ReLU, and each layer's steps add to what it passes on."""
+    """Scale the convolutions' first weights and add the identity: a chain with a ReLU after each
+    then begins as one ReLU."""
     for conv in chain.modules():
         if isinstance(conv, nn.Conv2d):
             shrink(conv, factor)
@@ -103,7 +106,7 @@ def near_identity(chain: nn.Module, factor: float = 0.1) -> None:
 
 
 def init_relu(net: nn.Module) -> None:
-    """Kaiming's normal weights and zero biases for every convolution: ReLU then keeps the scale."""
+    """Draw Kaiming's normal weights for every convolution, and set biases to zero."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -1,7 +1,7 @@
-"""Y in, Y out: published networks that super-resolve luma alone, inside an interface of RGB frames.
+"""Lets published networks that super-resolve luma alone take and give RGB frames.
 
-BT.601, studio swing, for images in [0, 1] (so Y lies in [16/255, 235/255]), as in
-stdpipe.evaluation.metrics: MATLAB's rgb2ycbcr, on which these networks were trained.
+Y is BT.601 with studio swing, for images in [0, 1]: MATLAB's rgb2ycbcr, on which these networks
+were trained, as in stdpipe.evaluation.metrics.
 """
 
 from collections.abc import Callable
@@ -15,22 +15,20 @@ SWING = RED + GREEN + BLUE  # 219/255: Y of white less Y of black
 
 
 def luma(rgb: Tensor) -> Tensor:
-    """Y of RGB: (..., 3, H, W) -> (..., 1, H, W)."""
+    """Return Y of RGB: (..., 3, H, W) -> (..., 1, H, W)."""
     red, green, blue = rgb.split(1, dim=-3)
     y: Tensor = RED * red + GREEN * green + BLUE * blue + BLACK
     return y
 
 
 def with_luma(y: Tensor, rgb: Tensor) -> Tensor:
-    """RGB (..., 3, H, W) with its Y replaced by y (..., 1, H, W), Cb and Cr kept.
-
-    Y has the same coefficient in R, G and B: all of them change by as much.
-    """
+    """Return RGB (..., 3, H, W) with its Y replaced by y (..., 1, H, W), Cb and Cr kept."""
+    # Y has the same coefficient in R, G and B
     return rgb + (y - luma(rgb)) / SWING
 
 
 def in_channels(frames: Tensor, channels: int) -> Tensor:
-    """RGB frames as a network of 3 channels or of 1 (Y) sees them."""
+    """Return RGB frames as a network of 3 channels or of 1 (Y) sees them."""
     return luma(frames) if channels == 1 else frames
 
 
@@ -41,13 +39,13 @@ def to_image(
     phase: float,
     base: Callable[[Tensor, float], Tensor] | None,
 ) -> Tensor:
-    """RGB (B, 3, H, W) of last(f_sr), which has 3 channels, or Y alone.
+    """Return the RGB image (B, 3, H, W) of last(f_sr), which is RGB or Y.
 
-    base upsamples the LR centre frame (B, 3, h, w), to which last(f_sr) is the residual; None where
-    that is the image itself. Y alone gets Cb and Cr from the bicubic centre frame.
+    base upsamples the LR centre frame (B, 3, h, w), to which last(f_sr) is then a residual; None
+    means that it is the image itself. Y gets Cb and Cr from the bicubic centre frame.
     """
     if base is None:
-        out = full_precision(last, f_sr)  # an image may not be rounded, a residual may
+        out = full_precision(last, f_sr)  # an image must not be rounded, a residual may
     else:
         out = last(f_sr)
         out = out + base(in_channels(centre, out.shape[1]), phase)

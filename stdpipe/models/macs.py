@@ -1,9 +1,9 @@
 """Multiply-accumulates of a network, counted on the meta device: nothing is computed.
 
-One rule for `stdpipe models` and `evaluate --metrics cost`: convolutions, and the matrix products
-inside submodules (behind the samples of a deformable convolution, linear layers, attention).
-Interpolation, warping and whatever goes pixel by pixel is left out, as the field does; what
-grid_sample itself would take, four for each value, is given beside.
+`stdpipe models` and `evaluate --metrics cost` count convolutions, and the matrix products inside
+submodules (behind the samples of a deformable convolution, linear layers, attention).
+Interpolation, warping and pixelwise operations are left out, as usual; grid_sample's four for each
+value are given beside.
 """
 
 import math
@@ -23,12 +23,9 @@ BILINEAR = 4  # a sampled value is a weighted sum of four neighbours
 class Macs(NamedTuple):
     """Multiply-accumulates of one window."""
 
-    convolutions: int
-    """Those of convolutions and of matrix products in other layers."""
-    deformable: int
-    """Those of the products behind deformable samples, which other counters often miss."""
-    sampling: int
-    """Those of grid_sample's interpolation; not in the total."""
+    convolutions: int  # and matrix products in other layers
+    deformable: int  # products behind deformable samples, which other counters often miss
+    sampling: int  # grid_sample's interpolation, not in the total
 
     @property
     def total(self) -> int:
@@ -37,7 +34,7 @@ class Macs(NamedTuple):
 
 @torch.no_grad()
 def count_macs(net: Network, height: int = HEIGHT, width: int = WIDTH) -> Macs:
-    """Count those of one window of LR size (height, width). The network stays on its device."""
+    """Count one window of LR size (height, width); the network itself stays on its device."""
     parts = {**dict(net.named_parameters()), **dict(net.named_buffers())}
     meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in parts.items()}
     seen = SCALE if net.sees_hr else 1

@@ -1,5 +1,4 @@
-"""Types of options that networks have. models/zoo.py holds what a name gives against them, so a
-network itself need not check its options one by one."""
+"""Types of network options. models/zoo.py checks a name's options against them."""
 
 from typing import Annotated, Literal
 

@@ -1,9 +1,9 @@
-"""PISR's privileged teacher: an encoder that makes LR of HR, and a student's network after it.
+"""PISR's privileged teacher: an encoder from HR to LR, and a student's network after it.
 
 Lee, Lee, Kim, Ham, "Learning with Privileged Information for Efficient Image Super-Resolution",
-ECCV 2020; cvlab-yonsei/PISR. Published for single images (FSRCNN); here the encoder is its own
-(models/encoder.py: 5x5, 5x5 by stride, 3x3, 3x3, PReLU between, 56 and 12 channels), runs on every
-frame, and any network of the zoo follows. It is shown HR, so it teaches and cannot be used itself.
+ECCV 2020; cvlab-yonsei/PISR, for single images (FSRCNN). Here the published encoder
+(models/encoder.py) runs on every frame, and any network of the zoo follows. It is shown HR, so it
+can teach, but enlarges nothing.
 Axes: B batch, T frames, h w LR size, H W HR size.
 """
 
@@ -17,9 +17,7 @@ WIDE, NARROW = 56, 12
 
 
 class PISR(Network):
-    """An encoder and a network for LR frames behind it, the student. The student's parameters,
-    `student.*`, are what `train-student --init` begins with.
-    """
+    """An encoder and behind it the student, whose parameters `train-student --init` begins with."""
 
     scale = 1  # its input has HR size
     sees_hr = True
@@ -43,15 +41,13 @@ class PISR(Network):
         )
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Make of HR what replaces LR: (..., 3, H, W) -> (..., 3, h, w); H, W multiples of 4."""
+        """Encode HR as LR: (..., 3, H, W) -> (..., 3, h, w); H, W multiples of 4."""
         return self.encoder(frames.flatten(0, -4)).unflatten(0, frames.shape[:-3])
 
     def fuse(self, window: Tensor) -> Tensor:
-        """(B, 2k+1, 3, H, W) -> the student's f_lr."""
         return self.student.fuse(self.encode(window))
 
     def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
-        """Each frame is encoded once."""
         return self.student.fuse_clip(self.encode(clip), centres)
 
     def reconstruct(self, f_lr: Tensor) -> Tensor:
@@ -61,5 +57,5 @@ class PISR(Network):
         return self.student.upsample(trunk)
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
-        """The base is made of the encoded centre (B, 3, H, W): HR itself stays unseen there."""
+        """Make the image on the encoded centre, since the base must not see HR (B, 3, H, W)."""
         return self.student.to_rgb(f_sr, self.encode(centre))

@@ -2,9 +2,9 @@
 Video Super-Resolution", CVPR 2019. Parameter names are those of alterzero/RBPN-PyTorch; counts are
 in networks.yaml.
 
-fuse: what each neighbour shows, at LR, from the centre, the neighbour and the flow between them.
-upsample: the recurrent projection, from neighbour to neighbour, nearly all of whose work is at HR.
-So there is no LR trunk worth caching: the `trunk` encodings refuse RBPN, the others take it.
+fuse computes LR features of each neighbour from it, the centre and the flow between them; upsample
+is the recurrent projection over neighbours. Nearly all the work is at HR, so no LR trunk is worth
+caching: the `trunk` encodings refuse RBPN.
 """
 
 from collections import OrderedDict
@@ -21,7 +21,7 @@ from stdpipe.models.layers import conv3x3, full_precision, init_relu, shrink
 from stdpipe.models.options import Window
 from stdpipe.models.warp import over_pairs
 
-STRIDED = (8, 4, 2)  # kernel, stride and padding of what goes from HR to LR, or back
+STRIDED = (8, 4, 2)  # kernel, stride and padding from HR to LR, or back
 
 
 def _conv(
@@ -56,14 +56,12 @@ class ResnetBlock(nn.Module):
 
 
 class BackProjection(nn.Module):
-    """There (`way` "up" or "down"), back, and what that misses is added (DBPN, CVPR 2018)."""
+    """Projects `way` "up" or "down" and back, and adds the projected error (DBPN, CVPR 2018)."""
 
     def __init__(self, channels: int, way: str) -> None:
         super().__init__()
-        up, down = (
-            partial(_deconv, channels, channels),
-            partial(_conv, channels, channels, *STRIDED),
-        )
+        up = partial(_deconv, channels, channels)
+        down = partial(_conv, channels, channels, *STRIDED)
         there, back = (up, down) if way == "up" else (down, up)
         for i, make in enumerate((there, back, there), start=1):
             self.add_module(f"{way}_conv{i}", make())
@@ -76,7 +74,7 @@ class BackProjection(nn.Module):
 
 
 class DBPN(nn.Module):
-    """Single-image branch: three times up, twice down between, and a mix of the three."""
+    """The single-image branch: up three times, down twice in between, and a mix of the three."""
 
     def __init__(self, num_base: int, channels: int) -> None:
         super().__init__()
@@ -101,16 +99,14 @@ def _blocks(channels: int, count: int, last: nn.Module) -> nn.Sequential:
 
 
 class RBPN(Network):
-    """RBPN, by default with a 64-channel F^SR: 384 -> 64 -> 3 where the published head is 384 -> 3.
+    """RBPN, by default with a 64-channel F^SR: its head is 384 -> 64 -> 3, the published 384 -> 3.
 
-    The paper says that its teacher's last convolution got "a minor adjustment", and no more; a
-    checkpoint of the original lacks those two layers (`output`), which `train-teacher --init FILE
-    --set train_only=output` trains alone.
+    A checkpoint of the original lacks these two layers; `train-teacher --init FILE --set
+    train_only=output` trains them alone.
 
     flow: "tvl1", computed here (stdpipe.models.flow), or "none", all zero. The original was trained
     with pyflow's, of the same meaning and unit. published_head: the original network, for tables;
-    its F^SR has 64 channels a neighbour, so that it cannot teach. Its result is the image itself,
-    with no upsampled frame beneath, so no phase is asked for.
+    its F^SR has 64 channels a neighbour, so that it cannot teach.
     """
 
     head = ("output",)
@@ -141,32 +137,28 @@ class RBPN(Network):
             self.output = _linear(channels, 3, kernel=3)
         else:
             self.output = nn.Sequential(_conv(channels, 64), _linear(64, 3, kernel=3))
-        init_relu(self)  # as published; but residual blocks begin near the identity, since their
-        # outputs add up from neighbour to neighbour: the first image would have values of a million
+        init_relu(self)
+        # not as published, since residuals add up over neighbours: to a million in the first image
         for module in self.modules():
             if isinstance(module, ResnetBlock):
                 shrink(module.conv2, 0.1)
 
     def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
-        """(B, N, num_frame * num_base, h, w): the centre's features, then each neighbour's.
-
-        Windows repeat frames at the edges of a clip: each pair (centre, neighbour) is worked on
-        once.
-        """
+        """Return features of the centre and each neighbour: (B, N, num_frame * num_base, h, w)."""
         windows = window_indices(clip.shape[1], self.num_frame, centres)
         centre = self.feat0(clip[:, list(centres)].flatten(0, 1)).unflatten(0, (clip.shape[0], -1))
         return torch.cat((centre, over_pairs(self._shown, clip, windows).flatten(2, 3)), 2)
 
     def _shown(self, neighbour: Tensor, centre: Tensor) -> Tensor:
-        """(B, 3, h, w) each -> (B, num_base, h, w), still at LR."""
+        """Return a neighbour's LR features: (B, 3, h, w) each -> (B, num_base, h, w)."""
         flow = torch.zeros_like(centre[:, :2])
         if self.flow == "tvl1":
             flow = tvl1(centre, neighbour).to(centre)
         return self.res_feat1[:-1](self.feat1(torch.cat((centre, neighbour, flow), 1)))
 
     def upsample(self, trunk: Tensor) -> Tensor:
-        """One window at a time: six maps at HR are alive at once, and fill any device. Not where a
-        program is traced, which must take any number."""
+        """Project one window at a time, since each has six maps at HR in memory."""
+        # a traced program must take any number of windows
         if torch.compiler.is_compiling():
             return self._project(trunk)
         return torch.cat([self._project(one) for one in trunk.split(1)])
@@ -185,4 +177,4 @@ class RBPN(Network):
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
         head = self.output if self.published_head else self.output[1]
-        return full_precision(head, f_sr)  # nothing is added: this is the image itself
+        return full_precision(head, f_sr)  # the image itself, no residual

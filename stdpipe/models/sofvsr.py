@@ -1,9 +1,9 @@
-"""SOF-VSR: super-resolve the optical flow, lay its HR samples out as LR drafts, merge the drafts.
+"""SOF-VSR: super-resolves the optical flow, warps LR drafts by its HR samples, merges the drafts.
 
 Wang et al., "Deep Video Super-Resolution using HR Optical Flow Estimation", IEEE TIP 2020; layers
 as in The-Learning-And-Vision-Atelier-LAVA/SOF-VSR (TIP/modules.py). F^SR: the 64 channels behind
-the second pixel shuffle. The flow is estimated on Y. Training has the reconstruction loss alone,
-without the three flows' own. Counts, and what the default has other than published: networks.yaml.
+the second pixel shuffle. The flow is estimated on Y and has no loss of its own. networks.yaml has
+counts, and how the default differs from the published form.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def _conv(channels_in: int, channels_out: int, kernel: int = 3, groups: int = 1)
 
 
 class ShuffleBlock(nn.Module):
-    """Half of the channels through 1x1, 3x3 by channel, 1x1; then both halves interleaved."""
+    """Runs half of the channels through 1x1, 3x3 by channel and 1x1; interleaves both halves."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class UpTwice(nn.Module):
 
 
 class OFRNet(nn.Module):
-    """Optical flow at half, full and four times LR size, the first two by the same layers."""
+    """Estimates flow at half, full and four times LR size, the first two by the same layers."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -80,7 +80,6 @@ class OFRNet(nn.Module):
     def forward(self, neighbour: Tensor, centre: Tensor) -> Tensor:
         """Y of two frames (B, 1, h, w) -> flow at HR (B, 2, 4h, 4w), in HR pixels."""
         both = F.avg_pool2d(torch.cat((neighbour, centre), 1), 2)
-        # without a flow yet: zeros in its place
         flow = self.to_flow(self._features(both, both.new_zeros(both.shape)))
         flow = 2 * up2(flow)
         flow = flow + self.to_flow(self._seen(neighbour, centre, flow))
@@ -89,7 +88,7 @@ class OFRNet(nn.Module):
         return UNIT * (self.hr_to_flow(finest) + SCALE * upsampled)
 
     def _seen(self, neighbour: Tensor, centre: Tensor, flow: Tensor) -> Tensor:
-        """Features of the neighbour warped by what is known of the flow, beside the centre."""
+        """Return features of the centre and of the neighbour warped by the flow so far."""
         return self._features(torch.cat((warp(neighbour, UNIT * flow), centre), 1), flow)
 
     def _features(self, frames: Tensor, flow: Tensor) -> Tensor:
@@ -97,10 +96,7 @@ class OFRNet(nn.Module):
 
 
 class SOFVSR(Network):
-    """f_lr: the draft cube after the first convolution; trunk: after the shuffle blocks.
-
-    A draft belongs to one ordered pair of frames, so that windows share none.
-    """
+    """f_lr: the draft cube after the first convolution; trunk: after the shuffle blocks."""
 
     multiple = 2  # the flow begins at half size
 
@@ -129,16 +125,16 @@ class SOFVSR(Network):
         for module in self.modules():
             if isinstance(module, ShuffleBlock):  # no activation comes before these
                 nn.init.kaiming_normal_(module.pointwise2.weight, nonlinearity="linear")
-        # features begin small: Adam's first steps would leave the base too far
+        # features begin small, or Adam's first steps would leave the base too far
         shrink(self.up.conv2, 0.2)
         for last in (self.conv_last, self.flow.to_flow, self.flow.hr_to_flow):
             shrink(last)
 
     def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
-        """Each distinct pair of frames gives its drafts once; the centre leads the cube.
+        """Fuse windows into cubes of the centre and then the drafts.
 
-        No two centres share a pair, so that without a gradient they go one after the other: eight
-        at once take 164 KB of memory an LR pixel (96 x 96), and so 30.
+        Without a gradient centres, which share no pair of frames, go one by one: eight at once take
+        164 KB of memory an LR pixel, one by one 30.
         """
         if len(centres) > 1 and not torch.is_grad_enabled():
             return torch.cat([self.fuse_clip(clip, [t]) for t in centres], 1)
@@ -149,8 +145,8 @@ class SOFVSR(Network):
         return leaky(self.first(cube.flatten(0, 1))).unflatten(0, cube.shape[:2])
 
     def _drafts(self, neighbour: Tensor, centre: Tensor) -> Tensor:
-        """RGB frames (B, 3, h, w) -> sixteen warped copies of the neighbour (B, 16C, h, w), one for
-        each place of an HR pixel within its LR pixel."""
+        """Warp the neighbour (B, 3, h, w) -> (B, 16C, h, w), once for each place of an HR pixel
+        within its LR pixel."""
         flow = self.flow(luma(neighbour), luma(centre)) / SCALE
         # (B, 2, 4h, 4w) -> (B, 16, 2, h, w), places row by row
         flows = F.pixel_unshuffle(flow, SCALE).unflatten(1, (2, SCALE**2)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""SPyNet, an optical flow that is learnt: Ranjan and Black, CVPR 2017, in TOFlow's form.
+"""SPyNet, a learnt optical flow: Ranjan and Black, CVPR 2017, in TOFlow's form.
 
 Names and shapes are BasicSR's SPyNetTOF: four levels, batch norm, no normalisation of its own.
 Axes: B batch, H W size of the frames. A flow is (B, 2, H, W): x, then y, in pixels.
@@ -16,7 +16,7 @@ LEVELS = 4
 
 
 class Level(nn.Module):
-    """Five 7 x 7 convolutions that correct the coarser level's flow."""
+    """Corrects the coarser level's flow by five 7 x 7 convolutions."""
 
     def __init__(self, num_feat: int) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Level(nn.Module):
         self.basic_module = nn.Sequential(*layers, nn.Conv2d(widths[-1], 2, 7, padding=3))
 
     def forward(self, reference: Tensor, sampled: Tensor, flow: Tensor) -> Tensor:
-        """The reference, the neighbour sampled along the flow, and that flow -> a better one."""
+        """Return a better flow, given the neighbour sampled along the flow so far."""
         change = self.basic_module(torch.cat((reference, sampled, flow), 1))
         return flow + change.to(flow)  # autocast's bfloat16 would round 20 pixels to 1/8
 
@@ -41,9 +41,9 @@ class SPyNet(nn.Module):
         self.basic_module = nn.ModuleList(Level(num_feat) for _ in range(LEVELS))
 
     def forward(self, reference: Tensor, neighbour: Tensor) -> Tensor:
-        """Flow along which the neighbour (B, 3, H, W) looks like the reference: (B, 2, H, W).
+        """Return the flow (B, 2, H, W) along which the neighbour (B, 3, H, W) shows the reference.
 
-        Sides must be multiples of 16; frames are normalised by the caller.
+        Sides must be multiples of 16, and frames normalised.
         """
         pyramid = [(reference, neighbour)]
         for _ in range(LEVELS - 1):

@@ -1,7 +1,4 @@
-"""What every named network is and costs (`stdpipe models`), beside its published counts.
-
-Costs are counted as macs.py says, and the part of deformable convolutions is given apart, too.
-"""
+"""The table of `stdpipe models`: each network's size and cost, beside the published counts."""
 
 from pathlib import Path
 from typing import Any
@@ -22,28 +19,23 @@ class Published(BaseModel):
     source: str
     parameters: int | None = None
     tmac: float | None = None
-    """From the published layers, one window at 180 x 120."""
+    """Of the published layers, for one window at 180 x 120."""
     form: str = ""
-    """What is other in the published form, whose counts these are."""
+    """The difference of the published form, which has these counts."""
     note: str = ""
-    """Why the counts here differ from those, or from the paper's."""
+    """The reason why the counts here differ from those, or from the paper's."""
     std_paper_tmac: float | None = None
-    """As the STD paper's tables have it."""
+    """From the STD paper's tables."""
 
 
-def _published() -> dict[str, Published]:
-    file = Path(__file__).with_name("networks.yaml")
-    return check(dict[str, Published], read_yaml(file), str(file))
-
-
-PUBLISHED = _published()
+FILE = Path(__file__).with_name("networks.yaml")
+PUBLISHED = check(dict[str, Published], read_yaml(FILE), str(FILE))
 HEAD = ("network", "frames", "parameters", "TMAC", "of these deformable", "F^SR channels",
         "published parameters", "published TMAC", "STD paper's TMAC", "source")  # fmt: skip
 
 
 def describe_network(name: str) -> dict[str, Any]:
-    """One row: what `stdpipe models --json` tells of a network. Nothing is published of one with
-    options, or of a user's own."""
+    """Return a network's row of `stdpipe models`; with options, it has no published counts."""
     with torch.device("meta"):
         net = zoo.parse(name).build()
     macs = count_macs(net)
@@ -62,7 +54,7 @@ def describe_network(name: str) -> dict[str, Any]:
 
 
 def network_table(rows: list[dict[str, Any]]) -> str:
-    """The rows of `describe_network` as Markdown."""
+    """Return the rows of `describe_network` as Markdown."""
     align = ["left", *["right"] * (len(HEAD) - 2), "left"]
     table = tabulate(map(cells, rows), HEAD, tablefmt="pipe", colalign=align, disable_numparse=True)
     note = (
@@ -76,7 +68,7 @@ def network_table(rows: list[dict[str, Any]]) -> str:
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """A row of the table, in the order of HEAD."""
+    """Return a row of the table, in the order of HEAD."""
     published = row["published"]
     form = f" ({published['form']})" if published["form"] else ""
     return (

@@ -1,9 +1,9 @@
 """TOFlow, a baseline: Xue, Chen, Wu, Wei, Freeman, "Video Enhancement with Task-Oriented Flow",
 IJCV 2019. Parameter names are BasicSR's (basicsr/archs/tof_arch.py), so that its checkpoints load.
 
-It works at HR: frames are enlarged first (bicubic, at `phase`; the published code takes frames that
-were enlarged beforehand), then aligned to the centre by a SPyNet that learns with the rest. The
-house wants LR maps of `fuse`, so there the 4 x 4 HR pixels of an LR pixel stand in channels.
+It works at HR: frames are enlarged first (bicubic, at `phase`; beforehand in the published code),
+then aligned to the centre by a SPyNet that learns with the rest. In the LR maps of `fuse` the 4 x 4
+HR pixels of an LR pixel lie in channels.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ STD = (0.229, 0.224, 0.225)
 
 
 class TOFlow(Network):
-    """TOFlow for super-resolution. F^SR is what the last 1 x 1 convolution sees: 64 channels, HR.
+    """TOFlow for super-resolution. F^SR is the 64-channel input of the last 1 x 1 convolution.
 
     adapt_official_weights: BasicSR's name for checkpoints translated from the authors' own, in
     which the centre comes first in the window. phase: where LR samples sit (stdpipe.data.degrade);
@@ -53,17 +53,14 @@ class TOFlow(Network):
         self.conv_4 = nn.Conv2d(64, 3, 1)
 
     def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
-        """(B, N, 3 * num_frame * 16, h, w): the aligned HR frames, HR pixels in channels.
-
-        Each frame is enlarged once, and each pair (centre, neighbour) aligned once.
-        """
+        """Return the aligned HR frames, HR pixels in channels: (B, N, 3 * num_frame * 16, h, w)."""
         hr = (bicubic_base(clip, self.phase) - self.mean) / self.std
         windows = window_indices(clip.shape[1], self.num_frame, centres)
         each = zip(centres, windows, strict=True)
         return torch.stack([self._align(hr, t, window) for t, window in each], 1)
 
     def _align(self, hr: Tensor, t: int, window: list[int]) -> Tensor:
-        """Frames of a clip (B, T, 3, H, W) in the order of a window around t, as f_lr."""
+        """Return the window around t of a clip (B, T, 3, H, W), aligned, as f_lr."""
         k = self.num_frame // 2
         neighbours = window[:k] + window[k + 1 :]
         centre = hr[:, t]

@@ -1,8 +1,8 @@
-"""VDSR, the student that sees one frame: twenty convolutions on the upsampled image.
+"""VDSR, a student that sees one frame: twenty convolutions on the upsampled image.
 
 Kim et al., "Accurate Image Super-Resolution Using Very Deep Convolutional Networks", CVPR 2016;
 layers as in LoSealL/VideoSuperResolution (Classic.py). F^SR: the input of the last convolution.
-It upsamples its input itself, at the degradation's phase. Counts: networks.yaml.
+It upsamples its input itself, at the degradation's phase.
 """
 
 from typing import Annotated
@@ -17,7 +17,7 @@ from stdpipe.models.options import MOST_OPTION, Channels
 
 
 class VDSR(Network):
-    """It works at HR and has no trunk: f_lr is the frame itself (its Y where channels is 1)."""
+    """f_lr: the frame, or its Y; there is no trunk, since all layers work at HR."""
 
     def __init__(
         self,

@@ -1,9 +1,9 @@
-"""VESPCN: neighbours warped to the centre by a small flow network, then sub-pixel convolution.
+"""VESPCN: warps neighbours to the centre by a small flow network, then convolves sub-pixels.
 
 Caballero et al., "Real-Time Video Super-Resolution with Spatio-Temporal Networks and Motion
 Compensation", CVPR 2017; layers as in LoSealL/VideoSuperResolution (Vespcn.py, Ops/Motion.py).
-F^SR: the 64 channels behind the pixel shuffle. Training has the reconstruction loss alone, without
-the flow's own. Counts, and what the default has other than the published form: networks.yaml.
+F^SR: the 64 channels behind the pixel shuffle. The flow has no loss of its own. networks.yaml has
+counts, and how the default differs from the published form.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from stdpipe.models.luma import in_channels, to_image
 from stdpipe.models.options import Channels, Form, Window
 from stdpipe.models.warp import CoarseToFineFlow, over_pairs, warp
 
-DEEP = 19  # of VDSR's twenty layers, all but the last
+DEEP = 19  # all of VDSR's twenty layers but the last
 
 
 class PreactivationBlock(nn.Module):
@@ -43,9 +43,8 @@ class PreactivationBlock(nn.Module):
 class VESPCN(Network):
     """f_lr: the warped frames after the first convolution; trunk: after the residual blocks.
 
-    A flow belongs to one ordered pair of frames, so windows of 3 share none but at a clip's ends.
-    form="deep" is a guess at the paper's, which has 0.26 TMAC: the 64 channels at HR pass through
-    nineteen more convolutions, which is VDSR behind VESPCN.
+    form="deep" is a guess at the STD paper's, which has 0.26 TMAC: the 64 channels at HR pass
+    through nineteen more convolutions, which is VDSR behind VESPCN.
     """
 
     multiple = 4  # the flow network's two strides
@@ -72,20 +71,18 @@ class VESPCN(Network):
         self.tail = ("up", "deep") if deep else ("up",)
         self.halo = 6 if deep else 1  # a pixel at LR; nineteen at HR reach into a fifth LR pixel
         init_relu(self)
-        # Adam's first steps have one size in all weights: where features are large, they throw the
-        # image far off its base.
+        # Adam's first steps have one size in all weights, which is too much for large features
         for block in self.body:
             assert isinstance(block, PreactivationBlock)
             shrink(block.conv2, 0.1)
         shrink(self.up, 0.1)
         shrink(self.conv_last)
-        # Drawn like the others, nineteen layers more make Adam's first steps jump: the loss falls
-        # to 0.9 of the base's and is back at 0.96 three steps later. So: VESPCN, and then more.
+        # drawn like the others, nineteen more layers make Adam's first steps jump
         near_identity(self.deep)
         self.flow = CoarseToFineFlow(channels)
 
     def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
-        """Each distinct pair of frames is aligned once; the centre comes last, as published."""
+        """Align each distinct pair of frames once; the centre comes last, as published."""
         clip = in_channels(clip, self.channels)
         windows = window_indices(clip.shape[1], self.num_frame, centres)
         aligned = over_pairs(self._align, clip, windows).flatten(2, 3)

@@ -1,9 +1,9 @@
-"""VSRNet: frames upsampled one by one, compensated for motion, and merged after the first layer.
+"""VSRNet: upsamples frames, compensates their motion, and merges them after the first layer.
 
 Kappeler et al., "Video Super-Resolution with Convolutional Neural Networks", IEEE TCI 2016; layers
 as in usstdqq/vsrnet_pytorch (model.py): 9x9 to 64 channels for each frame, frames equally far from
-the centre sharing their filters, then 5x5 to 32, which are F^SR, then 5x5. Counts, and what the
-default has other than the published form: networks.yaml; there ReLU leaks, too.
+the centre sharing their filters, then 5x5 to 32, which are F^SR, then 5x5. networks.yaml has
+counts, and how the default, whose ReLU leaks, differs from the published form.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ class MergeAfterFirst(nn.Module):
     def __init__(self, channels: int, num_frame: int, act: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.act = act
-        # by distance from the centre: frames t - d and t + d share their filters
+        # by distance from the centre, since frames t - d and t + d share their filters
         self.conv1 = nn.ModuleList(
             nn.Conv2d(channels, 64, 9, padding=4) for _ in range(num_frame // 2 + 1)
         )
@@ -50,16 +50,15 @@ class MergeAfterFirst(nn.Module):
 
 
 class VSRNet(Network):
-    """It works at HR and has no trunk: f_lr is the window's frames side by side, then, with motion,
-    the flows from the centre to its neighbours. Windows share nothing but flows: first layers are
-    at HR, where keeping them would cost more memory than it saves work.
+    """f_lr: the window's frames side by side, then, with motion, the flows to its neighbours; there
+    is no trunk, since all layers work at HR.
 
-    motion: the original takes it from an external optical flow; "none" leaves it to the filters,
-    "flow" is VESPCN's small flow network. form="deep" is a guess at the paper's, which has 0.23
-    TMAC: frames enter side by side into VDSR's twenty layers, with a 64-channel F^SR.
+    motion: "none" leaves it to the filters, "flow" is VESPCN's small flow network; the original
+    takes an external optical flow. form="deep" is a guess at the STD paper's, which has 0.23 TMAC:
+    frames enter VDSR's twenty layers side by side, with a 64-channel F^SR.
     """
 
-    revision = 2  # 1 saw frames as they are
+    revision = 2  # 1 had no mean subtracted
 
     def __init__(
         self,
@@ -83,8 +82,7 @@ class VSRNet(Network):
             self.conv_last = conv3x3(64, channels)
         else:
             self.f_sr_channels = 32
-            # 11,200 weights meet in an output of its second layer: a few of Adam's steps silence a
-            # ReLU there, and the residual that it would add to is no reason to wake
+            # a few of Adam's steps can kill a ReLU of its second layer, which has 11,200 inputs
             self.merge = MergeAfterFirst(channels, num_frame, leaky if residual else F.relu)
             self.conv_last = nn.Conv2d(32, channels, 5, padding=2)
         init_relu(self)
@@ -93,7 +91,7 @@ class VSRNet(Network):
         self.multiple = 4 if self.flow else 1
 
     def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
-        """Each distinct pair's flow is computed once."""
+        """Lay the windows' frames side by side, and compute each distinct pair's flow once."""
         clip = in_channels(clip, self.channels)
         windows = window_indices(clip.shape[1], self.num_frame, centres)
         frames = torch.stack([clip[:, window].flatten(1, 2) for window in windows], 1)

@@ -1,4 +1,4 @@
-"""Motion between frames: warping by a flow, VESPCN's flow network, and work on pairs of frames.
+"""Motion between frames: warping by a flow, work on pairs of frames, VESPCN's flow network.
 
 A flow is (B, 2, h, w), in pixels, x first: where in the neighbour a pixel of the centre is found.
 Axes: B batch, T frames of a clip, N windows, k neighbours on each side, P distinct pairs of frames,
@@ -13,32 +13,38 @@ from torch import Tensor, nn
 
 from stdpipe.models.layers import shrink
 
-REACH = 32  # pixels: the longest flow that tanh lets out
+REACH = 32  # pixels: the flow where tanh is 1
 
 
 def warp(x: Tensor, flow: Tensor, padding: str = "border") -> Tensor:
-    """Bilinear samples of x (B, C, h, w) at every pixel plus flow (B, 2, h, w).
+    """Sample x (B, C, h, w) bilinearly at every pixel plus flow (B, 2, h, w).
 
-    padding: what lies outside, "border" (edges repeated) or "zeros". In float32 also under
+    padding: the values outside, "border" (edges repeated) or "zeros". In float32 also under
     autocast: half precision cannot hold pixel positions.
     """
     height, width = x.shape[-2:]
     flow = flow if flow.dtype == torch.float64 else flow.float()
     columns = torch.arange(width, device=x.device, dtype=flow.dtype)
     rows = torch.arange(height, device=x.device, dtype=flow.dtype)[:, None]
-    # align_corners=False: -1 and 1 are the outer edges of the first and last pixel
-    grid_x = (2 * (columns + flow[:, 0]) + 1) / width - 1
-    grid_y = (2 * (rows + flow[:, 1]) + 1) / height - 1
-    grid = torch.stack((grid_x, grid_y), dim=-1)
-    return F.grid_sample(x.to(grid.dtype), grid, padding_mode=padding, align_corners=False)
+    return sample(x, columns + flow[:, 0], rows + flow[:, 1], padding)
+
+
+def sample(images: Tensor, x: Tensor, y: Tensor, padding: str) -> Tensor:
+    """Sample images (B, C, h, w) bilinearly at pixel positions x and y (B, ., .)."""
+    height, width = images.shape[-2:]
+    # align_corners=False: -1 and 1 are the outer edges of the first and last pixel. Between their
+    # centres (True) a side of one pixel has no length, and everything would lie inside it.
+    grid = torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
+    return F.grid_sample(images.to(grid.dtype), grid, padding_mode=padding, align_corners=False)
 
 
 def over_pairs(
     align: Callable[[Tensor, Tensor], Tensor], clip: Tensor, windows: Sequence[Sequence[int]]
 ) -> Tensor:
-    """align(neighbour, centre) for every neighbour in every window, each distinct pair once.
+    """Align every neighbour in every window to its centre, each distinct pair once.
 
-    clip (B, T, C, h, w); align takes two of (BP, C, h, w) -> (B, N, 2k, ...), in temporal order.
+    clip (B, T, C, h, w); align takes a neighbour and a centre, (BP, C, h, w) each -> (B, N, 2k,
+    ...), in temporal order.
     """
     middle = len(windows[0]) // 2
     pairs = [[(t, w[middle]) for t in (*w[:middle], *w[middle + 1 :])] for w in windows]
@@ -53,9 +59,9 @@ def over_pairs(
 class CoarseToFineFlow(nn.Module):
     """VESPCN's motion estimation: Caballero et al., CVPR 2017, Table 1.
 
-    The coarse stage sees both frames at a quarter of the size, the fine stage adds to its flow at
-    half the size. Layers as in LoSealL/VideoSuperResolution (Ops/Motion.py), where the coarse warp
-    however forgets to scale the flow to pixels. Sides must be multiples of 4.
+    The coarse stage works at a quarter of the size, and the fine stage adds to its flow at half the
+    size. Layers as in LoSealL/VideoSuperResolution (Ops/Motion.py), whose coarse warp forgets to
+    scale the flow to pixels. Sides must be multiples of 4.
     """
 
     def __init__(self, channels: int) -> None:
@@ -73,7 +79,7 @@ class CoarseToFineFlow(nn.Module):
 
 
 def _flow_stage(channels_in: int, second_stride: int, channels_out: int) -> nn.Sequential:
-    """Five convolutions of 24 channels; the last starts near zero, and so does the flow."""
+    """Return five convolutions of 24 channels; the last, and so the flow, starts near zero."""
     last = nn.Conv2d(24, channels_out, 3, padding=1)
     shrink(last)
     layers: list[nn.Module] = []

@@ -1,7 +1,7 @@
-"""From a name on the command line to a network: a dict, or a user's own `package.module:Class`.
+"""Builds a network from its name: one of a dict, or a user's own `package.module:Class`.
 
 A name may carry options: `edvr:num_feat=32,num_frame=5`. A Spec's text is the canonical form of
-such a name, which checkpoints and caches carry.
+such a name, which checkpoints and caches hold.
 """
 
 import importlib
@@ -65,37 +65,41 @@ MOST_PARAMETERS = 2**28  # 1 GB in float32; EDVR-L has 2**24.3
 
 
 class Spec(NamedTuple):
-    """A network's class, and every option that differs from the class's default."""
+    """A network's class and the options that its name gives."""
 
     cls: type[Network]
-    name: str  # "edvr" or "package.module:Class": what names the class itself
-    options: dict[str, Any]
-    asked: dict[str, Any]  # every option that the name gave, defaults too
+    name: str  # of the class itself: "edvr" or "package.module:Class"
+    asked: dict[str, Any]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that differ from the class's defaults."""
+        known = _parameters(self.cls)
+        return {k: v for k, v in self.asked.items() if v != known[k].default}
 
     def __str__(self) -> str:
         options = ",".join(f"{k}={_to_yaml(v)}" for k, v in sorted(self.options.items()))
         return f"{self.name}:{options}" if options else self.name
 
     def option(self, name: str) -> Any:
-        """Return its value, by default the class's."""
-        return self.options.get(name, _parameters(self.cls)[name].default)
+        """Return an option's value, by default the class's."""
+        return self.asked.get(name, _parameters(self.cls)[name].default)
 
     def build(self) -> Network:
-        """A new network, freshly initialised. Raises UserError, before anything is allocated, for
-        options of the zoo's networks that do not go together or ask for more than
-        MOST_PARAMETERS."""
+        """Return a new network. Raises UserError, before anything is allocated, for options of the
+        zoo's networks that do not go together or ask for more than MOST_PARAMETERS."""
         if self.options and self.name in ZOO:
             self._try_options()
         return _builder(self.cls)(**self.options)
 
     def _try_options(self) -> None:
-        """Build it without memory, a matter of milliseconds."""
+        """Build the network without memory, in milliseconds; raise UserError where that fails."""
         try:
             with torch.device("meta"), _Unfilled():
                 count = count_parameters(_builder(self.cls)(**self.options))
         except UserError:
             raise
-        except Exception as error:  # whatever layers say to sizes that do not go together
+        except Exception as error:  # layers raise anything for sizes that do not go together
             told = str(error).partition("\n")[0]
             raise UserError(f"{self} cannot be built: {told}; change its options") from None
         if count > MOST_PARAMETERS:
@@ -103,15 +107,14 @@ class Spec(NamedTuple):
             raise UserError(f"{self} has {count:,} parameters, {most}: choose smaller options")
 
     def with_phase(self, phase: float) -> "Spec":
-        """The same, its residual's base sampled at `phase` unless the name says otherwise."""
-        if "phase" in self.asked or "phase" not in _parameters(self.cls):
+        """Return this with the option `phase`, where the class has it and the name does not."""
+        if "phase" not in _parameters(self.cls):
             return self
-        options = _without_defaults(self.cls, {**self.options, "phase": phase})
-        return self._replace(options=options)
+        return self._replace(asked={"phase": phase, **self.asked})
 
 
 class _Unfilled(TorchFunctionMode):
-    """Leaves out torch's initialisers, which on the meta device would only take time."""
+    """Skips torch's initialisers, which take seconds even on the meta device."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -122,7 +125,7 @@ class _Unfilled(TorchFunctionMode):
 
 
 def parse(text: str) -> Spec:
-    """Understand a network's name. Raises UserError, with the nearest name or option."""
+    """Parse a network's name. Raises UserError, with the nearest name or option."""
     name, _, rest = text.partition(":")
     if name in ZOO:
         cls, options = ZOO[name]
@@ -139,11 +142,11 @@ def parse(text: str) -> Spec:
         if option not in known:
             raise UserError(f"{name} has no option {option!r}{nearest(option, known)}")
     typed = check(_types(cls), given, name, strict=None)  # type: ignore[arg-type]
-    return Spec(cls, canonical, _without_defaults(cls, typed), typed)
+    return Spec(cls, canonical, typed)
 
 
 def parse_trusted(text: str, source: str) -> Spec:
-    """A name that a file gives: importing a module that it names would run code, and is refused."""
+    """Parse a name that a file gives. Raises UserError for a module, whose import runs code."""
     if text.partition(":")[0] not in ZOO:
         how = "name it on the command line to import it"
         raise UserError(f"{source} names the network {text!r}; {how}")
@@ -162,7 +165,7 @@ def _options(text: str, rest: str) -> dict[str, Any]:
 
 @cache
 def _types(cls: type[Network]) -> Any:
-    """A class's options as a TypedDict for pydantic."""
+    """Return a class's options as a TypedDict for pydantic."""
     types = {name: _type(option) for name, option in _parameters(cls).items()}
     form: Any = TypedDict(cls.__name__, types, total=False)  # type: ignore[misc]
     form.__pydantic_config__ = ConfigDict(strict=True)  # type: ignore[attr-defined]
@@ -170,7 +173,7 @@ def _types(cls: type[Network]) -> Any:
 
 
 def _type(option: inspect.Parameter) -> Any:
-    """An option's annotation where it says what is allowed, else its default's type."""
+    """Return an option's annotation where it says what is allowed, else its default's type."""
     if get_origin(option.annotation) in (Annotated, Literal):
         return option.annotation
     kind = type(option.default)
@@ -179,24 +182,21 @@ def _type(option: inspect.Parameter) -> Any:
     return {int: Count, bool: bool, str: str}.get(kind, Any)
 
 
-def _without_defaults(cls: type[Network], options: dict[str, Any]) -> dict[str, Any]:
-    parameters = _parameters(cls)
-    return {k: v for k, v in options.items() if v != parameters[k].default}
-
-
 def _parameters(cls: type[Network]) -> Mapping[str, inspect.Parameter]:
-    """Option name -> its annotation and default."""
+    """Return a class's options: name -> annotation and default."""
     return inspect.signature(_builder(cls)).parameters
 
 
 def _builder(cls: type[Network]) -> Callable[..., Network]:
-    """The function that makes a network of its options; a class is its own but for PISR's."""
+    """Return the function that takes a class's options: the class itself, except for PISR."""
     return _build_pisr if cls is PISR else cls
 
 
 def _build_pisr(student: str = "fastdvdnet", phase: float = 1.5) -> PISR:
-    """student: a network of the zoo, with ";" between its options. phase: the student's, unless
-    its name gives one. Raises UserError for a student that sees HR too."""
+    """Build a PISR around a student of the zoo, which has ";" between its options.
+
+    phase is the student's, unless its name gives one. Raises UserError for a pisr as student.
+    """
     spec = parse_trusted(student.replace(";", ","), f"pisr's student={student}")
     if spec.cls is PISR:
         raise UserError(f"pisr's student={student} would see HR itself; choose another")
@@ -204,7 +204,7 @@ def _build_pisr(student: str = "fastdvdnet", phase: float = 1.5) -> PISR:
 
 
 def _to_yaml(value: object) -> str:
-    """One line that safe_load reads as the same value (str(1e-5) would come back as text)."""
+    """Return one line that safe_load reads as the same value; it reads str(1e-5) as text."""
     return str(yaml.safe_dump(value, default_flow_style=True, width=float("inf"))).splitlines()[0]
 
 
@@ -216,9 +216,8 @@ def _import(module: str, class_name: str) -> type[Network]:
     except (ImportError, AttributeError) as error:
         raise UserError(f"cannot import network {module}:{class_name}: {error}") from error
     if not all(hasattr(cls, method) for method in ("features_clip", "forward_clip")):
-        raise UserError(
-            f"{module}:{class_name} is no network: derive it from stdpipe.models.base.Network"
-        )
+        derive = "derive it from stdpipe.models.base.Network"
+        raise UserError(f"{module}:{class_name} is no network: {derive}")
     stages = ("fuse", "fuse_clip", "features_clip")
     if all(getattr(cls, stage) is getattr(Network, stage, None) for stage in stages):
         raise UserError(f"{module}:{class_name} writes neither fuse nor fuse_clip: write one")

@@ -1,13 +1,12 @@
-"""Every option of the two kinds of training: a key, its default, one sentence with the unit.
+"""The options of both kinds of training, each with its default and its meaning.
 
-A YAML file or `--set key=value` changes them; configs/paper.yaml lists them all. The dataclasses
-stop at the stages: models and stores get plain arguments.
+A YAML file or `--set key=value` changes them; configs/paper.yaml lists them all.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, StrictBool
 from pydantic.dataclasses import dataclass
@@ -18,11 +17,10 @@ from stdpipe.distill.schemes import parse_scheme
 from stdpipe.suggest import nearest
 
 Amp = Literal["none", "bf16", "fp16"]
-AMPS = get_args(Amp)
 
 
 def _number(value: object) -> object:
-    """YAML 1.1 reads 1e-4 as text."""
+    """Return text such as 1e-4, which YAML 1.1 does not take for a number, as a float."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -40,14 +38,14 @@ PositiveNumber = Annotated[Float, Field(gt=0)]
 
 @dataclass(frozen=True)
 class Training:
-    """Says what both kinds of training share."""
+    """The options that both kinds of training share."""
 
     steps: Positive = 800_000
     """Optimiser steps in all, warm-up included."""
     batch: Positive = 2
     """Clips a step, in all processes together."""
     accumulate: Positive = 1
-    """Passes that make one step, over batch / accumulate clips each: less memory, same step."""
+    """Passes that make one step, over batch / accumulate clips each, to save memory."""
     patch: Positive = 256
     """Side of the square HR crop, in pixels; a multiple of 16."""
     lr: PositiveNumber = 1e-4
@@ -57,11 +55,11 @@ class Training:
     lr_halve_every: Positive = 200_000
     """Steps between halvings."""
     max_grad_norm: Number = 0.0
-    """Gradients are scaled down to this norm; 0 leaves them alone."""
+    """Largest norm of a step's gradients, which are scaled down to it; 0 sets no limit."""
     seed: Seed = 0
-    """Seeds initial weights, and order and crops unless data_seed says otherwise."""
+    """Seed of the initial weights and, unless data_seed is set, of order and crops."""
     data_seed: Seed = -1
-    """Seeds order, crops and (without a cache) orientations; -1 takes seed."""
+    """Seed of order, crops and (without a cache) orientations; -1 means seed."""
     amp: Amp = "none"
     """Mixed precision: "none", "bf16" or "fp16" (with loss scaling)."""
     workers: NotNegative = 1
@@ -75,35 +73,31 @@ class Training:
         if self.patch % 16:
             raise UserError(f"patch must be a multiple of 16 HR pixels, got {self.patch}")
         if self.batch % self.accumulate:
-            raise UserError(
-                f"accumulate ({self.accumulate}) does not divide batch ({self.batch}); a step's "
-                "clips are shared out equally"
-            )
+            raise UserError(f"accumulate ({self.accumulate}) does not divide batch ({self.batch})")
 
     @property
     def stream_seed(self) -> int:
-        """Seeds the clips' order and crops."""
+        """The seed of the clips' order and crops."""
         return self.seed if self.data_seed == -1 else self.data_seed
 
 
 @dataclass(frozen=True)
 class TeacherTraining(Training):
-    """train-teacher: Charbonnier on one random frame a clip."""
+    """Options of train-teacher, whose loss is Charbonnier on one random frame of each clip."""
 
     steps: Positive = 600_000
     lr: PositiveNumber = 4e-4
     schedule: Literal["halve", "cosine"] = "cosine"
     batch: Positive = 32
     max_grad_norm: Number = 10.0
-    """Gradients are scaled down to this norm; unbounded, EDVR's offsets can explode (xinntao/EDVR
-    issues 16, 62)."""
+    """Without a limit, EDVR's offsets can explode (xinntao/EDVR issues 16 and 62)."""
     tsa_steps: NotNegative = 0
-    """First steps in which the TSA fusion alone is trained, after --init from a net without TSA."""
+    """First steps, which train the TSA fusion alone, after --init from a net without TSA."""
     train_only: str = ""
-    """Parts of the network, by comma, that are trained while the rest stays as --init has it; what
-    --init lacks of them starts fresh. RBPN's new head: "output". Empty trains everything."""
+    """Parts of the network to train, by comma, while the rest stays as in --init; a part that it
+    lacks starts fresh. RBPN's new head is "output". Empty trains everything."""
     imitation: Number = 1e-4
-    """Weight of the L1 between LR and what a teacher that sees HR (pisr) makes of HR."""
+    """Weight of the L1 between LR and pisr's encoding of HR."""
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -114,26 +108,23 @@ class TeacherTraining(Training):
         super().__post_init__()
         if self.tsa_steps and self.parts:
             raise UserError(
-                f"tsa_steps ({self.tsa_steps}) begin with the fusion and go on with everything, "
-                f"train_only ({self.train_only}) never does; set one of them"
+                f"tsa_steps ({self.tsa_steps}) ends by training everything, and train_only "
+                f"({self.train_only}) never does; set one of them"
             )
         if self.tsa_steps > self.steps:
-            raise UserError(
-                f"tsa_steps ({self.tsa_steps}) is more than steps ({self.steps}); lower tsa_steps "
-                "or raise steps"
-            )
+            raise UserError(f"tsa_steps ({self.tsa_steps}) must not exceed steps ({self.steps})")
 
 
 @dataclass(frozen=True)
 class StudentTraining(Training):
-    """train-student: L = L_rec + lambda1 L_SD + lambda2 L_TD (paper, Eq. 9), or other terms."""
+    """Options of train-student: L = L_rec + lambda1 L_SD + lambda2 L_TD (Eq. 9), or other terms."""
 
     evaluate_every: NotNegative = 0
     """Steps between evaluations on the data's test clips, in OUT/evaluations; 0 leaves them out."""
     scheme: str = "std"
     """A name of distill.names.SCHEMES, or several by comma, with weights: "std,output=0.5"."""
     warmup_steps: NotNegative = 20_000
-    """First steps with L_rec alone; no cache is read then."""
+    """First steps, which have L_rec alone and read no cache."""
     lambda1: Number = 1.0
     """Weight of L_SD, on F^SR (sd) or F^LR (sd-lr), where the scheme gives none."""
     lambda2: Number = 100.0
@@ -141,18 +132,18 @@ class StudentTraining(Training):
     attention: Literal["sum", "sum2", "max2"] = "sum2"
     """Map of Eqs. 1 to 3: "sum", "sum2" or "max2"; only "sum2" can be read without f_sr."""
     attention_norm: Literal["none", "l2"] = "none"
-    """"l2" divides each map by its norm before comparing (Zagoruyko); the paper does not say."""
+    """"l2" divides each map by its norm (Zagoruyko); the paper does not say whether it does."""
     memory: Literal["trained", "frozen"] = "trained"
-    """The ConvLSTM: "trained" with the student (the paper's rule) or "frozen" as initialised."""
+    """Whether the ConvLSTM is "trained" with the student, as in the paper, or "frozen"."""
     td_scale: Literal["none", "variance"] = "none"
-    """"variance" divides L_TD by the variance of the teacher's cell, so collapse gains nothing."""
+    """"variance" divides L_TD by the variance of the teacher's cell: collapse gains nothing."""
     channels_last: StrictBool = True
-    """Keep maps with their channels last in memory: faster on CPUs and in mixed precision. A GPU
-    in float32 keeps torch's layout, whatever this says."""
+    """Keep maps with their channels last in memory, which is faster on CPUs and in mixed precision;
+    a GPU in float32 keeps torch's layout."""
     recompute: StrictBool = False
-    """Compute student and ConvLSTM once more in the backward pass instead of keeping them."""
+    """Compute student and ConvLSTM again in the backward pass, to save memory."""
     compile: StrictBool = False
-    """torch.compile the student: the first step takes a minute or more, later ones less time."""
+    """Compile the student: the first step takes a minute or more, later ones less time."""
 
     @property
     def terms(self) -> dict[str, float]:
@@ -163,12 +154,12 @@ class StudentTraining(Training):
         super().__post_init__()
         if self.td_scale == "variance" and self.accumulate > 1:
             raise UserError(
-                f"td_scale variance looks at all clips of a step at once, accumulate "
-                f"({self.accumulate}) at a part of them: set one of them back"
+                "td_scale variance needs all clips of a step at once, and accumulate "
+                f"({self.accumulate}) splits them: set one of them back"
             )
         if self.terms and self.warmup_steps >= self.steps:
             raise UserError(
-                f"warmup_steps ({self.warmup_steps}) leaves nothing of steps ({self.steps}) to "
+                f"warmup_steps ({self.warmup_steps}) leaves none of steps ({self.steps}) for "
                 f"scheme {self.scheme!r}; lower warmup_steps or raise steps"
             )
 
@@ -182,7 +173,7 @@ def load(
     assignments: Sequence[str],
     own: Mapping[str, Any] | None = None,
 ) -> Options:
-    """Take defaults, then a YAML file, then key=value pairs, then `own`; UserError in one line."""
+    """Return the YAML file's options, overridden by key=value assignments, then by `own`."""
     given = read_mapping(file) if file else {}
     for item in assignments:
         key, equals, value = item.partition("=")
@@ -193,7 +184,7 @@ def load(
 
 
 def from_mapping(cls: type[Options], given: Mapping[str, Any]) -> Options:
-    """Check names and values; UserError names the nearest known key."""
+    """Return checked options; raise UserError, with the nearest known key, for an unknown one."""
     known = [field.name for field in dataclasses.fields(cls)]
     for key in given:
         if key not in known:
@@ -202,7 +193,7 @@ def from_mapping(cls: type[Options], given: Mapping[str, Any]) -> Options:
 
 
 def read_mapping(file: Path) -> dict[str, Any]:
-    """Read a file of key: value lines; UserError or OSError in one line."""
+    """Return the key: value lines of a file; raise UserError or OSError in one line."""
     try:
         content = schema.read_yaml(file)
     except FileNotFoundError:

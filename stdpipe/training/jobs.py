@@ -1,4 +1,4 @@
-"""What a training is asked to do, and on what; how it trains is in config.py."""
+"""The networks, data and folders of a training; config.py has the options of how it trains."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,18 +6,18 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class StudentRun:
-    """Says what a student is trained on, and where; how it is trained is a StudentTraining."""
+    """One student's training: its network, data, cache and folder."""
 
     data: Path
     student: str
     out: Path
     cache: str | None = None
-    """None is enough for scheme "none", which then sees every orientation of a clip. To compare it
-    with a distilled student, give both the cache: they see the same clips in the same order."""
+    """None is enough for scheme "none". To compare it with a distilled student, give both the
+    cache: they then see the same clips in the same orientations and order."""
     degradation: str | None = None
-    """None takes the cache's, or `bd` without a cache."""
+    """None means the cache's, or `bd` without a cache."""
     teacher_weights: Path | None = None
-    """Where given, a cache made with other weights is refused."""
+    """A cache made with other weights is refused; None accepts any."""
     live_teacher: str | None = None
     """Weights of a teacher to run in the loop instead of reading targets, for comparison."""
     init: Path | None = None
@@ -29,7 +29,7 @@ class StudentRun:
 
 @dataclass(frozen=True)
 class TeacherRun:
-    """Says what a teacher is trained on, and where; how it is trained is a TeacherTraining."""
+    """One teacher's training: its network, data and folder."""
 
     data: Path
     network: str
@@ -38,7 +38,7 @@ class TeacherRun:
     exclude: tuple[str, ...] = ()
     """Clip keys of the train list to leave out."""
     init: Path | None = None
-    """Weights to start from; a TSA fusion, or a part of train_only, that they lack starts fresh."""
+    """Weights to start from; a TSA fusion or a part of train_only that is missing starts fresh."""
     frames: int = 7
     """T of a clip; longer sequences are cut."""
     device: str = "auto"

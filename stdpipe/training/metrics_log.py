@@ -1,6 +1,6 @@
-"""What a training tells while it runs: metrics.jsonl, TensorBoard events, the progress bar.
+"""The output of a training while it runs: metrics.jsonl, TensorBoard events, the progress bar.
 
-Of several ranks, the first one alone writes and shows.
+The first rank alone writes and shows.
 """
 
 import json
@@ -23,10 +23,10 @@ from stdpipe.evaluation.pictures import heat
 
 
 class Metrics:
-    """metrics.jsonl, and TensorBoard events beside it where tensorboard is installed.
+    """Writes metrics.jsonl, and TensorBoard events beside it where tensorboard is installed.
 
-    A line holds the means since the last one, steps per second and the share of time spent
-    waiting for data.
+    A line holds the means since the last one, steps per second and the share of time in which the
+    training waited for data.
     """
 
     def __init__(self, out: Path, resume_step: int) -> None:
@@ -34,14 +34,11 @@ class Metrics:
         self.board: Any = None
         self.last: dict[str, float] = {}
         if distributed.first():
-            self._forget_after(resume_step)
+            # the steps of later lines run again
+            kept = [line for line in read_metrics(self.path) if line["step"] <= resume_step]
+            write_atomically(self.path, "".join(map(_as_line, kept)))
             self.board = _tensorboard(out)
         self._begin()
-
-    def _forget_after(self, step: int) -> None:
-        """Drop the lines of later steps, which run again."""
-        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
-        write_atomically(self.path, "".join(map(_as_line, kept)))
 
     def _begin(self) -> None:
         self._sums: dict[str, float] = {}
@@ -49,19 +46,14 @@ class Metrics:
         self._waited, self._since = 0.0, time.perf_counter()
 
     def add(self, values: Mapping[str, float], waited: float) -> None:
-        """Take one step's loss parts, and the seconds in which it waited for data."""
+        """Add one step's loss parts, and the seconds in which it waited for data."""
         self._waited += waited
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
             self._counts[name] = self._counts.get(name, 0) + 1
 
-    def show(self, step: int, picture: NDArray[np.uint8]) -> None:
-        """Show one picture (H, W, 3) where TensorBoard is installed."""
-        if self.board:
-            self.board.add_image("sample", picture, step, dataformats="HWC")
-
     def log(self, step: int, **others: float) -> dict[str, str]:
-        """Write one line; `step` counts finished steps. Returns what a progress bar shows."""
+        """Write one line, for `step` finished steps; return the values for a progress bar."""
         means = {name: total / self._counts[name] for name, total in self._sums.items()}
         elapsed = time.perf_counter() - self._since
         speed = max(self._counts.values()) / elapsed
@@ -79,10 +71,9 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Read a metrics.jsonl: finite numbers by name, "step" among them, for each line; none where
-    there is no file.
+    """Read a metrics.jsonl: for each line its finite numbers by name, "step" among them.
 
-    A line that a crash has torn, or that is of something else, is left out.
+    No line is returned where there is no file, or of one that a crash has torn.
     """
     if not path.exists():
         return []
@@ -112,7 +103,7 @@ def _tensorboard(out: Path):  # type: ignore[no-untyped-def]
 
 
 class Clock:
-    """Seconds spent waiting for data; `lap` returns them and begins anew."""
+    """Measures how long a step waits for data; `lap` returns these seconds and begins anew."""
 
     def __init__(self) -> None:
         self._waited = 0.0
@@ -139,18 +130,14 @@ def to_floats(slices: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
 def panels(frames: Sequence[Tensor], maps: Sequence[Tensor]) -> NDArray[np.uint8]:
     """Return pictures side by side at the largest one's size: frames (3, h, w) in [0, 1], then maps
     (H, W) from black (0) to white (their own 99.5th percentile)."""
-    pictures = [_as_picture(frame.clamp(0, 1).mul(255).round().byte()) for frame in frames]
+    levels = [frame.clamp(0, 1).mul(255).round().byte() for frame in frames]
+    pictures = [frame.permute(1, 2, 0).cpu().numpy() for frame in levels]
     pictures += [heat(values.float().cpu().numpy()) for values in maps]
     height = max(len(picture) for picture in pictures)
     return np.hstack([x.repeat(height // len(x), 0).repeat(height // len(x), 1) for x in pictures])
 
 
-def _as_picture(frame: Tensor) -> NDArray[np.uint8]:
-    picture: NDArray[np.uint8] = frame.permute(1, 2, 0).cpu().numpy()
-    return picture
-
-
 def progress(name: str, start: int, steps: int) -> "tqdm[Any]":
     """Return a progress bar, quiet where stderr is no terminal and on all ranks but the first."""
-    quiet = None if distributed.first() else True
-    return tqdm(total=steps, initial=start, unit="step", desc=name, disable=quiet)
+    hidden = None if distributed.first() else True  # None: tqdm looks for a terminal
+    return tqdm(total=steps, initial=start, unit="step", desc=name, disable=hidden)

@@ -1,9 +1,9 @@
-"""A RUN folder: resolved config, metrics.jsonl, checkpoint, final weights. Same command, same run.
+"""A RUN folder: config, metrics, checkpoint and weights. The same command resumes the run.
 
-config.yaml      every option, and what it was run on
+config.yaml      every option, and the data, cache and network of the run
 metrics.jsonl    one line every log_every steps
 evaluations/     one folder every evaluate_every steps, named by the step
-checkpoint.pt    weights of all that is trained, optimiser, scaler and step, for resuming
+checkpoint.pt    weights of all trained modules, optimiser, scaler and step, for resuming
 weights.pt       the finished network (stdpipe.models.checkpoints)
 """
 
@@ -23,19 +23,20 @@ import torch
 import yaml
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from stdpipe import distributed
 from stdpipe.cache import schema
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import locked, write_atomically
 from stdpipe.models.checkpoints import save_torch
+from stdpipe.models.layers import has_batch_norm
 from stdpipe.training.config import Positive, Seed, Training
 
 
 @dataclass
 class RunConfig:
-    """Says what readers of a run's config.yaml count on; it holds much more."""
+    """The keys of a run's config.yaml that its readers count on; it holds many more."""
 
     network: str
     steps: Positive
@@ -49,19 +50,16 @@ class RunConfig:
 
 
 # may differ when a run is resumed, as may the number of processes
-FREE = {
-    *("data", "cache", "init", "workers", "accumulate"),
-    *("log_every", "save_every", "evaluate_every"),
-}
+FREE = {"data", "cache", "init", "workers", "accumulate",
+        "log_every", "save_every", "evaluate_every"}  # fmt: skip
 
 
 @contextmanager
 def open_run(out: Path, facts: Mapping[str, Any], options: Training) -> Iterator[None]:
-    """Create the folder, or check that it holds a run with the very same config; nobody else
-    trains in it meanwhile. Of several ranks, the first one does it for all.
+    """Create the folder, or check that it holds a run with the same config, and lock it meanwhile.
 
-    Where things lie and how fast it runs (FREE) may differ: what was in them is in `clips`,
-    `cache_id` and `init_sha256`.
+    The first rank does it for all. Paths and speed (FREE) may differ: `clips`, `cache_id` and
+    `init_sha256` say what the paths held.
     """
     busy = f"another process is training in {out}: wait for it, or choose another --out"
     with ExitStack() as held:
@@ -75,9 +73,9 @@ def open_run(out: Path, facts: Mapping[str, Any], options: Training) -> Iterator
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """Read a run's config.yaml: the facts and options by name, those of RunConfig checked.
+    """Read a run's config.yaml: facts and options by name, those of RunConfig checked.
 
-    Raises UserError for the file of something else, OSError where it cannot be read.
+    Raises UserError for another kind of file, OSError where it cannot be read.
     """
     content = schema.read_yaml(file)
     schema.check(RunConfig, content, f"{file} is no config of a training run", strict=None)
@@ -86,92 +84,75 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def digest(keys: Iterable[str]) -> str:
-    """Return 16 digits that stand for a set of clips, wherever the data lie."""
+    """Return 16 hex digits that stand for a set of clips, wherever the data lie."""
     return hashlib.sha256("\n".join(sorted(set(keys))).encode()).hexdigest()[:16]
 
 
 def _write_config(out: Path, facts: Mapping[str, Any], options: Training) -> None:
     config = {**facts, **dataclasses.asdict(options)}
     file = out / "config.yaml"
-    if file.exists():  # keys that are newer than the run have their defaults there
-        defaults = dataclasses.asdict(type(options)())
-        _refuse_other_config(out, defaults | read_config(file), config)
+    if file.exists():  # a run from before a key was added has its default
+        old = dataclasses.asdict(type(options)()) | read_config(file)
+        differences = [
+            f"{key} {old.get(key)!r} there, {config.get(key)!r} now"
+            for key in dict.fromkeys([*config, *old])
+            if key not in FREE and old.get(key) != config.get(key)
+        ]
+        if differences:
+            raise UserError(
+                f"{out} holds a run with another config ({'; '.join(differences)}); "
+                "choose another --out, or the old options to resume"
+            )
     write_atomically(file, yaml.safe_dump(config, sort_keys=False))
 
 
-def _refuse_other_config(out: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    differences = [
-        f"{key} {old.get(key)!r} there, {new.get(key)!r} now"
-        for key in dict.fromkeys([*new, *old])
-        if key not in FREE and old.get(key) != new.get(key)
-    ]
-    if differences:
-        raise UserError(
-            f"{out} holds a run with another config ({'; '.join(differences)}); "
-            "choose another --out, or the old options to resume"
-        )
-
-
-class Batches(Sampler[list[int]]):
-    """Yields stream positions of steps start..stop: step s takes s*batch to (s+1)*batch, and this
-    rank its slices of them, one after the other."""
-
-    def __init__(self, start: int, stop: int, batch: int, accumulate: int = 1) -> None:
-        self.steps = range(start, stop)
-        self.batch = batch
-        self.slices = distributed.slices(batch, accumulate)
-
-    def __len__(self) -> int:
-        return len(self.steps) * len(self.slices)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in self.steps:
-            for part in self.slices:
-                yield [step * self.batch + i for i in part]
+def batches(start: int, stop: int, batch: int, accumulate: int = 1) -> Iterator[list[int]]:
+    """Yield this rank's stream positions, slice by slice; step s has s*batch to (s+1)*batch."""
+    slices = distributed.slices(batch, accumulate)
+    for step in range(start, stop):
+        for part in slices:
+            yield [step * batch + i for i in part]
 
 
 def loader(
     stream: Dataset[Any], start: int, stop: int, options: Training, device: torch.device
 ) -> DataLoader[Any]:
-    """Return the stream's batches for steps start..stop, `accumulate` a step, prefetched by
-    `workers` processes."""
+    """Return the stream's batches for steps start..stop, `accumulate` to a step."""
     return DataLoader(
         stream,
-        batch_sampler=Batches(start, stop, options.batch, options.accumulate),
+        batch_sampler=batches(start, stop, options.batch, options.accumulate),
         num_workers=options.workers,
         # fork is a hazard once zarr's threads or CUDA have started in this process
         multiprocessing_context="forkserver" if options.workers else None,
         worker_init_fn=end_with_parent,
         pin_memory=device.type == "cuda",
-        generator=torch.Generator(),  # else each start would draw from the networks' random state
+        generator=torch.Generator(),  # leaves the networks' random state as it is
     )
 
 
 def end_with_parent(_worker: int = 0) -> None:
-    """Let a worker end when the training process is killed.
-
-    torch watches a worker's parent, which here is the fork server; that one lives as long as its
-    workers do, so without this both would stay for ever.
-    """
-    threading.Thread(target=_wait_and_end, daemon=True).start()
-
-
-def _wait_and_end() -> None:
+    """End a worker when the training process is killed: torch watches its parent alone, which is
+    the fork server, and that lives as long as its workers."""
     training = multiprocessing.parent_process()
     assert training is not None
-    training.join()
-    os._exit(1)
+
+    def wait_and_end() -> None:
+        training.join()
+        os._exit(1)
+
+    threading.Thread(target=wait_and_end, daemon=True).start()
 
 
-def check_slices(net: nn.Module, name: str, options: Training) -> None:
-    """Raise UserError where ranks and `accumulate` cannot share out a step of this network."""
+def check_trainable(net: nn.Module, name: str, options: Training) -> None:
+    """Raise UserError for a network that has nothing to train, or whose steps cannot be shared."""
+    if not any(p.requires_grad for p in net.parameters()):
+        raise UserError(f"{name} has nothing to train")
     distributed.slices(options.batch, options.accumulate)
-    normed = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in net.modules())
-    if normed and distributed.size() * options.accumulate > 1:
+    if has_batch_norm(net) and distributed.size() * options.accumulate > 1:
         raise UserError(
-            f"{name} normalises over the clips of a step, of which {distributed.size()} processes "
-            f"and accumulate {options.accumulate} would show it a part each: another result; train "
-            "it in one process with accumulate=1"
+            f"{name} normalises over all clips of a step, but {distributed.size()} processes with "
+            f"accumulate {options.accumulate} would each see some; train it in one process with "
+            "accumulate=1"
         )
 
 
@@ -183,10 +164,7 @@ def learning_rate(step: int, options: Training) -> float:
 
 
 class Stepper:
-    """Backward, scaling, clipping and the optimiser's step, with their state for a checkpoint.
-
-    A step is `backward` for each slice of the batch, then `step`.
-    """
+    """Takes a step of Adam: `backward` for each slice of the batch, then `step`."""
 
     def __init__(self, parameters: list[nn.Parameter], options: Training, device: torch.device):
         self.parameters = parameters
@@ -226,39 +204,38 @@ def save_checkpoint(out: Path, step: int, **parts: Any) -> None:
     save_torch(out / "checkpoint.pt", {"step": step, "rng": rng, **states})
 
 
-def load_checkpoint(out: Path) -> dict[str, Any] | None:
-    """Return the run's last checkpoint, None where it has none yet; UserError for a damaged one.
+def resume(out: Path, **parts: Any) -> dict[str, Any]:
+    """Load the run's last checkpoint into the parts, and return it; {"step": 0} without one.
 
-    The first rank alone reads it, and sends it to the others.
+    The first rank reads it, and sends it to the others. Raises UserError for a damaged one.
     """
-    content = distributed.from_first(lambda: _read_checkpoint(out / "checkpoint.pt"))
-    if content is not None:
-        with restoring(out):
-            torch.set_rng_state(content["rng"])
+    path = out / "checkpoint.pt"
+    saved = distributed.from_first(lambda: _read(path))
+    if saved is None:
+        return {"step": 0}
+    with _telling_damage(path):
+        torch.set_rng_state(saved["rng"])
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        return {**saved, "step": int(saved["step"])}
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    with _telling_damage(path):
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return content
 
 
 @contextmanager
-def restoring(out: Path) -> Iterator[None]:
-    """Raise UserError where the body, which puts a checkpoint's parts in place, fails."""
+def _telling_damage(path: Path) -> Iterator[None]:
     try:
         yield
-    except (AttributeError, KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        raise _damaged(out / "checkpoint.pt") from error
-
-
-def _damaged(path: Path) -> UserError:
-    return UserError(f"{path} is damaged; restore it, or remove it to begin this run anew")
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
-        raise _damaged(path) from None
-    return content
+    except (ArithmeticError, AttributeError, EOFError, LookupError, RuntimeError, TypeError,
+            ValueError, pickle.UnpicklingError) as error:  # fmt: skip
+        told = f"{path} is damaged; restore it, or remove it to begin this run anew"
+        raise UserError(told) from error
 
 
 class NotFiniteError(UserError):
@@ -268,10 +245,10 @@ class NotFiniteError(UserError):
 def stop_on_nan(
     out: Path, step: int, values: Mapping[str, float], inputs: Sequence[Mapping[str, Tensor]]
 ) -> None:
-    """Stop early and clearly: save the step's inputs, name the part that is not finite.
+    """Raise NotFiniteError where a loss part is not finite, and save the step's inputs.
 
-    inputs: this rank's slices of the batch. values are the same on all ranks, so all stop here,
-    each with its clips in a file of its own.
+    inputs: this rank's slices of the batch. All ranks have the same values, so all stop here, each
+    with its clips in a file of its own.
     """
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:

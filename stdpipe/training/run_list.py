@@ -1,4 +1,4 @@
-"""List the runs that lie in a folder: how far they are, and the best score of each."""
+"""Lists the runs in a folder, with their progress and the best score of each."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,15 +15,14 @@ from stdpipe.training.metrics_log import read_metrics
 from stdpipe.training.run_folder import read_config
 
 Score = dict[str, Any]
-RULES = ("data", "degradation", "protocol", "amp")  # what scores must share to be compared
+RULES = ("data", "degradation", "protocol", "amp")  # scores that share these can be compared
 
 
 def list_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """Return a row for each run in the folders, at any depth, by path.
 
-    `best` holds, for each data set and rules of measuring, the evaluation with the highest PSNR: of
-    those whose result.json lies in the run, and of those that measured these very weights. Scores
-    of different data or rules do not compare, so there is no best one of all.
+    `best` holds the highest PSNR for each data set and set of rules, among the evaluations whose
+    result.json lies in the run or that measured the same weights.
     """
     if missing := [folder for folder in folders if not folder.is_dir()]:
         raise UserError(f"no folder {missing[0]}")
@@ -35,7 +34,7 @@ def list_runs(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def run_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows for people, with a column of PSNR for each data set and rules of measuring."""
+    """Return the rows as text, with a column of PSNR for each data set and set of rules."""
     rules = list(dict.fromkeys(_rules(score) for row in rows for score in row["best"]))
     head = ["run", "network", "scheme", "seed", "step", "loss", "steps/s"]
     head += [f"PSNR Y, {name}" for name in _headings(rules)]
@@ -56,22 +55,22 @@ def _rules(score: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _headings(rules: Sequence[tuple[str, ...]]) -> list[str]:
-    """Short names of data sets, unless two of them would then be called alike."""
+    """Return short names of the data sets, or paths where two short names would be equal."""
     short = [(Path(data).name, *rest) for data, *rest in rules]
     clear = short if len(set(short)) == len(rules) else rules
-    # float32 and what no file states go without saying
+    # float32 and facts that the file lacks are left out
     return [" ".join(part for part in each if part not in ("none", "None")) for each in clear]
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Configs of runs and results of evaluations; caches are not looked into."""
+    """Yield configs of runs and results of evaluations, but none inside a cache."""
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.endswith(".zarr"))
         yield from (Path(root) / name for name in sorted({*names} & {"config.yaml", "result.json"}))
 
 
 def _row(run: Path, scores: Sequence[Score]) -> dict[str, Any] | None:
-    """None for a config.yaml of something else."""
+    """Return a run's row, None for a config.yaml of another kind."""
     try:
         config = read_config(run / "config.yaml")
     except UserError:
@@ -79,19 +78,15 @@ def _row(run: Path, scores: Sequence[Score]) -> dict[str, Any] | None:
     last = next(reversed(read_metrics(run / "metrics.jsonl")), {})
     return {
         "run": str(run),
-        "network": config["network"],
-        "scheme": config.get("scheme"),
-        "seed": config.get("seed"),
+        **{key: config.get(key) for key in ("network", "scheme", "seed", "steps")},
         "step": last.get("step", 0),
-        "steps": config["steps"],
-        "loss": last.get("loss"),
-        "steps_per_s": last.get("steps_per_s"),
+        **{key: last.get(key) for key in ("loss", "steps_per_s")},
         "best": _best(run, scores),
     }
 
 
 def _best(run: Path, scores: Sequence[Score]) -> list[Score]:
-    """The run's highest score by each set of rules."""
+    """Return the run's highest score by each set of rules."""
     weights = run / "weights.pt"
     sha256 = file_sha256(weights) if scores and weights.exists() else None
     best: dict[tuple[str, ...], Score] = {}
@@ -103,7 +98,7 @@ def _best(run: Path, scores: Sequence[Score]) -> list[Score]:
 
 
 def _scores(path: Path) -> list[Score]:
-    """The finite scores of trained networks in a result.json; none of another program's file."""
+    """Return the finite scores of trained networks in a result.json, none for another file."""
     try:
         result = read_result(path)
     except UserError:
@@ -112,8 +107,7 @@ def _scores(path: Path) -> list[Score]:
     return [
         {
             **facts,
-            "psnr_y": network["average"]["psnr_y"],
-            "ssim_y": network["average"]["ssim_y"],
+            **{key: network["average"][key] for key in ("psnr_y", "ssim_y")},
             "result": str(path),
             "weights_sha256": network["weights_sha256"],
         }

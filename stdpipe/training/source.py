@@ -23,7 +23,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """Says what of a teacher reaches the students; None where no scheme needs it."""
+    """The source of the teacher's maps; its parts are None where no scheme needs them."""
 
     degradation: str
     reader: cache.Reader | None = None
@@ -32,13 +32,13 @@ class Source:
     targets: CachedTargets | None = None
     """Reads the cache, in workers."""
     decode: Decoder | LiveTeacher | None = None
-    """Makes what terms look at of a batch, on the training device."""
+    """Adds the teacher's maps to a batch, on the training device."""
 
 
 def open_source(run: StudentRun, every: Sequence[StudentTraining], device: torch.device) -> Source:
-    """Open what the schemes of all students need.
+    """Open the cache, or load the live teacher, that the schemes of all students need.
 
-    Raises UserError where that is not there, or does not fit.
+    Raises UserError where it is missing or does not fit.
     """
     reader = _open_cache(run, [options.scheme for options in every if options.terms])
     made_by = reader.manifest.made_by if reader else {}
@@ -49,7 +49,7 @@ def open_source(run: StudentRun, every: Sequence[StudentTraining], device: torch
         return Source(degradation, reader)
     amp = every[0].amp
     if run.live_teacher:
-        with torch.random.fork_rng(devices=[]):  # what is drawn next is as with a cache
+        with torch.random.fork_rng(devices=[]):  # students begin as they do with a cache
             teacher, facts = checkpoints.load_network(None, run.live_teacher)
         check_teacher(teacher, facts, sorted(wanted))
         checkpoints.trained_for(facts, degradation)
@@ -57,8 +57,14 @@ def open_source(run: StudentRun, every: Sequence[StudentTraining], device: torch
         return Source(degradation, reader, live=teacher, decode=decode)
     assert reader is not None
     _warn_of_another_teacher(str(made_by.get("teacher")), every)
+    held = reader.manifest.targets
     for options, names in zip(every, needed, strict=True):
-        _check_held(run, options, reader.manifest.targets, stored(names))
+        both = [name for name in cache.TARGETS if name in {*held, *stored(names)}]
+        if missing := [name for name in both if name not in held]:
+            raise UserError(
+                f"scheme {options.scheme!r} needs {missing[0]}, which {run.cache} does not hold "
+                f"(it has {', '.join(held)}); extract again with --targets {','.join(both)}"
+            )
     decoder = Decoder(reader, device, "sr" in wanted, amp)
     read = tuple(name for name in cache.TARGETS if name in stored(wanted))
     return Source(
@@ -67,17 +73,15 @@ def open_source(run: StudentRun, every: Sequence[StudentTraining], device: torch
 
 
 def looked_at(run: StudentRun, options: StudentTraining) -> set[str]:
-    """Return what of the teacher one student's terms look at in a batch."""
+    """Return the teacher's maps that one student's terms look at in a batch."""
     return needs(options.terms, options.attention, live=bool(run.live_teacher))
 
 
 def _open_cache(run: StudentRun, taught: Sequence[str]) -> cache.Reader | None:
     if run.cache is None:
         if taught and run.live_teacher is None:
-            raise UserError(
-                f"scheme {taught[0]!r} learns from a teacher: give --cache, made by "
-                "extract-teacher, or choose --scheme none"
-            )
+            how = "give --cache, made by extract-teacher, or choose --scheme none"
+            raise UserError(f"scheme {taught[0]!r} learns from a teacher: {how}")
         return None
     expect: dict[str, Any] = {"frames": run.frames}
     if run.degradation:
@@ -95,20 +99,5 @@ def _warn_of_another_teacher(teacher: str, every: Sequence[StudentTraining]) -> 
     expected = [name for options in every for name in options.terms if TERMS[name].privileged]
     known = zoo.ZOO.get(teacher.partition(":")[0])
     if expected and not (known and known[0].sees_hr) and distributed.first():
-        LOG.warning(
-            "stdpipe: %s did not see HR: with it, scheme %s is not the published one",
-            teacher,
-            expected[0],
-        )
-
-
-def _check_held(
-    run: StudentRun, options: StudentTraining, held: tuple[str, ...], names: set[str]
-) -> None:
-    for name in cache.TARGETS:
-        if name in names and name not in held:
-            all_of_them = ",".join(n for n in cache.TARGETS if n in held or n in names)
-            raise UserError(
-                f"scheme {options.scheme!r} needs {name}, which {run.cache} does not hold (it has "
-                f"{', '.join(held)}); extract again with --targets {all_of_them}"
-            )
+        told = "stdpipe: %s did not see HR, and scheme %s expects a teacher that does"
+        LOG.warning(told, teacher, expected[0])

@@ -1,28 +1,28 @@
-"""How a student's step is run, not what it computes: memory layout, recomputation, compilation."""
+"""Ways to run a student's step that leave its result: memory layout, recomputation, compilation."""
 
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from stdpipe.cache.errors import UserError
 from stdpipe.device import likes_channels_last, to_channels_last
 from stdpipe.models.base import Features, Network
 from stdpipe.models.convlstm import ConvLSTM
+from stdpipe.models.layers import has_batch_norm
 from stdpipe.training.config import StudentTraining
 
 
 def prepare_student(
     student: Network, helpers: Mapping[str, nn.Module], options: StudentTraining
 ) -> None:
-    """Set up a student, and what is trained beside it, as `channels_last`, `recompute` and
-    `compile` say; state_dicts keep their names and values.
+    """Set up a student and its helpers as `channels_last`, `recompute` and `compile` say.
 
-    Raises UserError where that cannot be done.
+    State_dicts keep their names and values. Raises UserError where that cannot be done.
     """
     device = next(student.parameters()).device
     if options.channels_last and likes_channels_last(device, options.amp):
@@ -31,37 +31,26 @@ def prepare_student(
     for module in helpers.values():
         if isinstance(module, ConvLSTM):
             module.recompute = options.recompute
-    plain = fast = student.features_clip
+    plain = student.features_clip
+    step: Callable[[Tensor], Features] = plain
     if options.compile:
         _check_compiler(device)
-        fast = torch.compile(fast, dynamic=False)
+        step = torch.compile(step, dynamic=False)
     if options.recompute:
-        _check_repeatable(student)
-        fast = _recomputed(fast)
-    if fast is not plain:
-        student.features_clip = _in_training(plain, fast)  # type: ignore[method-assign]
-
-
-FeaturesClip = Callable[..., Features]
-
-
-def _recomputed(features_clip: FeaturesClip) -> FeaturesClip:
-    def run(clip: Tensor) -> Features:
-        found: Features = checkpoint(features_clip, clip, use_reentrant=False)
-        return found
-
-    return run
-
-
-def _in_training(plain: FeaturesClip, fast: FeaturesClip) -> FeaturesClip:
-    """The fast way for steps; a look at some frames in between is no reason to compile again."""
+        if has_batch_norm(student):
+            raise UserError(
+                "recompute: true would have this student's batch norm count every batch twice; set "
+                "recompute=false, or choose a student without it"
+            )
+        step = partial(checkpoint, step, use_reentrant=False)
 
     def features_clip(clip: Tensor, centres: Sequence[int] | None = None) -> Features:
-        if centres is None and torch.is_grad_enabled():
-            return fast(clip)
-        return plain(clip, centres)
+        # a picture of some frames between two steps is no reason to compile again
+        in_step = centres is None and torch.is_grad_enabled()
+        return step(clip) if in_step else plain(clip, centres)
 
-    return features_clip
+    if options.compile or options.recompute:
+        student.features_clip = features_clip  # type: ignore[method-assign]
 
 
 def _check_compiler(device: torch.device) -> None:
@@ -70,12 +59,4 @@ def _check_compiler(device: torch.device) -> None:
         raise UserError(
             f"compile: true needs a C++ compiler on a CPU, and there is no {name}: install one, "
             "name it in CXX, or set compile=false"
-        )
-
-
-def _check_repeatable(student: Network) -> None:
-    if any(isinstance(module, _BatchNorm) for module in student.modules()):
-        raise UserError(
-            "recompute: true would have this student's batch norm count every batch twice; set "
-            "recompute=false, or choose a student without it"
         )

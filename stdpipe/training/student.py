@@ -1,6 +1,6 @@
-"""One student in training: what learns, its optimiser, its RUN folder and how far it is.
+"""One student in training: its modules, its optimiser, its RUN folder and the steps it has done.
 
-Several may learn from one stream; each is then left as it would be had it been trained alone.
+Several may learn from one stream, each with the result that it would have alone.
 """
 
 import logging
@@ -52,10 +52,10 @@ class StudentLosses(nn.Module):
 
 
 class StudentTrainer:
-    """A student with its optimiser, as its run's last checkpoint has it where there is one.
+    """A student with its optimiser, resumed from its run's last checkpoint where there is one.
 
-    Networks are on the device already. seen: what of the teacher its terms look at in a batch.
-    `done` counts finished steps.
+    The networks are on the device already. seen: the teacher's maps in a batch that its terms look
+    at. `done` counts finished steps.
     """
 
     def __init__(
@@ -74,21 +74,19 @@ class StudentTrainer:
         self._student = student.train()
         self.failed: run_folder.NotFiniteError | None = None
         self.dead = False
-        # td's memory is always there, and so in every log and checkpoint
-        self.memories = {
-            name: term.memory
-            for name, term in TERMS.items()
-            if term.memory and term.memory.role in helpers
-        }
-        self.guards = {
-            name: CollapseGuard(helpers[memory.role], options.memory == "frozen")
-            for name, memory in self.memories.items()
-        }
         self.parts: dict[str, nn.Module] = {"student": student, **helpers}
         trained = [p for part in self.parts.values() for p in part.parameters()]
         self.stepper = run_folder.Stepper(trained, options, device)
-        self.done = self._resume()
-        # of networks with dropout, on a CPU: a GPU's own is neither kept nor resumed
+        saved = run_folder.resume(out, **self.parts, stepper=self.stepper)
+        self.done: int = saved["step"]
+        # td's memory is always there, and so in every log and checkpoint
+        self.with_memory = {name: term for name, term in TERMS.items() if term.memory in helpers}
+        frozen = options.memory == "frozen"
+        self.guards = {
+            name: CollapseGuard(helpers[term.memory], frozen or bool(saved.get(term.frozen)))
+            for name, term in self.with_memory.items()
+        }
+        # for dropout on a CPU; a GPU's random state is neither kept nor resumed
         self.random = torch.get_rng_state()
         self.metrics = metrics_log.Metrics(out, self.done)
         self.losses = distributed.data_parallel(StudentLosses(student, helpers, options))
@@ -124,26 +122,22 @@ class StudentTrainer:
         self.done = step + 1
 
     def _check_for_dead_units(self, step: int) -> None:
-        """Warn once where no weight of the student has a gradient: a step too large has then pushed
-        its ReLUs below zero everywhere, and what is left is the base that the student adds to."""
+        """Warn once where no weight of the student has a gradient: too large a step has then pushed
+        its ReLUs below zero everywhere, and its image is the base alone."""
         weights = [p for p in self._student.parameters() if p.ndim > 1 and p.requires_grad]
         self.dead = not any(p.grad is not None and bool(p.grad.any()) for p in weights)
         if self.dead and distributed.first():
             LOG.warning(
-                "stdpipe: the student of %s has only dead units: at step %d no gradient reaches a "
-                "weight, and it adds nothing to its enlarged frame; begin anew at a lower lr "
-                "(it is %g)",
-                self.out,
-                step + 1,
-                self.options.lr,
+                f"stdpipe: the student of {self.out} has only dead units: no gradient reaches a "
+                f"weight at step {step + 1}; begin anew with lr below {self.options.lr:g}"
             )
 
     def write(self, batch: Mapping[str, Tensor]) -> dict[str, str]:
-        """Write metrics, weights, evaluation and checkpoint where they are due; return what a
-        progress bar shows. The first rank writes, and the others wait."""
+        """Write metrics, weights, evaluation and checkpoint where they are due; return the values
+        for a progress bar. The first rank writes, and the others wait."""
         shown: dict[str, str] = {}
         if self._due(self.options.log_every):
-            roles = [memory.role for memory in self.memories.values()]
+            roles = [term.memory for term in self.with_memory.values()]
             norms = {f"{role}_norm": _norm(self.parts[role]) for role in roles}
             shown = self.metrics.log(self.done, lr=self.stepper.lr, **norms)
         to_save = self._due(self.options.save_every)
@@ -153,27 +147,28 @@ class StudentTrainer:
         return shown
 
     def _write_files(self, batch: Mapping[str, Tensor], to_save: bool, to_evaluate: bool) -> None:
-        """The checkpoint comes last: whoever stops an evaluation comes back to it."""
+        """Write the checkpoint last, so that a run stopped in an evaluation repeats it."""
         self._save_weights()
         if to_evaluate:
             self._evaluate(self.out / "evaluations" / str(self.done))
         if to_save:
             if self.metrics.board:
-                self.metrics.show(self.done, self._picture(batch))
-            frozen = {m.frozen: self.guards[name].frozen for name, m in self.memories.items()}
+                picture = self._picture(batch)
+                self.metrics.board.add_image("sample", picture, self.done, dataformats="HWC")
+            frozen = {t.frozen: self.guards[name].frozen for name, t in self.with_memory.items()}
             with self._own_random_state():
                 run_folder.save_checkpoint(
                     self.out, self.done, **self.parts, stepper=self.stepper, **frozen
                 )
 
     def _due(self, every: int) -> bool:
-        """Return whether it is the last step, or one of `every`; 0 is never."""
+        """Return whether this is the last step or a multiple of `every`; 0 means never."""
         return every > 0 and (self.done % every == 0 or self.done == self.options.steps)
 
     @torch.no_grad()
     def _picture(self, batch: Mapping[str, Tensor]) -> NDArray[np.uint8]:
-        """Return the first clip's middle frame: LR, SR, HR, the student's attention map and, where
-        it looks at one, the teacher's."""
+        """Return the first clip's middle frame: LR, SR, HR, the student's attention map and, if a
+        term looks at it, the teacher's."""
         student = self._student.eval()
         middle = batch["lr"].shape[1] // 2
         with autocast(self.device, self.options.amp):
@@ -192,19 +187,6 @@ class StudentTrainer:
         torch.set_rng_state(self.random)
         yield
         self.random = torch.get_rng_state()
-
-    def _resume(self) -> int:
-        saved = run_folder.load_checkpoint(self.out)
-        if saved is None:
-            return 0
-        with run_folder.restoring(self.out):
-            for name, part in self.parts.items():
-                part.load_state_dict(saved[name])
-            self.stepper.load_state_dict(saved["stepper"])
-            for name, memory in self.memories.items():
-                if saved[memory.frozen]:
-                    self.guards[name].freeze()
-            return int(saved["step"])
 
 
 def _norm(memory: nn.Module) -> float:

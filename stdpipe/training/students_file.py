@@ -4,8 +4,8 @@
     half-none: {student: fastdvdnet-half, scheme: none}
     seed-1: {student: fastdvdnet-quarter, seed: 1}
 
-The name is that of its folder. An entry may give `student`, `init` and any config key that students
-may differ in; all else is as on the command line.
+The name is that of its folder. An entry may give `student`, `init` and any config key in which
+students may differ; the command line gives the rest.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from stdpipe.cache import schema
 from stdpipe.cache.errors import UserError
 from stdpipe.models import zoo
 from stdpipe.training import config
 from stdpipe.training.config import StudentTraining
 from stdpipe.training.jobs import StudentRun
+
+
+class Entry(BaseModel, extra="allow"):
+    """The settings of one student: these, and config keys."""
+
+    student: str | None = None
+    init: str | None = None
 
 
 def read_students(
@@ -29,14 +38,14 @@ def read_students(
     All see the clips in the order of the common data_seed (or seed), whatever their own seeds.
     Raises UserError in one line.
     """
-    kind = dict[str | int, dict[str, Any] | None]
-    entries = schema.check(kind, schema.read_yaml(file), str(file))
+    entries = schema.check(dict[str | int, Entry | None], schema.read_yaml(file), str(file))
     if not entries:
         raise UserError(f"{file} names no student")
     jobs = []
     seed = config.load(StudentTraining, base, assignments).stream_seed
     for name, entry in entries.items():
-        run, own = _run(file, str(name), entry or {}, common)
+        run = _run(file, str(name), entry or Entry(), common)
+        own: dict[str, Any] = (entry and entry.model_extra) or {}
         options = config.load(StudentTraining, base, assignments, own)
         if options.stream_seed != seed and "data_seed" not in own:
             options = replace(options, data_seed=seed)
@@ -44,17 +53,12 @@ def read_students(
     return jobs
 
 
-def _run(
-    file: Path, name: str, entry: dict[str, Any], common: StudentRun
-) -> tuple[StudentRun, dict[str, Any]]:
+def _run(file: Path, name: str, entry: Entry, common: StudentRun) -> StudentRun:
     if Path(name).name != name or name == "..":
         raise UserError(f"{file}: {name!r} cannot be a folder's name")
-    own = {key: value for key, value in entry.items() if key not in ("student", "init")}
-    names = {key: entry[key] for key in ("student", "init") if entry.get(key) is not None}
-    names = schema.check(dict[str, str], names, f"{file}: {name}")
-    student = names.get("student", common.student)
-    init = Path(names["init"]) if "init" in names else common.init
+    student = entry.student or common.student
+    init = common.init if entry.init is None else Path(entry.init)
     if not student:
         raise UserError(f"{file}: {name} names no network: give it `student`, or give --student")
     zoo.parse(student)
-    return replace(common, student=student, init=init, out=common.out / name), own
+    return replace(common, student=student, init=init, out=common.out / name)

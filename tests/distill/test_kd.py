@@ -2,8 +2,7 @@
 
 import torch
 
-from stdpipe.distill.kd_mean2 import kd_mean2_loss, mean2_map
-from stdpipe.distill.kd_mse import kd_mse_loss
+from stdpipe.distill.kd import kd_mean2_loss, kd_mse_loss, mean2_map
 
 # Two channels of one row, two pixels.
 STUDENT = torch.tensor([[[3.0, -1.0]], [[-4.0, 2.0]]])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from stdpipe.distill.affinity import affinity_loss
 from stdpipe.distill.attention import attention_map, sd_loss, teacher_map
 from stdpipe.distill.charbonnier import charbonnier
-from stdpipe.distill.kd_mean2 import kd_mean2_loss
+from stdpipe.distill.kd import kd_mean2_loss
 from stdpipe.distill.pisr import Adapters, laplace_loss
 from stdpipe.distill.schemes import parse_scheme
 from stdpipe.distill.term import LossInputs

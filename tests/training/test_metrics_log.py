@@ -105,7 +105,6 @@ def test_the_real_tensorboard(tmp_path: Path) -> None:
     metrics = metrics_log.Metrics(tmp_path, 0)
     metrics.add({"loss": 1.0}, waited=0.0)
     metrics.log(1, lr=0.1)
-    metrics.show(1, np.zeros((4, 8, 3), np.uint8))
     assert metrics.board is not None
     metrics.board.close()
     assert len(list(tmp_path.glob("events.*"))) == 1

@@ -134,7 +134,7 @@ def test_entries_win_over_the_command_line(tmp_path: Path) -> None:
         ({}, "names no student"),
         ({"a": {"stepps": 3}}, "unknown config key 'stepps'; did you mean 'steps'?"),
         ({"a": {"student": "fastdvdnett"}}, "fastdvdnett"),
-        ({"a": 3}, "a: Input should be a valid dictionary, got 3"),
+        ({"a": 3}, "a: Input should be a valid dictionary or instance of Entry, got 3"),
         ({"a/b": {}}, "'a/b' cannot be a folder's name"),
         ({"..": {}}, "'..' cannot be a folder's name"),
     ],
