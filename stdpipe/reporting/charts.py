@@ -1,6 +1,6 @@
-"""What the page's script draws, as values for JSON; a colour is a network's number on the page.
+"""The charts that the page's script draws, as values for JSON; a colour is a network's number.
 
-Chart libraries were looked at (2026-11): plotly and altair add megabytes to a page and call
+Chart libraries were tried (2026-11): plotly and altair add megabytes to a page and call
 `new Function`, which its policy forbids; pygal's drawings have no choice of axes, no points that a
 keyboard reaches and no colours for dark pages. The script has all of these in 10 KB.
 """
@@ -9,12 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stdpipe.evaluation.metrics import COSTS
 from stdpipe.evaluation.results import HEADINGS
 from stdpipe.reporting.inputs import ResultGroup, TrainingRun
-from stdpipe.reporting.tables import COSTS
 
-MAX_POINTS = 400  # of a line: more than a screen has room for
-MAX_CLIPS = 30  # to choose from
+MAX_POINTS = 400  # of a line; a screen has no room for more
+MAX_CLIPS = 30  # offered in the choice of what to average over
 NOT_LOSSES = frozenset({"step", "lr", "steps_per_s", "wait"})
 
 Colours = Mapping[str, int]
@@ -22,7 +22,7 @@ Chart = dict[str, Any]
 
 
 def cost_chart(group: ResultGroup, colours: Colours) -> Chart | None:
-    """Quality against runtime, MACs or parameters (paper, Fig. 1); None where no cost is known."""
+    """Plot quality over runtime, MACs or parameters (paper, Fig. 1); None if no cost is known."""
     clips = list(group.clips)[:MAX_CLIPS]
     points: list[Chart] = [
         {
@@ -55,7 +55,7 @@ def cost_chart(group: ResultGroup, colours: Colours) -> Chart | None:
 
 
 def frame_chart(group: ResultGroup, clip: str, colours: Colours) -> Chart | None:
-    """PSNR Y frame by frame; None where there is one frame, or frames.csv is gone."""
+    """Plot PSNR Y frame by frame; None where there is one frame, or frames.csv is gone."""
     points = {
         entry.label: [[number, value] for number, value in frames.items() if math.isfinite(value)]
         for entry in group.entries
@@ -66,9 +66,9 @@ def frame_chart(group: ResultGroup, clip: str, colours: Colours) -> Chart | None
 
 
 def loss_charts(runs: Sequence[TrainingRun], colours: Colours) -> list[Chart]:
-    """A chart for each part of the loss over the steps, with a line for each run.
+    """Plot each part of the loss over the steps, with a line for each run.
 
-    A constant, such as the norm of weights that nothing trains, has no line.
+    Constants, such as the norm of weights that nothing trains, are left out.
     """
     charts = []
     for part in dict.fromkeys(name for run in runs for line in run.lines for name in line):
@@ -84,19 +84,15 @@ def loss_charts(runs: Sequence[TrainingRun], colours: Colours) -> list[Chart]:
 
 
 def thinned(points: Sequence[tuple[float, float]]) -> list[list[float]]:
-    """At most MAX_POINTS points, each at the last step and the mean of as many neighbours."""
+    """Average groups of neighbours down to MAX_POINTS points; each keeps its group's last x."""
     size = -(-len(points) // MAX_POINTS) or 1
     groups = [points[at : at + size] for at in range(0, len(points), size)]
-    return [
-        [group[-1][0], float(f"{math.fsum(y for _, y in group) / len(group):.6g}")]
-        for group in groups
-    ]
+    means = [math.fsum(y for _, y in group) / len(group) for group in groups]
+    return [[group[-1][0], float(f"{y:.6g}")] for group, y in zip(groups, means, strict=True)]
 
 
 def _lines(
     title: str, x: str, y: str, points: Mapping[str, list[list[float]]], colours: Colours
 ) -> Chart:
-    lines = [
-        {"label": label, "colour": colours[label], "points": line} for label, line in points.items()
-    ]
+    lines = [{"label": n, "colour": colours[n], "points": line} for n, line in points.items()]
     return {"kind": "lines", "title": title, "x": x, "y": y, "lines": lines}

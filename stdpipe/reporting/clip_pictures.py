@@ -1,7 +1,7 @@
 """A clip's pictures: a slider between any two networks, then crops, errors and maps of each.
 
-All networks share one scale where that lets them be compared. clip.html lays the pictures out, and
-says of each panel what its colours mean and how they are scaled.
+Networks share one scale where they are to be compared. clip.html lays the pictures out, and
+explains the colours and scale of each panel.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +19,11 @@ from stdpipe.reporting.shots import Made, Shot
 
 
 class Detail(NamedTuple):
-    """Says how large the pictures are; the page's limit decides."""
+    """The sizes of pictures, chosen so that the page stays under its limit."""
 
-    frame_width: int  # of whole frames, pixels at most
-    map_width: int  # of error maps and flow; attention has two thirds of it
-    channels: int  # feature maps of each network
+    frame_width: int  # the most pixels of a whole frame
+    map_width: int  # of error maps and flow; attention maps have two thirds of it
+    channels: int  # number of feature maps of each network
     quality: int  # WebP's
 
     def map(self, pixels: Pixels) -> str:
@@ -32,16 +32,16 @@ class Detail(NamedTuple):
 
 
 class Gallery(NamedTuple):
-    """Says what a clip's pictures are made of."""
+    """What a clip's pictures are made of."""
 
     shot: Shot
     made: dict[str, Made]  # by the network's label
-    psnr: dict[str, float]  # label -> PSNR Y of the middle frame, as the evaluation has it
-    gone: list[str]  # what could not be made, a sentence each
+    psnr: dict[str, float]  # label -> PSNR Y of the middle frame, from the evaluation
+    gone: list[str]  # a sentence for each picture that could not be made
 
 
 class Figure(NamedTuple):
-    """One picture and what stands beneath it."""
+    """One picture and the words beneath it."""
 
     source: str  # a data URI
     label: str
@@ -51,18 +51,18 @@ class Figure(NamedTuple):
 class Panel(NamedTuple):
     """Pictures of one kind; no rows where they could not be made."""
 
-    kind: str  # one of clip.html's
+    kind: str  # one of clip.html's KINDS
     rows: Mapping[str, Sequence[Figure]]  # by the network's label, "" for all networks
-    facts: Mapping[str, Any] = {}  # what clip.html says of it
+    facts: Mapping[str, Any] = {}  # for clip.html's explanation
 
 
 def slider_of(gallery: Gallery, detail: Detail) -> dict[str, Any]:
-    """Return what the slider shows. The script finds the crops in the panel below."""
+    """Return what the slider shows; the page's script takes the crops from the panel below."""
     shot, frames = gallery.shot, _frames(gallery)
     height, width = shot.hr.shape[1:3]
     return {
         "labels": [*frames],
-        # the first network and the last; HR, or LR too, where there are not as many
+        # the first and the last network, or HR and LR where there are fewer than two
         "left": 1 if len(frames) > 2 else 0,
         "right": len(frames) - (2 if len(frames) > 3 else 1),
         "reduced": detail.frame_width if detail.frame_width < width else None,
@@ -80,7 +80,7 @@ def panels(gallery: Gallery, detail: Detail) -> list[Panel]:
 
 
 def _frames(gallery: Gallery) -> dict[str, Pixels]:
-    """Label -> whole middle frame: LR (each pixel a block), every network, HR."""
+    """Return label -> whole middle frame: LR (each pixel a block), every network, HR."""
     shot = gallery.shot
     height, width = shot.hr.shape[1:3]
     blocks = shot.lr.repeat(SCALE, axis=0).repeat(SCALE, axis=1)[:height, :width]
@@ -147,14 +147,10 @@ def _attention(gallery: Gallery, detail: Detail) -> Panel | None:
 
 def _features(gallery: Gallery, detail: Detail) -> Panel | None:
     """F^LR and F^SR of the crop, in the same channels of every network."""
-    learnt = {
-        label: {"F^LR": made.f_lr, "F^SR": made.f_sr}
-        for label, made in gallery.made.items()
-        if len(made.f_sr)
-    }
+    learnt = {n: {"F^LR": m.f_lr, "F^SR": m.f_sr} for n, m in gallery.made.items() if len(m.f_sr)}
     if not learnt:
         return None
-    # three channels are a picture's (VDSR's F^LR): no reason to show no others of anybody
+    # maps of three channels are a picture (VDSR's F^LR), which must not limit the others
     counts = [len(maps) for both in learnt.values() for maps in both.values() if len(maps) > 3]
     shared = min(counts, default=3)
     last = [*learnt][-1]
