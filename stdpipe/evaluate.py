@@ -5,7 +5,7 @@ Axes: n frames, H W HR size, h w LR size.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import groupby
@@ -158,7 +158,8 @@ def _networks(
         return settle(net, device, job.amp), facts
 
     model, file = split_name(job.model or "")
-    networks, all_facts = {}, {}
+    networks: dict[str, Network] = {}
+    all_facts: dict[str, Mapping[str, Any]] = {}
     for named in [(model, file or job.weights), *map(split_name, job.others)]:
         net, facts = load(*named)
         name = facts["network"] + (f" @ {facts['weights']}" if facts["weights"] else "")
@@ -188,8 +189,12 @@ def _measure(setup: EvaluationSetup, log: FrameLog) -> None:
     """Measure the clips that are not in the log yet, and add each to it."""
     todo = [clip for clip in setup.clips if clip.key not in log.done]
     total = sum(len(setup.scored[clip.key]) for clip in todo)
+    nets = [*setup.networks.values(), setup.teacher]
+    k = max(net.num_frame // 2 for net in nets if net is not None)
+    lr = setup.degradation, setup.rules.lr_8bit
+    stream = ((c, piece) for c in todo for piece in pieces(c, setup.scored[c.key], k, *lr))
     with tqdm(total=total, unit="frame", desc="evaluate", disable=None) as bar:
-        for clip, of_clip in groupby(ahead(_stream(setup, todo)), itemgetter(0)):
+        for clip, of_clip in groupby(ahead(stream), itemgetter(0)):
             rows: dict[str, list[Row]] = {name: [] for name in setup.networks}
             temporal = Temporal(setup.rules.crop) if "temporal" in setup.job.metrics else None
             for _, piece in of_clip:
@@ -197,15 +202,6 @@ def _measure(setup: EvaluationSetup, log: FrameLog) -> None:
                     rows[name] += figures
                 bar.update(len(piece.centres))
             log.add(clip.key, rows)
-
-
-def _stream(setup: EvaluationSetup, clips: Sequence[Clip]) -> Iterator[tuple[Clip, Piece]]:
-    nets = [*setup.networks.values(), setup.teacher]
-    k = max(net.num_frame // 2 for net in nets if net is not None)
-    for clip in clips:
-        frames = setup.scored[clip.key]
-        for piece in pieces(clip, frames, k, setup.degradation, setup.rules.lr_8bit):
-            yield clip, piece
 
 
 @torch.inference_mode()
@@ -258,15 +254,11 @@ def _checked(sr: Tensor, clip: Clip, piece: Piece) -> Tensor:
 
 
 def _save_picture(
-    setup: EvaluationSetup,
-    clip: Clip,
-    piece: Piece,
-    index: int,
-    shown: Mapping[str, tuple[Tensor, Tensor]],
+    setup: EvaluationSetup, clip: Clip, piece: Piece, index: int, shown: Mapping[str, Any]
 ) -> None:
     """Write one picture: LR, each network's SR, HR, each one's attention, the teacher's last.
 
-    shown: network -> SR and F^SR of the frame at `index` in the piece.
+    shown: network -> SR and F^SR, a tensor each, of the frame at `index` in the piece.
     """
     assert setup.job.out
     ends = {name: f", {name}" if len(shown) > 1 else "" for name in shown}
@@ -287,13 +279,16 @@ def _save_picture(
 def _report(setup: EvaluationSetup, name: str, log: FrameLog) -> NetworkResult:
     """Return one network's part of the result."""
     facts, clips = setup.facts[name], log.networks[name]
+    means = results.averages({clip.key: clips[clip.key] for clip in setup.clips}, setup.figures)
     report: NetworkResult = {
         "name": name,
         "model": facts["network"],
         "weights": facts["weights"],
         "weights_sha256": facts["sha256"],
         "trained_for": facts["degradation"],
-        **results.averages({clip.key: clips[clip.key] for clip in setup.clips}, setup.figures),
+        "average": means["average"],
+        "excluded": means["excluded"],
+        "clips": means["clips"],
     }
     listed = vimeo_lists(setup.job.data) if setup.rules.frames == "centre" else {}
     if lists := {name: keys for name, keys in listed.items() if name in MOTION_LISTS}:

@@ -129,9 +129,8 @@ def _clips(group: ResultGroup, wanted: Sequence[str], missing: list[str]) -> lis
     there: dict[str, Clip] = {}
     with _noting(missing, group.title):
         there = {clip.key: clip for clip in find_test_clips(Path(group.data))} if wanted else {}
-        for key in wanted:
-            if key not in there:
-                missing.append(f"No pictures of clip {key}: it is not in {group.data}.")
+        gone = [key for key in wanted if key not in there]
+        missing += [f"No pictures of clip {key}: it is not in {group.data}." for key in gone]
     return [there[key] for key in wanted if key in there]
 
 

@@ -18,17 +18,14 @@ class Evaluation:
     """Which networks to measure, on what data, by which rules."""
 
     data: Path  # a folder that find_clips knows, or a video file
-    model: str | None = None
-    """A network: NAME, NAME@FILE with its weights, or None where the weights file names it."""
+    model: str | None = None  # NAME, NAME@FILE with its weights, or None if the weights name it
     weights: str | None = None
-    others: tuple[str, ...] = ()
-    """More networks, measured in the same pass over the data: NAME, NAME@FILE or @FILE."""
+    others: tuple[str, ...] = ()  # more networks for the same pass: NAME, NAME@FILE or @FILE
     degradation: str | None = None  # None takes what the weights were trained for, or `bd`
     protocol: str | None = None  # None takes the one for what lies in `data`
     crop: int | None = None  # pixels left out at each border; None leaves the protocol's
     metrics: tuple[str, ...] = ("quality",)  # of KINDS; `quality` is always measured
-    out: Path | None = None
-    """The folder of results and pictures; with None nothing is written, and nothing can resume."""
+    out: Path | None = None  # folder of results and pictures; None writes none and cannot resume
     overwrite: bool = False
     """Measure although `out` holds a finished result, which stays until the new one is complete."""
     teacher: str | None = None  # a network whose attention is shown in the pictures

@@ -91,13 +91,11 @@ def _blur(maps_KNHW: Tensor) -> Tensor:
     offsets = range(-(SSIM_WINDOW // 2), SSIM_WINDOW // 2 + 1)
     taps = [math.exp(-(offset**2) / (2 * SSIM_SIGMA**2)) for offset in offsets]
     weights = [tap / sum(taps) for tap in taps]
-    return _correlate(_correlate(maps_KNHW, weights, dim=-2), weights, dim=-1)
-
-
-def _correlate(maps: Tensor, weights: list[float], dim: int) -> Tensor:
-    """Correlate along `dim`, valid part; sums of shifts are five times as fast as a conv2d."""
-    length = maps.shape[dim] - len(weights) + 1
-    total = maps.narrow(dim, 0, length) * weights[0]
-    for shift, weight in enumerate(weights[1:], start=1):
-        total.add_(maps.narrow(dim, shift, length), alpha=weight)
-    return total
+    # sums of shifted maps are five times as fast as a float64 conv2d with its single channel
+    for dim in (-2, -1):
+        length = maps_KNHW.shape[dim] - SSIM_WINDOW + 1
+        total = maps_KNHW.narrow(dim, 0, length) * weights[0]
+        for shift, weight in enumerate(weights[1:], start=1):
+            total.add_(maps_KNHW.narrow(dim, shift, length), alpha=weight)
+        maps_KNHW = total
+    return maps_KNHW

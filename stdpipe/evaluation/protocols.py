@@ -18,6 +18,7 @@ from stdpipe.cache.errors import UserError
 from stdpipe.cache.schema import check, read_yaml
 from stdpipe.evaluation.metrics import QUALITY, SSIM_WINDOW, planes, quality
 from stdpipe.suggest import refuse_unknown
+from stdpipe.templates import fill
 
 
 @dataclass(frozen=True)
@@ -25,35 +26,19 @@ class Protocol:
     """The rules of one way to measure."""
 
     name: str
-    lr_8bit: bool = True
-    """Whether the network's input is rounded to 8 bits, as LR files on disk are."""
-    sr_8bit: bool = True
-    """Whether results are clipped to [0, 1] and rounded to 8 bits before they are compared."""
+    lr_8bit: bool = True  # round the network's input to 8 bits, as LR files on disk are
+    sr_8bit: bool = True  # clip results to [0, 1] and round them to 8 bits before comparing
     skip: int = 0  # frames left out at each end of a clip
     crop: int = 0  # pixels left out at each border
     frames: Literal["all", "centre"] = "all"
     """Which frames are scored: every one that `skip` leaves, or only the one in the middle."""
-    clips: tuple[str, ...] | None = None
-    """The clips that are scored, by the last part of their keys; None scores all."""
+    clips: tuple[str, ...] | None = None  # scored clips by the last part of their keys; None: all
     note: str = ""  # whose rules these are, and what differs from theirs
 
     @property
     def text(self) -> str:
         """Return the whole definition in words."""
-        ends = f" but the first and last {self.skip} of a clip" if self.skip else ""
-        which = f" of clips {', '.join(self.clips)}" if self.clips else ""
-        frames = f"every frame{which}{ends}"
-        if self.frames == "centre":
-            frames = "the centre frame of each clip (im4 of 7)"
-        sr = "clipped and rounded to 8 bits" if self.sr_8bit else "neither clipped nor rounded"
-        parts = (
-            f"PSNR and SSIM of BT.601 luma (Y) and of RGB over {frames}",
-            f"without {self.crop} pixels at each border" if self.crop else "the whole frame",
-            f"LR {'rounded to 8 bits' if self.lr_8bit else 'not rounded'}, the result {sr}",
-            "the mean of a clip's frames, then of clips",
-            "a frame equal to its HR (infinite PSNR) is left out of PSNR's means, not of SSIM's",
-        )
-        return f"{'; '.join(parts)}. {self.note}".rstrip()
+        return fill("stdpipe.evaluation", "protocol.md", vars(self)).rstrip()
 
 
 PROTOCOLS = {

@@ -145,7 +145,9 @@ def read_result(path: Path) -> Result:
 def as_json(result: Result) -> dict[str, Any]:
     """Return a result as its file has it."""
     content: dict[str, Any] = {**result}
-    return content | content.pop("networks")[0] if len(result["networks"]) == 1 else content
+    if len(result["networks"]) == 1:
+        content |= content.pop("networks")[0]
+    return content
 
 
 def definition(

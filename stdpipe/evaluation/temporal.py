@@ -51,8 +51,8 @@ class Temporal:
 
         hr and each result: RGB in [0, 1], (3, H, W), as the protocol rounds them.
         """
-        frame = _frame(hr)
-        frames = {name: _frame(sr) for name, sr in results.items()}
+        frame = frame_of(hr)
+        frames = {name: frame_of(sr) for name, sr in results.items()}
         figures: dict[str, dict[str, float]] = {name: {} for name in results}
         if self.last_hr is not None:
             forward, backward = flow(self.last_hr, frame), flow(frame, self.last_hr)
@@ -81,7 +81,8 @@ class Temporal:
         return plane[..., self.crop : height - self.crop, self.crop : width - self.crop]
 
 
-def _frame(rgb: Tensor) -> _Frame:
+def frame_of(rgb: Tensor) -> _Frame:
+    """Prepare a picture, RGB in [0, 1], (3, H, W), for `flow`."""
     y = luma(rgb).float()
     return _Frame(rgb.float(), y, y.round().clamp(0, 255).byte().cpu().numpy())
 
@@ -99,11 +100,6 @@ def flow(a: _Frame, b: _Frame) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(found.transpose(2, 0, 1))).to(a.y.device)
 
 
-def flow_between(a: Tensor, b: Tensor) -> Tensor:
-    """Return the `flow` between two pictures, RGB in [0, 1], (3, H, W)."""
-    return flow(_frame(a), _frame(b))
-
-
 def warp(image: Tensor, motion: Tensor) -> Tensor:
     """Sample image (C, H, W) bilinearly at each pixel's place plus `motion`, edges repeated."""
     place = _places(motion)
@@ -119,8 +115,9 @@ def visible(forward: Tensor, backward: Tensor) -> Tensor:
     length = backward.square().sum(0) + there.square().sum(0)
     x, y = _places(backward)
     height, width = x.shape
-    agree: Tensor = gap <= AGREE_SHARE * length + AGREE_PIXELS
-    return agree & (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    within = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    both: Tensor = within & (gap <= AGREE_SHARE * length + AGREE_PIXELS)
+    return both
 
 
 def _places(motion: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 
 from stdpipe import cache
 from stdpipe.data.frame_writer import write_folder
-from stdpipe.data.frames import Clip, frame_size, read_clip
+from stdpipe.data.frames import frame_size, read_clip
 from stdpipe.data.layouts import find_clips
 from stdpipe.evaluation import protocols
 from stdpipe.evaluation.job import Evaluation, scored_footage
@@ -46,7 +46,6 @@ def estimate(setup: GridSetup, networks: list[GridNetwork], verbs: Verbs) -> dic
     `networks` are all those to measure, also the ones that are still to be trained.
     """
     todo = [run for run in setup.runs if not run.done]
-    threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder, _left_as_it_was():
         small = _on_one_clip(setup, Path(folder))
         caches = [_cache(setup, small, verbs, label, bool(todo)) for label in setup.teachers]
@@ -72,7 +71,7 @@ def estimate(setup: GridSetup, networks: list[GridNetwork], verbs: Verbs) -> dic
         "kinds": kinds,
         "tests": tests,
         "jobs": setup.job.jobs,
-        "threads": threads,
+        "threads": torch.get_num_threads(),
         "hours": {name: value / 3600 for name, value in seconds.items()},
     }
 
@@ -182,13 +181,14 @@ def _tests(
         kinds = [network.kind for network in networks if network.key not in measured]
         for kind in {*kinds} - speeds.keys():
             speeds[kind] = _speed(small, verbs, kind)
+        pixels = frames * math.prod(frame_size(clips[0]))
         found[test] = {
             "data": str(folder),
             "protocol": rules.name,
             "clips": len(clips),
             "frames": frames,
             "networks": len(kinds),
-            "seconds": frames * _area(clips[0]) * math.fsum(speeds[kind] for kind in kinds),
+            "seconds": pixels * math.fsum(speeds[kind] for kind in kinds),
         }
     return found
 
@@ -205,9 +205,4 @@ def _speed(small: GridSetup, verbs: Verbs, model: str) -> float:
     job = Evaluation(small.data, model, weights, **how)
     began = time.perf_counter()
     verbs.evaluate(job)
-    return (time.perf_counter() - began) / len(clip.frames) / _area(clip)
-
-
-def _area(clip: Clip) -> int:
-    """Return the number of pixels of the clip's first frame."""
-    return math.prod(frame_size(clip))
+    return (time.perf_counter() - began) / len(clip.frames) / math.prod(frame_size(clip))

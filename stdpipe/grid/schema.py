@@ -25,7 +25,8 @@ from stdpipe.suggest import nearest, refuse_unknown
 from stdpipe.training import config
 from stdpipe.training.config import StudentTraining, TeacherTraining
 
-EMBEDDED, OWN = "embedded", "own"
+EMBEDDED = "embedded"  # weights: the small EDVR that comes with stdpipe
+OWN = "own"  # data of a test set: the training data's test list
 RENAMED = {"rivals": "baselines", "baseline": "reference"}  # since 0.1.0
 
 
@@ -106,13 +107,11 @@ class Teacher:
     """A teacher, of which the experiment makes one cache."""
 
     label: Label
-    weights: str | None = None
-    """A file, or `embedded`: the small EDVR that comes with stdpipe. None: --teacher LABEL=FILE
-    gives it, or `training` makes it."""
+    weights: str | None = None  # a file or `embedded`; None: from --teacher, or trained
     network: Network | None = None  # for weights that do not name it, and for a teacher to train
     encoding: Encoding | None = None  # of its cache; None takes the experiment's
     training: Annotated[TeacherTraining | None, BeforeValidator(_training)] = None
-    """How to train it where there are no weights; its seed is its own."""
+    """How to train it where there are no weights, with a seed of its own."""
     init: str | None = None  # weights to train it from
 
 
@@ -131,8 +130,7 @@ class TestSet:
     """Data on which every network is measured."""
 
     label: Label
-    data: str | None = None
-    """A folder; `own` is the training data's test list; None waits for --test LABEL=DIR."""
+    data: str | None = None  # a folder or `own`; None: --test LABEL=DIR gives it
     protocol: ProtocolName | None = None  # None takes the default for the data
 
 

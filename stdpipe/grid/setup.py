@@ -41,7 +41,7 @@ class Job:
 
     @property
     def threads_each(self) -> int:
-        """A training's share of this process's threads."""
+        """Return a training's share of this process's threads."""
         return max(torch.get_num_threads() // self.jobs, 1)
 
 
@@ -64,7 +64,7 @@ class GridRun(NamedTuple):
 
     @property
     def mark(self) -> Path:
-        """The file that is written when the training has ended: it says what was trained."""
+        """Return the file that is written when training has ended, and says what was trained."""
         return self.job.out / "trained.json"
 
     @property
@@ -121,14 +121,9 @@ class GridSetup:
         """Return the training that makes this teacher."""
         made = self.teachers[teacher]
         assert made.network
-        return TeacherRun(
-            self.data,
-            made.network,
-            Path(self.weights(teacher)).parent,
-            self.experiment.degradation,
-            init=Path(made.init) if made.init else None,
-            device=self.job.device,
-        )
+        out, init = Path(self.weights(teacher)).parent, Path(made.init) if made.init else None
+        degradation, device = self.experiment.degradation, self.job.device
+        return TeacherRun(self.data, made.network, out, degradation, init=init, device=device)
 
     def extraction(self, teacher: str) -> Extraction:
         """Return the extraction that makes this teacher's cache."""
@@ -238,14 +233,9 @@ def set_up(job: Job) -> GridSetup:
         setup.rules[test.label] = scored_footage(tests[test.label], test.protocol)[1]
     # seed by seed, so that what is finished early can be compared
     for seed, student, scheme in product(made.seeds, made.students, made.schemes):
-        run = StudentRun(
-            data,
-            student,
-            job.out / "runs" / student / scheme.label / str(seed),
-            setup.cache(scheme.teacher),
-            degradation=made.degradation,
-            device=job.device,
-        )
+        out = job.out / "runs" / student / scheme.label / str(seed)
+        cache = setup.cache(scheme.teacher)
+        run = StudentRun(data, student, out, cache, made.degradation, device=job.device)
         options = made.options(student, scheme, seed)
         setup.runs.append(GridRun(student, scheme.label, seed, run, options))
     return setup

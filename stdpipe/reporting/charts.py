@@ -24,31 +24,24 @@ Chart = dict[str, Any]
 def cost_chart(group: ResultGroup, colours: Colours) -> Chart | None:
     """Plot quality over runtime, MACs or parameters (paper, Fig. 1); None if no cost is known."""
     clips = list(group.clips)[:MAX_CLIPS]
-    points: list[Chart] = [
-        {
-            "label": e.label,
-            "colour": colours[e.label],
-            "x": {name: e.cost[name] * COSTS[name][1] for name in COSTS if name in e.cost},
-            "y": {
-                scope: {name: row[name] for name in HEADINGS if row.get(name) is not None}
-                for scope, row in {"average": e.facts["average"], **e.facts["clips"]}.items()
-                if scope in ("average", *clips)
-            },
+    points: list[Chart] = []
+    for e in group.entries:
+        rows = {"average": e.facts["average"], **{clip: e.facts["clips"][clip] for clip in clips}}
+        x = {name: e.cost[name] * COSTS[name][1] for name in COSTS if name in e.cost}
+        y = {
+            scope: {name: row[name] for name in HEADINGS if row.get(name) is not None}
+            for scope, row in rows.items()
         }
-        for e in group.entries
-        if e.cost
-    ]
+        if e.cost:
+            points.append({"label": e.label, "colour": colours[e.label], "x": x, "y": y})
+    measured = {name for point in points for name in point["y"]["average"]} - {"warp_error_hr"}
     if not points:
         return None
     return {
         "kind": "points",
         "title": f"Quality against cost, {group.title}",
         "x": {n: row[0] for n, row in COSTS.items() if any(n in p["x"] for p in points)},
-        "y": {
-            name: heading
-            for name, (heading, _) in HEADINGS.items()
-            if name != "warp_error_hr" and any(name in p["y"]["average"] for p in points)
-        },
+        "y": {name: heading for name, (heading, _) in HEADINGS.items() if name in measured},
         "scopes": {"average": "all clips", **{clip: clip for clip in clips}},
         "points": points,
     }

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stdpipe.evaluation.pictures import HEAT_PERCENTILE, heat
-from stdpipe.evaluation.temporal import MIN_SIDE, flow_between
+from stdpipe.evaluation.temporal import MIN_SIDE, flow, frame_of
 from stdpipe.models.base import SCALE
 from stdpipe.reporting.data_uris import Pixels, as_tensor, flow_colours, luma_error, png, webp
 from stdpipe.reporting.shots import Made, Shot
@@ -32,7 +32,7 @@ class Detail(NamedTuple):
 
 
 class Gallery(NamedTuple):
-    """What a clip's pictures are made of."""
+    """The material of a clip's pictures."""
 
     shot: Shot
     made: dict[str, Made]  # by the network's label
@@ -74,7 +74,7 @@ def slider_of(gallery: Gallery, detail: Detail) -> dict[str, Any]:
 
 
 def panels(gallery: Gallery, detail: Detail) -> list[Panel]:
-    """The clip's panels, crops first."""
+    """Make the clip's panels, crops first."""
     makers = (_crops, _errors, _profiles, _flows, _attention, _features)
     return [panel for make in makers if (panel := make(gallery, detail))]
 
@@ -126,9 +126,10 @@ def _flows(gallery: Gallery, detail: Detail) -> Panel | None:
         return Panel("Optical flow", {})
     pairs = {n: (m.before[0], m.sr) for n, m in gallery.made.items()}
     pairs["HR"] = shot.hr[at - 1], shot.hr[at]
-    flows = {n: flow_between(as_tensor(a), as_tensor(b)).numpy() for n, (a, b) in pairs.items()}
+    frames = {n: [frame_of(as_tensor(x)) for x in pair] for n, pair in pairs.items()}
+    flows = {n: flow(*pair).numpy() for n, pair in frames.items()}
     top = max(float(np.percentile(np.hypot(*flows["HR"]), HEAT_PERCENTILE)), 1.0)
-    figures = [Figure(detail.map(flow_colours(flow, top)), label) for label, flow in flows.items()]
+    figures = [Figure(detail.map(flow_colours(f, top)), label) for label, f in flows.items()]
     return Panel("Optical flow", {"": figures}, {"top": f"{top:.1f}"})
 
 

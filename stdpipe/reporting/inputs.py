@@ -68,16 +68,10 @@ class TrainingRun(NamedTuple):
     finished: bool
 
 
-class Inputs(NamedTuple):
-    """The contents of all folders, and a sentence for each thing that is missing there."""
-
-    groups: list[ResultGroup]
-    runs: list[TrainingRun]
-    missing: list[str]
-
-
-def read_folders(folders: Sequence[Path], labels: Labels | None = None) -> Inputs:
-    """Read folders of evaluations and of training runs, in any order.
+def read_folders(
+    folders: Sequence[Path], labels: Labels | None = None
+) -> tuple[list[ResultGroup], list[TrainingRun], list[str]]:
+    """Read evaluations, training runs, and a sentence for each thing that is missing.
 
     `labels`: a network's name in results, its weights file, that file's folder, or a run's folder
     -> name on the page. Raises FileNotFoundError or UserError for a folder that holds neither, and
@@ -93,15 +87,15 @@ def read_folders(folders: Sequence[Path], labels: Labels | None = None) -> Input
             missing.append(f"The evaluation in {folder} is not finished: give its command again.")
         elif (folder / "config.yaml").is_file():
             runs.append(_read_run(folder, labels or {}, {run.label for run in runs}))
-        elif folder.is_dir():
+        elif not folder.is_dir():
+            told = "does not exist: give folders of evaluate or of training"
+            raise FileNotFoundError(f"folder {folder} {told}")
+        else:
             raise UserError(
                 f"{folder} holds neither an evaluation (result.json) nor a training run "
                 "(config.yaml): give the --out of stdpipe evaluate, train-student or train-teacher"
             )
-        else:
-            told = "does not exist: give folders of evaluate or of training"
-            raise FileNotFoundError(f"folder {folder} {told}")
-    return Inputs([*groups.values()], runs, missing)
+    return [*groups.values()], runs, missing
 
 
 def _read_evaluation(folder: Path, labels: Labels, groups: dict[str, ResultGroup]) -> None:
