@@ -157,7 +157,8 @@ class Proxy:
                 if self.command != "HEAD":
                     self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
-                self.wfile.write(content)
+                if self.command != "HEAD":  # else the next answer on this connection is garbage
+                    self.wfile.write(content)
 
             do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = answer  # noqa: N815
 
