@@ -1,14 +1,12 @@
-"""The main job on embedded data, in minutes on two cores: what `make demo` runs.
+"""Run the main job on embedded data, in minutes on two cores: what `make demo` runs.
 
 extract -> train without and with STD from one cache -> evaluate -> one table and a report.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-from tabulate import tabulate
 
 from stdpipe.evaluate import evaluate
 from stdpipe.evaluation.job import Evaluation
@@ -17,6 +15,7 @@ from stdpipe.features.extraction import Extraction
 from stdpipe.models.base import count_parameters
 from stdpipe.models.checkpoints import load_network
 from stdpipe.report import write_report
+from stdpipe.templates import fill, markdown_table
 from stdpipe.train import train_student
 from stdpipe.training import config
 from stdpipe.training.jobs import StudentRun
@@ -27,9 +26,9 @@ TAUGHT = {"none": "student without distillation", "std": "student with STD"}
 
 
 def run_demo(out: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run it all under `out` (or resume), and tell each step through `say`.
+    """Run or resume the whole demo under `out`, and announce each step through `say`.
 
-    Returns the table's `rows`, where things lie, and all of it as `text`.
+    Returns the table's `rows`, the paths of all outputs, and both as `text`.
     """
     assets = Path(str(files("stdpipe.assets")))
     data, teacher = assets / "sample", str(assets / "teacher.pt")
@@ -47,54 +46,29 @@ def run_demo(out: Path, say: Callable[[str], None]) -> dict[str, Any]:
         networks[name] = f"@{trained['weights']}"
     networks["teacher"] = f"@{teacher}"
     say(f"3/3 {len(networks)} networks on 3 held-out clips; results and pictures in {results}")
-    measured = _measured(networks, data, results)
-    labels = {found["name"]: name for name, found in measured.items()}
+    model, *others = networks.values()
+    rules: dict[str, Any] = {"degradation": DEGRADATION, "protocol": "vid4"}
+    found = evaluate(Evaluation(data, model, others=tuple(others), out=results, **rules))
+    measured = dict(zip(networks, found["networks"], strict=True))
+    labels = {each["name"]: name for name, each in measured.items()}
     labels |= {str(runs / scheme): name for scheme, name in TAUGHT.items()}
     folders = [results, *(runs / scheme for scheme in TAUGHT)]
     page = write_report(folders, out / "report", clips=1, labels=labels, title="stdpipe demo")
     rows = [
         {
             "name": name,
-            "parameters": count_parameters(load_network(found["model"], found["weights"])[0]),
-            **found["average"],
+            "parameters": count_parameters(load_network(each["model"], each["weights"])[0]),
+            **each["average"],
         }
-        for name, found in measured.items()
+        for name, each in measured.items()
     ]
     where = {"cache": cache, "runs": str(runs), "results": str(results), "report": page["report"]}
-    told = "\n".join(f"{f'{name}:':<9} {place}" for name, place in where.items())
-    return {**where, "rows": rows, "text": f"{_text(rows, options.steps)}\n\n{told}"}
-
-
-def _measured(networks: Mapping[str, str], data: Path, out: Path) -> dict[str, dict[str, Any]]:
-    """Evaluate all in one pass over the clips: name -> its part of the result."""
-    model, *others = networks.values()
-    job = Evaluation(
-        data, model=model, others=tuple(others), degradation=DEGRADATION, protocol="vid4", out=out
-    )
-    return dict(zip(networks, evaluate(job)["networks"], strict=True))
-
-
-def _text(rows: list[dict[str, Any]], steps: int) -> str:
-    """The table, and what it shows and does not show."""
-    table = tabulate(
-        [[r["name"], f"{r['parameters']:,}", r["psnr_y"], r["ssim_y"]] for r in rows],
-        ["network", "parameters", "PSNR Y (dB)", "SSIM Y"],
-        tablefmt="github",
-        floatfmt=("", "", ".2f", ".4f"),
-        colalign=("left", "right", "right", "right"),
-    )
-    psnr = {row["name"]: float(row["psnr_y"]) for row in rows}
-    line = psnr["bicubic, true phase"]
-    without, taught = (psnr[name] for name in TAUGHT.values())
-    return f"""\
-Held-out clips, degradation {DEGRADATION}, protocol vid4 (every frame, no crop, 8 bits)
-
-{table}
-
-With `{DEGRADATION}`, LR samples sit 1.5 HR pixels off where bicubic interpolation puts them: papers
-score it so (first row). The second row samples at the true phase, and is the line to beat:
-teacher {psnr["teacher"] - line:+.2f} dB, student without distillation {without - line:+.2f} dB, \
-student with STD {taught - line:+.2f} dB.
-The students differ by {taught - without:+.2f} dB, which says nothing about STD: with one seed, \
-{steps} steps and
-four clips, either may come out ahead. The demo shows that the whole job runs."""
+    head = ["network", "parameters", "PSNR Y (dB)", "SSIM Y"]
+    forms = {"name": "", "parameters": ",", "psnr_y": ".2f", "ssim_y": ".4f"}
+    cells = [[format(row[key], form) for key, form in forms.items()] for row in rows]
+    psnr = {row["name"]: row["psnr_y"] for row in rows}
+    line, without, taught = (psnr[name] for name in ("bicubic, true phase", *TAUGHT.values()))
+    facts = {"psnr": psnr, "line": line, "without": without, "taught": taught, "where": where}
+    facts |= {"degradation": DEGRADATION, "steps": options.steps}
+    text = fill("stdpipe", "demo.md", {"table": markdown_table(head, cells), **facts})
+    return {**where, "rows": rows, "text": text}

@@ -1,11 +1,11 @@
-"""Measure networks on a data set, by a named protocol, and show a few frames.
+"""Measure networks on a data set by a named protocol, and save pictures of a few frames.
 
 setup -> one pass over the clips, a few frames at a time: super-resolve and score -> report.
 Axes: n frames, H W HR size, h w LR size.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import groupby
@@ -29,7 +29,7 @@ from stdpipe.evaluation.cost import device_name, running_cost
 from stdpipe.evaluation.frame_log import UNFINISHED, FrameLog, Row, publish
 from stdpipe.evaluation.job import Evaluation, scored_footage, split_name
 from stdpipe.evaluation.metrics import QUALITY, TEMPORAL
-from stdpipe.evaluation.pictures import save_comparison
+from stdpipe.evaluation.pictures import save_comparison, to_pixels
 from stdpipe.evaluation.protocols import Protocol, rounded, score_frames, scored_frames
 from stdpipe.evaluation.results import Cost, Definition, NetworkResult, Result, read_result
 from stdpipe.evaluation.temporal import Temporal
@@ -41,48 +41,40 @@ LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class LoadedNetwork:
-    """A network that is measured."""
-
-    name: str  # the network and its weights, as tables say it
-    net: Network
-    facts: Mapping[str, Any]  # those of load_network
-
-
-@dataclass(frozen=True)
 class EvaluationSetup:
-    """Says what a job's names stand for."""
+    """An evaluation with all its names resolved; networks are named with their weights."""
 
     job: Evaluation
     device: torch.device
-    networks: list[LoadedNetwork]
+    networks: dict[str, Network]
+    facts: dict[str, Mapping[str, Any]]  # name of a network -> the facts of load_network
     teacher: Network | None
     degradation: str
     clips: list[Clip]
     rules: Protocol
     chosen: str  # why these rules
-    scored: Mapping[str, list[int]]  # a clip's key -> its frames that count
+    scored: Mapping[str, list[int]]  # a clip's key -> the indices of its scored frames
 
     @property
     def figures(self) -> list[str]:
-        """Return what is measured of each frame."""
+        """Return the names of the figures measured for each frame."""
         return [*QUALITY, *(TEMPORAL if "temporal" in self.job.metrics else ())]
 
 
 def evaluate(job: Evaluation) -> dict[str, Any]:
-    """Measure, and return the result as JSON has it: its definition, then each network's figures.
+    """Measure, and return the content of result.json: its definition, then the networks' figures.
 
-    One network's (`model`, `weights`, `average`, `clips`, ...) lie at the top, those of several in
-    the list `networks`. Where `job.out` holds the result of this very evaluation, that one is
-    returned. Raises UserError, in one line, where it holds another one, and for what cannot be
-    measured; OSError for files that cannot be read or written.
+    The figures of a single network (`model`, `weights`, `average`, `clips`, ...) lie at the top,
+    those of several in the list `networks`. A result of the same evaluation in `job.out` is
+    returned as it is. Raises UserError where `job.out` holds another evaluation's result, and for
+    what cannot be measured; OSError for files that cannot be read or written.
     """
     setup = _set_up(job)
     definition = results.definition(
         job.data, setup.degradation, setup.rules, setup.chosen, job.metrics, job.amp
     )
     lengths = {key: len(frames) for key, frames in setup.scored.items()}
-    hashes = {network.name: network.facts["sha256"] for network in setup.networks}
+    hashes = {name: facts["sha256"] for name, facts in setup.facts.items()}
     device = device_name(setup.device) if "cost" in job.metrics else None
     facts = _facts(definition, hashes, lengths, device)
     if job.out and (found := _finished(job.out, facts, job.overwrite)):
@@ -91,7 +83,7 @@ def evaluate(job: Evaluation) -> dict[str, Any]:
     meaning = {**definition, **facts, "stdpipe": version("stdpipe")}
     log = FrameLog(job.out, meaning, list(hashes), lengths, setup.figures)
     _measure(setup, log)
-    networks = [_report(setup, network, log) for network in setup.networks]
+    networks = [_report(setup, name, log) for name in setup.networks]
     result = results.as_json({**definition, "networks": networks})
     if job.out:
         log.finish(job.out, result, results.results_table(result))
@@ -99,7 +91,7 @@ def evaluate(job: Evaluation) -> dict[str, Any]:
 
 
 def _finished(out: Path, facts: Mapping[str, Any], overwrite: bool) -> Result | None:
-    """The result in `out`, if it is that of this very evaluation. UserError if it is another's."""
+    """Return the result in `out` if its facts are the same; UserError if they differ."""
     publish(out)
     if overwrite or not (out / "result.json").is_file():
         return None
@@ -117,26 +109,22 @@ def _finished(out: Path, facts: Mapping[str, Any], overwrite: bool) -> Result | 
         if there.get(key) != facts.get(key)
     ]
     if differences:
-        more = [f"and {len(differences) - 4} more"] if len(differences) > 4 else []
         raise UserError(
-            f"{out} holds the result of another evaluation "
-            f"({'; '.join([*differences[:4], *more])}); choose another --out, or give --overwrite"
+            f"{out} holds the result of another evaluation ({'; '.join(differences[:4])}); choose "
+            "another --out, or give --overwrite"
         )
     return old
 
 
 def _facts(
-    definition: Definition,
-    hashes: Mapping[str, str | None],
-    lengths: Mapping[str, int],
-    device: str | None,
+    defined: Definition, hashes: Mapping[str, Any], lengths: Mapping[str, int], device: str | None
 ) -> dict[str, Any]:
     """Return what tells evaluations apart: rules, networks by weights, frames, a cost's device.
 
-    hashes: network -> sha256 of its weights; lengths: clip -> how many of its frames are scored.
+    hashes: network -> sha256 of its weights; lengths: clip -> number of its scored frames.
     """
     return {
-        **results.identity(definition),
+        **results.identity(defined),
         **{f"network {name}": sha256 or "no weights" for name, sha256 in hashes.items()},
         **{f"clip {key}'s frames": count for key, count in lengths.items()},
         "cost on": device,
@@ -146,43 +134,45 @@ def _facts(
 def _set_up(job: Evaluation) -> EvaluationSetup:
     device = pick_device(job.device)
     keep_memory(device)
-    networks, teacher = _networks(job, device)
-    clips, rules, chosen = scored_footage(job.data, job.protocol, job.crop)
-    degraded = _degradation(job, networks)
+    networks, facts, teacher = _networks(job, device)
+    clips, rules, why = scored_footage(job.data, job.protocol, job.crop)
+    name = _degradation(job, facts)
     scored = {clip.key: scored_frames(len(clip.frames), rules) for clip in clips}
     if "temporal" in job.metrics and max(map(len, scored.values())) < 2:
         raise UserError(
             f"temporal metrics need consecutive frames, but protocol {rules.name!r} scores one of "
             "each clip here: choose --protocol vid4 or longer clips"
         )
-    return EvaluationSetup(job, device, networks, teacher, degraded, clips, rules, chosen, scored)
+    return EvaluationSetup(job, device, networks, facts, teacher, name, clips, rules, why, scored)
 
 
-def _networks(job: Evaluation, device: torch.device) -> tuple[list[LoadedNetwork], Network | None]:
-    """Load the networks to measure, and the teacher, onto the device."""
+def _networks(
+    job: Evaluation, device: torch.device
+) -> tuple[dict[str, Network], dict[str, Mapping[str, Any]], Network | None]:
+    """Load the networks to measure, their facts, and the teacher, onto the device."""
     phase = degradation(job.degradation or "bd").phase
 
-    def load(model: str | None, weights: str | None) -> LoadedNetwork:
+    def load(model: str | None, weights: str | None) -> tuple[Network, dict[str, Any]]:
         net, facts = load_network(model, weights, phase)
         check_sees_lr(net, "its output measures nothing")
+        return settle(net, device, job.amp), facts
+
+    model, file = split_name(job.model or "")
+    networks: dict[str, Network] = {}
+    all_facts: dict[str, Mapping[str, Any]] = {}
+    for named in [(model, file or job.weights), *map(split_name, job.others)]:
+        net, facts = load(*named)
         name = facts["network"] + (f" @ {facts['weights']}" if facts["weights"] else "")
-        return LoadedNetwork(name, settle(net, device, job.amp), facts)
-
-    name, file = split_name(job.model or "")
-    networks: dict[str, LoadedNetwork] = {}
-    for model, weights in [(name, file or job.weights), *map(split_name, job.others)]:
-        network = load(model, weights)
-        if network.name in networks:
-            raise UserError(f"network {network.name} is named twice: leave one out")
-        networks[network.name] = network
+        if name in networks:
+            raise UserError(f"network {name} is named twice: leave one out")
+        networks[name], all_facts[name] = net, facts
     shown = job.teacher or job.teacher_weights
-    teacher = load(job.teacher, job.teacher_weights).net if shown else None
-    return list(networks.values()), teacher
+    return networks, all_facts, load(job.teacher, job.teacher_weights)[0] if shown else None
 
 
-def _degradation(job: Evaluation, networks: Sequence[LoadedNetwork]) -> str:
-    """The one asked for, or that the weights were trained for; then they must agree."""
-    trained = {e.facts["degradation"]: e.name for e in networks if e.facts["degradation"]}
+def _degradation(job: Evaluation, networks: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the degradation asked for, else the one that all weights were trained for."""
+    trained = {e["degradation"]: name for name, e in networks.items() if e["degradation"]}
     if job.degradation:
         for name, network in trained.items():
             if name != job.degradation:
@@ -191,17 +181,21 @@ def _degradation(job: Evaluation, networks: Sequence[LoadedNetwork]) -> str:
     if len(trained) > 1:
         told = ", ".join(f"{network} for {name}" for name, network in trained.items())
         raise UserError(f"trained for different degradations: {told}; give --degradation")
-    others = [trained_for(e.facts, None) for e in networks if not e.facts["degradation"]]
+    others = [trained_for(facts, None) for facts in networks.values() if not facts["degradation"]]
     return str([*trained, *others][0])
 
 
 def _measure(setup: EvaluationSetup, log: FrameLog) -> None:
-    """Go once over the clips that are left; each one's figures go to the log as it ends."""
+    """Measure the clips that are not in the log yet, and add each to it."""
     todo = [clip for clip in setup.clips if clip.key not in log.done]
     total = sum(len(setup.scored[clip.key]) for clip in todo)
+    nets = [*setup.networks.values(), setup.teacher]
+    k = max(net.num_frame // 2 for net in nets if net is not None)
+    lr = setup.degradation, setup.rules.lr_8bit
+    stream = ((c, piece) for c in todo for piece in pieces(c, setup.scored[c.key], k, *lr))
     with tqdm(total=total, unit="frame", desc="evaluate", disable=None) as bar:
-        for clip, of_clip in groupby(ahead(_stream(setup, todo)), itemgetter(0)):
-            rows: dict[str, list[Row]] = {network.name: [] for network in setup.networks}
+        for clip, of_clip in groupby(ahead(stream), itemgetter(0)):
+            rows: dict[str, list[Row]] = {name: [] for name in setup.networks}
             temporal = Temporal(setup.rules.crop) if "temporal" in setup.job.metrics else None
             for _, piece in of_clip:
                 for name, figures in _score(setup, clip, piece, temporal).items():
@@ -210,40 +204,28 @@ def _measure(setup: EvaluationSetup, log: FrameLog) -> None:
             log.add(clip.key, rows)
 
 
-def _stream(setup: EvaluationSetup, clips: Sequence[Clip]) -> Iterator[tuple[Clip, Piece]]:
-    nets = [*(network.net for network in setup.networks), setup.teacher]
-    k = max(net.num_frame // 2 for net in nets if net is not None)
-    for clip in clips:
-        frames = setup.scored[clip.key]
-        for piece in pieces(clip, frames, k, setup.degradation, setup.rules.lr_8bit):
-            yield clip, piece
-
-
 @torch.inference_mode()
 def _score(
     setup: EvaluationSetup, clip: Clip, piece: Piece, temporal: Temporal | None
 ) -> dict[str, list[Row]]:
-    """Return the figures of a piece's frames, by network; save its picture if it is to be shown."""
-    show = _index_to_show(setup, clip, piece)
-    results, pictures, maps = {}, {}, {}
-    for network in setup.networks:
-        features = super_resolve(network.net, piece, setup.device, setup.job.amp)
-        results[network.name] = _checked(features.sr, clip, piece)
-        if show is not None:
-            of_several = f", {network.name}" * (len(setup.networks) > 1)
-            pictures[f"SR{of_several}"] = _pixels(features.sr[show])
-            maps[f"attention{of_several}"] = _attention(features, show)
-    if show is not None:
-        if setup.teacher is not None:
-            features = super_resolve(setup.teacher, piece, setup.device, setup.job.amp)
-            maps["attention, teacher"] = _attention(features, show)
-        _save_picture(setup, clip, piece, show, pictures, maps)
+    """Return the figures of a piece's frames, by network; save a picture of the middle frame."""
+    job, middle = setup.job, len(clip.frames) // 2
+    among = job.out and clip.key in {each.key for each in setup.clips[: job.pictures]}
+    index = piece.centres.index(middle) if among and middle in piece.centres else None
+    results, shown = {}, {}
+    for name, net in setup.networks.items():
+        features = super_resolve(net, piece, setup.device, job.amp)
+        results[name] = _checked(features.sr, clip, piece)
+        if index is not None:
+            shown[name] = features.sr[index].clone(), features.f_sr[index].clone()
+    if index is not None:
+        _save_picture(setup, clip, piece, index, shown)
     hr = piece.hr.to(setup.device).float() / 255
     rows = score_frames(results, hr, setup.rules)
     if temporal:
         for frame, truth in enumerate(rounded(hr, setup.rules)):
-            shown = {name: rounded(sr[frame], setup.rules) for name, sr in results.items()}
-            for name, figures in temporal.next(truth, shown).items():
+            compared = {name: rounded(sr[frame], setup.rules) for name, sr in results.items()}
+            for name, figures in temporal.next(truth, compared).items():
                 rows[name][frame] |= figures
     for of_network in rows.values():
         for row, centre in zip(of_network, piece.centres, strict=True):
@@ -252,7 +234,7 @@ def _score(
 
 
 def super_resolve(net: Network, piece: Piece, device: torch.device, amp: str = "none") -> Features:
-    """Features of a piece's centres, each (n, C, ., .), as the whole clip would give them."""
+    """Return the features of a piece's centres, each (n, C, ., .), equal to the whole clip's."""
     lr, centres = piece.around(net.num_frame // 2)
     with autocast(device, amp):
         features = net.features_clip(lr.to(device)[None], centres)
@@ -260,7 +242,7 @@ def super_resolve(net: Network, piece: Piece, device: torch.device, amp: str = "
 
 
 def _checked(sr: Tensor, clip: Clip, piece: Piece) -> Tensor:
-    """The results in float32, without what padding added."""
+    """Return the results in float32, without their padding. UserError where one is not finite."""
     height, width = piece.hr.shape[-2:]
     sr = sr[..., :height, :width].float()
     if not sr.isfinite().all():
@@ -271,45 +253,35 @@ def _checked(sr: Tensor, clip: Clip, piece: Piece) -> Tensor:
     return sr
 
 
-def _index_to_show(setup: EvaluationSetup, clip: Clip, piece: Piece) -> int | None:
-    """Tell where the clip's middle frame lies in the piece, for the clips that are to be shown."""
-    middle, job = len(clip.frames) // 2, setup.job
-    among = clip.key in {each.key for each in setup.clips[: job.pictures]}
-    return piece.centres.index(middle) if job.out and among and middle in piece.centres else None
-
-
 def _save_picture(
-    setup: EvaluationSetup,
-    clip: Clip,
-    piece: Piece,
-    index: int,
-    pictures: Mapping[str, Any],
-    maps: Mapping[str, Any],
+    setup: EvaluationSetup, clip: Clip, piece: Piece, index: int, shown: Mapping[str, Any]
 ) -> None:
-    """Write one picture: LR, each network's SR, HR, each one's attention, the teacher's last."""
+    """Write one picture: LR, each network's SR, HR, each one's attention, the teacher's last.
+
+    shown: network -> SR and F^SR, a tensor each, of the frame at `index` in the piece.
+    """
     assert setup.job.out
-    lr = _pixels(piece.lr[piece.centres[index] - piece.first])
-    hr = _pixels(pad_to_scale(piece.hr[index][None])[0] / 255)
+    ends = {name: f", {name}" if len(shown) > 1 else "" for name in shown}
+    maps = {f"attention{ends[name]}": f_sr for name, (_, f_sr) in shown.items()}
+    if setup.teacher is not None:
+        features = super_resolve(setup.teacher, piece, setup.device, setup.job.amp)
+        maps["attention, teacher"] = features.f_sr[index]
+    columns = {
+        "LR": to_pixels(piece.lr[piece.centres[index] - piece.first]),
+        **{f"SR{ends[name]}": to_pixels(sr) for name, (sr, _) in shown.items()},
+        "HR": to_pixels(pad_to_scale(piece.hr[index][None])[0] / 255),
+        **{label: attention_map(f_sr.float()).cpu().numpy() for label, f_sr in maps.items()},
+    }
     file = f"{clip.key.replace('/', '_')}.png"
-    columns = {"LR": lr, **pictures, "HR": hr, **maps}
     save_comparison(setup.job.out / UNFINISHED / "pictures" / file, columns)
 
 
-def _pixels(image: Tensor) -> Any:
-    """(3, H, W) in [0, 1] -> uint8 (H, W, 3)."""
-    return (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-
-
-def _attention(features: Features, index: int) -> Any:
-    return attention_map(features.f_sr[index].float()).cpu().numpy()
-
-
-def _report(setup: EvaluationSetup, network: LoadedNetwork, log: FrameLog) -> NetworkResult:
+def _report(setup: EvaluationSetup, name: str, log: FrameLog) -> NetworkResult:
     """Return one network's part of the result."""
-    facts, clips = network.facts, log.networks[network.name]
+    facts, clips = setup.facts[name], log.networks[name]
     means = results.averages({clip.key: clips[clip.key] for clip in setup.clips}, setup.figures)
     report: NetworkResult = {
-        "name": network.name,
+        "name": name,
         "model": facts["network"],
         "weights": facts["weights"],
         "weights_sha256": facts["sha256"],
@@ -322,7 +294,7 @@ def _report(setup: EvaluationSetup, network: LoadedNetwork, log: FrameLog) -> Ne
     if lists := {name: keys for name, keys in listed.items() if name in MOTION_LISTS}:
         report["lists"] = results.by_list(report["clips"], lists, setup.figures)
     if "cost" in setup.job.metrics:
-        report["cost"] = _cost(setup, network.net)
+        report["cost"] = _cost(setup, setup.networks[name])
     return report
 
 

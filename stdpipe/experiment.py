@@ -1,7 +1,7 @@
-"""A table from one cache: a grid of students, schemes and seeds, trained, measured, summed up.
+"""Make a table from one cache: train, measure and sum up a grid of students, schemes and seeds.
 
-setup -> plan -> extract -> train -> evaluate -> summarise. The same command goes on where it was
-stopped and runs what is missing only. In OUT:
+setup -> plan -> extract -> train -> evaluate -> summarise. The same command resumes where it was
+stopped and runs only what is missing. In OUT:
 
 cache.zarr                      one a teacher (cache-LABEL.zarr for those after the first)
 teachers/LABEL                  runs of train-teacher, where a teacher is trained first
@@ -29,17 +29,7 @@ from stdpipe.evaluate import evaluate
 from stdpipe.extract import extract_teacher
 from stdpipe.grid import tables
 from stdpipe.grid.estimate import Verbs, estimate
-from stdpipe.grid.setup import (
-    GridRun,
-    GridSetup,
-    Job,
-    evaluation,
-    extraction,
-    grid_networks,
-    results,
-    set_up,
-    teacher_run,
-)
+from stdpipe.grid.setup import GridRun, GridSetup, Job, set_up
 from stdpipe.grid.summary import summary
 from stdpipe.report import write_report
 from stdpipe.reporting.tables import Table
@@ -52,13 +42,13 @@ VERBS = Verbs(extract_teacher, train_teacher, train_student, evaluate)
 
 
 def run_experiment(job: Job, say: Say, plan_only: bool = False) -> dict[str, Any]:
-    """Run all of it, or what is missing; returns the plan, or the summary with `failed` runs.
+    """Run what is missing of an experiment; return its summary, or only its plan.
 
-    Raises UserError or OSError in one line for what cannot be begun, and for an extraction or an
-    evaluation that fails; a training that fails is told, and the others go on.
+    Raises UserError or OSError where it cannot begin, and where an extraction or an evaluation
+    fails. A training that fails is reported, also under `failed` in the summary; the others go on.
     """
     setup = set_up(job)
-    plan = estimate(setup, grid_networks(setup, planned=True), VERBS)
+    plan = estimate(setup, setup.networks(planned=True), VERBS)
     if plan_only:
         return plan
     say(tables.plan_text(plan))
@@ -69,19 +59,19 @@ def run_experiment(job: Job, say: Say, plan_only: bool = False) -> dict[str, Any
 
 
 def _extract(setup: GridSetup, say: Say) -> None:
-    """Teachers that must be trained first, then a cache of each."""
+    """Train the teachers that have no weights, and make a cache of each teacher."""
     for label, teacher in setup.teachers.items():
         if setup.trains(label):
             assert teacher.training
-            run = teacher_run(setup, label)
+            run = setup.teacher_run(label)
             say(f"teacher {label}: {teacher.training.steps} steps, in {run.out}")
             train_teacher(run, teacher.training)
-        found = extract_teacher(extraction(setup, label))
+        found = extract_teacher(setup.extraction(label))
         say(f"cache {found['cache']}: {found['entries']} clips, {found['bytes'] / 1e9:.2f} GB")
 
 
 def _train(setup: GridSetup, say: Say) -> dict[str, str]:
-    """Train what is missing of the grid; return those that failed, and why."""
+    """Train what is missing of the grid; return folder -> reason of each run that failed."""
     todo = [run for run in setup.runs if not run.done]
     failed = {}
     for number, (run, why) in enumerate(_trained(todo, setup.job), start=1):
@@ -95,7 +85,7 @@ def _train(setup: GridSetup, say: Say) -> dict[str, str]:
 
 
 def _trained(todo: list[GridRun], job: Job) -> Iterator[tuple[GridRun, str | None]]:
-    """Each run as it ends, and why it failed: one after the other here, or several in processes."""
+    """Train, in this process or in several; yield each run as it ends, and why it failed."""
     if job.jobs == 1:
         yield from ((run, _failure(partial(train_one, run))) for run in todo)
         return
@@ -122,7 +112,7 @@ def _failure(train: Callable[[], None]) -> str | None:
 
 
 def _begin_process(threads: int, log: str) -> None:
-    """Its share of threads; its words to a file; it ends with the process that began it."""
+    """Limit a worker's threads, send its stderr to a file, and have it end with its parent."""
     torch.set_num_threads(threads)
     sys.stderr = Path(log).open("a")  # noqa: SIM115 (for as long as the process lives)
     os.dup2(sys.stderr.fileno(), 2)
@@ -130,38 +120,34 @@ def _begin_process(threads: int, log: str) -> None:
 
 
 def train_one(run: GridRun) -> None:
-    """Train, or go on, and mark the run as done."""
+    """Train one student, or resume its training, and mark the run as done."""
     train_student(run.job, run.options)
     write_atomically(run.mark, json.dumps(run.definition, indent=2) + "\n")
 
 
 def _evaluate(setup: GridSetup, say: Say) -> None:
-    """Measure every network that has no result yet: one pass over each test set for each seed; the
-    first seed's pass measures the baselines, too."""
+    """Measure every network that has no result yet, in one pass over each test set for each seed.
+
+    Baselines are measured in the first seed's pass.
+    """
     first = setup.experiment.seeds[0]
     for seed in setup.experiment.seeds:
-        for test in setup.experiment.tests:
-            found = results(setup, test.label)
-            here = [
-                e
-                for e in grid_networks(setup)
-                if e.seed == seed or (e.seed is None and seed == first)
-            ]
-            missing = [network for network in here if network.key not in found]
-            if missing:
-                data = setup.tests[test.label]
-                say(f"seed {seed}: {len(missing)} networks on {test.label}, {data}")
-                evaluate(evaluation(setup, test.label, missing))
+        for test, data in setup.tests.items():
+            found = setup.results(test)
+            here = [e for e in setup.networks() if seed == (first if e.seed is None else e.seed)]
+            if missing := [network for network in here if network.key not in found]:
+                say(f"seed {seed}: {len(missing)} networks on {test}, {data}")
+                evaluate(setup.evaluation(test, missing))
 
 
 def _summarise(setup: GridSetup, failed: Mapping[str, str], say: Say) -> dict[str, Any]:
-    """summary.json and summary.md, and the report of the first seed."""
-    measured = {test: results(setup, test) for test in setup.tests}
+    """Write summary.json, summary.md and the report; return the summary."""
+    measured = {test: setup.results(test) for test in setup.tests}
+    networks, out = setup.networks(), setup.job.out
     found: list[tuple[str, int | None, dict[str, Any]]] = [
         (network.label, network.seed, {test: of[network.key] for test, of in measured.items()})
-        for network in grid_networks(setup)
+        for network in networks
     ]
-    out = setup.job.out
     result = {
         **summary(setup.experiment, found),
         "data": str(setup.data),
@@ -172,22 +158,18 @@ def _summarise(setup: GridSetup, failed: Mapping[str, str], say: Say) -> dict[st
     write_atomically(out / "summary.md", tables.summary_text(setup.experiment, result) + "\n")
     say(f"summary in {out / 'summary.md'}")
     if found:
-        say(f"report in {_report(setup, result)['report']}")
+        # figures over all seeds, but pictures and curves of the first seed alone
+        first = setup.experiment.seeds[0]
+        keys = [network.key for network in networks if network.seed in (None, first)]
+        folders = {Path(results[key]["folder"]) for results in measured.values() for key in keys}
+        runs = [run for run in setup.runs if run.seed == first and run.done]
+        page = write_report(
+            [*sorted(folders), *(run.job.out for run in runs)],
+            out / "report",
+            labels={str(run.job.out): f"{run.label}, seed {run.seed}" for run in setup.runs},
+            tables=[Table(*plain) for plain in tables.summary_tables(setup.experiment, result)],
+            title=setup.experiment.name,
+            device=setup.job.device,
+        )
+        say(f"report in {page['report']}")
     return result
-
-
-def _report(setup: GridSetup, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the page: figures over all seeds, pictures and curves of the first seed alone."""
-    first = setup.experiment.seeds[0]
-    shown = [network for network in grid_networks(setup) if network.seed in (None, first)]
-    folders = {results(setup, test)[e.key]["folder"] for test in setup.tests for e in shown}
-    runs_shown = [run for run in setup.runs if run.seed == first and run.done]
-    labels = {str(run.job.out): f"{run.label}, seed {run.seed}" for run in setup.runs}
-    return write_report(
-        [*map(Path, sorted(folders)), *(run.job.out for run in runs_shown)],
-        setup.job.out / "report",
-        labels=labels,
-        tables=[Table(*plain) for plain in tables.summary_tables(setup.experiment, result)],
-        title=setup.experiment.name,
-        device=setup.job.device,
-    )

@@ -1,8 +1,8 @@
-"""Show what evaluations and training runs found: one self-contained HTML page.
+"""Show evaluations and training runs on one self-contained HTML page.
 
 read -> run each network again on a few frames -> render -> write.
 
-OUT/index.html is the page; OUT/parts keeps what networks made, so that the same command goes on.
+OUT/index.html is the page; OUT/parts keeps the networks' output, so that the same command resumes.
 """
 
 import re
@@ -44,14 +44,13 @@ def write_report(
     device: str = "auto",
     limit: int = 20_000_000,
 ) -> dict[str, Any]:
-    """Write OUT/index.html, at most `limit` bytes; returns where, its size and what is missing.
+    """Write OUT/index.html, at most `limit` bytes; return its path, size and what is missing.
 
-    folders: those of `evaluate --out` and of training, in any order. Figures need these alone;
-    pictures need the data and weights that were measured, too: what is gone is told on the page.
-    clips: how many of each data set are shown, the first ones; or their keys with commas between
-    (a number is a key where a clip has it). frames: how many frames of a clip networks are run on,
-    at most. labels: what the page calls a network, by its name in results, its weights file or the
-    folder of that; or a training run, by its folder. tables: more tables, which come first.
+    folders: those of `evaluate --out` and of training runs, in any order. Pictures also need the
+    data and weights that were measured; the page lists those that are gone.
+    clips: how many clips of each data set to show, or their keys with commas between (a number is
+    a key if a clip has it). frames: the most frames of a clip that networks are run on.
+    labels: see read_folders. tables: more tables, which come first.
     Raises UserError or OSError for a folder that is neither an evaluation nor a training run.
     """
     groups, runs, missing = read_folders(folders, labels)
@@ -79,7 +78,7 @@ def write_report(
 
 
 def _wanted(clips: str, groups: Sequence[ResultGroup]) -> list[list[str]]:
-    """The keys of each group's clips to show. A clip that is called by a number wins over it."""
+    """Return the keys of each group's clips to show; a number is a key if a clip is named so."""
     is_count = re.fullmatch("0|[1-9][0-9]{0,8}", clips)
     if is_count and not any(clips in group.clips for group in groups):
         return [list(group.clips)[: int(clips)] for group in groups]
@@ -94,7 +93,7 @@ def _galleries(
     on: torch.device,
     missing: list[str],
 ) -> list[Gallery]:
-    """Make the pictures of a group's clips; what cannot be had is added to `missing`."""
+    """Make the pictures of a group's clips; add what is gone to `missing`."""
     chosen = _clips(group, wanted, missing)
     nets = _networks(group, missing) if chosen else []
     k = max((net.num_frame // 2 for _, net in nets), default=0)
@@ -118,7 +117,7 @@ def _galleries(
 
 @contextmanager
 def _noting(missing: list[str], what: str) -> Iterator[None]:
-    """Go on without the pictures of something that is not there or unfit, and say so."""
+    """Note in `missing` why there are no pictures of something, and continue."""
     try:
         yield
     except (UserError, OSError) as error:
@@ -126,18 +125,17 @@ def _noting(missing: list[str], what: str) -> Iterator[None]:
 
 
 def _clips(group: ResultGroup, wanted: Sequence[str], missing: list[str]) -> list[Clip]:
-    """Return the wanted clips that are still there."""
+    """Return the wanted clips that still exist."""
     there: dict[str, Clip] = {}
     with _noting(missing, group.title):
         there = {clip.key: clip for clip in find_test_clips(Path(group.data))} if wanted else {}
-        for key in wanted:
-            if key not in there:
-                missing.append(f"No pictures of clip {key}: it is not in {group.data}.")
+        gone = [key for key in wanted if key not in there]
+        missing += [f"No pictures of clip {key}: it is not in {group.data}." for key in gone]
     return [there[key] for key in wanted if key in there]
 
 
 def _networks(group: ResultGroup, missing: list[str]) -> list[tuple[Measured, Network]]:
-    """Load the networks that can be run again, each once."""
+    """Load the networks that can be run again, each only once."""
     found: dict[tuple[str, str | None], tuple[Measured, Network]] = {}
     for entry in group.entries:
         key = (str(entry.facts["model"]), entry.facts["weights_sha256"])
@@ -148,7 +146,7 @@ def _networks(group: ResultGroup, missing: list[str]) -> list[tuple[Measured, Ne
 
 
 def _fitted(content: Content, limit: int) -> tuple[str, Content]:
-    """Render as many and as large pictures as the limit allows; return what is shown, too."""
+    """Render as many and as large pictures as the limit allows; return the page and its content."""
     most = max(map(len, content.galleries), default=0)
     attempts = [(detail, most) for detail in DETAILS]
     attempts += [(DETAILS[-1], kept) for kept in reversed(range(most))]
@@ -164,7 +162,5 @@ def _fitted(content: Content, limit: int) -> tuple[str, Content]:
         page = render(shown, detail)
         if len(page.encode()) <= limit:
             return page, shown
-    raise UserError(
-        f"the page is {len(page.encode()):,} bytes without any picture, more than {limit:,}: give "
-        "fewer folders"
-    )
+    size = f"{len(page.encode()):,} bytes without any picture, more than {limit:,}"
+    raise UserError(f"the page is {size}: give fewer folders")

@@ -1,5 +1,5 @@
-"""Separable resampling by 4: down by a matrix for each axis, for degradations; up by a small one
-for each pixel, for the frames to which networks add a residual.
+"""Separable resampling by 4: degradations go down by a matrix for each axis; the frames to which
+networks add a residual go up by a small matrix, the same at each pixel.
 
 phase: LR sample j sits at HR pixel 4j + phase. Half-pixel centres (MATLAB, torch) mean 1.5.
 Matrices are float64 tensors and cached, since clips of a data set share their size.
@@ -8,7 +8,7 @@ Matrices are float64 tensors and cached, since clips of a data set share their s
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,12 +16,12 @@ from torch import Tensor
 from stdpipe.cache.errors import UserError
 
 SCALE = 4
-REACH = 2  # LR pixels on each side that a pixel of `up` is made of
+REACH = 2  # LR pixels on each side from which `up` makes a pixel
 Distance = TypeVar("Distance", float, Tensor)
 
 
 def apply(rows: Tensor, columns: Tensor, x: Tensor) -> Tensor:
-    """rows @ x @ columns^T over the last two axes of x, in x's own precision."""
+    """Return rows @ x @ columns^T over the last two axes of x, in x's own precision."""
     with own_precision(x):
         return rows @ x @ columns.T
 
@@ -29,51 +29,51 @@ def apply(rows: Tensor, columns: Tensor, x: Tensor) -> Tensor:
 def up(x: Tensor, weigh: Callable[[float], float], border: str, phase: float) -> Tensor:
     """Enlarge by one small matrix, the same at each pixel: (..., h, w) -> (..., 4h, 4w).
 
-    weigh is `linear`, with border "replicate", or `cubic`, with "symmetric". It needs no float64 on
-    a phone, and torch.export keeps its size free. No convolution, which CUDA would do in TF32, and
-    which counters of MACs would take for the network's.
+    weigh is `linear`, with border "replicate", or `cubic`, with "symmetric". A phone needs no
+    float64 for it, and torch.export keeps sizes free. It is no convolution, since CUDA would use
+    TF32 for that, and counters of MACs would add it to the network's.
     """
     if not -1 < phase <= 4:
         raise UserError(f"phase {phase} is none: LR sample j sits at HR pixel 4j + phase, 0 to 3")
-    taps = _constant(_taps, weigh, phase, device=x.device, dtype=x.dtype)
+    taps = _constant(_taps, (weigh, phase), x.device, x.dtype)
     with own_precision(x):
         wide = _up_lines(x, taps, border)
         return _up_lines(wide.mT, taps, border).mT
 
 
-def _constant(make: Callable[..., Tensor], *of: object, **place: object) -> Tensor:
-    """make(*of) on a device: copied there once, since the host waits for a device with each copy.
-    Not while a graph is traced, which must hold how it is made."""
+def _constant(make: Callable[..., Tensor], of: tuple[object, ...], *place: Any) -> Tensor:
+    """Return make(*of) in `place` (device, dtype), copied there once: a copy makes the host wait.
+
+    A traced graph must contain how it is made, so tracing bypasses the cache.
+    """
     if torch.compiler.is_compiling() or torch.compiler.is_exporting():
-        return make(*of).to(**place)  # type: ignore[call-overload, no-any-return]
-    return _kept(make, of, tuple(place.items()))
+        return make(*of).to(*place)
+    return _kept(make, of, *place)
 
 
 @lru_cache(maxsize=256)
-def _kept(
-    make: Callable[..., Tensor], of: tuple[object, ...], place: tuple[tuple[str, object], ...]
-) -> Tensor:
+def _kept(make: Callable[..., Tensor], of: tuple[object, ...], *place: Any) -> Tensor:
     with torch.inference_mode(False):  # training may come after evaluation
-        return make(*of).to(**dict(place))  # type: ignore[call-overload, no-any-return]
+        return make(*of).to(*place)
 
 
 def _taps(weigh: Callable[[float], float], phase: float) -> Tensor:
-    """(5, 4): the weights of an LR pixel and its neighbours in each of its four HR pixels."""
+    """Return (5, 4): the weights of an LR pixel and its neighbours in each of its HR pixels."""
     around = range(-REACH, REACH + 1)
     taps = [[weigh((column - phase) / SCALE - at) for column in range(SCALE)] for at in around]
     return torch.tensor(taps, dtype=torch.float64)
 
 
 def _up_lines(x: Tensor, taps: Tensor, border: str) -> Tensor:
-    """(..., n) -> (..., 4n)."""
+    """Enlarge the last axis: (..., n) -> (..., 4n)."""
     size, count = x.shape[-1], taps.shape[0]
-    index = _constant(_neighbours, size, border, device=x.device)
+    index = _constant(_neighbours, (size, border), x.device, torch.int64)
     near = x.index_select(-1, index).unflatten(-1, (size, count))
     return torch.matmul(near, taps).flatten(-2)
 
 
 def _neighbours(size: int, border: str) -> Tensor:
-    """Tell which of `size` samples stand around each, in operators that ONNX has: (5 * size)."""
+    """Return the indices of each sample's neighbours, (5 * size), by operators that ONNX has."""
     index = torch.arange(size)[:, None] + torch.arange(-REACH, REACH + 1)
     if border == "symmetric":
         index = torch.maximum(index, -1 - index)
@@ -82,7 +82,7 @@ def _neighbours(size: int, border: str) -> Tensor:
 
 
 def own_precision(x: Tensor) -> AbstractContextManager[object]:
-    """Autocast would round an image to half precision here, and F.interpolate's not."""
+    """Switch off autocast, which would round images to half precision here."""
     if not torch.amp.is_autocast_available(x.device.type):  # e.g. meta
         return nullcontext()
     return torch.autocast(x.device.type, enabled=False)
@@ -90,7 +90,7 @@ def own_precision(x: Tensor) -> AbstractContextManager[object]:
 
 @lru_cache(maxsize=64)
 def cubic_down(size: int) -> Tensor:
-    """(size/4, size): MATLAB's antialiased imresize(x, 1/4); the kernel is stretched four times."""
+    """Return (size/4, size), MATLAB's antialiased imresize(x, 1/4): a kernel stretched 4 times."""
     assert size % SCALE == 0, size
     position = torch.arange(size // SCALE, dtype=torch.float64) * SCALE + 1.5
     first = (position - 2 * SCALE).ceil()
@@ -99,7 +99,7 @@ def cubic_down(size: int) -> Tensor:
 
 @lru_cache(maxsize=64)
 def gaussian_down(size: int, taps: int, phase: float, border: str, sigma: float = 1.6) -> Tensor:
-    """(size/4, size): Gaussian blur cut to `taps`, sampled at 4j + phase."""
+    """Return (size/4, size): Gaussian blur cut to `taps`, sampled at 4j + phase."""
     assert size % SCALE == 0, size
     position = torch.arange(size // SCALE, dtype=torch.float64) * SCALE + phase
     first = position - (taps - 1) / 2
@@ -107,7 +107,7 @@ def gaussian_down(size: int, taps: int, phase: float, border: str, sigma: float 
 
 
 def _gather(first: Tensor, taps: int, size: int, border: str, position: Tensor, kernel) -> Tensor:  # type: ignore[no-untyped-def]
-    """Return one row an output sample: `taps` inputs from `first` on, weighed by their distance."""
+    """Return a row for each output sample: `taps` inputs from `first` on, weighed by distance."""
     index = first[:, None] + torch.arange(taps)
     weight = kernel(index - position[:, None])
     weight = weight / weight.sum(1, keepdim=True)
@@ -116,7 +116,7 @@ def _gather(first: Tensor, taps: int, size: int, border: str, position: Tensor, 
 
 
 def inside(index: Tensor, size: int, border: str) -> Tensor:
-    """Fold indices beyond the ends back in, as often as a very small image takes."""
+    """Fold indices beyond the ends back in, several times where the image is very small."""
     if border == "replicate":
         return index.clamp(0, size - 1)
     if border == "symmetric":  # edge pixel repeated: 1 0 | 0 1 2
@@ -129,13 +129,13 @@ def inside(index: Tensor, size: int, border: str) -> Tensor:
 
 
 def linear(distance: Distance) -> Distance:
-    """The weight of a sample that far away, in samples; bilinear."""
+    """Return the bilinear weight of a sample at that distance, in samples."""
     d = abs(distance)
     return (1 - d) * (d < 1)
 
 
 def cubic(distance: Distance) -> Distance:
-    """The same by Keys' cubic kernel, a = -0.5 (MATLAB's)."""
+    """Return the weight of Keys' cubic kernel, a = -0.5 (MATLAB's), at that distance."""
     d = abs(distance)
     near = 1.5 * d**3 - 2.5 * d**2 + 1
     far = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2

@@ -1,12 +1,22 @@
-"""The end of an error message about an unknown name: what was probably meant, and what is known."""
+"""What error messages say about an unknown name: the name probably meant, and the known ones."""
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """E.g. "; did you mean 'edvr-l'? (known: bicubic, edvr, ...)"."""
+    """Return the end of a message: "; did you mean 'edvr-l'? (known: bicubic, edvr, ...)"."""
     known = list(known)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     meant = f"; did you mean {near[0]!r}?" if near else ""
     return f"{meant} (known: {', '.join(known)})"
+
+
+def refuse_unknown(names: Iterable[Any], known: Iterable[str], what: str) -> None:
+    """Raise UserError for the first of `names` that is not known; `what` begins the message."""
+    from stdpipe.cache.errors import UserError  # here: --help has no need of numpy
+
+    for name in names:
+        if name not in known:
+            raise UserError(f"{what} {name!r}{nearest(str(name), known)}")

@@ -378,7 +378,7 @@ def test_pictures_are_those_that_were_scored(measured: Path, report: Path) -> No
     from stdpipe.reporting.inputs import read_folders
     from stdpipe.reporting.shots import load_again, load_or_make, take_shot
 
-    (group,) = read_folders([measured / "e"]).groups
+    (group,) = read_folders([measured / "e"])[0]
     clip = find_clips(measured / "data", "test")[0]
     shot, pieces = take_shot(clip, "bd", True, 15, 2)
     cpu = torch.device("cpu")

@@ -1,4 +1,4 @@
-"""What a network costs to run: time and memory of one output frame, at the size the paper takes."""
+"""The cost of running a network: time and memory of one output frame, at the paper's size."""
 
 import statistics
 import time
@@ -14,13 +14,13 @@ from torch.utils._pytree import tree_leaves
 from stdpipe.evaluation.metrics import COST
 
 Run = Callable[[Tensor], object]
-HEIGHT, WIDTH, WARM_UP, REPEATS = 120, 180, 1, 5  # of LR; figures.yaml tells them, too
+HEIGHT, WIDTH, WARM_UP, REPEATS = 120, 180, 1, 5  # size of LR; figures.yaml states them, too
 
 
 def running_cost(net: nn.Module, num_frame: int, device: torch.device, run: Run) -> dict[str, Any]:
-    """Seconds and bytes as metrics.COST defines them.
+    """Measure seconds and bytes as metrics.COST defines them.
 
-    `net`, on `device`, takes windows (1, num_frame, 3, h, w); `run` calls it as it is to be timed.
+    `net`, on `device`, takes windows (1, num_frame, 3, h, w); `run` calls it on one.
     """
     window = torch.rand(1, num_frame, 3, HEIGHT, WIDTH, device=device)
     return {
@@ -33,7 +33,7 @@ def running_cost(net: nn.Module, num_frame: int, device: torch.device, run: Run)
 
 
 def device_name(device: torch.device) -> str:
-    """The device as costs name it: the GPU's model, or cpu."""
+    """Return the GPU's model, or cpu."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
@@ -68,7 +68,7 @@ def _peak_memory(net: nn.Module, run: Run, window: Tensor) -> int:
 
 
 class _LiveTensors(TorchDispatchMode):
-    """Adds up the storages that operations make, and takes each off when it dies."""
+    """Adds up the storages that operations allocate, and subtracts each when it is freed."""
 
     def __init__(self, there: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -84,9 +84,9 @@ class _LiveTensors(TorchDispatchMode):
                     self.known.add(storage._cdata)
                     self.bytes += storage.nbytes()
                     self.peak = max(self.peak, self.bytes)
-                    weakref.finalize(storage, self._take_off, storage._cdata, storage.nbytes())
+                    weakref.finalize(storage, self._freed, storage._cdata, storage.nbytes())
         return out
 
-    def _take_off(self, address: int, size: int) -> None:
+    def _freed(self, address: int, size: int) -> None:
         self.known.discard(address)
         self.bytes -= size

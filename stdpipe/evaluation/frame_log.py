@@ -1,10 +1,10 @@
-"""The files of one evaluation while it runs, and how they take the place of an older one's.
+"""The files of an evaluation while it runs, and how they replace those of an older one.
 
-OUT/unfinished/  as long as the evaluation runs: definition.json says what is measured, frames.csv
-                 has a line for each network, clip and scored frame, pictures/ what is shown
+OUT/unfinished/  while the evaluation runs: definition.json says what is measured, frames.csv has a
+                 line for each network, clip and scored frame, pictures/ holds the pictures
 OUT/             the same without definition.json, and with result.json and table.md
 
-What OUT holds stays until the new result is complete. The same command goes on after a stop.
+The files in OUT stay until the new result is complete. The same command resumes after a stop.
 """
 
 import csv
@@ -19,18 +19,17 @@ from typing import Any
 
 from stdpipe.cache.files import fsync, write_atomically
 
-# a frame's figures by name, its number among them; of one clip; by clip; by network
-Row = dict[str, float]
-Clips = dict[str, list[Row]]
+Row = dict[str, float]  # a frame's figures by name, and its number as `frame`
+Clips = dict[str, list[Row]]  # a clip's key -> a row for each scored frame
 
 UNFINISHED = "unfinished"
 
 
 class FrameLog:
-    """The frames scored so far, on the disk clip by clip where `out` is a folder.
+    """The frames scored so far; with a folder `out`, written to disk clip by clip.
 
-    `definition` is everything that the figures depend on: the log of another definition is thrown
-    away. `lengths`: clip -> how many of its frames are scored.
+    `definition` is everything that the figures depend on: the log of another definition is deleted.
+    `lengths`: clip -> number of its scored frames.
     """
 
     def __init__(
@@ -49,11 +48,11 @@ class FrameLog:
 
     @property
     def done(self) -> set[str]:
-        """Clips that all networks have been through."""
+        """Return the clips that are complete for all networks."""
         return set.intersection(*(set(clips) for clips in self.networks.values()))
 
     def add(self, clip: str, rows: Mapping[str, list[Row]]) -> None:
-        """Add the scored frames of one clip, by network; they are on the disk when this returns."""
+        """Add one clip's scored frames, by network; they are on disk when this returns."""
         for network, frames in rows.items():
             self.networks[network][clip] = frames
         if self.folder:
@@ -63,7 +62,7 @@ class FrameLog:
                 os.fsync(file.fileno())
 
     def finish(self, out: Path, result: Mapping[str, Any], table: str) -> None:
-        """Write result.json and table.md, and put all files into `out`."""
+        """Write result.json and table.md, and move all files into `out`."""
         made, text = out / UNFINISHED, json.dumps(result, indent=2, allow_nan=False)
         write_atomically(made / "table.md", table + "\n")
         write_atomically(made / "result.json", text + "\n")
@@ -80,8 +79,7 @@ class FrameLog:
         write_atomically(mark, definition)
 
     def _read(self, text: str, lengths: Mapping[str, int]) -> None:
-        """Take over the clips that are complete. A line that cannot be read has its clip measured
-        anew; the last one may be torn."""
+        """Take over the complete clips; a clip with a damaged or torn line is measured again."""
         whole = text[: text.rfind("\n") + 1]
         found: dict[str, Clips] = {}
         lines = csv.DictReader(io.StringIO(whole.replace("\0", "")))
@@ -107,9 +105,9 @@ class FrameLog:
 
 
 def publish(out: Path) -> None:
-    """Move a complete evaluation from OUT/unfinished to OUT, result.json last.
+    """Move a complete evaluation, if there is one, from OUT/unfinished to OUT, result.json last.
 
-    Nothing happens where there is none. A process that dies on the way has the next one go on.
+    If the process dies on the way, the next call resumes.
     """
     made = out / UNFINISHED
     if not (made / "result.json").is_file():
@@ -121,4 +119,4 @@ def publish(out: Path) -> None:
             (made / name).replace(out / name)
     fsync(out)
     shutil.rmtree(made)
-    (out / "unfinished.json").unlink(missing_ok=True)  # of stdpipe 0.1.0
+    (out / "unfinished.json").unlink(missing_ok=True)  # written by stdpipe 0.1.0

@@ -1,4 +1,4 @@
-"""What an evaluation is asked to do, and which clips and rules that means."""
+"""What an evaluation is asked to do, and the clips and rules that follow from it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,39 +8,34 @@ from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import find_test_clips
 from stdpipe.evaluation import protocols
 from stdpipe.evaluation.protocols import Protocol
-from stdpipe.suggest import nearest
+from stdpipe.suggest import refuse_unknown
 
 KINDS = ("quality", "temporal", "cost")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Says what to measure, on what, by which rules."""
+    """Which networks to measure, on what data, by which rules."""
 
     data: Path  # a folder that find_clips knows, or a video file
-    model: str | None = None
-    """A network: NAME, NAME@FILE with its weights, or None where the weights file names it."""
+    model: str | None = None  # NAME, NAME@FILE with its weights, or None if the weights name it
     weights: str | None = None
-    others: tuple[str, ...] = ()
-    """More networks, measured in the same pass over the data: NAME, NAME@FILE or @FILE."""
+    others: tuple[str, ...] = ()  # more networks for the same pass: NAME, NAME@FILE or @FILE
     degradation: str | None = None  # None takes what the weights were trained for, or `bd`
     protocol: str | None = None  # None takes the one for what lies in `data`
     crop: int | None = None  # pixels left out at each border; None leaves the protocol's
-    metrics: tuple[str, ...] = ("quality",)  # which always is measured, `temporal`, `cost`
-    out: Path | None = None
-    """Where results and pictures go; None writes nothing, and cannot go on when stopped."""
+    metrics: tuple[str, ...] = ("quality",)  # of KINDS; `quality` is always measured
+    out: Path | None = None  # folder of results and pictures; None writes none and cannot resume
     overwrite: bool = False
     """Measure although `out` holds a finished result, which stays until the new one is complete."""
-    teacher: str | None = None
-    teacher_weights: str | None = None  # one more network, whose attention is shown in the pictures
-    pictures: int = 4  # clips of which the middle frame is shown
+    teacher: str | None = None  # a network whose attention is shown in the pictures
+    teacher_weights: str | None = None
+    pictures: int = 4  # number of clips whose middle frame is shown
     device: str = "auto"
     amp: str = "none"
 
     def __post_init__(self) -> None:
-        for name in self.metrics:
-            if name not in KINDS:
-                raise UserError(f"unknown metrics {name!r}{nearest(name, KINDS)}")
+        refuse_unknown(self.metrics, KINDS, "unknown metrics")
         if self.weights and (self.others or "@" in (self.model or "")):
             raise UserError(
                 "--weights is for a single --model: give each of several its own, as NAME@FILE"
@@ -48,7 +43,7 @@ class Evaluation:
 
 
 def split_name(text: str) -> tuple[str | None, str | None]:
-    """NAME, NAME@FILE or @FILE -> name and file."""
+    """Split NAME, NAME@FILE or @FILE into name and file."""
     name, _, file = text.partition("@")
     return name or None, file or None
 
@@ -56,12 +51,12 @@ def split_name(text: str) -> tuple[str | None, str | None]:
 def scored_footage(
     data: Path, protocol: str | None, crop: int | None = None
 ) -> tuple[list[Clip], Protocol, str]:
-    """The clips that count, the rules, and why these."""
+    """Return the scored clips, the rules, and why these rules."""
     clips = find_test_clips(data)
-    name, chosen = protocol, "asked for"
-    if name is None:
-        name, reason = protocols.default_protocol({c.key: len(c.frames) for c in clips})
+    chosen = "asked for"
+    if protocol is None:
+        protocol, reason = protocols.default_protocol({c.key: len(c.frames) for c in clips})
         chosen = f"by default: {reason}"
-    rules = protocols.with_crop(protocols.protocol(name), crop)
+    rules = protocols.protocol(protocol, crop)
     keys = set(protocols.scored_clips([clip.key for clip in clips], rules))
     return [clip for clip in clips if clip.key in keys], rules, chosen

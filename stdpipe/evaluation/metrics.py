@@ -5,6 +5,7 @@ Axes: N planes or frames, H W their size. Everything is computed where its input
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,13 +21,14 @@ SSIM_STRIP = 16  # rows at a time on a CPU: the maps stay in its cache, twice as
 
 _READ = read_yaml(Path(__file__).with_name("figures.yaml"))
 FIGURES: dict[str, list[str]] = {**_READ["quality"], **_READ["temporal"]}
-"""Name -> heading, format, what it is."""
+"""Name -> heading, format, definition."""
 QUALITY, TEMPORAL = ({n: FIGURES[n][2] for n in _READ[kind]} for kind in ("quality", "temporal"))
 COST: str = _READ["cost"]
+COSTS: dict[str, Any] = _READ["costs"]  # key -> heading, factor to the heading's unit, format
 
 
 def luma(rgb: Tensor) -> Tensor:
-    """Y of RGB in [0, 1], (..., 3, H, W) -> (..., H, W) float64; [16, 235] for RGB in range."""
+    """Return Y of RGB in [0, 1], (..., 3, H, W) -> (..., H, W) float64; from 16 to 235."""
     assert rgb.ndim >= 3
     assert rgb.shape[-3] == 3
     red, green, blue = rgb.double().unbind(-3)
@@ -34,7 +36,7 @@ def luma(rgb: Tensor) -> Tensor:
 
 
 def planes(levels: Tensor) -> Tensor:
-    """What `quality` compares: RGB in [0, 255], float64 (3, H, W) -> Y, R, G, B, (4, H, W)."""
+    """Return the planes of `quality`: RGB in [0, 255], float64 (3, H, W) -> YRGB, (4, H, W)."""
     found = levels.new_empty(4, *levels.shape[1:])
     found[1:] = levels
     # in place: fresh memory for every term would cost as much as SSIM
@@ -45,7 +47,7 @@ def planes(levels: Tensor) -> Tensor:
 
 
 def quality(a: Tensor, b: Tensor) -> Tensor:
-    """The figures of QUALITY, in its order, for one frame: two `planes` -> (4,) float64."""
+    """Return one frame's figures, in QUALITY's order: two `planes` -> (4,) float64."""
     mse = (a - b).square().flatten(1).mean(1)
     similarity = ssim(a, b)
     decibels = 10 * torch.log10(255.0**2 / torch.stack([mse[0], mse[1:].mean()]))
@@ -53,10 +55,10 @@ def quality(a: Tensor, b: Tensor) -> Tensor:
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """Mean SSIM of values in [0, 255], one a plane: two (N, H, W) -> (N,) float64.
+    """Return each plane's mean SSIM, values in [0, 255]: two (N, H, W) -> (N,) float64.
 
-    Wang et al. 2004 as its MATLAB code has it: 11x11 Gaussian window of sigma 1.5, only where
-    the window lies wholly inside the frame, which is at least as large.
+    It is computed as in the MATLAB code of Wang et al. 2004: 11x11 Gaussian window of sigma 1.5,
+    only where the window lies wholly inside the frame, which is at least as large.
     """
     assert a.shape == b.shape
     assert a.ndim == 3
@@ -73,7 +75,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _similarity(x: Tensor, y: Tensor) -> Tensor:
-    """SSIM's map over the valid part: two (N, H, W) -> (N, H - 10, W - 10)."""
+    """Return the map of SSIM over the valid part: two (N, H, W) -> (N, H - 10, W - 10)."""
     # only the sum of the two variances is needed, so four blurs do for five
     mean_x, mean_y, mean_squares, mean_xy = _blur(torch.stack([x, y, x * x + y * y, x * y]))
     c1, c2 = (SSIM_K1 * SSIM_PEAK) ** 2, (SSIM_K2 * SSIM_PEAK) ** 2
@@ -85,18 +87,15 @@ def _similarity(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _blur(maps_KNHW: Tensor) -> Tensor:
-    """The Gaussian window over the valid region, (K, N, H, W) -> (K, N, H - 10, W - 10)."""
+    """Blur by the Gaussian window, valid part: (K, N, H, W) -> (K, N, H - 10, W - 10)."""
     offsets = range(-(SSIM_WINDOW // 2), SSIM_WINDOW // 2 + 1)
     taps = [math.exp(-(offset**2) / (2 * SSIM_SIGMA**2)) for offset in offsets]
     weights = [tap / sum(taps) for tap in taps]
-    return _correlate(_correlate(maps_KNHW, weights, dim=-2), weights, dim=-1)
-
-
-def _correlate(maps: Tensor, weights: list[float], dim: int) -> Tensor:
-    """Correlation along `dim`, valid part: shifted sums are five times as fast as a float64
-    conv2d with its single channel."""
-    length = maps.shape[dim] - len(weights) + 1
-    total = maps.narrow(dim, 0, length) * weights[0]
-    for shift, weight in enumerate(weights[1:], start=1):
-        total.add_(maps.narrow(dim, shift, length), alpha=weight)
-    return total
+    # sums of shifted maps are five times as fast as a float64 conv2d with its single channel
+    for dim in (-2, -1):
+        length = maps_KNHW.shape[dim] - SSIM_WINDOW + 1
+        total = maps_KNHW.narrow(dim, 0, length) * weights[0]
+        for shift, weight in enumerate(weights[1:], start=1):
+            total.add_(maps_KNHW.narrow(dim, shift, length), alpha=weight)
+        maps_KNHW = total
+    return maps_KNHW

@@ -1,4 +1,4 @@
-"""Pictures that show a result: LR, networks, HR and attention maps side by side in one PNG."""
+"""Pictures of a result: LR, networks, HR and attention maps side by side in one PNG."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 from stdpipe.cache.files import atomic_file
 
@@ -21,8 +22,7 @@ HEAT_TABLE = np.array([
 HEAT_PERCENTILE = 99.5
 
 CROP_HEIGHT, CROP_WIDTH = 360, 480
-# Panels of small test clips are enlarged to this width, so that their labels fit.
-MIN_WIDTH = 160
+MIN_WIDTH = 160  # panels of small test clips are enlarged to it, so that their labels fit
 GAP, MIN_FONT_SIZE = 8, 15
 BACKGROUND, INK = (250, 250, 248), (35, 35, 40)
 
@@ -31,22 +31,31 @@ def save_comparison(path: Path, columns: Mapping[str, Panel]) -> None:
     """Write one PNG: the panels in a row, each under its label; missing folders are made.
 
     A panel is a picture, uint8 (H, W, 3), or a map such as attention, float (H, W), coloured
-    from 0 to its own 99.5th percentile. The largest panel sets the size; smaller ones (LR) are
-    enlarged to it in whole pixels, each a block, so that an LR panel shows what the network was
-    given. The middle is cut out of large frames, at most 480 x 360.
+    from 0 to its own 99.5th percentile. Smaller panels (LR) are enlarged to the size of the
+    largest, each pixel a block. Of large frames the middle is shown, at most 480 x 360.
     """
-    panels = {label: _as_image(panel) for label, panel in columns.items()}
-    size = max(panel.size for panel in panels.values())
-    panels = {label: _centre(_enlarged(panel, size)) for label, panel in panels.items()}
+    images = {label: _as_image(panel) for label, panel in columns.items()}
+    size = max(image.size for image in images.values())
+    shown = min(size[0], CROP_WIDTH), min(size[1], CROP_HEIGHT)
+    left, top = (size[0] - shown[0]) // 2, (size[1] - shown[1]) // 2
+    zoom = max(1, -(-MIN_WIDTH // shown[0]))
+    width, height = shown[0] * zoom, shown[1] * zoom
+    above = label_height(width)
+    sheet = Image.new("RGB", (GAP + len(images) * (width + GAP), above + height + GAP), BACKGROUND)
+    for index, (label, image) in enumerate(images.items()):
+        whole = image.resize(size, Image.Resampling.NEAREST)
+        part = whole.crop((left, top, left + shown[0], top + shown[1]))
+        place = GAP + index * (width + GAP)
+        sheet.paste(part.resize((width, height), Image.Resampling.NEAREST), (place, above))
+        _write_label(ImageDraw.Draw(sheet), label, place, width)
     with atomic_file(path) as aside:
-        _row(panels).save(aside, format="PNG")
+        sheet.save(aside, format="PNG")
 
 
 def heat(values: NDArray[np.floating[Any]], top: float | None = None) -> NDArray[np.uint8]:
-    """Colours for a map that is 0 at its least, (H, W) -> uint8 (H, W, 3); black to white.
+    """Colour a map (H, W) from black at 0 to white at `top`: uint8 (H, W, 3).
 
-    White is `top`, or the map's 99.5th percentile: a few outliers would otherwise leave the rest
-    black.
+    The default `top` is the 99.5th percentile: a few outliers would otherwise leave the rest black.
     """
     top = float(np.percentile(values, HEAT_PERCENTILE)) if top is None else top
     level = np.clip(values / top, 0, 1) if top > 0 else np.zeros_like(values)
@@ -55,8 +64,14 @@ def heat(values: NDArray[np.floating[Any]], top: float | None = None) -> NDArray
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
+def to_pixels(image: Tensor) -> NDArray[np.uint8]:
+    """Turn (3, H, W) in [0, 1] into uint8 (H, W, 3)."""
+    levels = (image.float().clamp(0, 1) * 255).round().byte()
+    return np.asarray(levels.permute(1, 2, 0).cpu(), np.uint8)
+
+
 def label_height(width: int) -> int:
-    """Pixels above each panel of that width: a large picture is shown reduced, and must be read."""
+    """Return the pixels above a panel of that width; large pictures get large labels."""
     return _font_size(width) * 7 // 4
 
 
@@ -72,34 +87,8 @@ def _as_image(panel: Panel) -> Image.Image:
     return Image.fromarray(panel)
 
 
-def _enlarged(panel: Image.Image, size: tuple[int, int]) -> Image.Image:
-    factor = size[0] // panel.width
-    assert (panel.width * factor, panel.height * factor) == size
-    return panel.resize(size, Image.Resampling.NEAREST)
-
-
-def _centre(panel: Image.Image) -> Image.Image:
-    width, height = min(panel.width, CROP_WIDTH), min(panel.height, CROP_HEIGHT)
-    left, top = (panel.width - width) // 2, (panel.height - height) // 2
-    return panel.crop((left, top, left + width, top + height))
-
-
-def _row(panels: Mapping[str, Image.Image]) -> Image.Image:
-    first = next(iter(panels.values()))
-    zoom = max(1, -(-MIN_WIDTH // first.width))
-    width, height = first.width * zoom, first.height * zoom
-    top = label_height(width)
-    sheet = Image.new("RGB", (GAP + len(panels) * (width + GAP), top + height + GAP), BACKGROUND)
-    draw = ImageDraw.Draw(sheet)
-    for index, (label, panel) in enumerate(panels.items()):
-        left = GAP + index * (width + GAP)
-        sheet.paste(_enlarged(panel, (width, height)), (left, top))
-        _write_label(draw, label, left, width)
-    return sheet
-
-
 def _write_label(draw: ImageDraw.ImageDraw, label: str, left: int, width: int) -> None:
-    """The label, centred over its panel, shortened where it would run into the next one."""
+    """Centre the label over its panel, shortened where it would run into the next one."""
     font = ImageFont.load_default(_font_size(width))
     text = " ".join(label.split())
     while draw.textlength(text, font=font) > width:

@@ -1,4 +1,4 @@
-"""Under which rules a result is measured: clips, frames, border, rounding. Published tables differ.
+"""The rules by which a result is measured: clips, frames, border, rounding. Papers differ in them.
 
 The border alone moves a published Vid4 average by more than 2 dB, so a result without its
 protocol says nothing: `Protocol.text` is printed beside every one.
@@ -17,43 +17,28 @@ from torch import Tensor
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.schema import check, read_yaml
 from stdpipe.evaluation.metrics import QUALITY, SSIM_WINDOW, planes, quality
-from stdpipe.suggest import nearest
+from stdpipe.suggest import refuse_unknown
+from stdpipe.templates import fill
 
 
 @dataclass(frozen=True)
 class Protocol:
     """The rules of one way to measure."""
 
-    name: str  # what a user types
-    lr_8bit: bool = True
-    """Whether the network's input is rounded to 8 bits, as LR files on disk are."""
-    sr_8bit: bool = True
-    """Whether results are clipped to [0, 1] and rounded to 8 bits before they are compared."""
+    name: str
+    lr_8bit: bool = True  # round the network's input to 8 bits, as LR files on disk are
+    sr_8bit: bool = True  # clip results to [0, 1] and round them to 8 bits before comparing
     skip: int = 0  # frames left out at each end of a clip
     crop: int = 0  # pixels left out at each border
     frames: Literal["all", "centre"] = "all"
-    """Every frame that `skip` leaves, or only the one in the middle."""
-    clips: tuple[str, ...] | None = None
-    """The clips that are scored, by the last part of their keys; None: all there are."""
+    """Which frames are scored: every one that `skip` leaves, or only the one in the middle."""
+    clips: tuple[str, ...] | None = None  # scored clips by the last part of their keys; None: all
     note: str = ""  # whose rules these are, and what differs from theirs
 
     @property
     def text(self) -> str:
-        """The whole definition, for people."""
-        ends = f" but the first and last {self.skip} of a clip" if self.skip else ""
-        which = f" of clips {', '.join(self.clips)}" if self.clips else ""
-        frames = f"every frame{which}{ends}"
-        if self.frames == "centre":
-            frames = "the centre frame of each clip (im4 of 7)"
-        sr = "clipped and rounded to 8 bits" if self.sr_8bit else "neither clipped nor rounded"
-        parts = (
-            f"PSNR and SSIM of BT.601 luma (Y) and of RGB over {frames}",
-            f"without {self.crop} pixels at each border" if self.crop else "the whole frame",
-            f"LR {'rounded to 8 bits' if self.lr_8bit else 'not rounded'}, the result {sr}",
-            "the mean of a clip's frames, then of clips",
-            "a frame equal to its HR (infinite PSNR) is left out of PSNR's means, not of SSIM's",
-        )
-        return f"{'; '.join(parts)}. {self.note}".rstrip()
+        """Return the whole definition in words."""
+        return fill("stdpipe.evaluation", "protocol.md", vars(self)).rstrip()
 
 
 PROTOCOLS = {
@@ -62,15 +47,22 @@ PROTOCOLS = {
 }
 
 
-def protocol(name: str) -> Protocol:
-    """The protocol of that name; UserError with the nearest one for a name that is not known."""
-    if name in PROTOCOLS:
-        return PROTOCOLS[name]
-    raise UserError(f"unknown protocol {name!r}{nearest(name, PROTOCOLS)}")
+def protocol(name: str, crop: int | None = None) -> Protocol:
+    """Return the protocol of that name. UserError names the nearest one if it is unknown.
+
+    With another `crop` than its own, the protocol gets a name that says so, e.g. vid4-crop8.
+    """
+    refuse_unknown([name], PROTOCOLS, "unknown protocol")
+    rules = PROTOCOLS[name]
+    if crop is None or crop == rules.crop:
+        return rules
+    assert crop >= 0
+    note = f"{name}'s rules but for the border."
+    return dataclasses.replace(rules, name=f"{name}-crop{crop}", crop=crop, note=note)
 
 
 def default_protocol(clips: Mapping[str, int]) -> tuple[str, str]:
-    """The protocol for what lies in a folder, by its clips' keys and lengths, and why."""
+    """Choose a protocol by the clips' keys and lengths; return its name and the reason."""
     if all(re.fullmatch(r"\d{5}/\d{4}", key) and n == 7 for key, n in clips.items()):
         return "vimeo", "the clips are Vimeo90K's septuplets"
     reds4 = PROTOCOLS["reds4"].clips or ()
@@ -79,17 +71,8 @@ def default_protocol(clips: Mapping[str, int]) -> tuple[str, str]:
     return "vid4", "the clips are neither Vimeo90K's septuplets nor REDS4's"
 
 
-def with_crop(rules: Protocol, crop: int | None) -> Protocol:
-    """The same rules with another border, and a name that says so; None leaves them as they are."""
-    if crop is None or crop == rules.crop:
-        return rules
-    assert crop >= 0
-    note = f"{rules.name}'s rules but for the border."
-    return dataclasses.replace(rules, name=f"{rules.name}-crop{crop}", crop=crop, note=note)
-
-
 def scored_clips(keys: Sequence[str], rules: Protocol) -> list[str]:
-    """The keys of the clips that count; UserError where one that the protocol names is missing."""
+    """Return the keys of the scored clips; UserError where one of the protocol's is missing."""
     if rules.clips is None:
         return list(keys)
     found = [key for key in keys if key.rpartition("/")[2] in rules.clips]
@@ -102,7 +85,7 @@ def scored_clips(keys: Sequence[str], rules: Protocol) -> list[str]:
 
 
 def scored_frames(num_frames: int, rules: Protocol) -> list[int]:
-    """The indices of the frames of a clip that count; UserError where none is left."""
+    """Return the indices of a clip's scored frames; UserError where there are none."""
     indices = list(range(rules.skip, num_frames - rules.skip))
     if rules.frames == "centre":
         indices = [i for i in indices if i == num_frames // 2]
@@ -117,10 +100,9 @@ def scored_frames(num_frames: int, rules: Protocol) -> list[int]:
 def score_frames(
     results: Mapping[str, Tensor], hr: Tensor, rules: Protocol
 ) -> dict[str, list[dict[str, float]]]:
-    """The figures of QUALITY of every frame, by network: all (n, 3, H, W) in [0, 1].
+    """Return each network's figures of QUALITY, frame by frame; all (n, 3, H, W) in [0, 1].
 
-    Scored where they lie (CPU or CUDA), one frame at a time, which bounds the memory; the device is
-    waited for once.
+    They are computed on the inputs' device, one frame at a time, which bounds the memory.
     """
     scores = []
     for frame, truth in enumerate(hr):
@@ -131,7 +113,7 @@ def score_frames(
 
 
 def to_compare(rgb_CHW: Tensor, rules: Protocol) -> Tensor:
-    """RGB in [0, 1], (3, H, W) -> the planes that are compared, rounded and without the border.
+    """Turn RGB in [0, 1], (3, H, W), into the `planes` to compare, rounded and cropped.
 
     Raises UserError for a frame of which too little is left.
     """
@@ -147,5 +129,5 @@ def to_compare(rgb_CHW: Tensor, rules: Protocol) -> Tensor:
 
 
 def rounded(rgb: Tensor, rules: Protocol) -> Tensor:
-    """Return what a result is taken for: clipped and rounded to 8 bits, or as it is; same shape."""
+    """Clip and round a result to 8 bits, where the protocol does so; the same shape in [0, 1]."""
     return (rgb.double() * 255).round_().clamp_(0, 255) / 255 if rules.sr_8bit else rgb

@@ -1,4 +1,4 @@
-"""What an evaluation finds: the format of result.json, its one reader, its means, its tables."""
+"""The results of an evaluation: the format of result.json, its one reader, means and tables."""
 
 import dataclasses
 import math
@@ -22,6 +22,7 @@ FORMAT = 2  # 1: stdpipe 0.1.0's, which states neither its format nor the precis
 
 HEADINGS = {name: (head, form) for name, (head, form, _) in FIGURES.items()}
 MOST_ROWS = 100  # of clips in a table
+UNKNOWN = "–"  # in tables, where there is no figure
 
 
 class Figures(TypedDict):
@@ -40,18 +41,18 @@ class Figures(TypedDict):
 class ClipFigures(Figures):
     """One clip's means."""
 
-    frames: int  # how many were scored
-    infinite: int  # how many of them equal their HR
+    frames: int  # number of scored frames
+    infinite: int  # number of them that equal their HR
 
 
 class ListFigures(Figures):
-    """The means of one of Vimeo90K's lists."""
+    """The means of one of Vimeo90K's lists, and its number of clips."""
 
     clips: int
 
 
 class Cost(TypedDict):
-    """Says what one output frame costs, as `text` defines it."""
+    """The cost of one output frame, as `text` defines it."""
 
     parameters: int
     macs: int
@@ -68,32 +69,31 @@ class Averages(TypedDict):
     """Means over a clip's frames, then over clips."""
 
     average: Figures
-    excluded: list[str]  # clips that equal their HR: they are not in PSNR's average
+    excluded: list[str]  # clips that equal their HR, and so are not in PSNR's average
     clips: dict[str, ClipFigures]
 
 
 class NetworkResult(Averages):
     """One network's part of a result."""
 
-    name: str  # the network and its weights, as tables say it
+    name: str  # the network and its weights, as tables print it
     model: str
     weights: str | None
     weights_sha256: str | None
-    trained_for: str | None  # the degradation, where the weights say it
-    # Vimeo90K's lists, `weighted`, and under `unlisted` the clips that lie in none
-    lists: NotRequired[dict[str, ListFigures | list[str]]]
+    trained_for: str | None  # the degradation, if the weights name it
+    lists: NotRequired[dict[str, ListFigures | list[str]]]  # see `by_list`
     cost: NotRequired[Cost]
 
 
 class DegradationFacts(TypedDict):
-    """Says how LR was made from HR."""
+    """How LR was made from HR."""
 
     name: str
     text: str
 
 
 class Rules(TypedDict):
-    """The fields of a Protocol, its whole definition for people, and why it was taken."""
+    """The fields of a Protocol, its definition in words, and why it was chosen."""
 
     name: str
     lr_8bit: bool
@@ -108,18 +108,18 @@ class Rules(TypedDict):
 
 
 class Definition(TypedDict):
-    """Says what all figures of a result mean, whatever the network."""
+    """The meaning of a result's figures, the same for all its networks."""
 
     format: int
     data: str
     degradation: DegradationFacts
     protocol: Rules
-    metrics: dict[str, str]  # name -> what it is; `flow`, too, where there are temporal ones
-    amp: str | None  # in which networks ran: none (float32), bf16, fp16; None: not stated
+    metrics: dict[str, str]  # name -> definition; with temporal ones also that of `flow`
+    amp: str | None  # precision of the networks: none (float32), bf16, fp16; None: not stated
 
 
 class Result(Definition):
-    """All of result.json. The file itself has the fields of a single network beside the others."""
+    """All of result.json. The file has the fields of a single network at its top level."""
 
     networks: Annotated[list[NetworkResult], Field(min_length=1)]
 
@@ -136,14 +136,14 @@ def read_result(path: Path) -> Result:
         raise UserError(f"{unread}: it has format {version!r}; take a newer stdpipe")
     given = {"amp": None, "networks": [content], **content, "format": FORMAT}
     result = check(Result, given, unread)
-    if version == 1:  # the cost, if there is one, says it
+    if version == 1:  # states the precision in the cost, if at all
         costs = (network["cost"]["amp"] for network in result["networks"] if "cost" in network)
         result["amp"] = next(costs, None)
     return result
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """A result as its file has it."""
+    """Return a result as its file has it."""
     content: dict[str, Any] = {**result}
     if len(result["networks"]) == 1:
         content |= content.pop("networks")[0]
@@ -153,7 +153,7 @@ def as_json(result: Result) -> dict[str, Any]:
 def definition(
     data: Path, degraded: str, rules: Protocol, chosen: str, metrics: Iterable[str], amp: str
 ) -> Definition:
-    """What a result will mean. `degraded`: the degradation's name; `chosen`: why these rules.
+    """Define a result's figures. `degraded` is the degradation's name; `chosen`: why these rules.
 
     Raises UserError where temporal metrics are asked for and OpenCV is missing.
     """
@@ -170,9 +170,9 @@ def definition(
 
 
 def identity(result: Definition) -> dict[str, Any]:
-    """The facts on which a result's figures depend: results whose facts are equal may be mixed.
+    """Return the facts on which a result's figures depend: those of equal facts can be compared.
 
-    Texts and notes may be worded anew in another version, so they do not count.
+    Texts and notes do not count, since another version may word them differently.
     """
     rules = {k: v for k, v in result["protocol"].items() if k not in ("note", "text", "chosen")}
     return {
@@ -187,11 +187,11 @@ def identity(result: Definition) -> dict[str, Any]:
 
 
 def averages(clips: Clips, figures: Sequence[str]) -> Averages:
-    """Mean over a clip's frames, then over clips.
+    """Average over each clip's frames, then over clips.
 
     Figures that are not finite are left out: PSNR of a frame that equals its HR (black ones do),
-    motion into a clip's first frame. A clip with none left has null (JSON has no infinity), does
-    not enter that average, and is named in `excluded` where it is PSNR.
+    motion into a clip's first frame. A clip with none left gets None (JSON has no infinity), is
+    not in that average, and is named in `excluded` if the figure is PSNR.
     """
     table: dict[str, Any] = {
         clip: {name: _mean(row.get(name) for row in rows) for name in figures}
@@ -206,7 +206,10 @@ def averages(clips: Clips, figures: Sequence[str]) -> Averages:
 def by_list(
     clips: Mapping[str, Mapping[str, Any]], lists: Mapping[str, Sequence[str]], names: Sequence[str]
 ) -> dict[str, Any]:
-    """Vimeo90K's lists: each list's average, theirs weighted by clips, and the clips in none."""
+    """Average over each of Vimeo90K's lists, and over all listed clips under `weighted`.
+
+    `unlisted` names the clips that lie in no list.
+    """
     members = {name: [key for key in lists[name] if key in clips] for name in lists}
     listed = dict.fromkeys(key for keys in members.values() for key in keys)
     averages = {
@@ -222,23 +225,18 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def results_table(result: Mapping[str, Any]) -> str:
-    """Markdown: the rules, a table of all networks where there are several, each one's clips."""
+    """Return Markdown: the rules, a table of all networks if there are several, tables of clips."""
     networks = result.get("networks", [result])
     rules = [result["protocol"]["name"], result["degradation"]["name"]]
     averages = [([each["name"], *rules], each["average"]) for each in networks]
-    facts = {
-        **result,
-        "networks": networks,
-        "summary": _figures_table(["network", "protocol", "degradation"], averages),
-        "clip_table": _clip_table,
-        "headings": HEADINGS,
-        "quality": QUALITY,
-    }
+    summary = _figures_table(["network", "protocol", "degradation"], averages)
+    facts = {**result, "networks": networks, "summary": summary, "clip_table": _clip_table}
+    facts |= {"headings": HEADINGS, "quality": QUALITY}
     return fill("stdpipe.evaluation", "table.md", facts)
 
 
 def columns(network: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Name -> figures: clips, if they are not too many, Vimeo90K's lists, the average."""
+    """Return name -> figures: clips (at most MOST_ROWS, or none), Vimeo90K's lists, the average."""
     clips = network["clips"] if len(network["clips"]) <= MOST_ROWS else {}
     lists = {k: row for k, row in network.get("lists", {}).items() if k != "unlisted"}
     return {**clips, **lists, "average": network["average"]}
@@ -255,11 +253,12 @@ def _clip_table(network: Mapping[str, Any]) -> str:
 def _figures_table(names: list[str], rows: Sequence[tuple[list[str], Mapping[str, Any]]]) -> str:
     figures = [name for name in HEADINGS if name in rows[-1][1]]
     head = [*names, *(HEADINGS[name][0] for name in figures)]
-    cells = [[*called, *(_figure(row.get(name), name) for name in figures)] for called, row in rows]
+    cells = [[*called, *(figure_text(row, name) for name in figures)] for called, row in rows]
     return markdown_table(head, cells, len(names))
 
 
-def _figure(value: float | None, name: str) -> str:
-    if value is None:
-        return "inf" if name.startswith("psnr") else "-"
-    return format(value, HEADINGS[name][1])
+def figure_text(row: Mapping[str, Any], name: str) -> str:
+    """Format a figure for a table. PSNR of what equals its HR, None in results, is infinite."""
+    if row.get(name) is not None:
+        return format(row[name], HEADINGS[name][1])
+    return "inf" if name in row and name.startswith("psnr") else UNKNOWN

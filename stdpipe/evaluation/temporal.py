@@ -1,4 +1,4 @@
-"""How steadily a result moves: flow-warping error, tOF and the difference of temporal profiles.
+"""Temporal consistency: flow-warping error, tOF and the difference of temporal profiles.
 
 All three compare a frame with the one before it. The flow is OpenCV's DIS on the CPU (extra:
 temporal); HR's is computed once for all networks.
@@ -17,18 +17,16 @@ from torch import Tensor
 from stdpipe.cache.errors import UserError
 from stdpipe.evaluation.metrics import luma
 
-# Of two flows there and back, the share and the squared pixels by which they may disagree
-# (Sundaram et al. 2010, which Lai et al. take)
+# by how much flows there and back may disagree: a share of their squared lengths, squared pixels
+# (Sundaram et al. 2010, as used by Lai et al.)
 AGREE_SHARE, AGREE_PIXELS = 0.01, 0.5
-MIN_SIDE = 32  # below, DIS has no pyramid to work on
+MIN_SIDE = 32  # DIS builds no pyramid of smaller frames
 
 
 def flow_name() -> str:
-    """Return what computes the flow, for results; UserError where OpenCV is not installed."""
+    """Return how the flow is computed, for results; UserError where OpenCV is not installed."""
     if find_spec("cv2") is None:
-        raise UserError(
-            "temporal metrics need OpenCV's optical flow: pip install 'stdpipe[temporal]'"
-        )
+        raise UserError("temporal metrics need OpenCV: pip install 'stdpipe[temporal]'")
     import cv2
 
     return f"OpenCV {cv2.__version__}'s DIS, medium preset, on 8-bit luma"
@@ -37,11 +35,11 @@ def flow_name() -> str:
 class _Frame(NamedTuple):
     rgb: Tensor  # float32 (3, H, W)
     y: Tensor  # float32 (H, W), levels of 255
-    grey: Any  # the same in 8 bits, numpy
+    grey: Any  # y in 8 bits, numpy
 
 
 class Temporal:
-    """Follows one clip, frame by frame; `crop` pixels at each border do not count."""
+    """Measures one clip frame by frame, without `crop` pixels at each border."""
 
     def __init__(self, crop: int = 0) -> None:
         self.crop = crop
@@ -49,12 +47,12 @@ class Temporal:
         self.last_hr: _Frame | None = None
 
     def next(self, hr: Tensor, results: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
-        """The figures of TEMPORAL of this frame, by network; none of a clip's first frame.
+        """Return this frame's figures of TEMPORAL, by network; none for a clip's first frame.
 
         hr and each result: RGB in [0, 1], (3, H, W), as the protocol rounds them.
         """
-        frame = _frame(hr)
-        frames = {name: _frame(sr) for name, sr in results.items()}
+        frame = frame_of(hr)
+        frames = {name: frame_of(sr) for name, sr in results.items()}
         figures: dict[str, dict[str, float]] = {name: {} for name in results}
         if self.last_hr is not None:
             forward, backward = flow(self.last_hr, frame), flow(frame, self.last_hr)
@@ -74,7 +72,7 @@ class Temporal:
         return figures
 
     def _warp_error(self, last: _Frame, now: _Frame, backward: Tensor, seen: Tensor) -> float:
-        """Mean over what is seen; nan where nothing is (a cut)."""
+        """Return the mean over the `seen` pixels; nan where there are none (a cut)."""
         error = (now.rgb - warp(last.rgb, backward)).square().mean(0)
         return self._inside(error)[seen].mean().item()
 
@@ -83,33 +81,27 @@ class Temporal:
         return plane[..., self.crop : height - self.crop, self.crop : width - self.crop]
 
 
-def _frame(rgb: Tensor) -> _Frame:
+def frame_of(rgb: Tensor) -> _Frame:
+    """Prepare a picture, RGB in [0, 1], (3, H, W), for `flow`."""
     y = luma(rgb).float()
     return _Frame(rgb.float(), y, y.round().clamp(0, 255).byte().cpu().numpy())
 
 
 def flow(a: _Frame, b: _Frame) -> Tensor:
-    """Tell where each pixel of a lies in b, relative to its place in a: (2, H, W)."""
+    """Return the optical flow from a to b, (2, H, W): how far each pixel of a moves."""
     import cv2
 
     height, width = a.grey.shape
     if min(height, width) < MIN_SIDE:
-        raise UserError(
-            f"frames of {width}x{height} are too small for optical flow: temporal metrics need "
-            f"{MIN_SIDE} pixels each way"
-        )
+        least = f"temporal metrics need {MIN_SIDE} pixels each way"
+        raise UserError(f"frames of {width}x{height} are too small for optical flow: {least}")
     dis: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     found = dis.calc(a.grey, b.grey, None)
     return torch.from_numpy(np.ascontiguousarray(found.transpose(2, 0, 1))).to(a.y.device)
 
 
-def flow_between(a: Tensor, b: Tensor) -> Tensor:
-    """`flow` of two pictures in RGB, [0, 1], (3, H, W)."""
-    return flow(_frame(a), _frame(b))
-
-
 def warp(image: Tensor, motion: Tensor) -> Tensor:
-    """image (C, H, W) sampled bilinearly at each pixel's place plus `motion`; edges repeated."""
+    """Sample image (C, H, W) bilinearly at each pixel's place plus `motion`, edges repeated."""
     place = _places(motion)
     size = torch.tensor(motion.shape[:0:-1], device=motion.device)[:, None, None]  # W, H
     grid = ((2 * place + 1) / size - 1).permute(1, 2, 0)[None]
@@ -117,7 +109,7 @@ def warp(image: Tensor, motion: Tensor) -> Tensor:
 
 
 def visible(forward: Tensor, backward: Tensor) -> Tensor:
-    """Tell which pixels of the later frame the earlier one shows, too: bool (H, W)."""
+    """Tell which pixels of the later frame are visible in the earlier one: bool (H, W)."""
     there = warp(forward, backward)
     gap = (backward + there).square().sum(0)
     length = backward.square().sum(0) + there.square().sum(0)

@@ -15,16 +15,16 @@ MOST = len(T95) + 1  # seeds
 
 
 def mean_and_spread(values: Sequence[float]) -> dict[str, Any]:
-    """n, mean, and the standard deviation over seeds (of n - 1; null for one)."""
+    """Return n, mean and sd, the sample standard deviation over seeds (None for one seed)."""
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return {"n": len(values), "mean": statistics.fmean(values), "sd": deviation}
 
 
 def paired(ours: Mapping[int, float], base: Mapping[int, float]) -> dict[str, Any] | None:
-    """The differences ours - base seed by seed; None where no seed has both.
+    """Sum up the differences ours - base, seed by seed; None where no seed has both.
 
-    mean, sd, n, and `interval`: mean -+ t * sd / sqrt(n), 95 %, which takes the differences for a
-    sample of a normal distribution; null for one seed.
+    mean, sd, n, the seeds, and `interval`: mean -+ t * sd / sqrt(n), 95 %, where the differences
+    are taken to be normally distributed; None for one seed.
     """
     seeds = [seed for seed in ours if seed in base]
     if not seeds:

@@ -4,7 +4,7 @@ configs/experiments/table1.yaml explains every key where it is used.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import files
@@ -21,17 +21,17 @@ from stdpipe.distill.schemes import needs
 from stdpipe.evaluation.protocols import protocol
 from stdpipe.grid.intervals import MOST
 from stdpipe.models import zoo
-from stdpipe.suggest import nearest
+from stdpipe.suggest import nearest, refuse_unknown
 from stdpipe.training import config
 from stdpipe.training.config import StudentTraining, TeacherTraining
 
-EMBEDDED = "embedded"
-OWN = "own"
+EMBEDDED = "embedded"  # weights: the small EDVR that comes with stdpipe
+OWN = "own"  # data of a test set: the training data's test list
 RENAMED = {"rivals": "baselines", "baseline": "reference"}  # since 0.1.0
 
 
 def _block(kind: type[Any], given: Any, where: str) -> dict[str, Any]:
-    """A mapping whose keys are fields of `kind`. UserError names the nearest one."""
+    """Return a mapping whose keys are fields of `kind`. UserError names the nearest field."""
     if not isinstance(given, dict):
         raise UserError(f"{where} should hold key: value lines, got {given!r:.60}")
     for key in given:
@@ -42,17 +42,17 @@ def _block(kind: type[Any], given: Any, where: str) -> dict[str, Any]:
 
 
 def _items(given: Any, short: str) -> dict[str, dict[str, Any]]:
-    """A block for each item of a list of names, or of names with a block or its `short` alone."""
+    """Return name -> block. The file may list bare names, or give a block or its key `short`."""
     if isinstance(given, list):
         given = {str(item): None for item in given}
     if not isinstance(given, dict) or not given:
-        raise UserError(f"got {given!r:.60} for a list of names, or names with something to each")
+        raise UserError(f"got {given!r:.60} for a list of names or of name: settings lines")
     blocks = {str(k): {short: v} if v is not None else {} for k, v in given.items()}
     return blocks | {str(k): v for k, v in given.items() if isinstance(v, dict)}
 
 
 def _entries(kind: type[Any], what: str, short: str) -> BeforeValidator:
-    """Blocks of that kind, by their labels; a file may say just the value of the key `short`."""
+    """Read labelled blocks of that kind; a file may give just the value of the key `short`."""
 
     def entries(given: Any) -> list[dict[str, Any]]:
         blocks = [{**block, "label": label} for label, block in _items(given, short).items()]
@@ -64,33 +64,25 @@ def _entries(kind: type[Any], what: str, short: str) -> BeforeValidator:
 
 
 def _scheme(given: dict[str, Any]) -> dict[str, Any]:
-    """What is none of its own keys differs from the experiment's training."""
+    """Take all but a scheme's own keys as changes to the experiment's training."""
     own = {k: v for k, v in given.items() if k in ("label", "scheme", "teacher")}
     settings = {k: v for k, v in given.items() if k not in own}
     return {"scheme": given["label"], **own, "settings": settings}
 
 
 def _training(given: Any) -> Any:
-    settings = given and check(dict[str, Any], given, "training")
-    return settings and config.from_mapping(TeacherTraining, settings)
-
-
-def refuse_unknown(names: Iterable[Any], known: Iterable[str], what: str) -> None:
-    """Raise UserError for the first name that is not known; `what` begins the message."""
-    for name in names:
-        if name not in known:
-            raise UserError(f"{what} {name!r}{nearest(str(name), known)}")
+    return given and config.from_mapping(TeacherTraining, check(dict[str, Any], given, "training"))
 
 
 def _network(name: str) -> None:
-    """Raise UserError where it is no network of the zoo: a file must not have a class imported."""
+    """Raise UserError unless the zoo has it: a file must not make us import a user's class."""
     if ":" in name and name.partition(":")[0] not in zoo.ZOO:
         raise UserError(f"{name!r} would import a class: a file may name stdpipe's networks only")
     zoo.parse(name)
 
 
 def _meant(look_up: Callable[[str], object]) -> AfterValidator:
-    """Of a name that `look_up` does not refuse."""
+    """Accept the names that `look_up` does not refuse."""
 
     def name_itself(name: str) -> str:
         look_up(name)
@@ -99,8 +91,7 @@ def _meant(look_up: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(name_itself)
 
 
-# it becomes the name of a folder
-Label = Annotated[str, Field(pattern=r"^[\w=+-][\w.=+-]*$")]
+Label = Annotated[str, Field(pattern=r"^[\w=+-][\w.=+-]*$")]  # the name of a folder
 Seed = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 Text = Annotated[str, AfterValidator(lambda text: " ".join(text.split()))]
 Network = Annotated[str, _meant(_network)]
@@ -113,17 +104,14 @@ Encoding = Annotated[
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher, and with it a cache."""
+    """A teacher, of which the experiment makes one cache."""
 
     label: Label
-    weights: str | None = None
-    """A file, or `embedded`: the small EDVR that comes with stdpipe. None: train it, or --teacher
-    LABEL=FILE."""
-    network: Network | None = None
-    """Its name, for weights that do not say it and for a teacher to train."""
+    weights: str | None = None  # a file or `embedded`; None: from --teacher, or trained
+    network: Network | None = None  # for weights that do not name it, and for a teacher to train
     encoding: Encoding | None = None  # of its cache; None takes the experiment's
     training: Annotated[TeacherTraining | None, BeforeValidator(_training)] = None
-    """How to train it where there are no weights; its seed is its own."""
+    """How to train it where there are no weights, with a seed of its own."""
     init: str | None = None  # weights to train it from
 
 
@@ -133,28 +121,27 @@ class Scheme:
 
     label: Label
     scheme: str  # terms and weights, as train-student's --scheme
-    settings: dict[str, Any]  # what differs from the experiment's training
-    teacher: str = ""  # the label of the one whose cache is read; the first if left out
+    settings: dict[str, Any]  # changes to the experiment's training
+    teacher: str = ""  # the label of the teacher whose cache is read; by default the first
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """Says what every network is measured on."""
+    """Data on which every network is measured."""
 
     label: Label
-    data: str | None = None
-    """A folder; `own` is the training data's test list; None waits for --test LABEL=DIR."""
-    protocol: ProtocolName | None = None  # None takes the one for what lies there
+    data: str | None = None  # a folder or `own`; None: --test LABEL=DIR gives it
+    protocol: ProtocolName | None = None  # None takes the default for the data
 
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One row of a published table, beside which ours is put."""
+    """One row of a published table, shown beside our figures."""
 
     label: str
     figures: tuple[FiniteFloat | None, ...]  # as published, one for each column
     ours: str | None = None
-    """"STUDENT/SCHEME" ("*" is the first student) or a baseline's name; None where we have none."""
+    """Our row: "STUDENT/SCHEME" ("*" is the first student) or a baseline; None if there is none."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +154,7 @@ class Paper:
         Annotated[PaperRow, BeforeValidator(partial(_block, PaperRow, where="paper: row"))], ...
     ] = ()
     differs: tuple[Text, ...] = ()
-    """Why the figures beside ours are not ours to reach, a sentence each."""
+    """Why our figures cannot equal the published ones, a sentence each."""
 
 
 @dataclass(frozen=True)
@@ -177,10 +164,10 @@ class Experiment:
     name: Label
     teachers: Annotated[tuple[Teacher, ...], _entries(Teacher, "teacher", "weights")]
     students: Annotated[dict[Network, dict[str, Any]], BeforeValidator(partial(_items, short=""))]
-    """Name -> what of the training differs for it."""
+    """Name -> changes to the training for this student."""
     schemes: Annotated[tuple[Scheme, ...], _entries(Scheme, "scheme", "scheme")]
     tests: Annotated[tuple[TestSet, ...], _entries(TestSet, "test", "data")]
-    reference: str = ""  # the scheme that others are compared with; the first if left out
+    reference: str = ""  # the scheme that others are compared with; by default the first
     about: Text = ""
     data: str | None = None
     degradation: Degradation = "bd"
@@ -193,22 +180,21 @@ class Experiment:
     paper: Annotated[Paper, BeforeValidator(partial(_block, Paper, where="paper"))] = Paper()
 
     def options(self, student: str, scheme: Scheme, seed: int) -> StudentTraining:
-        """Tell how one run is trained: the experiment's settings, the student's, the scheme's."""
+        """Combine the settings of one run: the scheme's override the student's, then the file's."""
         settings = {**self.training, **self.students[student], **scheme.settings}
         given = {**settings, "scheme": scheme.scheme, "seed": seed}
         return config.from_mapping(StudentTraining, given)
 
     def targets(self, teacher: str) -> tuple[str, ...]:
-        """Return what that teacher's cache must hold."""
-        read: set[str] = set()
-        for scheme in self.schemes:
-            if scheme.teacher == teacher:
-                read |= needs(self.options(next(iter(self.students)), scheme, 0).terms)
+        """Return the targets that the teacher's cache must hold."""
+        student, schemes = next(iter(self.students)), self.schemes
+        of_teacher = (self.options(student, s, 0) for s in schemes if s.teacher == teacher)
+        read = {target for options in of_teacher for target in needs(options.terms)}
         return tuple(name for name in cache.TARGETS if name != "f_lr" or name in read)
 
 
 def load_experiment(file: Path, profile: str | None = None) -> Experiment:
-    """Read the file with that profile's changes. Raises UserError or OSError in one line."""
+    """Read the file with that profile's changes. Raises UserError, or OSError where it cannot."""
     given = config.read_mapping(file)
     try:
         return _experiment(_overlaid(given, profile))
@@ -217,7 +203,7 @@ def load_experiment(file: Path, profile: str | None = None) -> Experiment:
 
 
 def packaged(name: str) -> Path:
-    """The path as given, or configs/experiments/NAME.yaml as installed."""
+    """Return the path as given, or that of the installed configs/experiments/NAME.yaml."""
     if Path(name).suffix or Path(name).is_file():
         return Path(name)
     folder = Path(str(files("stdpipe.configs"))) / "experiments"
@@ -228,7 +214,7 @@ def packaged(name: str) -> Path:
 
 
 def _overlaid(given: dict[str, Any], profile: str | None) -> dict[str, Any]:
-    """A profile's key takes the place of the file's; those of training one by one."""
+    """Replace the file's keys by those of a profile; the keys of `training` one by one."""
     profiles = check(dict[Any, Any], given.pop("profiles", {}), "profiles")
     if profile is None:
         return given
@@ -241,7 +227,7 @@ def _overlaid(given: dict[str, Any], profile: str | None) -> dict[str, Any]:
 
 
 def _experiment(given: dict[str, Any]) -> Experiment:
-    """The file's keys, each checked, and what stands for those left out."""
+    """Check every key of the file, and fill in the defaults that depend on other keys."""
     read = check(Experiment, _block(Experiment, given, "the file"), "its keys", strict=False)
     first = read.teachers[0].label
     schemes = tuple(dataclasses.replace(s, teacher=s.teacher or first) for s in read.schemes)
@@ -254,11 +240,12 @@ def _experiment(given: dict[str, Any]) -> Experiment:
 def _check(made: Experiment) -> None:
     """Raise UserError where names or settings do not fit each other, before anything runs."""
     teachers, schemes = [t.label for t in made.teachers], [s.label for s in made.schemes]
+    tests = [test.label for test in made.tests]
     refuse_unknown([made.reference], schemes, "reference: unknown scheme")
     if len(set(made.seeds)) != len(made.seeds):
         raise UserError(f"seeds should differ, got {list(made.seeds)}")
     for key in {"seed", "scheme"} & made.training.keys():
-        raise UserError(f"training: {key} is one of {key}s, which the grid is made of")
+        raise UserError(f"training: got {key}; list the grid's values under {key}s instead")
     for teacher in made.teachers:
         if teacher.training and not teacher.network:
             raise UserError(f"teacher {teacher.label}: a teacher to train needs its network")
@@ -270,7 +257,6 @@ def _check(made: Experiment) -> None:
         if (name := baseline.partition("@")[0]) and baseline not in teachers:
             _network(name)
     for column in made.paper.columns:
-        tests = [test.label for test in made.tests]
         refuse_unknown([column.partition("/")[0]], tests, f"paper: column {column!r}: unknown test")
     for row in made.paper.rows:
         if row.ours:
@@ -278,7 +264,5 @@ def _check(made: Experiment) -> None:
             known = schemes if label else made.baselines
             refuse_unknown([label or row.ours], known, f"paper: row {row.label!r}: unknown")
         if len(row.figures) != len(made.paper.columns):
-            raise UserError(
-                f"paper: row {row.label!r} has {len(row.figures)} figures for "
-                f"{len(made.paper.columns)} columns"
-            )
+            counts = f"{len(row.figures)} figures for {len(made.paper.columns)} columns"
+            raise UserError(f"paper: row {row.label!r} has {counts}")

@@ -1,4 +1,4 @@
-"""What the names in an experiment stand for: weights, runs, networks to measure, results."""
+"""Resolve the names in an experiment to weights, runs, networks to measure and results."""
 
 import dataclasses
 import hashlib
@@ -15,33 +15,33 @@ import torch
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.schema import read_json
 from stdpipe.data.layouts import find_clips
-from stdpipe.evaluation import results as evaluation_results
 from stdpipe.evaluation.job import Evaluation, scored_footage, split_name
 from stdpipe.evaluation.protocols import Protocol
+from stdpipe.evaluation.results import definition, identity, read_result
 from stdpipe.features.extraction import Extraction
-from stdpipe.grid.schema import EMBEDDED, OWN, Experiment, Teacher, refuse_unknown
+from stdpipe.grid.schema import EMBEDDED, OWN, Experiment, Teacher
 from stdpipe.models import zoo
 from stdpipe.models.checkpoints import file_sha256, load_network
+from stdpipe.suggest import refuse_unknown
 from stdpipe.training.config import StudentTraining
 from stdpipe.training.jobs import StudentRun, TeacherRun
 
 
 @dataclass(frozen=True)
 class Job:
-    """Says what to run, on what, to where."""
+    """What `stdpipe experiment` is asked to do; its options take precedence over the file."""
 
     experiment: Experiment
     out: Path
-    data: Path | None = None  # in place of the file's
-    # test set -> folder, teacher -> weights, in place of the file's
-    tests: Mapping[str, Path] = dataclasses.field(default_factory=dict)
-    teachers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    data: Path | None = None
+    tests: Mapping[str, Path] = dataclasses.field(default_factory=dict)  # test set -> folder
+    teachers: Mapping[str, str] = dataclasses.field(default_factory=dict)  # label -> weights
     jobs: int = 1  # trainings side by side, each in a process with its share of the threads
     device: str = "auto"
 
     @property
     def threads_each(self) -> int:
-        """A training's share of this process's threads."""
+        """Return a training's share of this process's threads."""
         return max(torch.get_num_threads() // self.jobs, 1)
 
 
@@ -64,7 +64,7 @@ class GridRun(NamedTuple):
 
     @property
     def mark(self) -> Path:
-        """The file that is written when the training has ended: it says what was trained."""
+        """Return the file that is written when training has ended, and says what was trained."""
         return self.job.out / "trained.json"
 
     @property
@@ -77,19 +77,18 @@ class GridRun(NamedTuple):
 
 
 class GridNetwork(NamedTuple):
-    """A network to measure: one of the grid, with its seed, or a baseline."""
+    """A network to measure: one of the grid, or a baseline, which has no seed."""
 
     label: str
     seed: int | None
     model: str  # NAME, NAME@FILE or @FILE
     kind: str  # its name with all options
-    key: str
-    """By which its results are found: the weights' sha256, or the name of one that has none."""
+    key: str  # finds its results: the weights' sha256, or the name of a network without weights
 
 
 @dataclass(frozen=True)
 class GridSetup:
-    """Says what a job's names stand for."""
+    """An experiment with all its names resolved."""
 
     job: Job
     data: Path
@@ -103,20 +102,109 @@ class GridSetup:
         return self.job.experiment
 
     def weights(self, teacher: str) -> str:
-        """The teacher's file, whether or not it is there yet."""
+        """Return the teacher's weights file, whether or not it exists yet."""
         given = self.job.teachers.get(teacher, self.teachers[teacher].weights)
         if given == EMBEDDED:
             return str(files("stdpipe.assets") / "teacher.pt")
         return given or str(self.job.out / "teachers" / teacher / "weights.pt")
 
     def trains(self, teacher: str) -> bool:
-        """Tell whether the experiment trains it first."""
+        """Tell whether the experiment trains this teacher first."""
         return teacher not in self.job.teachers and not self.teachers[teacher].weights
 
     def cache(self, teacher: str) -> str:
-        """The first teacher's is just cache.zarr."""
+        """Return the path of the teacher's cache; the first teacher's is called cache.zarr."""
         first = teacher == next(iter(self.teachers))
         return str(self.job.out / ("cache.zarr" if first else f"cache-{teacher}.zarr"))
+
+    def teacher_run(self, teacher: str) -> TeacherRun:
+        """Return the training that makes this teacher."""
+        made = self.teachers[teacher]
+        assert made.network
+        out, init = Path(self.weights(teacher)).parent, Path(made.init) if made.init else None
+        degradation, device = self.experiment.degradation, self.job.device
+        return TeacherRun(self.data, made.network, out, degradation, init=init, device=device)
+
+    def extraction(self, teacher: str) -> Extraction:
+        """Return the extraction that makes this teacher's cache."""
+        made = self.experiment
+        return Extraction(
+            self.data,
+            self.cache(teacher),
+            teacher=self.teachers[teacher].network,
+            weights=self.weights(teacher),
+            degradation=made.degradation,
+            encoding=self.teachers[teacher].encoding or made.encoding,
+            targets=made.targets(teacher),
+            orientations=made.orientations,
+            device=self.job.device,
+        )
+
+    def networks(self, planned: bool = False) -> list[GridNetwork]:
+        """Return the baselines, then the trained students.
+
+        With `planned`, also the students that are still to be trained, whose key is empty.
+        """
+        found = [self._baseline(each, planned) for each in self.experiment.baselines]
+        for run in self.runs:
+            if run.done or planned:
+                key = file_sha256(run.weights) if run.done else ""
+                found.append(GridNetwork(run.label, run.seed, f"@{run.weights}", run.student, key))
+        return found
+
+    def _baseline(self, baseline: str, planned: bool) -> GridNetwork:
+        """Resolve a teacher's label, or a network in the form of `evaluate --model`."""
+        name, file = split_name(baseline)
+        if baseline in self.teachers:
+            name, file = self.teachers[baseline].network, self.weights(baseline)
+        model = f"{name or ''}@{file}" if file else baseline
+        if file is None or (planned and not Path(file).exists()):
+            kind = str(zoo.parse(name or ""))
+            return GridNetwork(baseline, None, model, kind, "" if file else kind)
+        kind = load_network(name, file)[1]["network"]
+        return GridNetwork(baseline, None, model, kind, file_sha256(Path(file)))
+
+    def evaluation(self, test: str, networks: Sequence[GridNetwork]) -> Evaluation:
+        """Return the evaluation of these networks, in one pass over a test set.
+
+        Its folder is named by a hash of the networks and rules: the same pass resumes there after
+        a stop, and a pass with other rules gets another folder.
+        """
+        facts = json.dumps(self._facts(test), sort_keys=True)
+        keys = "".join(network.key for network in networks)
+        name = hashlib.sha256((facts + keys).encode()).hexdigest()[:12]
+        model, *others = (network.model for network in networks)
+        return Evaluation(
+            self.tests[test],
+            model,
+            others=tuple(others),
+            degradation=self.experiment.degradation,
+            protocol=self.rules[test].name,
+            out=self.job.out / "results" / test / name,
+            device=self.job.device,
+            amp=self.experiment.evaluation_amp,
+        )
+
+    def results(self, test: str) -> dict[str, dict[str, Any]]:
+        """Return a network's key -> its part of a result, with protocol and folder.
+
+        All passes so far count, but for those with other data, degradation, protocol, precision
+        or metrics.
+        """
+        found = {}
+        facts = self._facts(test)
+        for file in sorted((self.job.out / "results" / test).glob("*/result.json")):
+            result = read_result(file)
+            place = {"protocol": result["protocol"], "folder": str(file.parent)}
+            for network in result["networks"] if identity(result) == facts else []:
+                found[network["weights_sha256"] or network["model"]] = {**network, **place}
+        return found
+
+    def _facts(self, test: str) -> dict[str, Any]:
+        """Return the `identity` that a result on this test set must have."""
+        made = self.experiment
+        how = (made.degradation, self.rules[test], "asked for", (), made.evaluation_amp)
+        return identity(definition(self.tests[test], *how))
 
 
 def set_up(job: Job) -> GridSetup:
@@ -135,130 +223,19 @@ def set_up(job: Job) -> GridSetup:
         tests[test.label] = data if given == OWN else Path(given)
     refuse_unknown(job.tests, tests, "--test: the experiment has no test set")
     setup = GridSetup(job, data, tests, teachers, [], {})
-    for teacher in teachers.values():
-        _check_teacher(setup, teacher)
+    for label, teacher in teachers.items():
+        file = setup.weights(label)
+        if not (teacher.training or file.startswith("random:") or Path(file).exists()):
+            what = "no weights" if setup.trains(label) else f"no file {file}"
+            raise UserError(f"teacher {label}: {what}; give --teacher {label}=FILE")
     find_clips(data, "train")
     for test in made.tests:
         setup.rules[test.label] = scored_footage(tests[test.label], test.protocol)[1]
     # seed by seed, so that what is finished early can be compared
     for seed, student, scheme in product(made.seeds, made.students, made.schemes):
-        run = StudentRun(
-            data,
-            student,
-            job.out / "runs" / student / scheme.label / str(seed),
-            setup.cache(scheme.teacher),
-            degradation=made.degradation,
-            device=job.device,
-        )
+        out = job.out / "runs" / student / scheme.label / str(seed)
+        cache = setup.cache(scheme.teacher)
+        run = StudentRun(data, student, out, cache, made.degradation, device=job.device)
         options = made.options(student, scheme, seed)
         setup.runs.append(GridRun(student, scheme.label, seed, run, options))
     return setup
-
-
-def _check_teacher(setup: GridSetup, teacher: Teacher) -> None:
-    weights = setup.weights(teacher.label)
-    if teacher.training is None and not (weights.startswith("random:") or Path(weights).exists()):
-        named = teacher.weights or setup.job.teachers.get(teacher.label)
-        what = f"no file {weights}" if named else "no weights"
-        raise UserError(f"teacher {teacher.label}: {what}; give --teacher {teacher.label}=FILE")
-
-
-def teacher_run(setup: GridSetup, teacher: str) -> TeacherRun:
-    """Tell how that teacher is trained, where it is."""
-    made = setup.teachers[teacher]
-    assert made.network
-    return TeacherRun(
-        setup.data,
-        made.network,
-        Path(setup.weights(teacher)).parent,
-        setup.experiment.degradation,
-        init=Path(made.init) if made.init else None,
-        device=setup.job.device,
-    )
-
-
-def extraction(setup: GridSetup, teacher: str) -> Extraction:
-    """Tell how that teacher's cache is made."""
-    made = setup.experiment
-    return Extraction(
-        setup.data,
-        setup.cache(teacher),
-        teacher=setup.teachers[teacher].network,
-        weights=setup.weights(teacher),
-        degradation=made.degradation,
-        encoding=setup.teachers[teacher].encoding or made.encoding,
-        targets=made.targets(teacher),
-        orientations=made.orientations,
-        device=setup.job.device,
-    )
-
-
-def grid_networks(setup: GridSetup, planned: bool = False) -> list[GridNetwork]:
-    """Baselines, then every run that has ended, and, if `planned`, those that have not (no key)."""
-    found = [_baseline(setup, each, planned) for each in setup.experiment.baselines]
-    for run in setup.runs:
-        if run.done or planned:
-            key = file_sha256(run.weights) if run.done else ""
-            found.append(GridNetwork(run.label, run.seed, f"@{run.weights}", run.student, key))
-    return found
-
-
-def _baseline(setup: GridSetup, baseline: str, planned: bool) -> GridNetwork:
-    """A teacher's label, or a network as evaluate --model has it."""
-    name, file = split_name(baseline)
-    model = baseline
-    if baseline in setup.teachers:
-        name, file = setup.teachers[baseline].network, setup.weights(baseline)
-        model = f"{name or ''}@{file}"
-    if file is None or (planned and not Path(file).exists()):
-        kind = str(zoo.parse(name or ""))
-        return GridNetwork(baseline, None, model, kind, "" if file else kind)
-    kind = load_network(name, file)[1]["network"]
-    return GridNetwork(baseline, None, model, kind, file_sha256(Path(file)))
-
-
-def evaluation(setup: GridSetup, test: str, networks: Sequence[GridNetwork]) -> Evaluation:
-    """The measuring of these networks on a test set, in one pass over it.
-
-    The folder is named by what is measured how, so that a stopped pass over the same goes on, and
-    a pass by other rules has a folder of its own.
-    """
-    made = setup.experiment
-    wanted = json.dumps(wanted_facts(setup, test), sort_keys=True)
-    keys = "".join(network.key for network in networks)
-    name = hashlib.sha256((wanted + keys).encode()).hexdigest()[:12]
-    model, *others = (network.model for network in networks)
-    return Evaluation(
-        setup.tests[test],
-        model,
-        others=tuple(others),
-        degradation=made.degradation,
-        protocol=setup.rules[test].name,
-        out=setup.job.out / "results" / test / name,
-        device=setup.job.device,
-        amp=made.evaluation_amp,
-    )
-
-
-def wanted_facts(setup: GridSetup, test: str) -> dict[str, Any]:
-    """The facts that a result on this test set must have: evaluation.results.identity."""
-    made, rules = setup.experiment, setup.rules[test]
-    how = (made.degradation, rules, "asked for", (), made.evaluation_amp)
-    return evaluation_results.identity(evaluation_results.definition(setup.tests[test], *how))
-
-
-def results(setup: GridSetup, test: str) -> dict[str, dict[str, Any]]:
-    """A network's key -> its part of a result, with protocol and folder, of all passes so far.
-
-    Results of other data, degradation, protocol, precision or metrics are passed over.
-    """
-    found = {}
-    wanted = wanted_facts(setup, test)
-    for file in sorted((setup.job.out / "results" / test).glob("*/result.json")):
-        result = evaluation_results.read_result(file)
-        same = evaluation_results.identity(result) == wanted
-        for network in result["networks"] if same else []:
-            key = network["weights_sha256"] or network["model"]
-            place = {"protocol": result["protocol"], "folder": str(file.parent)}
-            found[key] = {**network, **place}
-    return found

@@ -14,38 +14,31 @@ METRICS = ("psnr_y", "ssim_y")
 def summary(
     experiment: Experiment, found: Sequence[tuple[str, int | None, Mapping[str, Any]]]
 ) -> dict[str, Any]:
-    """All figures of an experiment. found: label, seed (None for a baseline), test set -> result.
+    """Sum up an experiment from (label, seed or None for a baseline, test set -> result) each.
 
-    rows: label -> test -> column (average, each clip, each list) -> metric -> `spread` and the
-    values by seed. differences: label -> test -> metric -> `paired` with the reference's label of
-    the same student, of the test's average.
+    rows: label -> test -> column (average, each clip, each list) -> metric -> mean_and_spread and
+    the values by seed. differences: label -> test -> metric -> the test's average, `paired` with
+    that of the same student under the reference scheme.
     """
-    values: dict[tuple[str, str, str, str], dict[int | None, float]] = {}
+    values: dict[tuple[str, str, str, str], dict[Any, float]] = {}
     for label, seed, by_test in found:
         for test, result in by_test.items():
-            for column, figures in columns(result).items():
-                for metric in METRICS:
-                    if figures[metric] is not None:
-                        of_seeds = values.setdefault((label, test, column, metric), {})
-                        of_seeds[seed] = figures[metric]
+            for (column, figures), metric in product(columns(result).items(), METRICS):
+                if figures[metric] is not None:
+                    values.setdefault((label, test, column, metric), {})[seed] = figures[metric]
     rows: dict[str, Any] = {}
-    differences: dict[str, Any] = {}
     for (label, test, column, metric), of_seeds in values.items():
-        told = {
-            **mean_and_spread([*of_seeds.values()]),
-            "by_seed": {k: v for k, v in of_seeds.items() if k is not None},
-        }
-        rows.setdefault(label, {}).setdefault(test, {}).setdefault(column, {})[metric] = told
+        by_seed = {seed: value for seed, value in of_seeds.items() if seed is not None}
+        metrics = rows.setdefault(label, {}).setdefault(test, {}).setdefault(column, {})
+        metrics[metric] = {**mean_and_spread([*of_seeds.values()]), "by_seed": by_seed}
+    differences: dict[str, Any] = {}
     for student, scheme in product(experiment.students, experiment.schemes):
         label, base = f"{student}/{scheme.label}", f"{student}/{experiment.reference}"
         if label != base and label in rows and base in rows:
-            differences[label] = {
-                test: {
-                    metric: {"reference": base, **_paired(rows, label, base, test, metric)}
-                    for metric in METRICS
-                }
-                for test in rows[label]
-            }
+            for test, metric in product(rows[label], METRICS):
+                ours, theirs = (values.get((n, test, "average", metric), {}) for n in (label, base))
+                change = {"reference": base, **(paired(ours, theirs) or {})}
+                differences.setdefault(label, {}).setdefault(test, {})[metric] = change
     return {
         "name": experiment.name,
         "about": experiment.about,
@@ -56,13 +49,3 @@ def summary(
         "rows": rows,
         "differences": differences,
     }
-
-
-def _paired(
-    rows: Mapping[str, Any], label: str, base: str, test: str, metric: str
-) -> dict[str, Any]:
-    ours, theirs = (
-        rows[row].get(test, {}).get("average", {}).get(metric, {}).get("by_seed", {})
-        for row in (label, base)
-    )
-    return paired(ours, theirs) or {}

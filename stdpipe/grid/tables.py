@@ -10,7 +10,7 @@ Plain = tuple[str, str, list[str], list[list[str]]]
 
 
 def plan_text(found: Mapping[str, Any]) -> str:
-    """The plan: what will run, and what it will cost."""
+    """Tell what an experiment will run, and what that will cost."""
     return fill("stdpipe.grid", "plan.txt", {**found}, time=_time)
 
 
@@ -21,15 +21,13 @@ def _time(seconds: float) -> str:
 
 
 def summary_text(experiment: Experiment, found: Mapping[str, Any]) -> str:
-    """summary.md: each test set's table, then the paper's own beside ours."""
-    tables = summary_tables(experiment, found)
-    return fill(
-        "stdpipe.grid", "summary.md", {**found, "tables": tables, "markdown": markdown_table}
-    )
+    """Return the text of summary.md: a table of each test set, then the paper's beside ours."""
+    facts = {"tables": summary_tables(experiment, found), "markdown": markdown_table}
+    return fill("stdpipe.grid", "summary.md", {**found, **facts})
 
 
 def summary_tables(experiment: Experiment, found: Mapping[str, Any]) -> list[Plain]:
-    """Return every table of the summary: title, what the figures are, head and rows."""
+    """Return every table of the summary: title, description of its figures, head and rows."""
     tables = []
     for test, rules in found["protocols"].items():
         where = f"{found['tests'][test]}, {found['degradation']}; protocol {rules['name']}: "
@@ -63,7 +61,7 @@ def _difference(one: Mapping[str, Any], form: str) -> str:
 
 
 def _paper(experiment: Experiment, found: Mapping[str, Any]) -> list[Plain]:
-    """The paper's rows, published / ours in each column (PSNR Y), and what differs."""
+    """Return a table of the paper's rows, "published / ours" in each column (PSNR Y), if any."""
     paper = experiment.paper
     rows = []
     for row in paper.rows:
@@ -79,7 +77,7 @@ def _paper(experiment: Experiment, found: Mapping[str, Any]) -> list[Plain]:
 
 
 def _ours(found: Mapping[str, Any], label: str | None, column: str) -> str:
-    """The mean and spread of that column, or a dash."""
+    """Return the mean and spread of that column, or a dash."""
     test, _, name = column.partition("/")
     figures = found["rows"].get(label, {}).get(test, {}).get(name, {})
     return _spread(figures["psnr_y"], ".2f") if "psnr_y" in figures else "-"

@@ -1,6 +1,6 @@
-"""What the page's script draws, as values for JSON; a colour is a network's number on the page.
+"""The charts that the page's script draws, as values for JSON; a colour is a network's number.
 
-Chart libraries were looked at (2026-11): plotly and altair add megabytes to a page and call
+Chart libraries were tried (2026-11): plotly and altair add megabytes to a page and call
 `new Function`, which its policy forbids; pygal's drawings have no choice of axes, no points that a
 keyboard reaches and no colours for dark pages. The script has all of these in 10 KB.
 """
@@ -9,12 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stdpipe.evaluation.metrics import COSTS
 from stdpipe.evaluation.results import HEADINGS
 from stdpipe.reporting.inputs import ResultGroup, TrainingRun
-from stdpipe.reporting.tables import COSTS
 
-MAX_POINTS = 400  # of a line: more than a screen has room for
-MAX_CLIPS = 30  # to choose from
+MAX_POINTS = 400  # of a line; a screen has no room for more
+MAX_CLIPS = 30  # offered in the choice of what to average over
 NOT_LOSSES = frozenset({"step", "lr", "steps_per_s", "wait"})
 
 Colours = Mapping[str, int]
@@ -22,40 +22,33 @@ Chart = dict[str, Any]
 
 
 def cost_chart(group: ResultGroup, colours: Colours) -> Chart | None:
-    """Quality against runtime, MACs or parameters (paper, Fig. 1); None where no cost is known."""
+    """Plot quality over runtime, MACs or parameters (paper, Fig. 1); None if no cost is known."""
     clips = list(group.clips)[:MAX_CLIPS]
-    points: list[Chart] = [
-        {
-            "label": e.label,
-            "colour": colours[e.label],
-            "x": {name: e.cost[name] * COSTS[name][1] for name in COSTS if name in e.cost},
-            "y": {
-                scope: {name: row[name] for name in HEADINGS if row.get(name) is not None}
-                for scope, row in {"average": e.facts["average"], **e.facts["clips"]}.items()
-                if scope in ("average", *clips)
-            },
+    points: list[Chart] = []
+    for e in group.entries:
+        rows = {"average": e.facts["average"], **{clip: e.facts["clips"][clip] for clip in clips}}
+        x = {name: e.cost[name] * COSTS[name][1] for name in COSTS if name in e.cost}
+        y = {
+            scope: {name: row[name] for name in HEADINGS if row.get(name) is not None}
+            for scope, row in rows.items()
         }
-        for e in group.entries
-        if e.cost
-    ]
+        if e.cost:
+            points.append({"label": e.label, "colour": colours[e.label], "x": x, "y": y})
+    measured = {name for point in points for name in point["y"]["average"]} - {"warp_error_hr"}
     if not points:
         return None
     return {
         "kind": "points",
         "title": f"Quality against cost, {group.title}",
         "x": {n: row[0] for n, row in COSTS.items() if any(n in p["x"] for p in points)},
-        "y": {
-            name: heading
-            for name, (heading, _) in HEADINGS.items()
-            if name != "warp_error_hr" and any(name in p["y"]["average"] for p in points)
-        },
+        "y": {name: heading for name, (heading, _) in HEADINGS.items() if name in measured},
         "scopes": {"average": "all clips", **{clip: clip for clip in clips}},
         "points": points,
     }
 
 
 def frame_chart(group: ResultGroup, clip: str, colours: Colours) -> Chart | None:
-    """PSNR Y frame by frame; None where there is one frame, or frames.csv is gone."""
+    """Plot PSNR Y frame by frame; None where there is one frame, or frames.csv is gone."""
     points = {
         entry.label: [[number, value] for number, value in frames.items() if math.isfinite(value)]
         for entry in group.entries
@@ -66,9 +59,9 @@ def frame_chart(group: ResultGroup, clip: str, colours: Colours) -> Chart | None
 
 
 def loss_charts(runs: Sequence[TrainingRun], colours: Colours) -> list[Chart]:
-    """A chart for each part of the loss over the steps, with a line for each run.
+    """Plot each part of the loss over the steps, with a line for each run.
 
-    A constant, such as the norm of weights that nothing trains, has no line.
+    Constants, such as the norm of weights that nothing trains, are left out.
     """
     charts = []
     for part in dict.fromkeys(name for run in runs for line in run.lines for name in line):
@@ -84,19 +77,15 @@ def loss_charts(runs: Sequence[TrainingRun], colours: Colours) -> list[Chart]:
 
 
 def thinned(points: Sequence[tuple[float, float]]) -> list[list[float]]:
-    """At most MAX_POINTS points, each at the last step and the mean of as many neighbours."""
+    """Average groups of neighbours down to MAX_POINTS points; each keeps its group's last x."""
     size = -(-len(points) // MAX_POINTS) or 1
     groups = [points[at : at + size] for at in range(0, len(points), size)]
-    return [
-        [group[-1][0], float(f"{math.fsum(y for _, y in group) / len(group):.6g}")]
-        for group in groups
-    ]
+    means = [math.fsum(y for _, y in group) / len(group) for group in groups]
+    return [[group[-1][0], float(f"{y:.6g}")] for group, y in zip(groups, means, strict=True)]
 
 
 def _lines(
     title: str, x: str, y: str, points: Mapping[str, list[list[float]]], colours: Colours
 ) -> Chart:
-    lines = [
-        {"label": label, "colour": colours[label], "points": line} for label, line in points.items()
-    ]
+    lines = [{"label": n, "colour": colours[n], "points": line} for n, line in points.items()]
     return {"kind": "lines", "title": title, "x": x, "y": y, "lines": lines}

@@ -1,7 +1,7 @@
 """A clip's pictures: a slider between any two networks, then crops, errors and maps of each.
 
-All networks share one scale where that lets them be compared. clip.html lays the pictures out, and
-says of each panel what its colours mean and how they are scaled.
+Networks share one scale where they are to be compared. clip.html lays the pictures out, and
+explains the colours and scale of each panel.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,18 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stdpipe.evaluation.pictures import HEAT_PERCENTILE, heat
-from stdpipe.evaluation.temporal import MIN_SIDE, flow_between
+from stdpipe.evaluation.temporal import MIN_SIDE, flow, frame_of
 from stdpipe.models.base import SCALE
 from stdpipe.reporting.data_uris import Pixels, as_tensor, flow_colours, luma_error, png, webp
 from stdpipe.reporting.shots import Made, Shot
 
 
 class Detail(NamedTuple):
-    """Says how large the pictures are; the page's limit decides."""
+    """The sizes of pictures, chosen so that the page stays under its limit."""
 
-    frame_width: int  # of whole frames, pixels at most
-    map_width: int  # of error maps and flow; attention has two thirds of it
-    channels: int  # feature maps of each network
+    frame_width: int  # the most pixels of a whole frame
+    map_width: int  # of error maps and flow; attention maps have two thirds of it
+    channels: int  # number of feature maps of each network
     quality: int  # WebP's
 
     def map(self, pixels: Pixels) -> str:
@@ -32,16 +32,16 @@ class Detail(NamedTuple):
 
 
 class Gallery(NamedTuple):
-    """Says what a clip's pictures are made of."""
+    """The material of a clip's pictures."""
 
     shot: Shot
     made: dict[str, Made]  # by the network's label
-    psnr: dict[str, float]  # label -> PSNR Y of the middle frame, as the evaluation has it
-    gone: list[str]  # what could not be made, a sentence each
+    psnr: dict[str, float]  # label -> PSNR Y of the middle frame, from the evaluation
+    gone: list[str]  # a sentence for each picture that could not be made
 
 
 class Figure(NamedTuple):
-    """One picture and what stands beneath it."""
+    """One picture and the words beneath it."""
 
     source: str  # a data URI
     label: str
@@ -51,18 +51,18 @@ class Figure(NamedTuple):
 class Panel(NamedTuple):
     """Pictures of one kind; no rows where they could not be made."""
 
-    kind: str  # one of clip.html's
+    kind: str  # one of clip.html's KINDS
     rows: Mapping[str, Sequence[Figure]]  # by the network's label, "" for all networks
-    facts: Mapping[str, Any] = {}  # what clip.html says of it
+    facts: Mapping[str, Any] = {}  # for clip.html's explanation
 
 
 def slider_of(gallery: Gallery, detail: Detail) -> dict[str, Any]:
-    """Return what the slider shows. The script finds the crops in the panel below."""
+    """Return what the slider shows; the page's script takes the crops from the panel below."""
     shot, frames = gallery.shot, _frames(gallery)
     height, width = shot.hr.shape[1:3]
     return {
         "labels": [*frames],
-        # the first network and the last; HR, or LR too, where there are not as many
+        # the first and the last network, or HR and LR where there are fewer than two
         "left": 1 if len(frames) > 2 else 0,
         "right": len(frames) - (2 if len(frames) > 3 else 1),
         "reduced": detail.frame_width if detail.frame_width < width else None,
@@ -74,13 +74,13 @@ def slider_of(gallery: Gallery, detail: Detail) -> dict[str, Any]:
 
 
 def panels(gallery: Gallery, detail: Detail) -> list[Panel]:
-    """The clip's panels, crops first."""
+    """Make the clip's panels, crops first."""
     makers = (_crops, _errors, _profiles, _flows, _attention, _features)
     return [panel for make in makers if (panel := make(gallery, detail))]
 
 
 def _frames(gallery: Gallery) -> dict[str, Pixels]:
-    """Label -> whole middle frame: LR (each pixel a block), every network, HR."""
+    """Return label -> whole middle frame: LR (each pixel a block), every network, HR."""
     shot = gallery.shot
     height, width = shot.hr.shape[1:3]
     blocks = shot.lr.repeat(SCALE, axis=0).repeat(SCALE, axis=1)[:height, :width]
@@ -126,9 +126,10 @@ def _flows(gallery: Gallery, detail: Detail) -> Panel | None:
         return Panel("Optical flow", {})
     pairs = {n: (m.before[0], m.sr) for n, m in gallery.made.items()}
     pairs["HR"] = shot.hr[at - 1], shot.hr[at]
-    flows = {n: flow_between(as_tensor(a), as_tensor(b)).numpy() for n, (a, b) in pairs.items()}
+    frames = {n: [frame_of(as_tensor(x)) for x in pair] for n, pair in pairs.items()}
+    flows = {n: flow(*pair).numpy() for n, pair in frames.items()}
     top = max(float(np.percentile(np.hypot(*flows["HR"]), HEAT_PERCENTILE)), 1.0)
-    figures = [Figure(detail.map(flow_colours(flow, top)), label) for label, flow in flows.items()]
+    figures = [Figure(detail.map(flow_colours(f, top)), label) for label, f in flows.items()]
     return Panel("Optical flow", {"": figures}, {"top": f"{top:.1f}"})
 
 
@@ -147,14 +148,10 @@ def _attention(gallery: Gallery, detail: Detail) -> Panel | None:
 
 def _features(gallery: Gallery, detail: Detail) -> Panel | None:
     """F^LR and F^SR of the crop, in the same channels of every network."""
-    learnt = {
-        label: {"F^LR": made.f_lr, "F^SR": made.f_sr}
-        for label, made in gallery.made.items()
-        if len(made.f_sr)
-    }
+    learnt = {n: {"F^LR": m.f_lr, "F^SR": m.f_sr} for n, m in gallery.made.items() if len(m.f_sr)}
     if not learnt:
         return None
-    # three channels are a picture's (VDSR's F^LR): no reason to show no others of anybody
+    # maps of three channels are a picture (VDSR's F^LR), which must not limit the others
     counts = [len(maps) for both in learnt.values() for maps in both.values() if len(maps) > 3]
     shared = min(counts, default=3)
     last = [*learnt][-1]

@@ -1,4 +1,4 @@
-"""Commands, as a shell takes them, that give an evaluation or a training run of a folder again."""
+"""Shell commands that repeat the evaluation or the training run of a folder."""
 
 import dataclasses
 import shlex
@@ -9,24 +9,24 @@ from stdpipe.training.config import StudentTraining, TeacherTraining
 
 
 def evaluate_command(entry: Measured, group: ResultGroup) -> str:
-    """The command that measures this network alone, into a new folder beside the old one."""
+    """Return the command that measures this network alone, into a folder beside the old one."""
     facts, rules = entry.facts, group.protocol
     # a protocol with another border carries it in its name: vid4-crop8
-    protocol, _, has_own_crop = str(rules["name"]).partition("-crop")
+    protocol, _, own_crop = str(rules["name"]).partition("-crop")
     kinds = ["quality"]
     kinds += ["temporal"] * ("warp_error" in facts["average"])
     kinds += ["cost"] * ("seconds_per_frame" in entry.cost)
     words: list[Any] = ["stdpipe", "evaluate", "--data", group.data]
     words += ["--model", facts["model"] + (f"@{facts['weights']}" if facts["weights"] else "")]
     words += ["--degradation", group.degradation["name"], "--protocol", protocol]
-    words += ["--crop", rules["crop"]] if has_own_crop else []
+    words += ["--crop", own_crop] if own_crop else []
     words += ["--metrics", ",".join(kinds)] if len(kinds) > 1 else []
     words += ["--amp", group.amp] if group.amp not in (None, "none") else []
     return shlex.join(map(str, [*words, "--out", f"{entry.folder}-again"]))
 
 
 def train_command(run: TrainingRun) -> str:
-    """The command with every option, defaults too; in the run's folder it resumes.
+    """Return the command with every option, defaults too; in the run's folder it resumes.
 
     A live teacher is known by its SHA-256 alone, which then stands in place of its file.
     """

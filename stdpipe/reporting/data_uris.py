@@ -1,4 +1,4 @@
-"""Arrays as pictures inside the page: lossless PNG where pixels count, WebP for whole frames."""
+"""Pictures for the page: arrays as data URIs, in PNG if they must be exact, else in WebP."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ Pixels = NDArray[np.uint8]
 
 
 def png(pixels: Pixels) -> str:
-    """Encode (H, W, 3), or a grey (H, W), as a data URI, exact."""
+    """Encode (H, W, 3), or a grey (H, W), as an exact data URI."""
     return _uri(Image.fromarray(np.ascontiguousarray(pixels)), format="PNG", optimize=True)
 
 
@@ -37,29 +37,29 @@ def _uri(image: Image.Image, **options: Any) -> str:
 
 
 def as_tensor(pixels: Pixels) -> Tensor:
-    """(H, W, 3) -> RGB in [0, 1], (3, H, W)."""
+    """Turn (H, W, 3) into RGB in [0, 1], (3, H, W)."""
     return torch.from_numpy(pixels).permute(2, 0, 1) / 255
 
 
 def luma_error(sr: Pixels, hr: Pixels) -> NDArray[np.float64]:
-    """|Y of SR - Y of HR|, levels of 255: two (H, W, 3) -> (H, W)."""
+    """Return |Y of SR - Y of HR| in levels of 255: two (H, W, 3) -> (H, W)."""
     return np.asarray((luma(as_tensor(sr)) - luma(as_tensor(hr))).abs(), np.float64)
 
 
 def flow_colours(flow: NDArray[np.floating[Any]], top: float) -> Pixels:
-    """Show a flow (2, H, W) in pixels, x first, as (H, W, 3).
+    """Colour a flow (2, H, W) in pixels, x first: hue is direction, white is rest -> (H, W, 3).
 
-    Hue is its direction; white is at rest, full colour `top` pixels and more.
+    Colours are full from `top` pixels on.
     """
     hue = np.arctan2(flow[1], flow[0]) / (2 * np.pi) % 1
     strength = np.clip(np.hypot(*flow) / top, 0, 1)
-    # the full colour is neither wholly saturated nor quite as bright as white: calmer
+    # a full colour is not wholly saturated and a bit darker than white, which is easier to look at
     levels = np.stack([hue, 0.83 * strength, 1 - 0.1 * strength], axis=-1) * 255
     return np.array(Image.fromarray(levels.round().astype(np.uint8), "HSV").convert("RGB"))
 
 
 def colour_wheel(size: int = 72) -> Pixels:
-    """The key to `flow_colours`: (size, size, 3), white outside the circle."""
+    """Draw the key to `flow_colours`: (size, size, 3), white outside the circle."""
     place = (np.arange(size) + 0.5) / size * 2 - 1
     x, y = np.meshgrid(place, place)
     wheel = flow_colours(np.stack([x, y]), 1.0)

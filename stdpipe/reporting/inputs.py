@@ -1,6 +1,6 @@
-"""What lies in the folders of a report: evaluations, gathered by their rules, and training runs.
+"""The contents of a report's folders: evaluations, grouped by their rules, and training runs.
 
-Figures of different rules or data are never in one ResultGroup: a group is one table.
+A ResultGroup, which is one table, never mixes figures of different rules or data.
 """
 
 import csv
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from stdpipe.cache.errors import UserError
 from stdpipe.evaluation.frame_log import UNFINISHED
-from stdpipe.evaluation.results import NetworkResult, Result, read_result
+from stdpipe.evaluation.results import NetworkResult, read_result
 from stdpipe.models import zoo
 from stdpipe.models.base import count_parameters
 from stdpipe.models.macs import count_macs
@@ -29,9 +29,9 @@ Labels = Mapping[str, str]
 class Measured(NamedTuple):
     """One network's figures, as one evaluation has them."""
 
-    label: str  # what the page calls it; no other of its group is called so
+    label: str  # its name on the page, unique in its group
     folder: Path
-    when: str  # the evaluation ended
+    when: str  # time at which the evaluation ended
     facts: Mapping[str, Any]  # an evaluation.results.NetworkResult
     cost: Mapping[str, Any]  # an evaluation.results.Cost, or as much of it as is known
     frames: Mapping[str, Mapping[int, float]]  # clip -> frame number -> PSNR Y
@@ -44,44 +44,38 @@ class ResultGroup:
     data: str
     degradation: Mapping[str, Any]
     protocol: Mapping[str, Any]
-    clips: Mapping[str, int]  # how many frames of each were scored
-    amp: str | None  # the precision in which networks ran; None where the result does not state it
+    clips: Mapping[str, int]  # a clip's key -> number of its scored frames
+    amp: str | None  # precision of the networks; None where the result does not state it
     metrics: dict[str, str] = field(default_factory=dict)
     entries: list[Measured] = field(default_factory=list)
 
     @property
     def title(self) -> str:
-        """Short, for headings."""
+        """Return a short title for headings."""
         precision = {"none": "", None: " · precision not stated"}.get(self.amp, f" · {self.amp}")
         rules = f"{self.degradation['name']} · {self.protocol['name']}"
         return f"{Path(self.data).name} · {rules}{precision}"
 
 
 class TrainingRun(NamedTuple):
-    """A training run: its config.yaml, and metrics.jsonl line by line."""
+    """A training run: its config.yaml, and the lines of metrics.jsonl."""
 
     label: str
     folder: Path
-    when: str  # it was last written
+    when: str  # time of the last write
     config: Mapping[str, Any]
     lines: Sequence[Mapping[str, float]]
     finished: bool
 
 
-class Inputs(NamedTuple):
-    """All that the folders hold, and a sentence for each thing that is missing there."""
+def read_folders(
+    folders: Sequence[Path], labels: Labels | None = None
+) -> tuple[list[ResultGroup], list[TrainingRun], list[str]]:
+    """Read evaluations, training runs, and a sentence for each thing that is missing.
 
-    groups: list[ResultGroup]
-    runs: list[TrainingRun]
-    missing: list[str]
-
-
-def read_folders(folders: Sequence[Path], labels: Labels | None = None) -> Inputs:
-    """Read folders of evaluations and of training runs, in any order.
-
-    `labels` is the page's name for a network, by its name in results, its weights file or the
-    folder of that; or for a training run, by its folder. Raises FileNotFoundError or UserError for
-    a folder that holds neither, and for a damaged file.
+    `labels`: a network's name in results, its weights file, that file's folder, or a run's folder
+    -> name on the page. Raises FileNotFoundError or UserError for a folder that holds neither, and
+    for a damaged file.
     """
     groups: dict[str, ResultGroup] = {}
     runs: list[TrainingRun] = []
@@ -90,58 +84,48 @@ def read_folders(folders: Sequence[Path], labels: Labels | None = None) -> Input
         if (folder / "result.json").is_file():
             _read_evaluation(folder, labels or {}, groups)
         elif (folder / UNFINISHED).is_dir():
-            missing.append(
-                f"The evaluation in {folder} is not finished, so it is not shown: give its command "
-                "again."
-            )
+            missing.append(f"The evaluation in {folder} is not finished: give its command again.")
         elif (folder / "config.yaml").is_file():
             runs.append(_read_run(folder, labels or {}, {run.label for run in runs}))
-        elif folder.is_dir():
+        elif not folder.is_dir():
+            told = "does not exist: give folders of evaluate or of training"
+            raise FileNotFoundError(f"folder {folder} {told}")
+        else:
             raise UserError(
                 f"{folder} holds neither an evaluation (result.json) nor a training run "
                 "(config.yaml): give the --out of stdpipe evaluate, train-student or train-teacher"
             )
-        else:
-            raise FileNotFoundError(
-                f"folder {folder} does not exist: give folders of evaluate or of training"
-            )
-    return Inputs([*groups.values()], runs, missing)
+    return [*groups.values()], runs, missing
 
 
 def _read_evaluation(folder: Path, labels: Labels, groups: dict[str, ResultGroup]) -> None:
+    """Add each network of the folder's result to the group of its rules and frames."""
     file = folder / "result.json"
-    result = read_result(file)
-    frames = _read_frames(folder / "frames.csv")
-    for facts in result["networks"]:
-        group = _group_of(result, facts, groups)
-        label = _distinct(_label(facts, labels), {e.label for e in group.entries}, folder)
-        cost = facts.get("cost") or _count(facts["model"])
-        of_network = frames.get(facts["name"], {})
-        group.entries.append(Measured(label, folder, _written(file), facts, cost, of_network))
-
-
-def _group_of(result: Result, facts: NetworkResult, groups: dict[str, ResultGroup]) -> ResultGroup:
+    result, frames = read_result(file), _read_frames(folder / "frames.csv")
     rules = {k: v for k, v in result["protocol"].items() if k != "chosen"}
-    clips = {key: row["frames"] for key, row in facts["clips"].items()}
-    new = ResultGroup(
-        result["data"], result["degradation"], result["protocol"], clips, result["amp"]
-    )
-    identity = json.dumps([new.data, new.degradation, rules, clips, new.amp], sort_keys=True)
-    group = groups.setdefault(identity, new)
-    for name, text in result["metrics"].items():
-        old = group.metrics.setdefault(name, text)
-        if text not in old.split(" / "):
-            group.metrics[name] = f"{old} / {text}"
-    return group
+    facts = (result["data"], result["degradation"])
+    for network in result["networks"]:
+        clips = {key: row["frames"] for key, row in network["clips"].items()}
+        identity = json.dumps([*facts, rules, clips, result["amp"]], sort_keys=True)
+        new = ResultGroup(*facts, result["protocol"], clips, result["amp"])
+        group = groups.setdefault(identity, new)
+        for name, text in result["metrics"].items():
+            old = group.metrics.setdefault(name, text)
+            if text not in old.split(" / "):
+                group.metrics[name] = f"{old} / {text}"
+        label = _distinct(_label(network, labels), {e.label for e in group.entries}, folder)
+        cost = network.get("cost") or _count(network["model"])
+        of_network = frames.get(network["name"], {})
+        group.entries.append(Measured(label, folder, _written(file), network, cost, of_network))
 
 
 @cache
 def _count(name: str) -> dict[str, int]:
-    """Parameters and MACs of a network whose evaluation did not count them."""
+    """Count parameters and MACs of a network whose evaluation did not."""
     try:
         net = zoo.parse_trusted(name, "the result").build()
     except UserError:
-        return {}  # a user's own network: a file must not have us import it
+        return {}  # a user's own network: a file must not make us import it
     return {"parameters": count_parameters(net), "macs": count_macs(net).total}
 
 
@@ -161,18 +145,19 @@ def _read_frames(file: Path) -> dict[str, dict[str, dict[int, float]]]:
 def _label(facts: NetworkResult, labels: Labels) -> str:
     """Return the label asked for, else the weights' run or file, else the network's name."""
     weights = facts["weights"]
-    path = Path(weights or "")
-    names = [facts["name"], *([weights, str(path.parent)] if weights else [])]
-    given = next((labels[name] for name in names if name in labels), None)
-    if given or not weights:
-        return given or facts["model"]
+    if not weights:
+        return labels.get(facts["name"], facts["model"])
+    path = Path(weights)
+    for name in (facts["name"], weights, str(path.parent)):
+        if name in labels:
+            return labels[name]
     if weights.startswith("random:"):
         return f"{facts['model'].partition(':')[0]}, {weights}"
     return _run_name(path.parent) if path.name == "weights.pt" and path.parent.name else path.stem
 
 
 def _run_name(folder: Path) -> str:
-    """Return the folder's name; student and scheme before it where it is a seed, as in a grid."""
+    """Return the folder's name; a grid's seed with student and scheme before it."""
     return "/".join(folder.parts[-3:]) if folder.name.isdigit() else folder.name
 
 
@@ -197,6 +182,6 @@ def _read_run(folder: Path, labels: Labels, taken: set[str]) -> TrainingRun:
 
 
 def _written(*files: Path) -> str:
-    """The day and minute, UTC, on which the latest of those files that exist was written."""
+    """Return the minute, UTC, in which the latest of the existing files was written."""
     latest = max(file.stat().st_mtime for file in files if file.is_file())
     return f"{datetime.fromtimestamp(latest, UTC):%Y-%m-%d %H:%M} UTC"

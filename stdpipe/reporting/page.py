@@ -1,8 +1,7 @@
 """The page as one file: style, script and every picture lie inside, and nothing is fetched.
 
-page.html says what stands where. Jinja escapes all text that enters it. Should some slip through,
-the page's content security policy still runs no script but the page's own (known by its hash) and
-allows no request.
+page.html lays the page out. Jinja escapes all text that enters it. Should some slip through, the
+page's content security policy still allows no request, and no script but its own, by its hash.
 """
 
 import base64
@@ -13,7 +12,7 @@ from importlib.resources import files
 from typing import NamedTuple
 
 import yaml
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Template
 from markupsafe import Markup
 
 from stdpipe.evaluation.pictures import HEAT_PERCENTILE, HEAT_TABLE
@@ -23,6 +22,7 @@ from stdpipe.reporting.clip_pictures import Detail, Gallery, panels, slider_of
 from stdpipe.reporting.commands import evaluate_command, train_command
 from stdpipe.reporting.data_uris import colour_wheel, png
 from stdpipe.reporting.inputs import ResultGroup, TrainingRun
+from stdpipe.templates import templates_of
 
 
 class Content(NamedTuple):
@@ -43,30 +43,20 @@ def render(content: Content, detail: Detail) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     labels = [entry.label for group in content.groups for entry in group.entries]
     labels += [run.label for run in content.runs]
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            content._asdict(),
-            detail=detail,
-            # label -> number of its colour, the same wherever it appears
-            colours={label: number for number, label in enumerate(dict.fromkeys(labels))},
-            style=Markup(_own("page.css")),
-            script=Markup(script),
-            script_digest=digest,
-        )
+    return _page().render(
+        content._asdict(),
+        detail=detail,
+        # label -> number of its colour, the same wherever it appears
+        colours={label: number for number, label in enumerate(dict.fromkeys(labels))},
+        style=Markup(_own("page.css")),
+        script=Markup(script),
+        script_digest=digest,
     )
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=FunctionLoader(_own),
-    )
+def _page() -> Template:
+    environment = templates_of("stdpipe.reporting")
     # the script shows choices in the order of their keys
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     environment.filters["yaml"] = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True)
@@ -78,7 +68,7 @@ def _environment() -> Environment:
     environment.globals |= {function.__name__: function for function in called}
     environment.globals |= {"MAX_CLIPS": tables.MAX_CLIPS, "HEADINGS": HEADINGS}
     environment.globals |= {"heat_table": HEAT_TABLE.tolist(), "HEAT_PERCENTILE": HEAT_PERCENTILE}
-    return environment
+    return environment.get_template("page.html")
 
 
 def _own(name: str) -> str:

@@ -1,7 +1,7 @@
-"""Runs a network again on a few frames of a clip, and keeps what pictures are made of.
+"""Run a network again on a few frames of a clip, and keep what the page's pictures need.
 
-A shot is the middle frame of a clip and a short span around it. What a network makes of it goes
-to one file, so that a report that was stopped, or is written again, goes on from there.
+A shot is the middle frame of a clip and a short span around it. A network's output for it is kept
+in one file, so that a report that was stopped, or is written again, does not compute it anew.
 Axes: S frames of the span, H W HR size, C channels; crops are those of Shot.window.
 """
 
@@ -27,7 +27,7 @@ from stdpipe.data.frames import Clip
 from stdpipe.data.pieces import Piece, pieces
 from stdpipe.device import settle
 from stdpipe.distill.attention import attention_map
-from stdpipe.evaluation.pictures import HEAT_PERCENTILE
+from stdpipe.evaluation.pictures import HEAT_PERCENTILE, to_pixels
 from stdpipe.models import zoo
 from stdpipe.models.base import SCALE, Network
 from stdpipe.models.checkpoints import load_network
@@ -36,14 +36,14 @@ from stdpipe.reporting.data_uris import Pixels
 Facts = Mapping[str, Any]  # an evaluation.results.NetworkResult
 
 FORMAT = 1  # of the files
-UNREADABLE = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile)  # or not there
+UNREADABLE = (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile)
 CROP_HEIGHT, CROP_WIDTH = 180, 240
-CHANNELS = 64  # feature maps kept, at most
+CHANNELS = 64  # the most feature maps that are kept
 ATTENTIONS = ("sum", "sum2", "max2")
 
 
 class Shot(NamedTuple):
-    """The frames of a clip that are shown."""
+    """The frames of a clip that the page shows."""
 
     clip: str
     lr_8bit: bool
@@ -53,19 +53,19 @@ class Shot(NamedTuple):
     middle: int  # where `frame` lies in the span
     hr: Pixels  # (S, H, W, 3)
     lr: Pixels  # the middle frame's, (h, w, 3)
-    window: Box  # the crop shown, in HR pixels on the grid of LR pixels: the most detailed one
+    window: Box  # the crop with most detail, in HR pixels on the grid of LR pixels
     row: int  # the scan line of the temporal profile
 
 
 class Made(NamedTuple):
-    """Says what a network made of a shot; pictures rounded to 8 bits."""
+    """A network's output for a shot, in 8 bits."""
 
     sr: Pixels  # the middle frame, (H, W, 3)
-    before: Pixels  # the frame before it, or (0, H, W, 3) where there is none
+    before: Pixels  # the frame before it, or (0, H, W, 3) if there is none
     profile: Pixels  # the scan line in each frame of the span, (S, W, 3)
     attention: Pixels  # (3, H, W), by ATTENTIONS: 255 is the map's 99.5th percentile
     f_lr: Pixels  # the crop, (C, h, w), each channel from its least to its greatest value
-    f_sr: Pixels  # the same at HR size
+    f_sr: Pixels  # the crop, (C, H, W), likewise
 
 
 def take_shot(
@@ -73,7 +73,7 @@ def take_shot(
 ) -> tuple[Shot, list[Piece]]:
     """Read the shot of at most `length` frames around the clip's middle.
 
-    Returns it, and its frames with the LR frames that windows of 2k+1 need.
+    Returns the shot, and its frames with the LR frames that windows of 2k+1 need.
     """
     frame = len(clip.frames) // 2
     start = min(max(frame - length // 2, 0), max(len(clip.frames) - length, 0))
@@ -81,7 +81,7 @@ def take_shot(
     found = list(pieces(clip, span, k, degradation, lr_8bit))
     hr = torch.cat([piece.hr for piece in found]).permute(0, 2, 3, 1).contiguous().numpy()
     piece = next(p for p in found if frame in p.centres)
-    lr = _pixels(piece.lr[frame - piece.first])
+    lr = to_pixels(piece.lr[frame - piece.first])
     middle = span.index(frame)
     window = most_detail(hr[middle])
     row = window.y + window.height // 2
@@ -104,8 +104,8 @@ def most_detail(hr: Pixels) -> Box:
 def load_again(facts: Facts) -> Network:
     """Load the network that an evaluation's `facts` name, with the same weights.
 
-    Raises UserError or OSError where it cannot be had: the weights are gone or others now, or the
-    network is a user's own, whose module a file must not have us import.
+    Raises UserError or OSError where the weights are gone or have changed, or where the network is
+    a user's own, since a file must not make us import its module.
     """
     name, weights = str(facts["model"]), facts["weights"]
     zoo.parse_trusted(name, "the result")
@@ -118,9 +118,9 @@ def load_again(facts: Facts) -> Network:
 def load_or_make(
     parts: Path, facts: Facts, net: Network, shot: Shot, found: list[Piece], device: torch.device
 ) -> Made:
-    """What the network of these `facts` makes of the shot, read from `parts` where it lies there.
+    """Return the network's output for the shot, read from `parts` if it was made before.
 
-    Its file is named by a hash of what went in. Raises UserError where the output is not finite.
+    Its file is named by a hash of the inputs. Raises UserError where the output is not finite.
     """
     frames = zlib.crc32(shot.hr.data)
     network = (facts["model"], facts["weights_sha256"])
@@ -144,7 +144,7 @@ def make(net: Network, shot: Shot, found: Sequence[Piece], device: torch.device)
     sr = torch.cat(parts)
     if not sr.isfinite().all():
         raise UserError(f"its output for clip {shot.clip} is not finite")
-    pixels = np.stack([_pixels(frame) for frame in sr])
+    pixels = np.stack([to_pixels(frame) for frame in sr])
     at = shot.middle
     maps = _maps(net, shot, found, device)
     return Made(pixels[at], pixels[max(at - 1, 0) : at], pixels[:, shot.row].copy(), *maps)
@@ -153,7 +153,7 @@ def make(net: Network, shot: Shot, found: Sequence[Piece], device: torch.device)
 def _maps(
     net: Network, shot: Shot, found: Sequence[Piece], device: torch.device
 ) -> tuple[Pixels, ...]:
-    """Attention, F^LR and F^SR of the middle frame; empty where nothing was learnt (bicubic)."""
+    """Return attention, F^LR and F^SR of the middle frame; empty for bicubic, which learns none."""
     if not any(True for _ in net.parameters()):
         return (np.zeros((0, 1, 1), np.uint8),) * 3
     piece = next(piece for piece in found if shot.frame in piece.centres)
@@ -164,28 +164,22 @@ def _maps(
     attention = torch.stack([attention_map(f_sr, kind) for kind in ATTENTIONS]).numpy()
     top = np.percentile(attention, HEAT_PERCENTILE, axis=(1, 2), keepdims=True)
     scale = round(shot.hr.shape[1] / f_lr.shape[1])  # 1 in networks that work at HR
-    crops = [
-        maps[:CHANNELS][Box(*(side // shrunk for side in shot.window)).cut()].numpy()
-        for maps, shrunk in ((f_lr, scale), (f_sr, 1))
-    ]
-    of_crop = [
-        _levels(m, m.min((1, 2), keepdims=True), m.max((1, 2), keepdims=True)) for m in crops
-    ]
-    return _levels(attention, 0, top), *of_crop
+    crops = []
+    for maps, shrunk in ((f_lr, scale), (f_sr, 1)):
+        crop = maps[:CHANNELS][Box(*(side // shrunk for side in shot.window)).cut()].numpy()
+        crops.append(
+            _levels(crop, crop.min((1, 2), keepdims=True), crop.max((1, 2), keepdims=True))
+        )
+    return _levels(attention, 0, top), *crops
 
 
 def _levels(maps: NDArray[Any], low: Any, high: Any) -> Pixels:
-    """Maps (C, H, W) in 8 bits: `low` of each is 0, `high` is 255."""
+    """Map (C, H, W) to 8 bits: `low` becomes 0, `high` 255."""
     shares = (maps - low) / np.where(high > low, high - low, 1)
     return np.asarray((shares.clip(0, 1) * 255).round(), np.uint8)
 
 
 def _whole(maps: Tensor, shot: Shot) -> Tensor:
-    """Cut off what padding added."""
+    """Cut off the padding."""
     height, width = shot.hr.shape[1:3]
     return maps[..., :height, :width].float()
-
-
-def _pixels(image: Tensor) -> Pixels:
-    """(3, H, W) in [0, 1] -> (H, W, 3)."""
-    return np.asarray((image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu(), np.uint8)

@@ -15,7 +15,6 @@ from stdpipe.evaluation.protocols import (
     score_frames,
     scored_clips,
     scored_frames,
-    with_crop,
 )
 
 
@@ -72,13 +71,13 @@ def test_the_text_says_the_rules(name: str, told: str) -> None:
 
 
 def test_another_crop_is_another_protocol() -> None:
-    rules = with_crop(protocol("vid4"), 8)
+    rules = protocol("vid4", 8)
     assert (rules.name, rules.crop, rules.skip) == ("vid4-crop8", 8, 0)
     assert "without 8 pixels at each border" in rules.text
     assert "BasicSR" not in rules.text
-    assert with_crop(protocol("vid4-duf"), 0).name == "vid4-duf-crop0"
+    assert protocol("vid4-duf", 0).name == "vid4-duf-crop0"
     for same in (None, 8):
-        assert with_crop(protocol("vid4-duf"), same) is protocol("vid4-duf")
+        assert protocol("vid4-duf", same) is protocol("vid4-duf")
 
 
 @pytest.mark.parametrize(

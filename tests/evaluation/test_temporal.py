@@ -11,9 +11,9 @@ pytest.importorskip("cv2", reason="needs OpenCV's flow (extra: temporal)")
 from stdpipe.evaluation.metrics import TEMPORAL, luma
 from stdpipe.evaluation.temporal import (
     Temporal,
-    _frame,
     flow,
     flow_name,
+    frame_of,
     visible,
     warp,
 )
@@ -40,7 +40,7 @@ def follow(hr: list[torch.Tensor], sr: list[torch.Tensor], crop: int = 0) -> dic
 
 
 def test_a_known_shift_is_found() -> None:
-    motion = flow(_frame(scene(6)), _frame(scene(3)))[:, 12:-12, 12:-12]
+    motion = flow(frame_of(scene(6)), frame_of(scene(3)))[:, 12:-12, 12:-12]
     assert (motion[0] - 3).abs().mean() < 0.1
     assert motion[1].abs().mean() < 0.1
 
@@ -113,9 +113,9 @@ def test_the_border_does_not_count() -> None:
 def test_a_cut_has_no_warp_error() -> None:
     black, white = torch.zeros(3, 40, 40), torch.ones(3, 40, 40)
     temporal = Temporal()
-    frame = _frame(black)
+    frame = frame_of(black)
     nothing = torch.zeros(40, 40, dtype=torch.bool)
-    error = temporal._warp_error(frame, _frame(white), torch.zeros(2, 40, 40), nothing)
+    error = temporal._warp_error(frame, frame_of(white), torch.zeros(2, 40, 40), nothing)
     assert math.isnan(error)
 
 
@@ -142,7 +142,7 @@ def test_the_flow_is_named() -> None:
 
 def test_flow_is_of_luma_in_8_bits() -> None:
     rgb = scene(0)
-    frame = _frame(rgb * 3 - 1)
+    frame = frame_of(rgb * 3 - 1)
     assert frame.grey.dtype == np.uint8
     expected = luma(rgb * 3 - 1).round().clamp(0, 255)
     assert torch.equal(torch.from_numpy(frame.grey).double(), expected)

@@ -66,14 +66,14 @@ def test_labels_are_short_and_distinct(write: Callable[..., Path]) -> None:
         network(own, "teacher.pt"),
         network(own, "random:3"),
     ]
-    (group,) = read_folders([write("a", *networks)]).groups
+    (group,) = read_folders([write("a", *networks)])[0]
     labels = [entry.label for entry in group.entries]
     assert labels == ["bicubic:phase=0.0", "std", "std (a)", "teacher", "own, random:3"]
 
 
 def test_a_grids_runs_are_told_by_student_scheme_and_seed(write: Callable[..., Path]) -> None:
     networks = [network("vdsr", f"out/runs/vdsr/{name}/weights.pt") for name in ("none/0", "std/0")]
-    (group,) = read_folders([write("a", *networks)]).groups
+    (group,) = read_folders([write("a", *networks)])[0]
     assert [entry.label for entry in group.entries] == ["vdsr/none/0", "vdsr/std/0"]
 
 
@@ -81,7 +81,7 @@ def test_labels_that_are_asked_for(write: Callable[..., Path]) -> None:
     networks = [network("bicubic", None), network("own:Net", "runs/std/weights.pt")]
     folder = write("a", *networks)
     for name in ("runs/std/weights.pt", "runs/std", "own:Net @ runs/std/weights.pt"):
-        (group,) = read_folders([folder], {name: "STD"}).groups
+        (group,) = read_folders([folder], {name: "STD"})[0]
         assert [entry.label for entry in group.entries] == ["bicubic", "STD"]
 
 
@@ -96,7 +96,7 @@ def test_groups_are_rules_data_and_frames(write: Callable[..., Path]) -> None:
         write("f", bicubic | {"clips": {"walk": bicubic["clips"]["walk"] | {"frames": 3}}}),
         write("g", bicubic, amp="bf16"),
     ]
-    groups = read_folders(folders).groups
+    groups = read_folders(folders)[0]
     assert [[e.folder.name for e in group.entries] for group in groups] == [
         ["a", "b"], ["c"], ["d"], ["e"], ["f"], ["g"],
     ]  # fmt: skip
@@ -104,7 +104,7 @@ def test_groups_are_rules_data_and_frames(write: Callable[..., Path]) -> None:
 
 def test_a_folder_given_twice_counts_once(write: Callable[..., Path]) -> None:
     folder = write("a", network("bicubic", None))
-    (group,) = read_folders([folder, folder]).groups
+    (group,) = read_folders([folder, folder])[0]
     assert len(group.entries) == 1
 
 
@@ -130,7 +130,7 @@ def test_a_run_with_a_torn_line(tmp_path: Path) -> None:
     (run / "weights.pt").touch()
     lines = '{"step": 1, "rec": 0.5, "td": NaN}\n{"step": 2, "rec": 0.4}\n{"step": 3, "re'
     (run / "metrics.jsonl").write_text(lines)
-    (found,) = read_folders([run]).runs
+    (found,) = read_folders([run])[1]
     assert found.lines == [{"step": 1, "rec": 0.5}, {"step": 2, "rec": 0.4}]
     assert found.finished
     (run / "config.yaml").write_text("- a list")
