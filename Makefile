@@ -18,12 +18,15 @@ install = { $(BIN)/python -m pip install --quiet uv && $(BIN)/python -m uv pip i
 demo: $(VENV)/.demo
 	$(BIN)/stdpipe demo --out demo
 
+# One worker more than there are cores, since some tests wait.
+WORKERS = $(shell $(BIN)/python -c "import os; print(min(os.cpu_count(), 7) + 1)")
+
 test: check
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 --durations=5 -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --durations=5 -m "not slow"
 
 # The slow ones too: every Vid4 frame, a built wheel, the whole demo.
 test-all: check
-	$(BIN)/python -m pytest -n auto --maxprocesses=4 --durations=10
+	$(BIN)/python -m pytest -n $(WORKERS) --durations=10
 
 # Format, lint, and types of what ships: mypy sees the installed layout, where cache/ is stdpipe.cache.
 check: $(VENV)/.test

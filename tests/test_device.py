@@ -48,6 +48,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's mallopt")
 def test_freed_memory_is_used_again() -> None:
     """Counted in page faults; where huge pages hide them from the plain run, nothing is asserted of

@@ -179,6 +179,7 @@ def equals_its_file(folder: Path, stdpipe: Command, name: str, kind: str) -> Non
 
 
 @needs_onnx
+@pytest.mark.slow
 def test_a_small_student(tmp_path: Path, stdpipe: Command) -> None:
     """At five sizes that export never saw; it samples, and is slow to trace in full."""
     equals_its_file(tmp_path, stdpipe, SMALL, "onnx")

@@ -124,7 +124,8 @@ def test_an_f_lr_that_is_the_input_learns_nothing(
     more = ("--cache", full_cache, "--student", student, "--scheme", scheme)
     told = refused(*train(tmp_path, tiny, *more))
     full_name = zoo.parse(student).with_phase(0.0)
-    assert f"scheme '{scheme}' teaches F^LR, but {full_name} trains nothing" in told
+    assert f"scheme '{scheme}' teaches F^LR" in told
+    assert str(full_name) in told
 
 
 def test_a_teacher_without_a_head_gives_no_image(

@@ -130,8 +130,8 @@ def test_a_video(tmp_path: Path, stdpipe: Command) -> None:
 @pytest.mark.parametrize(
     ("name", "degradation", "told"),
     [
-        (VDSR, "bd", "a network trained for bd takes LR pixel j to sit at HR pixel 4j + 0; "),
-        (f"{VDSR},phase=0", None, "this network takes LR pixel j to sit at HR pixel 4j + 0; "),
+        (VDSR, "bd", "a network trained for bd"),
+        (f"{VDSR},phase=0", None, "this network"),
         (VDSR, "bi", ""),
     ],
 )
@@ -152,8 +152,8 @@ def test_what_weights_are_for(
     lines = [line for line in caplog.messages if "LR pixel" in line]
     assert len(lines) == bool(told)
     if told:
-        assert lines[0].startswith(f"stdpipe: {told}")
-        assert lines[0].endswith("comes out shifted by 1.5 HR pixels")
+        assert told in lines[0]
+        assert "shifted by 1.5 HR pixels" in lines[0]
 
 
 def test_a_folder_becomes_a_video_and_a_folder_again(tmp_path: Path, stdpipe: Command) -> None:
@@ -373,7 +373,7 @@ def test_bad_input(tmp_path: Path, refused: Command, lr: Path) -> None:
     assert "is neither a folder nor" in refused("upscale", lr, tmp_path / "sr.avi", *BICUBIC)
     for inside in (lr, lr / "sr", lr / "sr.mp4", tmp_path):
         told = refused("upscale", lr, inside, *BICUBIC, "--overwrite")
-        assert "lie in each other" in told
+        assert "overlap" in told
     assert "Not a directory" in refused("upscale", lr, tmp_path / "text.mp4" / "sr", *BICUBIC)
     assert "needs weights" in refused("upscale", lr, out, "--model", "fastdvdnet")
     assert "name a network" in refused("upscale", lr, out)
@@ -384,7 +384,7 @@ def test_an_output_that_is_not_finite(
 ) -> None:
     monkeypatch.setattr(Bicubic, "to_rgb", lambda self, f_sr, centre: f_sr / 0)
     told = refused("upscale", lr, tmp_path / "sr", *BICUBIC)
-    assert "output is not finite; check its weights, or leave fp16 for bf16" in told
+    assert "not finite" in told
     assert list(tmp_path.iterdir()) == [lr]
 
 

@@ -27,6 +27,7 @@ def run(script: str) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_read() -> None:
     found = run("read.py")
     baselines = "memmap h5py h5py-rdcc-0 h5py-rdcc-64M pt pt-mmap zarr-default zarr-same-store"

@@ -143,14 +143,14 @@ def test_a_clip_smaller_than_the_patch_is_named_at_the_start(
     """From a packed file, too; a patch that fits its frames once they are padded is taken."""
     stdpipe("pack-clips", "--data", small, "--out", tmp_path / "small.h5")
     for data in (small, tmp_path / "small.h5"):
-        for command in (train(tmp_path / "run", data, "--scheme", "none"), teacher(
+        for command in (train(tmp_path / "run", data, "--scheme", "none", patch=32), teacher(
             tmp_path / "run", data
         )):  # fmt: skip
             told = refused(*command)
             assert all(word in told for word in ("00001/0003", "30x20", "patch of 32"))
             assert not (tmp_path / "run").exists()
     padded = make_data(tmp_path / "padded", clips=2, height=30, width=46)
-    stdpipe(*train(tmp_path / "run", padded, "--scheme", "none"))
+    stdpipe(*train(tmp_path / "run", padded, "--scheme", "none", patch=32))
 
 
 def test_a_clip_of_another_size_has_no_place_in_a_cache(

@@ -120,9 +120,9 @@ def test_a_live_privileged_teacher_sees_hr(
             "--targets", "f_lr", "--encoding", "float32", "--views", "baked", "--baked", 2,
             "--patch", 32)  # fmt: skip
     more = ("--student", STUDENT, "--cache", path, "--scheme", "pisr=1")
-    stdpipe(*train(tmp_path / "cached", tiny, *more))
+    stdpipe(*train(tmp_path / "cached", tiny, *more, patch=32))
     live = ("--live-teacher", teacher / "weights.pt")
-    stdpipe(*train(tmp_path / "live", tiny, *more, *live))
+    stdpipe(*train(tmp_path / "live", tiny, *more, *live, patch=32))
     for one, other in zip(lines(tmp_path / "cached"), lines(tmp_path / "live"), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
 
@@ -130,7 +130,7 @@ def test_a_live_privileged_teacher_sees_hr(
 def test_init_refuses_what_does_not_fit(
     tmp_path: Path, tiny: Path, teacher: Path, train: Command, refused: Command
 ) -> None:
-    init = ("--init", teacher / "weights.pt", "--scheme", "none")
+    init = ("--init", teacher / "weights.pt", "--scheme", "none", "--student", "vdsr")
     told = refused(*train(tmp_path / "a", tiny, *init))
     assert "weights.pt does not fit this network" in told
     told = refused(*train(tmp_path / "b", tiny, *init, "--degradation", "bi"))

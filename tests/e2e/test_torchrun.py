@@ -164,6 +164,7 @@ def test_a_killed_rank_and_other_numbers_of_processes(
     assert_close(tmp_path / "alone", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_ranks_wait_for_an_evaluation_longer_than_for_a_step(
     tmp_path: Path, tiny: Path, train: Command, torchrun: Torchrun
 ) -> None:
@@ -193,12 +194,12 @@ def test_what_cannot_be_shared_out_is_refused(
 ) -> None:
     refusal = torchrun(2, train(tmp_path / "three", tiny, "--scheme", "none", batch=3))
     assert refusal.returncode == 1
-    assert "batch (3) is the clips of one step in all processes" in refusal.stderr
+    assert "batch (3)" in refusal.stderr
     assert "Traceback" not in refusal.stderr.partition("stdpipe: ")[0]
     assert not (tmp_path / "three").exists()
     normed = ("--scheme", "none", "--student", "fastdvdnet-quarter:norm=batch")
     told = refused(*train(tmp_path / "normed", tiny, *normed, accumulate=2))
-    assert "normalises over the clips of a step" in told
+    assert "normalises over all clips of a step" in told
 
 
 @pytest.mark.slow
@@ -213,6 +214,7 @@ def test_a_loss_that_is_not_finite_stops_all_ranks(
         assert saved["hr"].shape == (1, 7, 3, 32, 32)
 
 
+@pytest.mark.slow
 def test_a_teacher_is_trained_by_two_as_by_one(
     tmp_path: Path, tiny: Path, stdpipe: Command, torchrun: Torchrun
 ) -> None:

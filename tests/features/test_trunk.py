@@ -81,7 +81,7 @@ def crops(height: int, width: int) -> st.SearchStrategy[Box]:
     )
 
 
-@pytest.mark.parametrize("name", ["edvr-m", "edvr-l"])
+@pytest.mark.parametrize("name", ["edvr-m", pytest.param("edvr-l", marks=pytest.mark.slow)])
 @settings(max_examples=15, deadline=None)
 @given(draw=st.data())
 def test_any_crop_in_any_orientation(

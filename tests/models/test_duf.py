@@ -109,6 +109,7 @@ def test_under_autocast() -> None:
     assert (half.sr - full).norm() < 0.01 * full.norm()
 
 
+@pytest.mark.slow
 def test_exports_for_any_size() -> None:
     """One program, other sizes than it was exported with."""
     net, window = small(), frames(1, 7, 3, 6, 7)

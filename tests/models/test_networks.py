@@ -62,7 +62,14 @@ NETWORKS: dict[str, Callable[[], Network]] = {
 }
 
 
-@pytest.fixture(params=NETWORKS)
+SLOW = ("vsrnet-deep", "vespcn-deep", "rbpn-published", "toflow-official", "fastdvdnet-batch")
+
+
+def slow_or_not(name: str) -> Any:
+    return pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
+
+
+@pytest.fixture(params=map(slow_or_not, NETWORKS))
 def net(request: pytest.FixtureRequest, scramble: Callable[[nn.Module], nn.Module]) -> Network:
     network: Any = scramble(NETWORKS[request.param]())
     return network.eval()  # type: ignore[no-any-return]

@@ -1,7 +1,9 @@
 """What every student must do besides its stages: learn, be saved, export, run in half precision."""
 
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
@@ -33,6 +35,12 @@ STUDENTS = {  # name: what upsamples the frame that it adds to
     f"d3dnet:{SMALL_D3D},channels=1": bilinear_base,
 }
 WITH_TAIL = ["vespcn", "vespcn-deep", "sofvsr:num_feat=16", f"d3dnet:{SMALL_D3D}"]
+
+
+def marked(names: Iterable[str]) -> list[Any]:
+    """Deepened networks do what their published forms do, at ten times the cost."""
+    deep = pytest.mark.slow
+    return [pytest.param(name, marks=deep) if "-deep" in name else name for name in names]
 
 
 EXPORTED = [
@@ -70,7 +78,7 @@ def pair() -> tuple[Tensor, Tensor]:
     return degrade(hr, "bd")[None], hr[None].float() / 255
 
 
-@pytest.mark.parametrize("name", STUDENTS)
+@pytest.mark.parametrize("name", marked(STUDENTS))
 def test_it_begins_at_its_base_and_leaves_it(name: str, pair: tuple[Tensor, Tensor]) -> None:
     """Thirty steps at three times the paper's learning rate on one clip. That it generalises is not
     shown: benchmarks train for longer."""
@@ -106,10 +114,10 @@ def test_brightness_is_not_seen(name: str) -> None:
     ("name", "phase"),
     [
         ("fastdvdnet-quarter", 0.0),
-        ("vsrnet:num_frame=3,channels=1,motion=flow", 0.0),
         ("vespcn:channels=1,residual=false", 1.5),
-        ("sofvsr:num_feat=16", 0.0),
-        (f"d3dnet:{SMALL_D3D}", 0.0),
+        pytest.param("vsrnet:num_frame=3,channels=1,motion=flow", 0.0, marks=pytest.mark.slow),
+        pytest.param("sofvsr:num_feat=16", 0.0, marks=pytest.mark.slow),
+        pytest.param(f"d3dnet:{SMALL_D3D}", 0.0, marks=pytest.mark.slow),
     ],
 )
 def test_export_with_free_sizes(name: str, phase: float) -> None:
@@ -127,7 +135,7 @@ def test_export_with_free_sizes(name: str, phase: float) -> None:
             torch.testing.assert_close(graph(window), net(window), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", EXPORTED)
+@pytest.mark.parametrize("name", marked(EXPORTED))
 def test_autocast(name: str) -> None:
     """In bfloat16 the image keeps float32 and most of its precision; gradients are finite."""
     net = build(name)
@@ -141,7 +149,7 @@ def test_autocast(name: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
-@pytest.mark.parametrize("name", EXPORTED)
+@pytest.mark.parametrize("name", marked(EXPORTED))
 def test_saved_and_loaded(name: str, tmp_path: Path) -> None:
     """weights.pt alone brings back the network, its options and its output."""
     net = build(name)
@@ -152,7 +160,7 @@ def test_saved_and_loaded(name: str, tmp_path: Path) -> None:
         assert torch.equal(again(window), net(window))
 
 
-@pytest.mark.parametrize("name", WITH_TAIL)
+@pytest.mark.parametrize("name", marked(WITH_TAIL))
 def test_a_trunk_window_and_its_halo_are_enough(name: str) -> None:
     """f_sr of a window from the trunk's window and halo is the whole map's; and the halo is no
     wider than it must be.
