@@ -8,6 +8,7 @@ from pathlib import Path
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "evaluate.py"
 
 
+@pytest.mark.slow
 def test_it_compares_with_skimage(tiny: Path) -> None:
     command = [sys.executable, SCRIPT, "--data", tiny, "--frames", "2", "--repeats", "1", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
