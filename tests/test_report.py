@@ -323,16 +323,18 @@ def test_every_printed_command_is_taken_by_its_cli(
 
 
 def test_a_number_is_a_count_unless_a_clip_has_that_name(tmp_path: Path, stdpipe: Command) -> None:
-    for name in ("011", "020", "7"):
+    for name in ("011", "020", "3", "7"):
         (tmp_path / "data" / name).mkdir(parents=True)
         for frame in range(2):
             pixels = np.full((16, 16, 3), 40 * frame, np.uint8)
             iio.imwrite(tmp_path / "data" / name / f"{frame:03}.png", pixels)
     bicubic = ("--model", "bicubic", "--protocol", "vid4", "--out", tmp_path / "e")
     stdpipe("evaluate", "--data", tmp_path / "data", *bicubic)
-    for asked, shown in (("011", ["011"]), ("7", ["7"]), ("2", ["7", "011"]), ("0", [])):
+    for asked, shown in (("011", ["011"]), ("7", ["7"]), ("2", ["3", "7"]), ("0", [])):
         words = ("--clips", asked, "--out", tmp_path / "r", "--json")
         assert json.loads(stdpipe("report", tmp_path / "e", *words).stdout)["clips"] == shown
+    plain = stdpipe("report", tmp_path / "e", "--out", tmp_path / "r", "--json").stdout
+    assert json.loads(plain)["clips"] == ["3", "7", "011"]  # the default is a count
 
 
 def test_clips_by_name(measured: Path, tmp_path: Path, stdpipe: Command) -> None:
