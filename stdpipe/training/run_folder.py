@@ -17,13 +17,14 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import torch
 import yaml
-from pydantic.dataclasses import dataclass
+from pydantic import ConfigDict, with_config
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on only
 
 from stdpipe import distributed
 from stdpipe.cache import schema
@@ -34,23 +35,26 @@ from stdpipe.models.layers import has_batch_norm
 from stdpipe.training.config import Positive, Seed, Training
 
 
-@dataclass
-class RunConfig:
+@with_config(ConfigDict(extra="allow"))
+class RunConfig(TypedDict):
     """The keys of a run's config.yaml that its readers count on; it holds many more."""
 
     network: str
     steps: Positive
     batch: Positive
-    data: str = ""
-    degradation: str = ""
-    scheme: str = ""
-    seed: Seed = 0
-    cache: str | None = None
-    init: str | None = None
+    data: NotRequired[str]
+    degradation: NotRequired[str]
+    scheme: NotRequired[str]
+    seed: NotRequired[Seed]
+    cache: NotRequired[str | None]
+    init: NotRequired[str | None]
+    exclude: NotRequired[list[str]]
+    live_teacher: NotRequired[str | None]
+    live_teacher_file: NotRequired[str | None]
 
 
 # may differ when a run is resumed, as may the number of processes
-FREE = {"data", "cache", "init", "workers", "accumulate",
+FREE = {"data", "cache", "init", "live_teacher_file", "workers", "accumulate",
         "log_every", "save_every", "evaluate_every"}  # fmt: skip
 
 
@@ -77,10 +81,8 @@ def read_config(file: Path) -> dict[str, Any]:
 
     Raises UserError for another kind of file, OSError where it cannot be read.
     """
-    content = schema.read_yaml(file)
-    schema.check(RunConfig, content, f"{file} is no config of a training run", strict=None)
-    config: dict[str, Any] = content
-    return config
+    told = f"{file} is no config of a training run"
+    return dict(schema.check(RunConfig, schema.read_yaml(file), told))
 
 
 def digest(keys: Iterable[str]) -> str:
