@@ -171,9 +171,8 @@ class FileLock:
 
     def release(self) -> None:
         if self._fd is not None:
-            fcntl.flock(
-                self._fd, fcntl.LOCK_UN
-            )  # even where a forked child still has the file open
+            # even where a forked child still has the file open
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
             os.close(self._fd)
         self._fd = None
 

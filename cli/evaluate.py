@@ -25,12 +25,7 @@ def known_networks(context: Any, parameter: Any, values: tuple[str, ...]) -> tup
     callback=known_networks,
     help="E.g. bicubic; stdpipe's weights name theirs (@FILE). Several are compared in one pass.",
 )
-@click.option(
-    "--weights",
-    metavar="FILE",
-    help="Weights file of the model, if there is only one; random:SEED draws random weights for a "
-    "test.",
-)
+@click.option("--weights", metavar="FILE", help="Weights of a single --model, or random:SEED.")
 @common.degradation_option
 @click.option(
     "--protocol",
@@ -52,10 +47,7 @@ def known_networks(context: Any, parameter: Any, values: tuple[str, ...]) -> tup
 )
 @click.option("--teacher-weights", metavar="FILE", help="Weights of --teacher.")
 @click.option(
-    "--pictures",
-    default=4,
-    type=click.IntRange(0),
-    help="Number of clips whose middle frame is saved as a picture.",
+    "--pictures", default=4, type=click.IntRange(0), help="Number of clips to save a picture of."
 )
 @common.device_option
 @common.amp_option
