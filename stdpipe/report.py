@@ -108,8 +108,9 @@ def _galleries(
                     with _noting(gallery.gone, entry.label):
                         made = load_or_make(parts, entry.facts, net, shot, pieces, on)
                         gallery.made[entry.label] = made
-                    if (psnr := entry.frames.get(clip.key, {}).get(shot.frame)) is not None:
-                        gallery.psnr[entry.label] = psnr
+                    for row in entry.frames.get(clip.key, ()):
+                        if row["frame"] == shot.frame:
+                            gallery.psnr[entry.label] = row["psnr_y"]
                     bar.update()
                 found.append(gallery)
     return found

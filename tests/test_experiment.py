@@ -178,6 +178,16 @@ def test_the_same_command_again_runs_nothing(copy: Path, tiny: Path, stdpipe: Co
     assert when(copy) == before
 
 
+def test_a_teacher_of_random_weights_is_a_baseline(
+    copy: Path, tiny: Path, stdpipe: Command
+) -> None:
+    file = write(copy.with_name("g.yaml"), baselines=["bicubic", "small"])
+    for _ in range(2):  # the second time finds its result
+        found = json.loads(stdpipe(*command(file, tiny, copy, "--json")).stdout)
+        assert found["rows"].keys() >= {"bicubic", "small"}
+    assert len(list(copy.glob("results/own/*/result.json"))) == 3
+
+
 def test_another_precision_is_measured_anew(copy: Path, tiny: Path, stdpipe: Command) -> None:
     """Nothing is trained again; the figures in float32 stay, and are found again."""
     before, there = when(copy), json.loads((copy / "summary.json").read_text())["rows"]
