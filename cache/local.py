@@ -143,19 +143,17 @@ class LocalPlace:
         try:
             _make_folder(partial.parent)
             partial.unlink(missing_ok=True)
-            fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            file = partial.open("xb")
         except (NotADirectoryError, FileExistsError):
             raise CacheError(
                 f"{partial.parent} is not a cache but a file, or lies in one: name a new folder "
                 "with --cache"
             ) from None
         try:
-            try:
-                for part in parts:
-                    _write_fully(fd, part)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            with file:
+                file.writelines(parts)
+                file.flush()
+                os.fsync(file.fileno())
             yield partial
         finally:
             partial.unlink(missing_ok=True)  # else it would keep a full disk full
@@ -172,9 +170,8 @@ class FileLock:
 
     def release(self) -> None:
         if self._fd is not None:
-            fcntl.flock(
-                self._fd, fcntl.LOCK_UN
-            )  # even where a forked child still has the file open
+            # even where a forked child still has the file open
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
             os.close(self._fd)
         self._fd = None
 
