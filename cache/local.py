@@ -152,8 +152,7 @@ class LocalPlace:
         try:
             with file:
                 file.writelines(parts)
-                file.flush()
-                os.fsync(file.fileno())
+            fsync(partial)
             yield partial
         finally:
             partial.unlink(missing_ok=True)  # else it would keep a full disk full

@@ -38,6 +38,7 @@ from stdpipe.train_teacher import train_teacher
 from stdpipe.training import run_folder
 
 Say = Callable[[str], None]
+KILLED = "its process, or one beside it, was killed"
 VERBS = Verbs(extract_teacher, train_teacher, train_student, evaluate)
 
 
@@ -96,8 +97,7 @@ def _trained(todo: list[GridRun], job: Job) -> Iterator[tuple[GridRun, str | Non
         try:
             for future in as_completed(futures):
                 killed = isinstance(future.exception(), BrokenProcessPool)
-                why = "its process, or one beside it, was killed" if killed else future.result()
-                yield futures[future], why
+                yield futures[future], KILLED if killed else future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -58,9 +58,7 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
         stream.targets_from = _first_taught(jobs) * options.batch
         stream.unfinished = device.type != "cpu"
         if any(o.evaluate_every for _, o in jobs):
-            find_clips(
-                run.data, "test"
-            )  # raises now, rather than after hours, where there are none
+            find_clips(run.data, "test")  # raises now, not after hours, where there are none
         facts = {
             "data": str(run.data),
             "degradation": source.degradation,
