@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on only
 
-from stdpipe import distributed
+from stdpipe import distributed, faults
 from stdpipe.cache import schema
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import locked, write_atomically
@@ -236,6 +236,8 @@ def _telling_damage(path: Path) -> Iterator[None]:
         yield
     except (ArithmeticError, AttributeError, EOFError, LookupError, RuntimeError, TypeError,
             ValueError, pickle.UnpicklingError) as error:  # fmt: skip
+        if isinstance(error, torch.AcceleratorError) or faults.says(error, faults.OUT_OF_MEMORY):
+            raise  # the file is not to blame
         told = f"{path} is damaged; restore it, or remove it to begin this run anew"
         raise UserError(told) from error
 
