@@ -179,7 +179,7 @@ def load(
         key, equals, value = item.partition("=")
         if not equals:
             raise UserError(f"--set {item!r} should read key=value")
-        given[key] = schema.parse_yaml(value, f"--set {item!r}")
+        given[key] = schema.parse_yaml(value, f"--set {item!r}") if value.strip() else ""
     return from_mapping(cls, {**given, **(own or {})})
 
 

@@ -217,7 +217,7 @@ def test_a_loss_that_is_not_finite_stops_all_ranks(
     assert "loss, rec is not finite at step 1" in stopped.stderr
     for rank in (0, 1):
         saved = torch.load(tmp_path / f"nan-step-1-rank-{rank}.pt", weights_only=True)
-        assert saved["hr"].shape == (1, 7, 3, 32, 32)
+        assert saved["hr"].shape == (1, 7, 3, 16, 16)
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ def test_later_wins(tmp_path: Path) -> None:
         ("scheme=srd", "scheme 'srd' is unknown; did you mean 'sd'?"),
         ("schedule=cosin", "schedule: Input should be 'halve' or 'cosine', got 'cosin'"),
         ("scheme=sd=x", "the weight of sd should be a number of zero or more, got 'x'"),
-        ("scheme=", "scheme: Input should be a valid string, got None"),
+        ("scheme=", "scheme '' is unknown"),
     ],
 )
 def test_refused(assignment: str, message: str) -> None:
@@ -131,3 +131,10 @@ def test_nobody_changes_options() -> None:
 
 def test_numbers_become_the_declared_type() -> None:
     assert type(from_mapping(StudentTraining, {"lambda2": 50}).lambda2) is float
+
+
+def test_nothing_after_the_equals_sign_is_empty_text() -> None:
+    """As the default of train_only; a number it is not."""
+    assert load(TeacherTraining, None, ["train_only="]).train_only == ""
+    with pytest.raises(ValueError, match="steps"):
+        load(TeacherTraining, None, ["steps="])
