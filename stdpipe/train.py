@@ -154,6 +154,7 @@ def _start_from(student: Network, init: Path, degradation_name: str) -> None:
     if str(header.network).partition(":")[0] == "pisr":
         part = "student."
         state = {k.removeprefix(part): v for k, v in state.items() if k.startswith(part)}
+        header = checkpoints.Header()
     checkpoints.load_state(student, state, header, str(init))
 
 

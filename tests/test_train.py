@@ -256,6 +256,21 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert saved["hr"].shape == (2, 7, 3, 16, 16)
 
 
+def test_weights_of_another_network_are_named_as_such(
+    tmp_path: Path, tiny: Path, train: Command, refused: Command
+) -> None:
+    """Not as an older revision of the one that is asked for; and a folder is told by what it is."""
+    name = "fastdvdnet:num_feat=16,phase=0.0"
+    save_network(tmp_path / "w.pt", zoo.parse(name).build(), name, "bd")
+    more = ("--scheme", "none", "--student", "vdsr:num_layer=3", "--init")
+    told = refused(*train(tmp_path / "run", tiny, *more, tmp_path / "w.pt"))
+    assert all(word in told for word in (name, "VDSR"))
+    assert "revision" not in told
+    assert "is a folder" in refused(*train(tmp_path / "run", tiny, *more, tmp_path))
+    told = refused(*train(tmp_path / "w.pt", tiny, "--scheme", "none"))
+    assert "is a file" in told
+
+
 def test_other_frames_than_the_caches_are_refused(
     tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, refused: Command
 ) -> None:

@@ -140,6 +140,8 @@ def read_checkpoint(path: Path) -> tuple[State, Header]:
 
 
 def _load(path: Path) -> Any:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: give the file in it, such as {path / 'weights.pt'}")
     try:
         content = io.BytesIO(path.read_bytes())  # below, an OSError is then damage of the content
     except FileNotFoundError:
@@ -181,8 +183,11 @@ def _revision(net: nn.Module) -> int:
 
 
 def load_state(net: nn.Module, state: State, header: Header, source: str) -> None:
-    """Fill a network. Raises UserError, in one line, where the file is of another revision of it,
-    or names the keys that differ."""
+    """Fill a network. Raises UserError, in one line, where the file is of another network or
+    revision, or names the keys that differ."""
+    known = zoo.ZOO.get(str(header.network).partition(":")[0])
+    if known and not isinstance(net, known[0]):
+        raise UserError(f"{source} holds {header.network}, and {type(net).__name__} was asked for")
     now = _revision(net)
     if header.network is not None and header.revision != now:
         raise UserError(

@@ -67,6 +67,8 @@ def open_run(out: Path, facts: Mapping[str, Any], options: Training) -> Iterator
     with ExitStack() as held:
 
         def claim() -> None:
+            if out.is_file():
+                raise UserError(f"{out} is a file: --out names the folder of a run")
             held.enter_context(locked(out / ".lock", busy))
             _write_config(out, facts, options)
 
