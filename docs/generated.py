@@ -82,7 +82,8 @@ def _commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Comman
 
 def _command(path: str, command: click.Command) -> str:
     text, _, example = inspect.cleandoc(command.help or "").partition("\b\nExample:")
-    context = click.Context(command, info_name=path.rpartition(" ")[2])
+    names = main.context_settings["help_option_names"]  # click keeps the first it is asked with
+    context = click.Context(command, info_name=path.rpartition(" ")[2], help_option_names=names)
     usage = " ".join([path, *command.collect_usage_pieces(context)])
     parts = [f"## {path}", _plain(text).strip(), f"```text\n{usage}\n```"]
     rows = [_option(record) for p in command.params if (record := p.get_help_record(context))]
