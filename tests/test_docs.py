@@ -109,7 +109,7 @@ def test_commands_can_be_typed(page: Path, monkeypatch: pytest.MonkeyPatch) -> N
             command = command.commands[rest.pop(0)]
         if not (rest and rest[0] in ("--help", "--version")):
             filled = [re.sub(r"\$\w+", "0", word) for word in rest]
-            command.make_context(command.name, filled)
+            command.make_context(command.name, filled, help_option_names=["-h", "--help"])
 
 
 def test_there_are_commands_to_check() -> None:
