@@ -6,7 +6,7 @@ same in all baselines (stores.py). One core, one thread, warm page cache, median
 runs;
 the cache's checksums are on, and its scales are read, too.
 Ratios are of crops per CPU second; of logical MB per CPU second, where both serve the same bytes:
-  int8_over_RIVAL      the int8 cache against the same codes elsewhere, read into memory
+  int8_over_OTHER      the int8 cache against the same codes elsewhere, read into memory
   float16_over_int8, zstd_over_none, trunk-int8_over_int8
                        our encodings against our int8; a trunk is read with its halo of 2, and not
                        decoded: trunk-int8 with EDVR-L's 128 channels, trunk-int8-64 with EDVR-M's

@@ -36,7 +36,7 @@ class Commit:
 
 @dataclass(kw_only=True)
 class JournalFile:
-    """What a journal file was found to hold."""
+    """The valid lines of a journal file, and its damage."""
 
     path: str
     commits: list[Commit] = field(default_factory=list)

@@ -49,7 +49,7 @@ INT8_LIMIT = 127  # codes are -127..127; -128 is the fill value and never stored
 
 
 class Encoding(NamedTuple):
-    """How f_sr lies on disk."""
+    """A form in which f_sr lies on disk."""
 
     stored: str  # "f_sr" itself, or "trunk", from which the tail makes it
     dtype: str
@@ -72,7 +72,7 @@ GRID = 4  # LR pixels lie 4 HR pixels apart, so crops do too
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """How one array lies on disk. A shard may reach beyond the shape: the rest is padding."""
+    """The layout of one array on disk. A shard may reach beyond the shape: the rest is padding."""
 
     name: str
     shape: tuple[int, ...]

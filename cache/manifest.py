@@ -139,9 +139,9 @@ def refuse_difference(url: str, made: Mapping[str, Any], wanted: Mapping[str, An
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a cache holds. Raises CacheError for contradictory fields; types are checked when read.
+    """The content of a cache. Raises CacheError for contradictory fields.
 
-    Everything but `notes` is the cache's identity (`cache_id`).
+    Types are checked when it is read. Everything but `notes` is the cache's identity (`cache_id`).
     """
 
     made_by: dict[str, Fact]

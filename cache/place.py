@@ -22,7 +22,7 @@ class Lock(Protocol):
 
 
 class Place(Protocol):
-    """Where a cache lies. A place can be pickled; each process connects for itself.
+    """The folder or object store of a cache. It can be pickled; each process connects for itself.
 
     Methods raise FileNotFoundError for a missing file, OSError where reading or writing fails.
     """

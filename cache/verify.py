@@ -49,7 +49,7 @@ class Broken:
 
 @dataclass
 class Report:
-    """What `verify` found."""
+    """The findings of `verify`."""
 
     ok: int = 0
     """Number of entries that are committed and whole."""

@@ -1,4 +1,4 @@
-"""How commands fail: with one line on stderr, and an exit code.
+"""Turn what a command raises into one line on stderr and an exit code.
 
 1 is a failure that the user can mend, 2 wrong use, 70 a bug of stdpipe, 130 Ctrl-C, 143 SIGTERM.
 STDPIPE_TRACEBACK=1 also prints the traceback.

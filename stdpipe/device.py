@@ -35,7 +35,7 @@ def likes_channels_last(device: torch.device, amp: str) -> bool:
 
 
 def keep_memory(device: torch.device) -> None:
-    """On a CPU, have glibc keep freed memory for the next layer. By default it returns large blocks
+    """Have glibc keep freed memory for the next layer, on a CPU. By default it returns large blocks
     to the kernel, which then spends up to a quarter of EDVR-M's time clearing them again."""
     if device.type == "cpu" and sys.platform == "linux":
         libc = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""Whose matter an error is: the user's, the machine's, or a bug of stdpipe."""
+"""Sort errors into those of the user, those of the machine, and bugs of stdpipe."""
 
 import os
 import tempfile

@@ -1,4 +1,4 @@
-"""What error messages say about an unknown name: the name probably meant, and the known ones."""
+"""Suggest the name probably meant, and list the known ones, for errors of unknown names."""
 
 import difflib
 from collections.abc import Iterable

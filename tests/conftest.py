@@ -3,6 +3,7 @@ and its cache, the command line in this process, and an object store on loopback
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -147,6 +148,12 @@ def make_data() -> Callable[..., Path]:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three training clips of 32 x 48 pixels; the last is the test clip, too. Read only."""
     return _make_data(tmp_path_factory.mktemp("tiny") / "data")
+
+
+@pytest.fixture
+def folders(tmp_path: Path, tiny: Path) -> Path:
+    """Three clips as plain folders of frames."""
+    return Path(shutil.copytree(tiny / "sequences" / "00001", tmp_path / "folders"))
 
 
 @pytest.fixture(scope="session")

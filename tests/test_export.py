@@ -21,8 +21,8 @@ from stdpipe.models.zoo import ZOO
 Command = Callable[..., Any]
 EDVR = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
 RBPN = "rbpn:num_frame=3,num_feat=8,num_base=8,num_resblock=1"
-TEACHERS_AND_RIVALS = ("bicubic", "edvr", "edvr-m", "edvr-l", "rbpn", "pisr", "toflow", "duf")
-STUDENTS = [name for name in ZOO if name not in TEACHERS_AND_RIVALS]
+TEACHERS_AND_BASELINES = ("bicubic", "edvr", "edvr-m", "edvr-l", "rbpn", "pisr", "toflow", "duf")
+STUDENTS = [name for name in ZOO if name not in TEACHERS_AND_BASELINES]
 SMALL = "vespcn:channels=1"
 SIZES = [(1, 8, 8), (2, 24, 36), (1, 17, 30), (3, 9, 41), (1, 5, 5)]  # batch, height, width
 needs_onnx = pytest.mark.skipif(
@@ -211,7 +211,7 @@ OTHERS = [
     ("name", "kind"),
     [pytest.param(*x, marks=needs_onnx) if x[1] == "onnx" else x for x in OTHERS],
 )
-def test_teachers_and_rivals(tmp_path: Path, stdpipe: Command, name: str, kind: str) -> None:
+def test_teachers_and_baselines(tmp_path: Path, stdpipe: Command, name: str, kind: str) -> None:
     """And torch's format, of a student. RBPN's optical flow has no ONNX form."""
     equals_its_file(tmp_path, stdpipe, name, kind)
 

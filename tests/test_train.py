@@ -400,9 +400,9 @@ def test_a_student_that_has_dead_units_is_told_once(
     net: Any = zoo.parse(name).build()
     save_network(tmp_path / "alive.pt", net, name, "bd")
     net.body[2].bias.data.fill_(-100)
-    save_network(tmp_path / "silent.pt", net, name, "bd")
+    save_network(tmp_path / "dead.pt", net, name, "bd")
     more = ("--student", name, "--cache", tiny_cache, "--scheme", scheme)
     stdpipe(*train(tmp_path / "a", tiny, *more, "--init", tmp_path / "alive.pt"))
     assert "dead units" not in caplog.text
-    stdpipe(*train(tmp_path / "b", tiny, *more, "--init", tmp_path / "silent.pt"))
+    stdpipe(*train(tmp_path / "b", tiny, *more, "--init", tmp_path / "dead.pt"))
     assert caplog.text.count("no gradient reaches a weight at step 1") == 1

@@ -1,1 +1,1 @@
-"""What `stdpipe demo` runs on: seven real clips and a small trained EDVR (see SOURCES.md)."""
+"""The data of `stdpipe demo`: seven real clips and a small trained EDVR (see SOURCES.md)."""

@@ -37,7 +37,7 @@ HDF5_ERRORS = (
 
 
 class PackedPlace(NamedTuple):
-    """Where a packed clip lies."""
+    """The position of a clip in a packed file."""
 
     file: Path
     number: int

@@ -24,7 +24,7 @@ CHUNK = 4  # frames super-resolved at once: bounds memory, and lets windows shar
 
 
 class Piece(NamedTuple):
-    """Some frames of a clip to super-resolve and score, and the LR frames around them."""
+    """A few frames of a clip to super-resolve and score, and the LR frames around them."""
 
     centres: list[int]  # their numbers in the clip
     hr: Tensor  # uint8 (n, 3, H, W), as on disk

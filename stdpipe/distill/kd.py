@@ -1,4 +1,4 @@
-"""The two rivals of the paper's Table 3: KD-MSE on F^SR and KD-M_mean^2 on F^LR.
+"""The two baselines of the paper's Table 3: KD-MSE on F^SR and KD-M_mean^2 on F^LR.
 
 The latter is from Gao, Zhao, Li, Tong, "Image Super-Resolution Using Knowledge Distillation",
 ACCV 2018. It compares one channel, so teacher and student may differ in theirs.

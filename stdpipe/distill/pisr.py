@@ -7,8 +7,8 @@ for every channel and pixel: where the student cannot follow the teacher, a larg
 error count less. The adapters are trained with the student and left behind.
 
 The original distils its network's last feature before the last layer. That is F^SR for networks
-that work at HR, such as VDSR of the paper's Table 1: term `pisr-sr`. From `pisr`, on F^LR, the
-layers behind F^LR learn nothing.
+that work at HR, such as VDSR of the paper's Table 1: term `pisr-sr`. By `pisr`, on
+F^LR, the layers behind F^LR get no gradient.
 """
 
 from functools import partial

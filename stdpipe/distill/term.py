@@ -1,4 +1,4 @@
-"""What a distillation term declares, what it is given and what it returns.
+"""The interface of a distillation term: its declaration, its inputs and its value.
 
 A term is declared beside its equation, in a file of its own; names.py lists all of them.
 """

@@ -1,4 +1,4 @@
-"""Every distillation term by name, and the whole loss: L = L_rec + sum of weight * term.
+"""The distillation terms by name, and the whole loss: L = L_rec + sum of weight * term.
 
 A new term is a file beside this one, and its name with that file's in names.py. Terms whose names
 end in "-lr" do on F^LR what their namesakes do on F^SR.

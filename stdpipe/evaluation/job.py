@@ -1,4 +1,4 @@
-"""What an evaluation is asked to do, and the clips and rules that follow from it."""
+"""The options of an evaluation, and the clips and rules that follow from them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ KINDS = ("quality", "temporal", "cost")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Which networks to measure, on what data, by which rules."""
+    """The networks to measure, the data and the rules."""
 
     data: Path  # a folder that find_clips knows, or a video file
     model: str | None = None  # NAME, NAME@FILE with its weights, or None if the weights name it

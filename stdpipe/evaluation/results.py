@@ -86,7 +86,7 @@ class NetworkResult(Averages):
 
 
 class DegradationFacts(TypedDict):
-    """How LR was made from HR."""
+    """The degradation that made LR from HR."""
 
     name: str
     text: str
@@ -119,7 +119,7 @@ class Definition(TypedDict):
 
 
 class Result(Definition):
-    """All of result.json. The file has the fields of a single network at its top level."""
+    """The content of result.json. The file has the fields of a single network at its top level."""
 
     networks: Annotated[list[NetworkResult], Field(min_length=1)]
 

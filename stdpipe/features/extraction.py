@@ -66,7 +66,7 @@ class Extraction:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that an extraction needs, before anything is written."""
+    """The inputs of an extraction, before anything is written."""
 
     teacher: Network
     device: torch.device

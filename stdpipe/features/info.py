@@ -16,7 +16,7 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True)
 class EncodingError:
-    """What an encoding loses on one clip; relative errors are root mean squares."""
+    """The loss of an encoding on one clip; relative errors are root mean squares."""
 
     f_sr_rmse: float  # relative error of F^SR
     sr_psnr: float | None  # PSNR in dB of the images with and without encoding; None if equal

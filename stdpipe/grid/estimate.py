@@ -1,4 +1,4 @@
-"""What an experiment will cost: runs, steps, bytes and hours, from a trial on one clip.
+"""Estimate what an experiment will cost: runs, steps, bytes and hours, from a trial on one clip.
 
 The trial extracts one clip with each teacher, trains a few steps of each kind of training that is
 missing, and evaluates one network of each kind, all by the same code as the experiment itself.

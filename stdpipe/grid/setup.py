@@ -29,7 +29,7 @@ from stdpipe.training.jobs import StudentRun, TeacherRun
 
 @dataclass(frozen=True)
 class Job:
-    """What `stdpipe experiment` is asked to do; its options take precedence over the file."""
+    """The options of `stdpipe experiment`, which take precedence over the file's."""
 
     experiment: Experiment
     out: Path

@@ -1,4 +1,4 @@
-"""All figures of an experiment: rows over seeds, and their differences from the reference."""
+"""Sum up an experiment: rows over seeds, and their differences from the reference."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product

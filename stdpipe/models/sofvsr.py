@@ -24,7 +24,7 @@ UNIT = 15.5  # pixels in a flow of 1: published flows are halves of their 32-pix
 
 
 def _conv(channels_in: int, channels_out: int, kernel: int = 3, groups: int = 1) -> nn.Conv2d:
-    """A convolution without bias, of unchanged size."""
+    """Return a convolution without bias, of unchanged size."""
     return nn.Conv2d(
         channels_in, channels_out, kernel, padding=kernel // 2, groups=groups, bias=False
     )

@@ -147,7 +147,7 @@ def _attention(gallery: Gallery, detail: Detail) -> Panel | None:
 
 
 def _features(gallery: Gallery, detail: Detail) -> Panel | None:
-    """F^LR and F^SR of the crop, in the same channels of every network."""
+    """Return F^LR and F^SR of the crop, in the same channels of every network."""
     learnt = {n: {"F^LR": m.f_lr, "F^SR": m.f_sr} for n, m in gallery.made.items() if len(m.f_sr)}
     if not learnt:
         return None

@@ -26,7 +26,7 @@ from stdpipe.templates import templates_of
 
 
 class Content(NamedTuple):
-    """All that the page shows."""
+    """The content of the page."""
 
     title: str
     made: str  # when the page was made, and by what

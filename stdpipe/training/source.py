@@ -1,4 +1,4 @@
-"""Where a training's targets come from: a cache, or a teacher that runs in the loop."""
+"""The source of a training's targets: a cache, or a teacher that runs in the loop."""
 
 import logging
 from collections.abc import Sequence
