@@ -5,7 +5,7 @@ Axes: n frames, H W HR size, h w LR size.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import groupby
@@ -36,6 +36,7 @@ from stdpipe.evaluation.temporal import Temporal
 from stdpipe.models.base import Features, Network, check_sees_lr, count_parameters
 from stdpipe.models.checkpoints import load_network, trained_for
 from stdpipe.models.macs import count_macs
+from stdpipe.models.running import ClipRunner, frames_around
 
 LOG = logging.getLogger(__name__)
 
@@ -190,37 +191,57 @@ def _measure(setup: EvaluationSetup, log: FrameLog) -> None:
     todo = [clip for clip in setup.clips if clip.key not in log.done]
     total = sum(len(setup.scored[clip.key]) for clip in todo)
     nets = [*setup.networks.values(), setup.teacher]
-    k = max(net.num_frame // 2 for net in nets if net is not None)
+    k = max(frames_around(net) for net in nets if net is not None)
+    causal = any(net.kind == "causal" for net in nets if net is not None)
     lr = setup.degradation, setup.rules.lr_8bit
-    stream = ((c, piece) for c in todo for piece in pieces(c, setup.scored[c.key], k, *lr))
+
+    def seen(clip: Clip) -> Sequence[int]:
+        """Return the frames to run: those scored, and all before where there is a state."""
+        scored = setup.scored[clip.key]
+        return range(max(scored) + 1) if causal else scored
+
+    stream = ((c, piece) for c in todo for piece in pieces(c, seen(c), k, *lr))
     with tqdm(total=total, unit="frame", desc="evaluate", disable=None) as bar:
         for clip, of_clip in groupby(ahead(stream), itemgetter(0)):
             rows: dict[str, list[Row]] = {name: [] for name in setup.networks}
             temporal = Temporal(setup.rules.crop) if "temporal" in setup.job.metrics else None
+            runners = {name: ClipRunner(net) for name, net in setup.networks.items()}
+            teacher = ClipRunner(setup.teacher) if setup.teacher else None
             for _, piece in of_clip:
-                for name, figures in _score(setup, clip, piece, temporal).items():
+                for name, figures in _score(setup, clip, piece, runners, teacher, temporal).items():
                     rows[name] += figures
-                bar.update(len(piece.centres))
+                    scored = len(figures)
+                bar.update(scored)
             log.add(clip.key, rows)
 
 
 @torch.inference_mode()
 def _score(
-    setup: EvaluationSetup, clip: Clip, piece: Piece, temporal: Temporal | None
+    setup: EvaluationSetup,
+    clip: Clip,
+    piece: Piece,
+    runners: Mapping[str, ClipRunner],
+    teacher: ClipRunner | None,
+    temporal: Temporal | None,
 ) -> dict[str, list[Row]]:
-    """Return the figures of a piece's frames, by network; save a picture of the middle frame."""
+    """Return the figures of a piece's scored frames, by network; save a picture of the middle."""
     job, middle = setup.job, len(clip.frames) // 2
+    wanted = set(setup.scored[clip.key])
+    scored = [at for at, centre in enumerate(piece.centres) if centre in wanted]
     among = job.out and clip.key in {each.key for each in setup.clips[: job.pictures]}
     index = piece.centres.index(middle) if among and middle in piece.centres else None
     results, shown = {}, {}
-    for name, net in setup.networks.items():
-        features = super_resolve(net, piece, setup.device, job.amp)
-        results[name] = _checked(features.sr, clip, piece)
+    for name, runner in runners.items():
+        features = super_resolve(runner, piece, setup.device, job.amp)
+        results[name] = _checked(features.sr, clip, piece)[scored]
         if index is not None:
             shown[name] = features.sr[index].clone(), features.f_sr[index].clone()
+    taught = super_resolve(teacher, piece, setup.device, job.amp) if among and teacher else None
     if index is not None:
-        _save_picture(setup, clip, piece, index, shown)
-    hr = piece.hr.to(setup.device).float() / 255
+        _save_picture(setup, clip, piece, index, shown, taught)
+    if not scored:
+        return {name: [] for name in runners}
+    hr = piece.hr[scored].to(setup.device).float() / 255
     rows = score_frames(results, hr, setup.rules)
     if temporal:
         for frame, truth in enumerate(rounded(hr, setup.rules)):
@@ -228,16 +249,18 @@ def _score(
             for name, figures in temporal.next(truth, compared).items():
                 rows[name][frame] |= figures
     for of_network in rows.values():
-        for row, centre in zip(of_network, piece.centres, strict=True):
-            row["frame"] = centre
+        for row, at in zip(of_network, scored, strict=True):
+            row["frame"] = piece.centres[at]
     return rows
 
 
-def super_resolve(net: Network, piece: Piece, device: torch.device, amp: str = "none") -> Features:
+def super_resolve(
+    runner: ClipRunner, piece: Piece, device: torch.device, amp: str = "none"
+) -> Features:
     """Return the features of a piece's centres, each (n, C, ., .), equal to the whole clip's."""
-    lr, centres = piece.around(net.num_frame // 2)
+    lr, first = piece.around(frames_around(runner.net))
     with autocast(device, amp):
-        features = net.features_clip(lr.to(device)[None], centres)
+        features = runner(lr.to(device)[None], first, piece.centres)
     return Features(*(x[0] for x in features))
 
 
@@ -254,18 +277,23 @@ def _checked(sr: Tensor, clip: Clip, piece: Piece) -> Tensor:
 
 
 def _save_picture(
-    setup: EvaluationSetup, clip: Clip, piece: Piece, index: int, shown: Mapping[str, Any]
+    setup: EvaluationSetup,
+    clip: Clip,
+    piece: Piece,
+    index: int,
+    shown: Mapping[str, Any],
+    taught: Features | None,
 ) -> None:
     """Write one picture: LR, each network's SR, HR, each one's attention, the teacher's last.
 
     shown: network -> SR and F^SR, a tensor each, of the frame at `index` in the piece.
+    taught: the teacher's features of the piece. A network without F^SR has no attention.
     """
     assert setup.job.out
     ends = {name: f", {name}" if len(shown) > 1 else "" for name in shown}
-    maps = {f"attention{ends[name]}": f_sr for name, (_, f_sr) in shown.items()}
-    if setup.teacher is not None:
-        features = super_resolve(setup.teacher, piece, setup.device, setup.job.amp)
-        maps["attention, teacher"] = features.f_sr[index]
+    maps = {f"attention{ends[name]}": f_sr for name, (_, f_sr) in shown.items() if len(f_sr)}
+    if taught is not None and taught.f_sr.shape[1]:
+        maps["attention, teacher"] = taught.f_sr[index]
     columns = {
         "LR": to_pixels(piece.lr[piece.centres[index] - piece.first]),
         **{f"SR{ends[name]}": to_pixels(sr) for name, (sr, _) in shown.items()},
@@ -299,10 +327,10 @@ def _report(setup: EvaluationSetup, name: str, log: FrameLog) -> NetworkResult:
 
 
 def _cost(setup: EvaluationSetup, net: Network) -> Cost:
-    def run(window: Tensor) -> None:
+    def run(*inputs: Tensor) -> None:
         with autocast(setup.device, setup.job.amp):
-            net(window)
+            net(*inputs)
 
-    macs, timed = count_macs(net), running_cost(net, net.num_frame, setup.device, run)
+    macs, timed = count_macs(net), running_cost(net, setup.device, run)
     counts = {"parameters": count_parameters(net), "macs": macs.total}
     return cast(Cost, {**counts, "sampling_macs": macs.sampling, **timed, "amp": setup.job.amp})

@@ -1,7 +1,5 @@
 """Names of terms and schemes, kept apart from torch so that --help is quick."""
 
-F_SR_CHANNELS = 64  # channels of F^SR in every network that can teach it, and of the ConvLSTM
-
 TERM_NAMES = (
     "sd", "td", "kd-mse", "kd-mean2", "sd-lr", "td-lr", "pisr", "pisr-sr", "affinity", "output",
 )  # fmt: skip

@@ -8,11 +8,15 @@ import hashlib
 import io
 import re
 import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
@@ -21,7 +25,7 @@ from stdpipe.cache.files import atomic_file
 from stdpipe.cache.schema import check
 from stdpipe.models import zoo
 from stdpipe.models.base import Network
-from stdpipe.models.foreign import State, to_basicsr
+from stdpipe.models.foreign import State, from_tensorflow, to_basicsr
 
 Name = Annotated[str, Field(max_length=2000)]
 
@@ -121,6 +125,8 @@ def read_checkpoint(path: Path) -> tuple[State, Header]:
     Names of foreign parameters are translated to BasicSR's. Raises FileNotFoundError, or UserError
     for a file that is damaged, would run code, or holds no weights.
     """
+    if path.suffix == ".npz":
+        return from_tensorflow(_load_arrays(path), str(path)), Header()
     content = _load(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary of weights")
@@ -137,6 +143,16 @@ def read_checkpoint(path: Path) -> tuple[State, Header]:
             raise UserError(f"{path} holds {name!r} in a form that no network here has")
     told = {name: content[name] for name in Header.model_fields if name in content}
     return (state if told else to_basicsr(state)), check(Header, told, str(path))
+
+
+def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no weights file {path}") from None
+    except (ValueError, zipfile.BadZipFile, EOFError, OSError, zlib.error) as error:
+        raise UserError(f"{path} is no file of arrays, or a damaged one: {error}") from None
 
 
 def _load(path: Path) -> Any:

@@ -173,9 +173,11 @@ class StudentTrainer:
         middle = batch["lr"].shape[1] // 2
         with autocast(self.device, self.options.amp):
             features = student.features_clip(batch["lr"][:1], [middle])
-            mine = self.parts["adapter"](features.f_sr[:, 0])
         student.train()
-        maps = [attention_map(mine.float(), self.options.attention)[0]]
+        maps = []
+        if "adapter" in self.parts:
+            mine = self.parts["adapter"](features.f_sr[:, 0].float())
+            maps.append(attention_map(mine, self.options.attention)[0])
         if {"f_sr", "attention"} & batch.keys() & self._seen:
             maps.append(teacher_map(batch, self.options.attention)[0, middle])
         frames = [batch["lr"][0, middle], features.sr[0, 0].float(), batch["hr"][0, middle]]
