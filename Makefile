@@ -22,11 +22,11 @@ demo: $(VENV)/.demo
 WORKERS = $(shell $(BIN)/python -c "import os; print(min(os.cpu_count(), 7) + 1)")
 
 test: check
-	$(BIN)/python -m pytest -n $(WORKERS) --durations=5 -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=5 -m "not slow"
 
 # The slow ones too: every Vid4 frame, a built wheel, the whole demo.
 test-all: check
-	$(BIN)/python -m pytest -n $(WORKERS) --durations=10
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --durations=10
 
 # Format, lint, and types of what ships: mypy sees the installed layout, where cache/ is stdpipe.cache.
 check: $(VENV)/.test

@@ -10,7 +10,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.parametrize("mixed", [False, True], ids=["another checkout", "half of another"])
+@pytest.mark.parametrize(
+    "mixed",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["another checkout", "half of another"],
+)
 def test_the_tests_of_another_checkout_do_not_run(tmp_path: Path, mixed: bool) -> None:
     """A second checkout, whose stdpipe/ is found first (`mixed`) or not at all; what is installed
     is this one. One line names both folders, and no test of the second one has run."""

@@ -149,6 +149,7 @@ def test_a_small_network(stdpipe: Command, kind: str) -> None:
     assert {path.name for path in Path().iterdir()} <= {"own_export.py", "__pycache__", file}
 
 
+@pytest.mark.slow
 @needs_onnx
 def test_what_is_printed(stdpipe: Command, tmp_path: Path) -> None:
     """Of bicubic, whose border is mirrored by look-ups; the smallest frames fold twice."""

@@ -51,6 +51,7 @@ def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_the_script(tmp_path: Path) -> None:
     cache = make(tmp_path / "c", "trunk-int8", "none")
     done = run(cache, "--patch", 16, "--crops", 2, "--repeats", 1, "--json")

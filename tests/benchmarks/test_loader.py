@@ -29,6 +29,7 @@ def test_loader(tiny: Path) -> None:
 
 
 @pytest.mark.skipif(find_spec("lmdb") is not None, reason="lmdb is installed here")
+@pytest.mark.slow
 def test_loader_says_what_it_needs(tiny: Path) -> None:
     done = run("--data", tiny)
     assert (done.returncode, done.stdout) == (1, "")

@@ -103,6 +103,7 @@ def test_names_and_deletion(place):
     place.delete([])
 
 
+@pytest.mark.slow
 def test_more_names_than_a_store_lists_at_once(place):
     """S3 lists a thousand."""
     with ThreadPoolExecutor(16) as pool:

@@ -138,7 +138,9 @@ def test_warnings_leave_stdout_to_json(stdpipe: Command, monkeypatch: pytest.Mon
     assert told.stderr == "stdpipe: warning: look\n"
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+@pytest.mark.parametrize(
+    ("name", "code"), [("SIGTERM", 143), pytest.param("SIGINT", 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_is_told_in_one_line(spawn: Command, name: str, code: int) -> None:
     before = f"""
 import os, signal

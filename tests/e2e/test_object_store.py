@@ -119,6 +119,7 @@ def test_a_store_out_of_reach_and_a_bucket_that_is_not_there(
     assert f"stdpipe: cannot read {s3}/manifest.json" in refused("cache", "info", s3)
 
 
+@pytest.mark.slow
 def test_a_killed_part_is_resumed(
     s3: str, tiny: Path, tiny_cache: Path, extract: Command, stdpipe: Command
 ) -> None:

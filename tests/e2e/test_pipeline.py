@@ -54,6 +54,7 @@ def test_from_clips_to_numbers(
     assert 5 < found["average"]["psnr_y"] < 60
 
 
+@pytest.mark.slow
 def test_a_users_own_network(tmp_path: Path, tiny: Path, extract: Command, train: Command) -> None:
     """A class in a file beside the command learns from the cache, and is found again by name."""
     (tmp_path / "mine.py").write_text(

@@ -189,6 +189,7 @@ def test_slices_of_a_batch_learn_what_the_whole_does(
             assert left[part] == pytest.approx(right[part], rel=1e-6, abs=1e-6), part
 
 
+@pytest.mark.slow
 def test_what_cannot_be_shared_out_is_refused(
     tmp_path: Path, tiny: Path, train: Command, refused: Command, torchrun: Torchrun
 ) -> None:
@@ -197,6 +198,11 @@ def test_what_cannot_be_shared_out_is_refused(
     assert "batch (3)" in refusal.stderr
     assert "Traceback" not in refusal.stderr.partition("stdpipe: ")[0]
     assert not (tmp_path / "three").exists()
+
+
+def test_batch_norm_cannot_be_shared_out(
+    tmp_path: Path, tiny: Path, train: Command, refused: Command
+) -> None:
     normed = ("--scheme", "none", "--student", "fastdvdnet-quarter:norm=batch")
     told = refused(*train(tmp_path / "normed", tiny, *normed, accumulate=2))
     assert "normalises over all clips of a step" in told

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "evaluate.py"
 
 
+@pytest.mark.slow
 def test_it_compares_with_skimage(tiny: Path) -> None:
     command = [sys.executable, SCRIPT, "--data", tiny, "--frames", "2", "--repeats", "1", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from stdpipe import cache
 
 Command = Callable[..., Any]
@@ -28,6 +30,7 @@ def test_extract_keeps_what_is_committed(
     assert cache.load_manifest(tmp_path / "c") == cache.load_manifest(tiny_cache)
 
 
+@pytest.mark.slow
 def test_train_tells_it_and_goes_on(
     tmp_path: Path, tiny: Path, train: Command, stdpipe: Command, spawn: Command
 ) -> None:

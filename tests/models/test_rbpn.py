@@ -122,6 +122,7 @@ def test_macs() -> None:
     assert count_macs(net).total == sum(layers.values()) - unused
 
 
+@pytest.mark.slow
 def test_a_clip_costs_less_than_its_windows() -> None:
     """Seven frames: 32 pairs of frames instead of 42, in the part that is at LR."""
     with torch.device("meta"):
