@@ -35,7 +35,7 @@ from stdpipe.evaluation.results import Cost, Definition, NetworkResult, Result, 
 from stdpipe.evaluation.temporal import Temporal
 from stdpipe.models.base import Features, Network, check_sees_lr, count_parameters
 from stdpipe.models.checkpoints import load_network, trained_for
-from stdpipe.models.macs import count_macs
+from stdpipe.models.macs import HEIGHT, WIDTH, count_macs
 from stdpipe.models.running import ClipRunner, frames_around
 
 LOG = logging.getLogger(__name__)
@@ -331,6 +331,8 @@ def _cost(setup: EvaluationSetup, net: Network) -> Cost:
         with autocast(setup.device, setup.job.amp):
             net(*inputs)
 
-    macs, timed = count_macs(net), running_cost(net, setup.device, run)
+    shapes = net.input_shapes(HEIGHT, WIDTH)
+    frames = net.num_frame if net.kind == "clip" else 1
+    macs, timed = count_macs(net), running_cost(net, shapes, frames, setup.device, run)
     counts = {"parameters": count_parameters(net), "macs": macs.total}
     return cast(Cost, {**counts, "sampling_macs": macs.sampling, **timed, "amp": setup.job.amp})

@@ -198,7 +198,7 @@ def test_the_scheme_that_extend_adds(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def loss(student: torch.Tensor) -> dict[str, torch.Tensor]:
         features = Features(student, student, student, hr)
-        learners = terms.build_helpers({"edges": 1.0}, 64)
+        learners = terms.build_helpers({"edges": 1.0}, (64, 64))
         inputs = LossInputs(features, {"hr": hr, "f_sr": f_sr}, learners)
         return terms.scheme_loss(inputs, {"edges": 1.0})
 

@@ -12,21 +12,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from stdpipe.evaluation.metrics import COST
-from stdpipe.models.base import Network
 
 Run = Callable[..., object]
 HEIGHT, WIDTH, WARM_UP, REPEATS = 120, 180, 1, 5  # size of LR; figures.yaml states them, too
 
 
-def running_cost(net: Network, device: torch.device, run: Run) -> dict[str, Any]:
+def running_cost(
+    net: nn.Module, shapes: Sequence[Sequence[int]], frames: int, device: torch.device, run: Run
+) -> dict[str, Any]:
     """Measure seconds and bytes as metrics.COST defines them.
 
-    `run` calls `net`, which is on `device`, with the inputs of one `forward`. A clip network's
-    frames share the cost of their clip.
+    `run` calls `net`, which is on `device`, with inputs of these shapes, for that many frames of
+    output, which share the time.
     """
-    shapes = net.input_shapes(HEIGHT, WIDTH)
-    inputs = [torch.rand(shape, device=device) for shape in shapes]
-    frames = shapes[0][1] if net.kind == "clip" else 1
+    inputs = [torch.rand(*shape, device=device) for shape in shapes]
     return {
         "seconds_per_frame": _seconds(run, inputs) / frames,
         "peak_memory_bytes": _peak_memory(net, run, inputs),

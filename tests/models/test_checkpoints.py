@@ -60,17 +60,17 @@ def test_a_file_of_an_older_revision(tmp_path: Path) -> None:
     """Its names and shapes fit, its images would not: refused with both revisions. Files from
     before revisions were written are of the first."""
     path = tmp_path / "weights.pt"
-    net = FastDVDnet(num_feat=16)
-    save_network(path, net, "fastdvdnet:num_feat=16", "bd")
+    net = FastDVDnet(waist=16)
+    save_network(path, net, "fastdvdnet:waist=16", "bd")
     assert equal(load_network(None, str(path))[0], net)
     content = torch.load(path, weights_only=True)
     del content["revision"]
     torch.save(content, path)
-    with pytest.raises(ValueError, match="revision 1 of fastdvdnet:num_feat=16, which is") as error:
+    with pytest.raises(ValueError, match="revision 1 of fastdvdnet:waist=16, which is") as error:
         load_network(None, str(path))
-    assert "revision 2 here" in one_line(error, path)
+    assert "revision 3 here" in one_line(error, path)
     torch.save(content["params"], path)  # of somebody's own: nobody knows, so it is taken
-    load_network("fastdvdnet-quarter", str(path))
+    load_network("fastdvdnet:waist=16", str(path))
 
 
 @pytest.mark.parametrize("wrapper", [None, "params", "params_ema", "state_dict"])
@@ -107,7 +107,7 @@ def test_names_in_our_own_files_are_not_touched(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_network(tmp_path: Path) -> None:
     """Keys that lack, that are unknown and that have other shapes are counted and named."""
     path = tmp_path / "student.pth"
-    state: dict[str, Tensor] = FastDVDnet(num_feat=16).state_dict()
+    state: dict[str, Tensor] = FastDVDnet(waist=16).state_dict()
     torch.save(state, path)
     with pytest.raises(ValueError, match="does not fit") as error:
         load_network(TINY, str(path))
