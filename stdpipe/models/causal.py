@@ -23,6 +23,7 @@ class CausalNetwork(Network):
 
     kind = "causal"
     num_ahead: int = 0  # LR frames after the present one that a step sees
+    warm_start: float = 0.0  # share of training steps from a state that has run, unless told
 
     def begin(self, frame: Tensor) -> State:
         """Return the state before a clip's first frame (B, 3, h, w): tensors (B, C, h, w) each."""
@@ -43,19 +44,38 @@ class CausalNetwork(Network):
         state = self.begin(torch.empty(batch, 3, height, width, device="meta"))
         return [(batch, 2 + self.num_ahead, 3, height, width), *(tuple(x.shape) for x in state)]
 
-    def features_clip(self, clip: Tensor, centres: Sequence[int] | None = None) -> Features:
+    def features_clip(
+        self, clip: Tensor, centres: Sequence[int] | None = None, state: State | None = None
+    ) -> Features:
         """Return all stages for the given centres (all frames by default): each (B, N, C, ., .).
 
-        The state runs from the clip's first frame to the last centre, whichever are asked for.
+        The state runs from the clip's first frame to the last centre, whichever are asked for; it
+        is that of `begin` unless given.
         """
         wanted = range(clip.shape[1]) if centres is None else centres
         found: dict[int, Features] = {}
-        state = self.begin(clip[:, 0])
+        state = self.begin(clip[:, 0]) if state is None else state
         for t in range(max(wanted) + 1):
             features, state = self.step(self.around(clip, t), state)
             if t in wanted:
                 found[t] = features
         return stacked([found[t] for t in wanted])
+
+    @torch.no_grad()
+    def warmed(self, clip: Tensor, steps: int) -> State:
+        """Return the state after some steps over the clip to and fro, which end before frame 0."""
+        last = max(clip.shape[1] - 1, 1)
+
+        def frame(before: int) -> Tensor:
+            """Return the frame that many steps before frame 0, or behind it where negative."""
+            turn = before % (2 * last)
+            return clip[:, min(turn, 2 * last - turn, clip.shape[1] - 1)]
+
+        state = self.begin(clip[:, 0])
+        for before in range(steps, 0, -1):
+            seen = [frame(before - d) for d in range(-1, self.num_ahead + 1)]
+            _, state = self.step(torch.stack(seen, 1), state)
+        return state
 
     def around(self, clip: Tensor, t: int) -> Tensor:
         """Return what `step` sees of frame t: (B, T, 3, h, w) -> (B, 2 + num_ahead, 3, h, w)."""

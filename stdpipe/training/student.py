@@ -20,7 +20,8 @@ from stdpipe.distill.term import LossInputs
 from stdpipe.distill.terms import TERMS, scheme_loss
 from stdpipe.distill.time import CollapseGuard
 from stdpipe.models.base import Network
-from stdpipe.training import metrics_log, run_folder
+from stdpipe.models.causal import CausalNetwork
+from stdpipe.training import metrics_log, run_folder, warm
 from stdpipe.training.config import StudentTraining
 
 LOG = logging.getLogger(__name__)
@@ -37,10 +38,17 @@ class StudentLosses(nn.Module):
         self.helpers = nn.ModuleDict(helpers)
         self.options = options
 
-    def forward(self, batch: Mapping[str, Tensor], terms: Mapping[str, float]) -> dict[str, Tensor]:
+    def forward(
+        self, batch: Mapping[str, Tensor], terms: Mapping[str, float], start: warm.Start
+    ) -> dict[str, Tensor]:
         """Return the loss parts by name, means over the batch; "loss" alone has a gradient."""
+        if start.still:
+            batch = warm.stilled(batch)
+        state = {}
+        if start.steps and isinstance(self.student, CausalNetwork):
+            state = {"state": self.student.warmed(batch["lr"], start.steps)}
         inputs = LossInputs(
-            self.student.features_clip(batch["lr"]),
+            self.student.features_clip(batch["lr"], **state),
             batch,
             dict(self.helpers.items()),
             attention=self.options.attention,
@@ -104,7 +112,7 @@ class StudentTrainer:
         seen = {name: values for name, values in batch.items() if name in self._seen}
         with self._own_random_state(), distributed.apart(self.losses, more_to_come):
             with autocast(self.device, self.options.amp):
-                losses = self.losses(seen, terms)
+                losses = self.losses(seen, terms, warm.draw(self._student, self.options, step))
             self.stepper.backward(losses["loss"])
         self._slices.append({name: part.detach() for name, part in losses.items()})
 
