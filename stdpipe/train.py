@@ -156,7 +156,7 @@ def _trainer(
 
 def _start_from(student: Network, init: Path, degradation_name: str) -> None:
     """Fill the student from its own weights, or from those of a privileged teacher around it."""
-    state, header = checkpoints.read_checkpoint(init)
+    state, header = checkpoints.read_checkpoint(init, student)
     facts = {"weights": str(init), "degradation": header.degradation}
     checkpoints.trained_for(facts, degradation_name)
     if str(header.network).partition(":")[0] == "pisr":

@@ -105,7 +105,7 @@ def _within(name: str, parts: tuple[str, ...]) -> bool:
 
 def _start_from(net: Network, init: Path, fresh: tuple[str, ...]) -> None:
     """Fill the network; parameters of a `fresh` part that do not fit keep their initial values."""
-    state, header = checkpoints.read_checkpoint(init)
+    state, header = checkpoints.read_checkpoint(init, net)
     own = net.state_dict()
     fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     drawn = {k: v for k, v in own.items() if _within(k, fresh) and k not in fits}
