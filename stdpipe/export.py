@@ -21,6 +21,7 @@ from torch.export import Dim, ExportedProgram
 
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import atomic_file
+from stdpipe.deploy.drift import warn_of_drift
 from stdpipe.models.base import Network, check_sees_lr, count_parameters
 from stdpipe.models.checkpoints import load_network
 
@@ -59,6 +60,7 @@ def export(job: Export) -> dict[str, Any]:
     net, facts = load_network(job.model, job.weights)
     check_sees_lr(net, "its file would be of no use")
     net.eval()
+    drift = warn_of_drift(net)
     name, opset = facts["network"], None
     with _told(f"{name} cannot be traced for all frame sizes"):
         program = trace(net)
@@ -84,6 +86,7 @@ def export(job: Export) -> dict[str, Any]:
         "kind": net.kind,
         "window": _inputs(net, 8, 8, 1)[0].shape[1],
         "state": [x.shape[1] for x in _inputs(net, 8, 8, 1)[1:]],
+        "drift": drift,
         "checked": checked,
     }
 

@@ -29,6 +29,7 @@ from stdpipe.data.frames import Clip, Frame, frame_size, stream_frames
 from stdpipe.data.layouts import find_one_clip
 from stdpipe.data.scenes import split_scenes
 from stdpipe.data.video import Video
+from stdpipe.deploy.drift import warn_of_drift
 from stdpipe.deploy.reach import reach
 from stdpipe.deploy.tiles import Tile, tiles
 from stdpipe.device import autocast, pick_device, settle
@@ -85,6 +86,7 @@ def upscale(job: Upscaling) -> dict[str, Any]:
     source = find_one_clip(job.source)
     height, width = frame_size(source)
     _warn_of_shift(net, facts["degradation"])
+    warn_of_drift(net.eval())
     grid = cut(net.eval(), height, width, job.tile)
     settle(net, device, job.amp)
     video = source.place if isinstance(source.place, Video) else None
