@@ -1,6 +1,6 @@
 """Tells whether a recurrent network runs away where nothing moves.
 
-Published RLSP 7-64 falls from 25.5 to 17.6 dB within 300 equal frames, which no score of short
+Published RLSP 7-64 falls from 25.5 to 17.6 dB in 300 equal frames, which no score of short
 clips shows. `stdpipe evaluate --still` measures it; this is the quick look before a file is written.
 """
 
