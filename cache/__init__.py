@@ -11,22 +11,7 @@ from stdpipe.cache.verify import Broken, Report, verify
 from stdpipe.cache.writer import Writer, open_writer
 
 __all__ = [
-    "ENCODINGS",
-    "TARGETS",
-    "Broken",
-    "CacheError",
-    "Manifest",
-    "Reader",
-    "Report",
-    "Writer",
-    "dequantise",
-    "encode",
-    "load_manifest",
-    "manifest_exists",
-    "open_place",
-    "open_reader",
-    "open_writer",
-    "quantise",
-    "repair",
-    "verify",
-]
+    "ENCODINGS", "TARGETS", "Broken", "CacheError", "Manifest", "Reader", "Report", "Writer",
+    "dequantise", "encode", "load_manifest", "manifest_exists", "open_place", "open_reader",
+    "open_writer", "quantise", "repair", "verify",
+]  # fmt: skip

@@ -2,9 +2,11 @@
 
 import errno
 import fcntl
+import glob
 import os
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stdpipe.cache.errors import UserError
@@ -27,20 +29,27 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     Missing folders are made. The new file is synced to the disk, renamed, and its folder synced.
     Where the body raises, the new file is removed and what had the name stays. A symbolic link is
-    never followed: the link itself is replaced. The suffix is kept (a.tar -> a.partial.tar), since
-    writers choose their format by it.
+    never followed: the link itself is replaced. The new file (a.tar -> .a.5f0c9d2e.partial.tar) is
+    this writer's alone, and has the suffix by which writers choose their format.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.stem}{PARTIAL}{path.suffix}")
-    aside.unlink(missing_ok=True)  # of a process that was killed, or a link
-    os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.????????{PARTIAL}{path.suffix}"):
+        with suppress(OSError), left.open("r+b") as file:  # only a killed writer holds no lock
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
+    aside = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{PARTIAL}{path.suffix}")
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(fd, fcntl.LOCK_EX)
         yield aside
         fsync(aside)
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(fd)
     fsync(path.parent)
 
 

@@ -7,7 +7,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stdpipe.cache.checksum import Buffer
@@ -50,24 +50,22 @@ class LocalPlace:
         return (self.root / path).stat().st_size
 
     def write(self, path: str, parts: Sequence[bytes]) -> None:
-        # a file has one writer: what it leaves when it is killed here, the next one overwrites
-        partial = self._write_beside(path, PARTIAL, parts)
-        partial.replace(self.root / path)
+        # a file has one writer: what it leaves when it is killed here, the next one removes
+        with self._written_beside(path, PARTIAL, parts) as partial:
+            partial.replace(self.root / path)
         fsync((self.root / path).parent)
 
     def create(self, path: str, data: bytes) -> bool:
         if (self.root / path).exists():
             return False
         # several writers may create it at once, even from several machines: each has its own name
-        partial = self._write_beside(path, f".{uuid.uuid4().hex}{PARTIAL}", [data])
-        try:
-            _link(partial, self.root / path)
-        except (FileExistsError, FileNotFoundError):
-            if (self.root / path).exists():  # another was faster, and may have removed our file
-                return False
-            raise
-        finally:
-            partial.unlink(missing_ok=True)
+        with self._written_beside(path, f".{uuid.uuid4().hex}{PARTIAL}", [data]) as partial:
+            try:
+                _link(partial, self.root / path)
+            except (FileExistsError, FileNotFoundError):
+                if (self.root / path).exists():  # another was faster, and may have removed our file
+                    return False
+                raise
         fsync(partial.parent)
         return True
 
@@ -138,26 +136,26 @@ class LocalPlace:
             raise CacheError(f"{folder} cannot be locked ({error.strerror}): {advice}") from error
         return FileLock(fd)
 
-    def _write_beside(self, path: str, suffix: str, parts: Sequence[bytes]) -> Path:
+    @contextmanager
+    def _written_beside(self, path: str, suffix: str, parts: Sequence[bytes]) -> Iterator[Path]:
+        """Yield a new file with this content, synced; it is removed unless the body renames it."""
         partial = self.root / (path + suffix)
         try:
             _make_folder(partial.parent)
-            fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            partial.unlink(missing_ok=True)
+            file = partial.open("xb")
         except (NotADirectoryError, FileExistsError):
             raise CacheError(
                 f"{partial.parent} is not a cache but a file, or lies in one: name a new folder "
                 "with --cache"
             ) from None
         try:
-            for part in parts:
-                _write_fully(fd, part)
-            os.fsync(fd)
-        except BaseException:
-            partial.unlink(missing_ok=True)  # else it would keep a full disk full
-            raise
+            with file:
+                file.writelines(parts)
+            fsync(partial)
+            yield partial
         finally:
-            os.close(fd)
-        return partial
+            partial.unlink(missing_ok=True)  # else it would keep a full disk full
 
 
 class FileLock:
@@ -171,9 +169,8 @@ class FileLock:
 
     def release(self) -> None:
         if self._fd is not None:
-            fcntl.flock(
-                self._fd, fcntl.LOCK_UN
-            )  # even where a forked child still has the file open
+            # even where a forked child still has the file open
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
             os.close(self._fd)
         self._fd = None
 

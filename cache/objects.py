@@ -100,7 +100,7 @@ class ObjectPlace:
         return self._put_if(path, data, "create") is not None
 
     def extend(self, path: str, before: bytes, new: bytes) -> None:
-        """As the protocol says; raises CacheError where another writer took the lock over."""
+        """Implements Place.extend; raises CacheError where another writer took the lock over."""
         found, tag = self._get(path)
         if found == before:
             if self._put_if(path, before + new, {"e_tag": tag} if tag else "create"):
@@ -131,7 +131,7 @@ class ObjectPlace:
         return None
 
     def lock(self, path: str) -> "Lease | None":
-        """As the protocol says; waits LEASE_SECONDS where the last holder may have died."""
+        """Implements Place.lock; waits LEASE_SECONDS where the last holder may have died."""
         holder = uuid.uuid4().hex
         tag = self._claim(path, holder, "create")
         if tag is None:

@@ -34,6 +34,13 @@ def read_json(path: Path) -> Any:
     return parse_json(_text(path), str(path))
 
 
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Read a file. Raises UserError if it has more than `most` bytes."""
+    if (size := path.stat().st_size) > most:
+        raise UserError(f"{path} has {size:,} bytes, more than any file of this kind: check it")
+    return path.read_bytes()
+
+
 def parse_yaml(text: str, source: str) -> Any:
     """Parse YAML text to plain values. `source` names it in errors.
 
@@ -94,11 +101,8 @@ def _first(error: ValidationError) -> str:
 
 
 def _text(path: Path) -> str:
-    size = path.stat().st_size
-    if size > MOST_BYTES:
-        raise UserError(f"{path} has {size:,} bytes, more than any file of this kind: check it")
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{path} is no text in UTF-8: check that it is the file you mean") from None
 

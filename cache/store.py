@@ -3,7 +3,6 @@
 With it, a cache can be read as plain Zarr. shards.py reads and writes the entries.
 """
 
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from stdpipe.cache.files import PARTIAL
 from stdpipe.cache.layout import ArraySpec
 from stdpipe.cache.manifest import Manifest
 from stdpipe.cache.place import Place
+from stdpipe.cache.schema import check, parse_json
 from stdpipe.cache.shards import ZSTD_LEVEL, decode_plain
 
 Tail = Mapping[str, NDArray[np.float32]] | None
@@ -56,13 +56,14 @@ def damaged_metadata(place: Place, manifest: Manifest, tail: Tail) -> list[str]:
     stdpipe reads entries without them; other Zarr libraries need them.
     """
     files = store_files(manifest, tail).items()
-    wanted = {path: json.loads(data) for path, data in files if path.endswith(layout.ZARR_METADATA)}
-    return [path for path, content in wanted.items() if not _says(place, path, content)]
+    wanted = {path: data for path, data in files if path.endswith(layout.ZARR_METADATA)}
+    return [path for path, data in wanted.items() if not _says(place, path, parse_json(data, path))]
 
 
 def _read_parameter(place: Place, folder: str) -> NDArray[np.float32]:
+    file = f"{folder}/{layout.ZARR_METADATA}"
     try:
-        shape = tuple(json.loads(place.read(f"{folder}/{layout.ZARR_METADATA}"))["shape"])
+        shape = tuple(check(list[int], parse_json(place.read(file), file)["shape"], file))
         name = layout.SEPARATOR.join(["c"] + ["0"] * len(shape))
         return decode_plain(place.read(f"{folder}/{name}"), "float32", shape).copy()
     except FileNotFoundError:
@@ -75,7 +76,7 @@ def _read_parameter(place: Place, folder: str) -> NDArray[np.float32]:
 def _says(place: Place, path: str, content: dict[str, Any]) -> bool:
     """Tell whether a zarr.json, whichever zarr wrote it, holds all that ours holds."""
     try:
-        found = json.loads(place.read(path))
+        found = parse_json(place.read(path), path)
         return all(found[name] == value for name, value in content.items())
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False

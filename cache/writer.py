@@ -148,7 +148,7 @@ class Writer:
         for name in self.manifest.given:
             try:
                 stored |= _stored_form(self.manifest.arrays[name], name, arrays)
-            except ValueError as error:
+            except UserError as error:
                 raise CacheError(f"entry {key!r}, {name}: {error}") from error
         return stored
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from stdpipe.cli.errors import one_line
+from stdpipe.faults import one_line
 from stdpipe.suggest import nearest
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -7,7 +7,6 @@ STDPIPE_TRACEBACK=1 also prints the traceback.
 import logging
 import os
 import signal
-import tempfile
 import threading
 import traceback
 import warnings
@@ -17,9 +16,8 @@ from typing import Any
 
 import click
 
-OUT_OF_MEMORY = ("out of memory", "not enough memory")  # how torch reports it on CUDA and CPU
-# how gloo and NCCL report that another rank has died
-PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "NCCL communicator was abort")
+from stdpipe import faults
+
 RESUMES = "what is committed stays, and the same command goes on from there"
 
 
@@ -83,9 +81,7 @@ def told() -> Iterator[None]:
     except Exception as error:
         if os.environ.get("STDPIPE_TRACEBACK"):
             traceback.print_exc()
-        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
-            error = error.__context__  # torch.save hides a full disk
-        raise _failure(error) from None
+        raise _failure(faults.cause(error)) from None
 
 
 @contextmanager
@@ -97,53 +93,25 @@ def when_stopped(text: str) -> Iterator[None]:
         raise _stopped(stop, text) from None
 
 
-def one_line(error: Exception) -> str:
-    """Return an error's message without the worker's traceback that a DataLoader puts before it."""
-    text = str(error).strip() or type(error).__name__
-    if text.startswith("Caught "):
-        text = text.rpartition(f"{type(error).__name__}: ")[2]
-    return " ".join(text.split())
-
-
 def _stopped(stop: KeyboardInterrupt, text: str) -> Failure:
     is_term = isinstance(stop, Terminated)
     return Failure(f"terminated; {text}", 143) if is_term else Failure(f"interrupted; {text}", 130)
 
 
 def _failure(error: Exception) -> Failure:
-    from stdpipe.cache.errors import UserError  # here: --help has no need of numpy
-    from stdpipe.cache.files import is_full
+    from stdpipe.cache.files import is_full  # here: --help has no need of numpy
 
-    text, first = one_line(error), str(error).strip().partition("\n")[0]
-    match error:
-        case OSError() if is_full(error):
-            text += "; make space and run the same command again"
-        case UserError() | OSError():
-            pass
-        case MemoryError():
-            text += f". {_less_memory()}"
-        case RuntimeError() if any(mark in text for mark in OUT_OF_MEMORY):
-            text = f"{first} {_less_memory()}"
-        case RuntimeError() if any(mark in text for mark in PEER_GONE):
-            text = "another process of this run has ended; the same command resumes its checkpoint"
-        case RuntimeError() if "DataLoader worker" in text:
-            pass
-        case _:
-            return _fault(error)
+    if faults.is_bug(error):
+        return Failure(faults.report_bug(error), 70)
+    text = faults.one_line(error)
+    if isinstance(error, OSError) and is_full(error):
+        text += "; make space and run the same command again"
+    elif isinstance(error, MemoryError) or faults.says(error, faults.OUT_OF_MEMORY):
+        first = str(error).strip().partition("\n")[0] or text
+        text = f"{first.rstrip('.')}. {_less_memory()}"
+    elif faults.says(error, faults.PEER_GONE):
+        text = "another process of this run has ended; the same command resumes its checkpoint"
     return Failure(text)
-
-
-def _fault(error: Exception) -> Failure:
-    """Report a bug, with its traceback in a file."""
-    what = f"this is a bug of stdpipe ({type(error).__name__}: {one_line(error)[:200]})"
-    try:
-        fd, path = tempfile.mkstemp(".txt", "stdpipe-")
-        with os.fdopen(fd, "w", errors="replace") as file:
-            traceback.print_exception(error, file=file)
-        ask = f"please report it with its traceback, which lies in {path}"
-    except OSError:
-        ask = "run it again with STDPIPE_TRACEBACK=1 and report what it shows"
-    return Failure(f"{what}: {ask}", 70)
 
 
 def _less_memory() -> str:

@@ -25,7 +25,7 @@ def known_networks(context: Any, parameter: Any, values: tuple[str, ...]) -> tup
     callback=known_networks,
     help="E.g. bicubic; stdpipe's weights name theirs (@FILE). Several are compared in one pass.",
 )
-@click.option("--weights", metavar="FILE", help="Of the only --model; random:SEED for a test.")
+@click.option("--weights", metavar="FILE", help="Weights of a single --model, or random:SEED.")
 @common.degradation_option
 @click.option(
     "--protocol",
@@ -46,7 +46,9 @@ def known_networks(context: Any, parameter: Any, values: tuple[str, ...]) -> tup
     "--teacher", metavar="NAME", type=common.NETWORK, help="Show its attention in the pictures."
 )
 @click.option("--teacher-weights", metavar="FILE", help="Weights of --teacher.")
-@click.option("--pictures", default=4, help="How many clips to show.")
+@click.option(
+    "--pictures", default=4, type=click.IntRange(0), help="Number of clips to save a picture of."
+)
 @common.device_option
 @common.amp_option
 @common.json_option

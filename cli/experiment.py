@@ -7,6 +7,7 @@ import click
 
 from stdpipe.cli.common import PATH, device_option, json_option, report, usage
 from stdpipe.cli.errors import Command, Failure
+from stdpipe.faults import BUG
 
 
 def _pairs(_context: Any, parameter: Any, values: tuple[str, ...]) -> dict[str, str]:
@@ -65,4 +66,6 @@ def experiment(
     report(result, as_json, text)
     if failed := result.get("failed"):
         grid = len(made.students) * len(made.schemes) * len(made.seeds)
-        raise Failure(f"{len(failed)} of {grid} trainings failed, {next(iter(failed))} first")
+        code = 70 if any(BUG in why for why in failed.values()) else 1
+        told = f"{len(failed)} of {grid} trainings failed, {next(iter(failed))} first"
+        raise Failure(told, code)

@@ -81,7 +81,7 @@ def _print_plan(job: Any, as_json: bool) -> None:
     type=click.Choice(["full", "baked"]),
     help="Whole frames, or fixed crops that the teacher sees alone.",
 )
-@click.option("--baked", default=4, help="How many crops of each clip, for baked views.")
+@click.option("--baked", default=4, help="Number of baked crops per clip (with --views baked).")
 @click.option("--patch", default=256, help="The side of a baked crop, in HR pixels.")
 @click.option(
     "--part",
@@ -111,13 +111,14 @@ def extract_teacher(as_json: bool, plan: bool, cache: str | None, **options: Any
     from stdpipe.extract import extract_teacher
     from stdpipe.features.extraction import Extraction
 
+    if cache is None and not plan:
+        raise click.UsageError("Missing option '--cache'")
+    job = common.usage(lambda: Extraction(cache=cache or ".", **options))
     if plan:  # without a cache, of the disk at hand; of torchrun's ranks, one speaks for all
         if distributed.from_torchrun()[0] == 0:
-            _print_plan(Extraction(cache=cache or ".", **options), as_json)
+            _print_plan(job, as_json)
         return
-    if cache is None:
-        raise click.UsageError("Missing option '--cache'")
-    result = extract_teacher(Extraction(cache=cache, **options))
+    result = extract_teacher(job)
     told = f"{result['entries']} clips of {result['teacher']} as {result['encoding']}, "
     told += f"{result['bytes'] / 1e6:,.1f} MB in {result['cache']}"
     if result["missing"]:

@@ -14,9 +14,9 @@ from stdpipe.cli.errors import Command
 @click.option("--out", required=True, type=PATH, help="Folder of the page.")
 @click.option(
     "--clips",
-    default="3",
     metavar="N|KEYS",
-    help="How many clips of each data set to show, or their names (011,020) with commas between.",
+    help="How many clips of each data set to show, or their names (011,020) with commas between. "
+    "[default: 3]",
 )
 @click.option(
     "--frames",
@@ -27,7 +27,7 @@ from stdpipe.cli.errors import Command
 @device_option
 @json_option
 def report(
-    folders: tuple[Path, ...], out: Path, clips: str, frames: int, device: str, as_json: bool
+    folders: tuple[Path, ...], out: Path, clips: str | None, frames: int, device: str, as_json: bool
 ) -> None:
     """Write one HTML page of evaluations and trainings: tables, plots, pictures of each network.
 
@@ -39,6 +39,6 @@ def report(
     """
     from stdpipe.report import write_report
 
-    result = write_report(folders, out, clips=clips, frames=frames, device=device)
+    result = write_report(folders, out, clips=clips or 3, frames=frames, device=device)
     missing = "".join(f"\n{text}" for text in result["missing"])
     answer(result, as_json, f"{result['report']}, {result['bytes'] / 1e6:.1f} MB{missing}")

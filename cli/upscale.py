@@ -26,7 +26,7 @@ from stdpipe.cli.errors import Command, when_stopped
     type=click.FloatRange(0, min_open=True),
     help="Frame rate of a video; drops its sound. [default: the input's; 25 for a folder]",
 )
-@click.option("--crf", default=12, type=click.IntRange(0, 51), help="Of H.264: 0 loses nothing.")
+@click.option("--crf", default=12, type=click.IntRange(0, 51), help="H.264 quality; 0 is lossless.")
 @click.option("--overwrite", is_flag=True, help="Replace an OUTPUT that exists.")
 @common.device_option
 @common.amp_option

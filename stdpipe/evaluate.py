@@ -6,8 +6,8 @@ Axes: n frames, H W HR size, h w LR size.
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -18,15 +18,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.files import locked
 from stdpipe.data.degrade import degradation, pad_to_scale
 from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import MOTION_LISTS, vimeo_lists
 from stdpipe.data.pieces import Piece, ahead, pieces
+from stdpipe.data.samples import check_sizes
 from stdpipe.device import autocast, keep_memory, pick_device, settle
 from stdpipe.distill.attention import attention_map
 from stdpipe.evaluation import results
 from stdpipe.evaluation.cost import device_name, running_cost
-from stdpipe.evaluation.frame_log import UNFINISHED, FrameLog, Row, publish
+from stdpipe.evaluation.frame_log import UNFINISHED, FrameLog, Row, publish, unfinished
 from stdpipe.evaluation.job import Evaluation, scored_footage, split_name
 from stdpipe.evaluation.metrics import QUALITY, TEMPORAL
 from stdpipe.evaluation.pictures import save_comparison, to_pixels
@@ -55,6 +57,7 @@ class EvaluationSetup:
     rules: Protocol
     chosen: str  # why these rules
     scored: Mapping[str, list[int]]  # a clip's key -> the indices of its scored frames
+    shown: set[str]  # keys of the clips whose middle frame becomes a picture
 
     @property
     def figures(self) -> list[str]:
@@ -67,8 +70,8 @@ def evaluate(job: Evaluation) -> dict[str, Any]:
 
     The figures of a single network (`model`, `weights`, `average`, `clips`, ...) lie at the top,
     those of several in the list `networks`. A result of the same evaluation in `job.out` is
-    returned as it is. Raises UserError where `job.out` holds another evaluation's result, and for
-    what cannot be measured; OSError for files that cannot be read or written.
+    returned as it is. Raises UserError where `job.out` holds another evaluation, finished or not,
+    and for what cannot be measured; OSError for files that cannot be read or written.
     """
     setup = _set_up(job)
     definition = results.definition(
@@ -78,32 +81,35 @@ def evaluate(job: Evaluation) -> dict[str, Any]:
     hashes = {name: facts["sha256"] for name, facts in setup.facts.items()}
     device = device_name(setup.device) if "cost" in job.metrics else None
     facts = _facts(definition, hashes, lengths, device)
-    if job.out and (found := _finished(job.out, facts, job.overwrite)):
-        LOG.warning("stdpipe: %s holds this result already; --overwrite measures anew", job.out)
-        return results.as_json(found)
-    meaning = {**definition, **facts, "stdpipe": version("stdpipe")}
-    log = FrameLog(job.out, meaning, list(hashes), lengths, setup.figures)
-    _measure(setup, log)
-    networks = [_report(setup, name, log) for name in setup.networks]
-    result = results.as_json({**definition, "networks": networks})
-    if job.out:
-        log.finish(job.out, result, results.results_table(result))
-    return result
+    busy = f"another process evaluates into {job.out}: wait for it, or choose another --out"
+    with locked(job.out / ".lock", busy) if job.out else nullcontext():
+        if job.out and (found := _finished(job.out, facts, job.overwrite)):
+            LOG.warning("stdpipe: %s holds this result already; --overwrite measures anew", job.out)
+            return results.as_json(found)
+        log = FrameLog(job.out, facts, list(hashes), lengths, setup.figures)
+        _measure(setup, log)
+        networks = [_report(setup, name, log) for name in setup.networks]
+        result = results.as_json({**definition, "networks": networks})
+        if job.out:
+            log.finish(job.out, result, results.results_table(result))
+        return result
 
 
 def _finished(out: Path, facts: Mapping[str, Any], overwrite: bool) -> Result | None:
-    """Return the result in `out` if its facts are the same; UserError if they differ."""
+    """Return the result in `out`, None if it is not complete; UserError for another evaluation."""
     publish(out)
-    if overwrite or not (out / "result.json").is_file():
+    if overwrite:
         return None
-    old = read_result(out / "result.json")
-    networks = old["networks"]
-    there = _facts(
-        old,
-        {network["name"]: network["weights_sha256"] for network in networks},
-        {key: row["frames"] for key, row in networks[0]["clips"].items()},
-        networks[0]["cost"]["device"] if "cost" in networks[0] else None,
-    )
+    old, there = None, unfinished(out) or facts
+    if (out / "result.json").is_file():
+        old = read_result(out / "result.json")
+        networks = old["networks"]
+        there = _facts(
+            old,
+            {network["name"]: network["weights_sha256"] for network in networks},
+            {key: row["frames"] for key, row in networks[0]["clips"].items()},
+            networks[0]["cost"]["device"] if "cost" in networks[0] else None,
+        )
     differences = [
         f"{key}: {there.get(key) or 'none'!s:.60} there, {facts.get(key) or 'none'!s:.60} now"
         for key in dict.fromkeys([*facts, *there])
@@ -111,8 +117,8 @@ def _finished(out: Path, facts: Mapping[str, Any], overwrite: bool) -> Result | 
     ]
     if differences:
         raise UserError(
-            f"{out} holds the result of another evaluation ({'; '.join(differences[:4])}); choose "
-            "another --out, or give --overwrite"
+            f"{out} holds another evaluation ({'; '.join(differences[:4])}); choose another --out, "
+            "or give --overwrite"
         )
     return old
 
@@ -135,16 +141,18 @@ def _facts(
 def _set_up(job: Evaluation) -> EvaluationSetup:
     device = pick_device(job.device)
     keep_memory(device)
-    networks, facts, teacher = _networks(job, device)
+    nets, facts, teacher = _networks(job, device)
     clips, rules, why = scored_footage(job.data, job.protocol, job.crop)
-    name = _degradation(job, facts)
+    check_sizes(clips)
+    how = _degradation(job, facts)
     scored = {clip.key: scored_frames(len(clip.frames), rules) for clip in clips}
     if "temporal" in job.metrics and max(map(len, scored.values())) < 2:
         raise UserError(
             f"temporal metrics need consecutive frames, but protocol {rules.name!r} scores one of "
             "each clip here: choose --protocol vid4 or longer clips"
         )
-    return EvaluationSetup(job, device, networks, facts, teacher, name, clips, rules, why, scored)
+    shown = {clip.key for clip in clips[: job.pictures]} if job.out else set()
+    return EvaluationSetup(job, device, nets, facts, teacher, how, clips, rules, why, scored, shown)
 
 
 def _networks(
@@ -228,15 +236,15 @@ def _score(
     job, middle = setup.job, len(clip.frames) // 2
     wanted = set(setup.scored[clip.key])
     scored = [at for at, centre in enumerate(piece.centres) if centre in wanted]
-    among = job.out and clip.key in {each.key for each in setup.clips[: job.pictures]}
-    index = piece.centres.index(middle) if among and middle in piece.centres else None
+    is_shown = clip.key in setup.shown
+    index = piece.centres.index(middle) if is_shown and middle in piece.centres else None
     results, shown = {}, {}
     for name, runner in runners.items():
         features = super_resolve(runner, piece, setup.device, job.amp)
         results[name] = _checked(features.sr, clip, piece)[scored]
         if index is not None:
             shown[name] = features.sr[index].clone(), features.f_sr[index].clone()
-    taught = super_resolve(teacher, piece, setup.device, job.amp) if among and teacher else None
+    taught = super_resolve(teacher, piece, setup.device, job.amp) if is_shown and teacher else None
     if index is not None:
         _save_picture(setup, clip, piece, index, shown, taught)
     if not scored:

@@ -17,13 +17,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from stdpipe import faults
 from stdpipe.cache.files import write_atomically
 from stdpipe.evaluate import evaluate
 from stdpipe.extract import extract_teacher
@@ -38,6 +38,7 @@ from stdpipe.train_teacher import train_teacher
 from stdpipe.training import run_folder
 
 Say = Callable[[str], None]
+KILLED = "its process, or one beside it, was killed"
 VERBS = Verbs(extract_teacher, train_teacher, train_student, evaluate)
 
 
@@ -87,27 +88,28 @@ def _train(setup: GridSetup, say: Say) -> dict[str, str]:
 def _trained(todo: list[GridRun], job: Job) -> Iterator[tuple[GridRun, str | None]]:
     """Train, in this process or in several; yield each run as it ends, and why it failed."""
     if job.jobs == 1:
-        yield from ((run, _failure(partial(train_one, run))) for run in todo)
+        yield from ((run, _failure(run)) for run in todo)
         return
     log = str(job.out / "trainings.log")
     context = get_context("spawn")
     with ProcessPoolExecutor(job.jobs, context, _begin_process, (job.threads_each, log)) as pool:
-        futures = {pool.submit(train_one, run): run for run in todo}
+        futures = {pool.submit(_failure, run): run for run in todo}
         try:
             for future in as_completed(futures):
-                yield futures[future], _failure(future.result)
+                killed = isinstance(future.exception(), BrokenProcessPool)
+                yield futures[future], KILLED if killed else future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _failure(train: Callable[[], None]) -> str | None:
+def _failure(run: GridRun) -> str | None:
+    """Train; return why it failed. A bug is told in the process where its traceback is whole."""
     try:
-        train()
-    except BrokenProcessPool:
-        return "its process, or one beside it, was killed"
-    except (ValueError, OSError, RuntimeError) as error:
-        return " ".join(str(error).split())
+        train_one(run)
+    except Exception as raised:
+        error = faults.cause(raised)
+        return faults.report_bug(error) if faults.is_bug(error) else faults.one_line(error)
     return None
 
 

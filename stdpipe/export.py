@@ -68,11 +68,13 @@ def export(job: Export) -> dict[str, Any]:
         if job.format == "onnx":
             with _told(f"{name} has no ONNX form (try --format torch)"):
                 opset = write_onnx(program, net, aside)
-            run = _in_onnxruntime(aside)
         else:
             torch.export.save(program, aside)
-            run = torch.export.load(aside).module()
-        checked = _check(net, run, job.format)
+        with _told(f"the file of {name} cannot be run"):
+            run = _in_onnxruntime(aside) if opset else torch.export.load(aside).module()
+            checked = _check(net, run, job.format)
+    if not checked:
+        LOG.warning("stdpipe: not checked, since onnxruntime is not installed")
     return {
         "model": name,
         "weights": facts["weights"],
@@ -162,7 +164,6 @@ def _check(
     Raises UserError where the images differ.
     """
     if run is None:
-        LOG.warning("stdpipe: not checked, since onnxruntime is not installed")
         return None
     unit = max(net.multiple, 4)
     sizes = [(4 * unit, 6 * unit), (3 * unit + 1, 5 * unit - 1), (7 * unit + 2, 4 * unit + 3)]
@@ -232,6 +233,8 @@ def _told(what: str) -> Iterator[None]:
     try:
         with redirect_stderr(io.StringIO()):
             yield
+    except (OSError, UserError):  # a full disk, or told already
+        raise
     except Exception as error:
         root: BaseException = error
         while root.__cause__:

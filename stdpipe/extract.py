@@ -197,5 +197,5 @@ def _naming(view: View) -> Iterator[None]:
     """Name the clip in the error of a value that cannot be stored."""
     try:
         yield
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"clip {view}, {error}") from None

@@ -14,6 +14,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from stdpipe import cache
+from stdpipe.cache.errors import UserError
 from stdpipe.data.views import View
 from stdpipe.features.encoding import encoding_error, weigh
 from stdpipe.features.extraction import Extraction, Prepared, prepare
@@ -104,7 +105,7 @@ def _cost(
         manifest = dataclasses.replace(made, encoding=encoding, channels=channels)
         files = weigh(manifest, view, features)
         error = encoding_error(ready.teacher, features, seen, encoding, made.targets)
-    except ValueError as refused:
+    except UserError as refused:
         if encoding == made.encoding or isinstance(refused, cache.CacheError):
             raise
         return None

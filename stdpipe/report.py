@@ -48,8 +48,8 @@ def write_report(
 
     folders: those of `evaluate --out` and of training runs, in any order. Pictures also need the
     data and weights that were measured; the page lists those that are gone.
-    clips: how many clips of each data set to show, or their keys with commas between (a number is
-    a key if a clip has it). frames: the most frames of a clip that networks are run on.
+    clips: how many clips of each data set to show, or as text their keys with commas between; a
+    number as text is a key if a clip has it. frames: the most frames of a clip to run networks on.
     labels: see read_folders. tables: more tables, which come first.
     Raises UserError or OSError for a folder that is neither an evaluation nor a training run.
     """
@@ -60,7 +60,7 @@ def write_report(
     keep_memory(on)
     galleries = [
         _galleries(group, wanted, frames, out / "parts", on, missing)
-        for group, wanted in zip(groups, _wanted(str(clips), groups), strict=True)
+        for group, wanted in zip(groups, _wanted(clips, groups), strict=True)
     ]
     made = f"Made {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by stdpipe {version('stdpipe')}."
     content = Content(title, made, tables, groups, galleries, runs, missing)
@@ -77,12 +77,12 @@ def write_report(
     }
 
 
-def _wanted(clips: str, groups: Sequence[ResultGroup]) -> list[list[str]]:
-    """Return the keys of each group's clips to show; a number is a key if a clip is named so."""
-    is_count = re.fullmatch("0|[1-9][0-9]{0,8}", clips)
+def _wanted(clips: int | str, groups: Sequence[ResultGroup]) -> list[list[str]]:
+    """Return the keys of each group's clips to show. A number in text may be one of them."""
+    is_count = isinstance(clips, int) or re.fullmatch("0|[1-9][0-9]{0,8}", clips)
     if is_count and not any(clips in group.clips for group in groups):
         return [list(group.clips)[: int(clips)] for group in groups]
-    return [[key.strip() for key in clips.split(",")] for _ in groups]
+    return [[key.strip() for key in str(clips).split(",")] for _ in groups]
 
 
 def _galleries(
@@ -107,8 +107,9 @@ def _galleries(
                     with _noting(gallery.gone, entry.label):
                         made = load_or_make(parts, entry.facts, net, shot, pieces, on)
                         gallery.made[entry.label] = made
-                    if (psnr := entry.frames.get(clip.key, {}).get(shot.frame)) is not None:
-                        gallery.psnr[entry.label] = psnr
+                    for row in entry.frames.get(clip.key, ()):
+                        if row["frame"] == shot.frame:
+                            gallery.psnr[entry.label] = row["psnr_y"]
                     bar.update()
                 found.append(gallery)
     return found

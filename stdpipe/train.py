@@ -59,9 +59,8 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
         stream.targets_from = _first_taught(jobs) * options.batch
         stream.unfinished = device.type != "cpu"
         if any(o.evaluate_every for _, o in jobs):
-            find_clips(
-                run.data, "test"
-            )  # raises now, rather than after hours, where there are none
+            # now rather than after hours: raises where there are none or their frames are unequal
+            check_sizes(find_clips(run.data, "test"))
         facts = {
             "data": str(run.data),
             "degradation": source.degradation,
@@ -69,6 +68,7 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
             "cache_id": source.reader.manifest.cache_id if source.reader else None,
             "clips": run_folder.digest(v.clip for v in stream.views),
             "live_teacher": run.live_teacher and checkpoints.file_sha256(Path(run.live_teacher)),
+            "live_teacher_file": run.live_teacher,
         }
         trainers = [_trainer(*job, facts, source, device, opened) for job in jobs]
         _fit(trainers, stream, source, _first_taught(jobs), device)

@@ -154,8 +154,8 @@ def _fit(
         if done % options.log_every == 0 or done == options.steps:
             bar.set_postfix(metrics.log(done, lr=stepper.lr), loss=f"{metrics.last['loss']:.5f}")
         if distributed.first() and (done % options.save_every == 0 or done == options.steps):
+            save_weights()  # first: a run whose checkpoint has all steps never comes here again
             run_folder.save_checkpoint(out, done, net=net, stepper=stepper)
-            save_weights()
     bar.close()
     return metrics.last.get("loss")
 

@@ -142,6 +142,8 @@ def _check_places(job: Upscaling) -> None:
     source, out = job.source.resolve(), job.out.resolve()
     if out == source or source in out.parents or out in source.parents:
         raise UserError(f"output {job.out} and input {job.source} overlap: choose another output")
+    if job.out.is_symlink() and not to_video:
+        raise UserError(f"{job.out} is a symbolic link: name the folder itself")
     if not out.exists():
         return
     if not job.overwrite:

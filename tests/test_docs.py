@@ -191,8 +191,9 @@ def test_the_scheme_that_extend_adds(monkeypatch: pytest.MonkeyPatch) -> None:
     equation, line = blocks((DOCS / "extend.md").read_text(), "python")
     edges = ModuleType("edges")
     exec(compile(equation, "edges.py", "exec"), edges.__dict__)
-    added = eval(f"{{{line}}}", {**vars(terms), "edges": edges})
-    monkeypatch.setattr(terms, "TERMS", {**terms.TERMS, **added})
+    ((name, file),) = eval(f"{{{line}}}").items()
+    assert file == edges.__name__
+    monkeypatch.setattr(terms, "TERMS", {**terms.TERMS, name: edges.TERMS[name]})
     f_sr = torch.rand(1, 2, 64, 16, 16)
     hr = torch.rand(1, 2, 3, 16, 16)
 

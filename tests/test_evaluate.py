@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from stdpipe import evaluate
+from stdpipe.cache.files import locked
 from stdpipe.data.degrade import degrade
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.pieces import pieces
@@ -138,7 +139,7 @@ def test_json_and_files_state_the_whole_definition(
     assert found["data"] == str(tiny)
     assert found["clips"]["00001/0003"]["frames"] == 1
     assert found["average"]["ssim_y"] == found["clips"]["00001/0003"]["ssim_y"]
-    names = ["frames.csv", "result.json", "table.md"]
+    names = [".lock", "frames.csv", "result.json", "table.md"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     (row,) = rows_of(tmp_path / "frames.csv")
     assert (row["clip"], row["frame"]) == ("00001/0003", "3")  # counted in the clip
@@ -214,6 +215,17 @@ def test_a_clip_too_short_for_the_protocol(tmp_path: Path, tiny: Path, refused: 
     more = ("--model", "bicubic", "--protocol", "vid4-duf")
     told = refused("evaluate", "--data", tmp_path, *more)
     assert "a clip of 4 frames has none that protocol 'vid4-duf' scores" in told
+
+
+def test_unequal_frames_are_told_before_anything_is_measured(
+    tmp_path: Path, folders: Path, refused: Command, measured: list[Any]
+) -> None:
+    """The last of three clips has one frame of another size."""
+    iio.imwrite(folders / "0003" / "im5.png", torch.zeros(32, 32, 3, dtype=torch.uint8).numpy())
+    told = refused("evaluate", "--data", folders, "--model", "bicubic", "--out", tmp_path / "out")
+    assert "0003" in told
+    assert measured == []
+    assert not (tmp_path / "out").exists()
 
 
 # several networks, other data, other metrics
@@ -396,11 +408,39 @@ def test_a_killed_evaluation_goes_on(
     stdpipe(*command)
     assert len(measured) == 2 * 2 * 2  # two clips left, two pieces, two networks
     stdpipe(*command[:-1], tmp_path / "whole")
-    names = ["frames.csv", "result.json", "table.md"]
+    names = [".lock", "frames.csv", "result.json", "table.md"]
     assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == names
     for name in names:
         parts, whole = ((tmp_path / run / name).read_text() for run in ("parts", "whole"))
         assert parts == whole
+
+
+def test_an_unfinished_evaluation_is_kept_from_another_one(
+    tmp_path: Path, folders: Path, stdpipe: Command, refused: Command, spawn: Command,
+    measured: list[Any],
+) -> None:  # fmt: skip
+    """Only --overwrite drops it. Why a protocol was chosen makes no other evaluation."""
+    command = ("evaluate", "--data", folders, "--pictures", 0, "--out", tmp_path / "out")
+    assert spawn((*command, "--model", "bicubic"), KILLED_AFTER_ONE_CLIP).returncode == -9
+    frames = (tmp_path / "out" / "unfinished" / "frames.csv").read_bytes()
+    told = refused(*command, "--model", "bicubic:phase=0")
+    assert "bicubic:phase=0.0" in told
+    assert "--overwrite" in told
+    assert (tmp_path / "out" / "unfinished" / "frames.csv").read_bytes() == frames
+    stdpipe(*command, "--model", "bicubic", "--protocol", "vid4")
+    assert len(measured) == 2 * 2  # two clips left, two pieces
+    other = (*command, "--model", "vdsr@random:0", "--overwrite")
+    assert spawn(other, KILLED_AFTER_ONE_CLIP).returncode == -9
+    stdpipe(*command, "--model", "bicubic:phase=0", "--overwrite")
+    assert (
+        json.loads((tmp_path / "out" / "result.json").read_text())["model"] == "bicubic:phase=0.0"
+    )
+
+
+def test_two_evaluations_into_one_folder(tmp_path: Path, tiny: Path, refused: Command) -> None:
+    command = ("evaluate", "--data", tiny, "--model", "bicubic", "--out", tmp_path)
+    with locked(tmp_path / ".lock", ""):
+        assert str(tmp_path) in refused(*command)
 
 
 @pytest.mark.parametrize(("kept", "told"), [(True, "the same command"), (False, "without --out")])

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from stdpipe import experiment
+from stdpipe.grid.setup import GridRun
 
 Command = Callable[..., Any]
 
@@ -178,6 +179,16 @@ def test_the_same_command_again_runs_nothing(copy: Path, tiny: Path, stdpipe: Co
     assert when(copy) == before
 
 
+def test_a_teacher_of_random_weights_is_a_baseline(
+    copy: Path, tiny: Path, stdpipe: Command
+) -> None:
+    file = write(copy.with_name("g.yaml"), baselines=["bicubic", "small"])
+    for _ in range(2):  # the second time finds its result
+        found = json.loads(stdpipe(*command(file, tiny, copy, "--json")).stdout)
+        assert found["rows"].keys() >= {"bicubic", "small"}
+    assert len(list(copy.glob("results/own/*/result.json"))) == 3
+
+
 def test_another_precision_is_measured_anew(copy: Path, tiny: Path, stdpipe: Command) -> None:
     """Nothing is trained again; the figures in float32 stay, and are found again."""
     before, there = when(copy), json.loads((copy / "summary.json").read_text())["rows"]
@@ -244,6 +255,23 @@ def test_a_training_that_fails_is_told_and_the_rest_goes_on(
     assert "is not finite at step" in told["failed"][where]
     assert result.stderr.splitlines()[-1].startswith(f"stdpipe: 1 of 3 trainings failed, {where}")
     assert set(told["rows"]) == {"bicubic", "fastdvdnet-quarter/none", "fastdvdnet-quarter/std"}
+
+
+def test_a_bug_in_a_training_is_reported_and_the_rest_goes_on(
+    copy: Path, tiny: Path, stdpipe: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train_one(run: GridRun) -> None:
+        raise KeyError("f_sr")
+
+    monkeypatch.setattr(experiment, "train_one", train_one)
+    monkeypatch.setattr("tempfile.tempdir", str(copy))
+    schemes = {"none": "none", "std": "std", "wild": {"scheme": "std", "lr": 1e-3}}
+    file = write(copy.with_name("g.yaml"), schemes=schemes, seeds=[0])
+    told = json.loads(stdpipe(*command(file, tiny, copy, "--json"), code=70).stdout)
+    (traceback,) = copy.glob("stdpipe-*.txt")
+    assert "in train_one" in traceback.read_text()
+    assert str(traceback) in told["failed"][str(copy / RUNS / "wild" / "0")]
+    assert "fastdvdnet-quarter/none" in told["rows"]
 
 
 @pytest.mark.slow

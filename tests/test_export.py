@@ -1,5 +1,6 @@
 """Exported files against the network, in onnxruntime and torch, at sizes export never saw."""
 
+import errno
 import importlib.util
 import json
 import re
@@ -286,6 +287,33 @@ def test_wrong_files(tmp_path: Path, refused: Command) -> None:
     assert "no weights file" in refused("export", "--weights", tmp_path / "none.pt", *out)
     assert "needs weights" in refused("export", "--model", "fastdvdnet", *out)
     assert not (tmp_path / "n.pt2").exists()
+
+
+@needs_onnx
+def test_a_full_disk_is_not_blamed_on_the_network(
+    tmp_path: Path, refused: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(export, "write_onnx", full)
+    told = refused("export", "--model", "bicubic", "--out", tmp_path / "b.onnx")
+    assert "make space" in told
+    assert "bicubic" not in told
+
+
+def test_a_file_that_does_not_run(
+    tmp_path: Path, refused: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the network's fault, told in one line, and not written."""
+
+    def broken(_: object) -> None:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr("torch.export.load", broken)
+    arguments = ("--model", "bicubic", "--out", tmp_path / "b.pt2", "--format", "torch")
+    assert "no such operator" in refused("export", *arguments)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_interrupted(refused: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

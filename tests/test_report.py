@@ -69,6 +69,12 @@ def measured(
     return root
 
 
+def save_random(file: Path) -> Path:
+    net, facts = load_network(TEACHER, "random:0")
+    save_network(file, net, facts["network"], "bd")
+    return file
+
+
 @pytest.fixture(scope="module")
 def run(measured: Path, train: Command, stdpipe: Command) -> Path:
     stdpipe(*train(measured / "run", measured / "data", scheme="none"))
@@ -285,13 +291,15 @@ def test_every_printed_command_is_taken_by_its_cli(
     stdpipe(*extract(data, cache))
     stdpipe(*train(tmp_path / "std", data, "--cache", cache, scheme="sd=1,output=0.5", steps=2))
     small = ("--set", "patch=32", "--set", "batch=1", "--set", "workers=0", "--set", "steps=1")
+    teacher = save_random(tmp_path / "live teacher.pt")
+    stdpipe(*train(tmp_path / "live", data, "--live-teacher", teacher, scheme="sd"))
     words = ("--teacher", TEACHER, "--exclude", "00001/0001", "--out", tmp_path / "my teacher")
     stdpipe("train-teacher", "--data", data, *words, *small)
     models = ("--model", "bicubic", "--model", "bicubic:phase=0")
     rules = ("--protocol", "vid4", "--crop", 2, "--degradation", "bi", "--amp", "bf16")
     more = ("--metrics", "quality,cost", "--out", tmp_path / "crop")
     stdpipe("evaluate", "--data", data, *models, *rules, *more)
-    runs = (run, tmp_path / "std", tmp_path / "my teacher")
+    runs = (run, tmp_path / "std", tmp_path / "live", tmp_path / "my teacher")
     write_report([measured / "e", tmp_path / "crop", *runs], tmp_path / "r", clips=0)
     _, page = read(tmp_path / "r")
     lines = [shlex.split(text) for text in page.texts["code"]]
@@ -319,20 +327,23 @@ def test_every_printed_command_is_taken_by_its_cli(
         config = yaml.safe_load((folder / "config.yaml").read_text())
         assert {k: config[k] for k in dataclasses.asdict(options)} == dataclasses.asdict(options)
         assert job.out == folder
+    assert taken[-2][0].live_teacher == str(teacher)
     assert taken[-1][0].exclude == ("00001/0001",)
 
 
 def test_a_number_is_a_count_unless_a_clip_has_that_name(tmp_path: Path, stdpipe: Command) -> None:
-    for name in ("011", "020", "7"):
+    for name in ("011", "020", "3", "7"):
         (tmp_path / "data" / name).mkdir(parents=True)
         for frame in range(2):
             pixels = np.full((16, 16, 3), 40 * frame, np.uint8)
             iio.imwrite(tmp_path / "data" / name / f"{frame:03}.png", pixels)
     bicubic = ("--model", "bicubic", "--protocol", "vid4", "--out", tmp_path / "e")
     stdpipe("evaluate", "--data", tmp_path / "data", *bicubic)
-    for asked, shown in (("011", ["011"]), ("7", ["7"]), ("2", ["7", "011"]), ("0", [])):
+    for asked, shown in (("011", ["011"]), ("7", ["7"]), ("2", ["3", "7"]), ("0", [])):
         words = ("--clips", asked, "--out", tmp_path / "r", "--json")
         assert json.loads(stdpipe("report", tmp_path / "e", *words).stdout)["clips"] == shown
+    plain = stdpipe("report", tmp_path / "e", "--out", tmp_path / "r", "--json").stdout
+    assert json.loads(plain)["clips"] == ["3", "7", "011"]  # the default is a count
 
 
 def test_clips_by_name(measured: Path, tmp_path: Path, stdpipe: Command) -> None:
@@ -388,4 +399,5 @@ def test_pictures_are_those_that_were_scored(measured: Path, report: Path) -> No
         sr, hr = as_tensor(made.sr), as_tensor(shot.hr[shot.middle])
         assert np.array_equal(made.profile[shot.middle], made.sr[shot.row])
         psnr = peak_signal_noise_ratio(luma(sr).numpy(), luma(hr).numpy(), data_range=255)
-        assert psnr == pytest.approx(entry.frames[clip.key][shot.frame], abs=1e-3)
+        written = {row["frame"]: row["psnr_y"] for row in entry.frames[clip.key]}
+        assert psnr == pytest.approx(written[shot.frame], abs=1e-3)

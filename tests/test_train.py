@@ -361,6 +361,20 @@ def test_evaluations_need_test_clips(
     assert not (tmp_path / "run").exists()
 
 
+def test_evaluations_need_test_clips_of_equal_frames(
+    tmp_path: Path, make_data: Command, train: Command, refused: Command
+) -> None:
+    data = make_data(tmp_path / "data", clips=2)
+    (data / "sep_trainlist.txt").write_text("00001/0001\n")
+    frame = data / "sequences" / "00001" / "0002" / "im5.png"
+    shutil.copy(
+        make_data(tmp_path / "other", clips=1, height=48) / "sequences/00001/0001/im5.png", frame
+    )
+    told = refused(*train(tmp_path / "run", data, "--scheme", "none", evaluate_every=1))
+    assert "00001/0002" in told
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("scheme", ["none", "std"])
 def test_a_student_that_has_dead_units_is_told_once(
     tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command,

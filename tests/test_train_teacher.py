@@ -156,6 +156,20 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert changed(weights(tmp_path / "whole"), weights(tmp_path / "parts")) == set()
 
 
+def test_weights_that_could_not_be_written_are_written_by_the_next_run(
+    tmp_path: Path, tiny: Path, stdpipe: Command, refused: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space")
+
+    arguments = command(tmp_path / "run", tiny, steps=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("stdpipe.models.checkpoints.save_network", full)
+        refused(*arguments)
+    stdpipe(*arguments)
+    assert weights(tmp_path / "run")
+
+
 def test_excluded_clips_are_not_read(tmp_path: Path, make_data: Command, stdpipe: Command) -> None:
     data = make_data(tmp_path / "data", clips=2)
     for frame in (data / "sequences/00001/0002").iterdir():

@@ -353,6 +353,16 @@ def test_an_output_that_exists(
     assert "is no file" in refused("upscale", lr, tmp_path / "v.mp4", *BICUBIC, "--overwrite")
 
 
+def test_a_link_is_no_output_for_a_folder(tmp_path: Path, refused: Command, lr: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for target in ("there", "nowhere"):
+        (tmp_path / "link").symlink_to(tmp_path / target)
+        told = refused("upscale", lr, tmp_path / "link", *BICUBIC, "--overwrite")
+        assert "link" in told
+        assert (tmp_path / "link").is_symlink()
+        (tmp_path / "link").unlink()
+
+
 def test_bad_input(tmp_path: Path, refused: Command, lr: Path) -> None:
     out = tmp_path / "sr.mp4"
     (tmp_path / "text.mp4").write_text("no video")

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from stdpipe.cache.errors import UserError
-from stdpipe.cache.files import PARTIAL, atomic_file
+from stdpipe.cache.files import PARTIAL, atomic_file, fsync
 from stdpipe.data.frames import Frame
 from stdpipe.data.video import ffmpeg
 from stdpipe.suggest import nearest
@@ -54,15 +54,20 @@ def exact_rate(shown: float) -> Fraction:
 @contextmanager
 def write_folder(out: Path, names: tuple[str, ...] = ()) -> Iterator[Write]:
     """Write PNG files, named as given or 00000000.png and so on, in place of an older folder."""
-    aside = out.with_name(f"{out.name}{PARTIAL}")
+    aside, old = (out.with_name(f".{out.name}{end}") for end in (PARTIAL, ".old"))
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     stems = iter(names or map("{:08d}".format, itertools.count()))
     try:
         yield lambda frame: Image.fromarray(frame).save(aside / f"{next(stems)}.png")
-        if out.exists():
-            shutil.rmtree(out)
+        for path in (*aside.iterdir(), aside):
+            fsync(path)
+        if out.exists():  # beside it until the new one is there, in case we are killed
+            shutil.rmtree(old, ignore_errors=True)
+            out.replace(old)
         aside.replace(out)
+        fsync(out.parent)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -96,9 +96,8 @@ def clip_sizes(clips: Sequence[Clip]) -> list[tuple[int, int]]:
     Raises UserError with the key of a clip whose frames differ or that has a broken header.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        runs = [
-            clips[at : at + 64] for at in range(0, len(clips), 64)
-        ]  # one task for each clip is slower
+        # one task for each clip is slower
+        runs = [clips[at : at + 64] for at in range(0, len(clips), 64)]
         return [size for run in pool.map(lambda run: [*map(_clip_size, run)], runs) for size in run]
 
 

@@ -46,3 +46,4 @@ TERM = Term(
     source="FAKD, He et al. 2020",
     about="The mean absolute distance between the cosines of all pairs of pixels of F^LR.",
 )
+TERMS = {"affinity": TERM}

@@ -9,7 +9,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
-from stdpipe.distill.term import F_SR, FeatureLevel, LossInputs, Term, Value, adapter
+from stdpipe.distill.term import F_LR, F_SR, FeatureLevel, LossInputs, Term, Value, adapter
 
 
 def attention_map(f_sr: Tensor, kind: str = "sum2") -> Tensor:
@@ -65,3 +65,6 @@ def _compute(level: FeatureLevel, x: LossInputs) -> Value:
     else:
         teacher = attention_map(x.batch["f_lr"].float(), x.attention)
     return Value(sd_loss(student, teacher, x.attention_norm))
+
+
+TERMS = {"sd": term(F_SR), "sd-lr": term(F_LR)}

@@ -40,3 +40,4 @@ MEAN2 = Term(
     source="Gao et al. 2018; paper, Table 3",
     about="The mean square distance between squared channel means of F^LR.",
 )
+TERMS = {"kd-mse": MSE, "kd-mean2": MEAN2}

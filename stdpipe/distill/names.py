@@ -1,8 +1,10 @@
 """Names of terms and schemes, kept apart from torch so that --help is quick."""
 
-TERM_NAMES = (
-    "sd", "td", "kd-mse", "kd-mean2", "sd-lr", "td-lr", "pisr", "pisr-sr", "affinity", "output",
-)  # fmt: skip
+# name of a term -> the file beside this one whose TERMS holds it, in the order of sums and tables
+TERM_FILES = {
+    "sd": "attention", "td": "time", "kd-mse": "kd", "kd-mean2": "kd", "sd-lr": "attention",
+    "td-lr": "time", "pisr": "pisr", "pisr-sr": "pisr", "affinity": "affinity", "output": "output",
+}  # fmt: skip
 
 # name of a scheme -> the terms that it stands for; each term is a scheme of its own
 SCHEMES: dict[str, tuple[str, ...]] = {
@@ -10,5 +12,5 @@ SCHEMES: dict[str, tuple[str, ...]] = {
     "std": ("sd", "td"),
     "std-lr": ("sd-lr", "td-lr"),
     "fakd": ("affinity", "output"),
-    **{name: (name,) for name in TERM_NAMES},
+    **{name: (name,) for name in TERM_FILES},
 }

@@ -25,3 +25,4 @@ TERM = Term(
     source="FAKD, He et al. 2020",
     about="The mean absolute distance to the SR image of a teacher (EDVR, FastDVDnet or RBPN).",
 )
+TERMS = {"output": TERM}

@@ -16,7 +16,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stdpipe.distill.term import FeatureLevel, LossInputs, Term, Value
+from stdpipe.distill.term import F_LR, F_SR, FeatureLevel, LossInputs, Term, Value
 
 SCALE, EPSILON = 0.1, 1e-8  # the published code has b = 0.1 softplus(.) + 1e-8
 
@@ -73,3 +73,6 @@ def _compute(level: FeatureLevel, role: str, x: LossInputs) -> Value:
     student = getattr(x.student, level.features)
     mean, scale = x.helpers[role](student.flatten(0, 1))
     return Value(laplace_loss(mean, scale, x.batch[level.features].flatten(0, 1)))
+
+
+TERMS = {"pisr": term(F_LR, "pisr"), "pisr-sr": term(F_SR, "pisr_sr")}

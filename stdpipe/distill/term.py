@@ -1,6 +1,6 @@
 """What a distillation term declares, what it is given and what it returns.
 
-A term is declared beside its equation, in a file of its own; terms.py lists all of them.
+A term is declared beside its equation, in a file of its own; names.py lists all of them.
 """
 
 from collections.abc import Callable, Mapping

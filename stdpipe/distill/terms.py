@@ -1,29 +1,21 @@
 """Every distillation term by name, and the whole loss: L = L_rec + sum of weight * term.
 
-A new term is a file beside this one and a line in TERMS, with its name in names.py. Terms whose
-names end in "-lr" do on F^LR what their namesakes do on F^SR.
+A new term is a file beside this one, and its name with that file's in names.py. Terms whose names
+end in "-lr" do on F^LR what their namesakes do on F^SR.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 
 from torch import Tensor, nn
 
-from stdpipe.distill import affinity, attention, kd, output, pisr, time
 from stdpipe.distill.charbonnier import charbonnier
-from stdpipe.distill.term import F_LR, F_SR, LossInputs, Term
+from stdpipe.distill.names import TERM_FILES
+from stdpipe.distill.term import LossInputs, Term
 
 TERMS: dict[str, Term] = {
-    "sd": attention.term(F_SR),
-    "td": time.term(F_SR),
-    "kd-mse": kd.MSE,
-    "kd-mean2": kd.MEAN2,
-    "sd-lr": attention.term(F_LR),
-    "td-lr": time.term(F_LR),
-    "pisr": pisr.term(F_LR, "pisr"),
-    "pisr-sr": pisr.term(F_SR, "pisr_sr"),
-    "affinity": affinity.TERM,
-    "output": output.TERM,
+    name: import_module(f"stdpipe.distill.{file}").TERMS[name] for name, file in TERM_FILES.items()
 }
 
 

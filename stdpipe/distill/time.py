@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stdpipe import distributed
-from stdpipe.distill.term import F_SR, Channels, FeatureLevel, LossInputs, Term, Value, adapter
+from stdpipe.distill.term import F_LR, F_SR, FeatureLevel, LossInputs, Term, Value, adapter
 from stdpipe.models.convlstm import ConvLSTM
 
 COLLAPSE = 1e-8  # below this L_TD the paper fixes the ConvLSTM
@@ -57,11 +57,6 @@ class CollapseGuard:
 def term(level: FeatureLevel) -> Term:
     """Return L_TD on one level, with a ConvLSTM of the teacher's channels."""
     role, frozen, variance = (f"{x}{level.suffix}" for x in ("memory", "frozen", "cell_var"))
-
-    def build(channels: Channels) -> ConvLSTM:
-        theirs = channels[level.features][1]
-        return ConvLSTM(theirs, theirs)
-
     return Term(
         partial(_compute, level, role),
         needs=level.features,
@@ -69,11 +64,15 @@ def term(level: FeatureLevel) -> Term:
         weight_key="lambda2",
         source="paper, Eq. 7" if level is F_SR else "paper, Table 4",
         about=f"L_TD: the mean square distance of a ConvLSTM's last cells over {level.title}.",
-        helpers={**adapter(level), role: build},
+        helpers={**adapter(level), role: lambda channels: _memory(channels[level.features][1])},
         logs=(variance,),
         memory=role,
         frozen=frozen,
     )
+
+
+def _memory(channels: int) -> ConvLSTM:
+    return ConvLSTM(channels, channels)
 
 
 def _compute(level: FeatureLevel, role: str, x: LossInputs) -> Value:
@@ -86,3 +85,6 @@ def _compute(level: FeatureLevel, role: str, x: LossInputs) -> Value:
     # with its gradient: a constant divisor would leave the pull towards small cells as it is
     scale = variance.clamp(min=1e-12) if x.td_scale == "variance" else 1.0
     return Value(td_loss(cell_teacher, cell_student), scale, (variance.detach(),))
+
+
+TERMS = {"td": term(F_SR), "td-lr": term(F_LR)}

@@ -17,7 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import fsync, write_atomically
+from stdpipe.cache.schema import check, read_bytes, read_json
 
 Row = dict[str, float]  # a frame's figures by name, and its number as `frame`
 Clips = dict[str, list[Row]]  # a clip's key -> a row for each scored frame
@@ -28,7 +30,7 @@ UNFINISHED = "unfinished"
 class FrameLog:
     """The frames scored so far; with a folder `out`, written to disk clip by clip.
 
-    `definition` is everything that the figures depend on: the log of another definition is deleted.
+    `definition` is all that the figures depend on: the log of another definition is deleted.
     `lengths`: clip -> number of its scored frames.
     """
 
@@ -44,7 +46,7 @@ class FrameLog:
         self.networks: dict[str, Clips] = {name: {} for name in networks}
         self.folder = out and out / UNFINISHED
         if self.folder:
-            self._go_on(self.folder, json.dumps(definition, indent=2) + "\n", lengths)
+            self._go_on(self.folder, dict(definition), lengths)
 
     @property
     def done(self) -> set[str]:
@@ -68,32 +70,19 @@ class FrameLog:
         write_atomically(made / "result.json", text + "\n")
         publish(out)
 
-    def _go_on(self, folder: Path, definition: str, lengths: Mapping[str, int]) -> None:
+    def _go_on(self, folder: Path, definition: dict[str, Any], lengths: Mapping[str, int]) -> None:
         mark, frames = folder / "definition.json", folder / "frames.csv"
-        if not (mark.is_file() and mark.read_text(errors="replace") == definition):
+        head = ",".join(self.columns) + "\n"
+        if unfinished(folder.parent) != definition:
             shutil.rmtree(folder, ignore_errors=True)
-        elif frames.is_file():
-            self._read(frames.read_text(errors="replace"), lengths)
+        elif frames.is_file() and read_bytes(frames).startswith(head.encode()):
+            found = read_frames(frames, whole=False)
+            for name in self.networks:  # a clip that lacks a frame is measured again
+                clips = found.get(name, {}).items()
+                self.networks[name] = {k: rows for k, rows in clips if len(rows) == lengths.get(k)}
         kept = [clip for clip in lengths if clip in self.done]
-        write_atomically(frames, ",".join(self.columns) + "\n" + self._lines(kept))
-        write_atomically(mark, definition)
-
-    def _read(self, text: str, lengths: Mapping[str, int]) -> None:
-        """Take over the complete clips; a clip with a damaged or torn line is measured again."""
-        whole = text[: text.rfind("\n") + 1]
-        found: dict[str, Clips] = {}
-        lines = csv.DictReader(io.StringIO(whole.replace("\0", "")))
-        if tuple(lines.fieldnames or ()) != self.columns:
-            return
-        for line in lines:
-            with suppress(KeyError, TypeError, ValueError):
-                figures = {k: float(v) for k, v in line.items() if k in self.columns[2:] and v}
-                row = {**figures, "psnr_y": figures["psnr_y"], "frame": int(line["frame"])}
-                found.setdefault(line["clip"], {}).setdefault(line["network"], []).append(row)
-        for clip, rows in found.items():
-            if all(len(rows.get(name, ())) == lengths.get(clip) for name in self.networks):
-                for name, frames in rows.items():
-                    self.networks[name][clip] = frames
+        write_atomically(frames, head + self._lines(kept))
+        write_atomically(mark, json.dumps(definition, indent=2) + "\n")
 
     def _lines(self, clips: Iterable[str]) -> str:
         text = io.StringIO()
@@ -102,6 +91,33 @@ class FrameLog:
             for network, of_network in self.networks.items():
                 writer.writerows({"network": network, "clip": clip, **r} for r in of_network[clip])
         return text.getvalue()
+
+
+def read_frames(file: Path, *, whole: bool = True) -> dict[str, Clips]:
+    """Read a frames.csv: network -> clip -> rows; nothing where the file is gone.
+
+    Raises UserError at a damaged line; without `whole`, that line and all after it are left out.
+    """
+    found: dict[str, Clips] = {}
+    text = read_bytes(file).decode(errors="replace").replace("\0", "") if file.is_file() else ""
+    text = text if whole else text[: text.rfind("\n") + 1]
+    try:
+        for line in csv.DictReader(io.StringIO(text)):
+            figures = {k: float(v) for k, v in line.items() if k not in ("network", "clip") and v}
+            row = {**figures, "psnr_y": figures["psnr_y"], "frame": int(line["frame"])}
+            found.setdefault(line["network"], {}).setdefault(line["clip"], []).append(row)
+    except (KeyError, TypeError, ValueError, csv.Error):
+        if whole:
+            raise UserError(f"{file} is damaged: remove it, or evaluate again") from None
+    return found
+
+
+def unfinished(out: Path) -> dict[str, Any] | None:
+    """Return the definition of the evaluation that is unfinished in OUT, None if none can go on."""
+    mark = out / UNFINISHED / "definition.json"
+    with suppress(UserError, FileNotFoundError):
+        return check(dict[str, Any], read_json(mark), str(mark))
+    return None
 
 
 def publish(out: Path) -> None:

@@ -78,7 +78,7 @@ def _magnitude(values: Tensor) -> Tensor:
 def _refuse(name: str, largest: Tensor, dtype: str) -> None:
     try:  # the cache's own rule and message
         cache.encode(largest.reshape(1).cpu().numpy(), "float32" if "int8" in dtype else dtype)
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{name}: {error}") from None
 
 

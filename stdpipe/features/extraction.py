@@ -58,6 +58,11 @@ class Extraction:
     device: str = "auto"
     amp: str = "none"
 
+    def __post_init__(self) -> None:
+        if self.views == "baked" and (self.baked < 1 or self.patch < 16 or self.patch % 16):
+            need = "baked views need at least 1 crop whose side is a multiple of 16"
+            raise UserError(f"{need}, got --baked {self.baked} --patch {self.patch}")
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -145,9 +150,6 @@ def _views(
     """List the cache's views, with the size of their maps and the facts that identify them."""
     height, width = first.shape[-2:]
     if job.views == "baked":
-        if job.baked < 1 or job.patch < 16 or job.patch % 16:
-            need = "baked views need at least 1 crop whose side is a multiple of 16"
-            raise UserError(f"{need}, got --baked {job.baked} --patch {job.patch}")
         views = baked_views(clips, job.seed, job.baked, job.patch, height, width)
         identity: dict[str, str | int] = {"views": "baked", "baked": job.baked, "patch": job.patch}
         return views, (job.patch, job.patch), identity

@@ -198,7 +198,7 @@ def load_experiment(file: Path, profile: str | None = None) -> Experiment:
     given = config.read_mapping(file)
     try:
         return _experiment(_overlaid(given, profile))
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{file}: {error}") from None
 
 

@@ -158,11 +158,11 @@ class GridSetup:
         if baseline in self.teachers:
             name, file = self.teachers[baseline].network, self.weights(baseline)
         model = f"{name or ''}@{file}" if file else baseline
-        if file is None or (planned and not Path(file).exists()):
+        if file is None or (planned and not file.startswith("random:") and not Path(file).exists()):
             kind = str(zoo.parse(name or ""))
             return GridNetwork(baseline, None, model, kind, "" if file else kind)
-        kind = load_network(name, file)[1]["network"]
-        return GridNetwork(baseline, None, model, kind, file_sha256(Path(file)))
+        facts = load_network(name, file)[1]
+        return GridNetwork(baseline, None, model, facts["network"], facts["sha256"])
 
     def evaluation(self, test: str, networks: Sequence[GridNetwork]) -> Evaluation:
         """Return the evaluation of these networks, in one pass over a test set.
@@ -181,6 +181,7 @@ class GridSetup:
             degradation=self.experiment.degradation,
             protocol=self.rules[test].name,
             out=self.job.out / "results" / test / name,
+            overwrite=True,  # whatever lies there was not among the results
             device=self.job.device,
             amp=self.experiment.evaluation_amp,
         )

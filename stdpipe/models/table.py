@@ -23,13 +23,13 @@ class Published(BaseModel):
     """What it is for; None in a user's own network."""
     parameters: int | None = None
     tmac: float | None = None
-    """Of the published layers, for one window at 180 x 120."""
+    """Multiply-accumulates (10^12) of the published layers, for one window at 180 x 120."""
     form: str = ""
     """The difference of the published form, which has these counts."""
     note: str = ""
     """The reason why the counts here differ from those, or from the paper's."""
     std_paper_tmac: float | None = None
-    """From the STD paper's tables."""
+    """The count in the STD paper's tables, in 10^12."""
 
 
 FILE = Path(__file__).with_name("networks.yaml")

@@ -50,9 +50,9 @@ def cost_chart(group: ResultGroup, colours: Colours) -> Chart | None:
 def frame_chart(group: ResultGroup, clip: str, colours: Colours) -> Chart | None:
     """Plot PSNR Y frame by frame; None where there is one frame, or frames.csv is gone."""
     points = {
-        entry.label: [[number, value] for number, value in frames.items() if math.isfinite(value)]
+        entry.label: [[x["frame"], x["psnr_y"]] for x in rows if math.isfinite(x["psnr_y"])]
         for entry in group.entries
-        if len(frames := entry.frames.get(clip, {})) > 1
+        if len(rows := entry.frames.get(clip, [])) > 1
     }
     title = f"PSNR Y of {clip}, frame by frame"
     return _lines(title, "Frame", "PSNR Y (dB)", points, colours) if points else None

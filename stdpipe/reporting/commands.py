@@ -26,10 +26,7 @@ def evaluate_command(entry: Measured, group: ResultGroup) -> str:
 
 
 def train_command(run: TrainingRun) -> str:
-    """Return the command with every option, defaults too; in the run's folder it resumes.
-
-    A live teacher is known by its SHA-256 alone, which then stands in place of its file.
-    """
+    """Return the command with every option, defaults too; in the run's folder it resumes."""
     config = run.config
     role = "student" if "scheme" in config else "teacher"
     options = StudentTraining if role == "student" else TeacherTraining
@@ -37,8 +34,8 @@ def train_command(run: TrainingRun) -> str:
     words += [f"--{role}", config.get("network")]
     for key in ("cache", "degradation", "init"):
         words += [f"--{key}", config[key]] if config.get(key) else []
-    if config.get("live_teacher"):
-        words += ["--live-teacher", f"FILE-OF-SHA256-{config['live_teacher']}"]
+    if sha256 := config.get("live_teacher"):  # older configs do not name its file
+        words += ["--live-teacher", config.get("live_teacher_file", f"FILE-OF-SHA256-{sha256}")]
     for clip in config.get("exclude") or ():
         words += ["--exclude", clip]
     for field in dataclasses.fields(options):

@@ -3,7 +3,6 @@
 A ResultGroup, which is one table, never mixes figures of different rules or data.
 """
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stdpipe.cache.errors import UserError
-from stdpipe.evaluation.frame_log import UNFINISHED
+from stdpipe.evaluation.frame_log import UNFINISHED, Clips, read_frames
 from stdpipe.evaluation.results import NetworkResult, read_result
 from stdpipe.models import zoo
 from stdpipe.models.base import count_parameters
@@ -34,7 +33,7 @@ class Measured(NamedTuple):
     when: str  # time at which the evaluation ended
     facts: Mapping[str, Any]  # an evaluation.results.NetworkResult
     cost: Mapping[str, Any]  # an evaluation.results.Cost, or as much of it as is known
-    frames: Mapping[str, Mapping[int, float]]  # clip -> frame number -> PSNR Y
+    frames: Clips  # its figures frame by frame
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def read_folders(
 def _read_evaluation(folder: Path, labels: Labels, groups: dict[str, ResultGroup]) -> None:
     """Add each network of the folder's result to the group of its rules and frames."""
     file = folder / "result.json"
-    result, frames = read_result(file), _read_frames(folder / "frames.csv")
+    result, frames = read_result(file), read_frames(folder / "frames.csv")
     rules = {k: v for k, v in result["protocol"].items() if k != "chosen"}
     facts = (result["data"], result["degradation"])
     for network in result["networks"]:
@@ -127,19 +126,6 @@ def _count(name: str) -> dict[str, int]:
     except UserError:
         return {}  # a user's own network: a file must not make us import it
     return {"parameters": count_parameters(net), "macs": count_macs(net).total}
-
-
-def _read_frames(file: Path) -> dict[str, dict[str, dict[int, float]]]:
-    """Read PSNR Y by network, clip and frame; nothing where the file is gone."""
-    found: dict[str, dict[str, dict[int, float]]] = {}
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    try:
-        for line in csv.DictReader(lines):
-            clips = found.setdefault(line["network"], {})
-            clips.setdefault(line["clip"], {})[int(line["frame"])] = float(line["psnr_y"])
-    except (ValueError, KeyError, TypeError, csv.Error):
-        raise UserError(f"{file} is damaged: remove it, or evaluate again") from None
-    return found
 
 
 def _label(facts: NetworkResult, labels: Labels) -> str:

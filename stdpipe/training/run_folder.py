@@ -17,15 +17,16 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import torch
 import yaml
-from pydantic.dataclasses import dataclass
+from pydantic import ConfigDict, with_config
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on only
 
-from stdpipe import distributed
+from stdpipe import distributed, faults
 from stdpipe.cache import schema
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import locked, write_atomically
@@ -34,23 +35,26 @@ from stdpipe.models.layers import has_batch_norm
 from stdpipe.training.config import Positive, Seed, Training
 
 
-@dataclass
-class RunConfig:
+@with_config(ConfigDict(extra="allow"))
+class RunConfig(TypedDict):
     """The keys of a run's config.yaml that its readers count on; it holds many more."""
 
     network: str
     steps: Positive
     batch: Positive
-    data: str = ""
-    degradation: str = ""
-    scheme: str = ""
-    seed: Seed = 0
-    cache: str | None = None
-    init: str | None = None
+    data: NotRequired[str]
+    degradation: NotRequired[str]
+    scheme: NotRequired[str]
+    seed: NotRequired[Seed]
+    cache: NotRequired[str | None]
+    init: NotRequired[str | None]
+    exclude: NotRequired[list[str]]
+    live_teacher: NotRequired[str | None]
+    live_teacher_file: NotRequired[str | None]
 
 
 # may differ when a run is resumed, as may the number of processes
-FREE = {"data", "cache", "init", "workers", "accumulate",
+FREE = {"data", "cache", "init", "live_teacher_file", "workers", "accumulate",
         "log_every", "save_every", "evaluate_every"}  # fmt: skip
 
 
@@ -77,10 +81,8 @@ def read_config(file: Path) -> dict[str, Any]:
 
     Raises UserError for another kind of file, OSError where it cannot be read.
     """
-    content = schema.read_yaml(file)
-    schema.check(RunConfig, content, f"{file} is no config of a training run", strict=None)
-    config: dict[str, Any] = content
-    return config
+    told = f"{file} is no config of a training run"
+    return dict(schema.check(RunConfig, schema.read_yaml(file), told))
 
 
 def digest(keys: Iterable[str]) -> str:
@@ -234,6 +236,8 @@ def _telling_damage(path: Path) -> Iterator[None]:
         yield
     except (ArithmeticError, AttributeError, EOFError, LookupError, RuntimeError, TypeError,
             ValueError, pickle.UnpicklingError) as error:  # fmt: skip
+        if isinstance(error, torch.AcceleratorError) or faults.says(error, faults.OUT_OF_MEMORY):
+            raise  # the file is not to blame
         told = f"{path} is damaged; restore it, or remove it to begin this run anew"
         raise UserError(told) from error
 

@@ -82,12 +82,12 @@ class StudentTrainer:
         self._student = student.train()
         self.failed: run_folder.NotFiniteError | None = None
         self.dead = False
-        self.parts: dict[str, nn.Module] = {"student": student, **helpers}
+        self.parts: dict[str, nn.Module] = {"student": student, **helpers}  # all that is trained
         trained = [p for part in self.parts.values() for p in part.parameters()]
         self.stepper = run_folder.Stepper(trained, options, device)
         saved = run_folder.resume(out, **self.parts, stepper=self.stepper)
         self.done: int = saved["step"]
-        # td's memory is always there, and so in every log and checkpoint
+        # td is always among them, since its memory is always built: so each log has its norm
         self.with_memory = {name: term for name, term in TERMS.items() if term.memory in helpers}
         frozen = options.memory == "frozen"
         self.guards = {
@@ -100,7 +100,7 @@ class StudentTrainer:
         self.losses = distributed.data_parallel(StudentLosses(student, helpers, options))
         self._save_weights, self._evaluate = save_weights, evaluate
         self._slices: list[dict[str, Tensor]] = []
-        self._seen = {"hr", "lr", *seen}
+        self._seen = {"hr", "lr", *seen}  # students beside this one may look at more
 
     def learns(self, step: int) -> bool:
         """Return whether this step of its run is still to be done."""
@@ -186,8 +186,9 @@ class StudentTrainer:
         if "adapter" in self.parts:
             mine = self.parts["adapter"](features.f_sr[:, 0].float())
             maps.append(attention_map(mine, self.options.attention)[0])
-        if {"f_sr", "attention"} & batch.keys() & self._seen:
-            maps.append(teacher_map(batch, self.options.attention)[0, middle])
+        seen = {name: values for name, values in batch.items() if name in self._seen}
+        if {"f_sr", "attention"} & seen.keys():
+            maps.append(teacher_map(seen, self.options.attention)[0, middle])
         frames = [batch["lr"][0, middle], features.sr[0, 0].float(), batch["hr"][0, middle]]
         return metrics_log.panels(frames, maps)
 

@@ -60,6 +60,22 @@ def test_what_fails_leaves_the_old_and_no_temporary_file(place, monkeypatch, ver
     assert place.read("x") == b"old"
 
 
+def test_a_write_that_cannot_be_renamed_leaves_no_temporary_file(place):
+    (place.root / "x").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        place.write("x", [b"new"])
+    assert files(place) == []
+
+
+def test_a_link_in_place_of_the_temporary_file_is_not_followed(place, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    place.root.mkdir()
+    (place.root / "x.partial").symlink_to(tmp_path / "mine")
+    place.write("x", [b"new"])
+    assert (place.read("x"), (tmp_path / "mine").read_text()) == (b"new", "mine")
+    assert not (place.root / "x").is_symlink()
+
+
 def test_threads_that_create_do_not_share_a_temporary_file(place):
     """Were it named by the process, one could empty what another has just put in place."""
     for attempt in range(30):

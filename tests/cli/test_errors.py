@@ -81,6 +81,36 @@ def test_what_counts_as_a_fault(fail: Command, refused: Command, error: Exceptio
     assert type(error).__name__ in refused("runs", ".", code=70)
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        "stdpipe.extract.encoding_error",
+        "stdpipe.plan.encoding_error",
+        "stdpipe.cache.encode",
+        "stdpipe.cache.writer.check_codes",
+    ],
+)
+def test_a_value_error_that_is_not_the_users(
+    fail: Command, refused: Command, extract: Command, tiny: Path, tmp_path: Path, function: str
+) -> None:
+    fail(function, ValueError("of numpy"))
+    more = ["--plan"] if "plan" in function else ["--encoding", "int8"]
+    assert "of numpy" in refused(*extract(tiny, tmp_path / "c", *more), code=70)
+
+
+def test_a_fault_while_an_error_is_handled(
+    refused: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def raising(_: object) -> None:
+        try:
+            (tmp_path / "absent").read_text()
+        except OSError:
+            raise RuntimeError("ours")  # noqa: B904  its context is what matters
+
+    monkeypatch.setattr(RUNS, raising)
+    assert "RuntimeError" in refused("runs", ".", code=70)
+
+
 def test_a_fault_where_no_file_can_be_written(
     fail: Command, refused: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """Folders and videos that are written: frame for frame, colours, rates, sound, what goes wrong."""
 
+import os
 import subprocess
 import tempfile
 from contextlib import AbstractContextManager
@@ -155,6 +156,51 @@ def test_an_error_leaves_what_was_there(tmp_path: Path) -> None:
         fail_after(frame_writer.write_video(video, 32, 48, Fraction(25), 12))
     assert video.read_bytes() == before
     assert list(tmp_path.iterdir()) == [video]
+
+
+def write_one(out: Path) -> None:
+    with frame_writer.write_folder(out, ("new",)) as write:
+        write(flat((9, 9, 9))[0])
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_older_folder_is_never_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """Whichever rename is not reached, it lies under its name or beside it."""
+    out, calls, real = tmp_path / "f", [], Path.replace
+    out.mkdir()
+    (out / "old.png").write_text("old")
+
+    def replace(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == failing + 1:
+            raise OSError("no rename")
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        with pytest.raises(OSError, match="no rename"):
+            write_one(out)
+    assert [path.read_text() for path in tmp_path.rglob("old.png")] == ["old"]
+    write_one(out)
+    assert list(tmp_path.rglob("*")) == [out, out / "new.png"]
+
+
+def test_frames_are_on_the_disk_before_an_older_folder_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, synced, real = tmp_path / "f", [], os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{fd}").resolve().name)
+        real(fd)
+
+    monkeypatch.setattr("os.fsync", fsync)
+    write_one(out)
+    assert synced[0] == "new.png"
+    assert synced[-1] == tmp_path.name
+    assert len(synced) == 3
 
 
 def test_odd_sizes_are_no_video(tmp_path: Path) -> None:

@@ -300,6 +300,5 @@ def test_a_trunk_of_padded_frames_is_refused(weights, tmp_path):
 
 @pytest.mark.parametrize("options", [{"patch": 30}, {"patch": 0}, {"baked": 0}])
 def test_baked_views_that_make_no_sense(options, weights, data, tmp_path):
-    job = Extraction(data, str(tmp_path / "c"), weights=str(weights), views="baked", **options)
     with pytest.raises(ValueError, match="baked views need at least 1 crop"):
-        extract_teacher(job)
+        Extraction(data, str(tmp_path / "c"), weights=str(weights), views="baked", **options)

@@ -164,6 +164,16 @@ def test_wrong_use(refused: Command, arguments: list[str], code: int, message: s
     assert message in refused("experiment", *arguments, "--out", "o", code=code)
 
 
+def test_a_value_error_of_ours_is_not_the_files(
+    tmp_path: Path, refused: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistaken(*_: object) -> None:
+        raise ValueError("of ours")
+
+    monkeypatch.setattr("stdpipe.grid.schema._overlaid", mistaken)
+    refused("experiment", write(tmp_path), "--out", tmp_path / "o", code=70)
+
+
 def test_a_profile_replaces_keys_but_training_key_by_key(tmp_path: Path) -> None:
     training = {"steps": 9, "warmup_steps": 1, "patch": 32}
     profiles = {"small": {"seeds": [4], "training": {"steps": 5}}}

@@ -163,6 +163,34 @@ def test_a_damaged_checkpoint_is_told_in_one_line(tmp_path: Path, keep: int) -> 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        torch.AcceleratorError("CUDA error: unspecified launch failure"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"),
+    ],
+)
+@pytest.mark.parametrize("function", ["torch.load", "torch.optim.Adam.load_state_dict"])
+def test_a_device_that_fails_does_not_blame_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, error: Exception
+) -> None:
+    """With memory made free, the same file is read."""
+
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    parameters = [nn.Parameter(torch.zeros(2))]
+    stepper = run_folder.Stepper(parameters, OPTIONS, torch.device("cpu"))
+    run_folder.save_checkpoint(tmp_path, 7, stepper=stepper)
+    with monkeypatch.context() as patch:
+        patch.setattr(function, failing)
+        with pytest.raises(type(error)) as caught:
+            run_folder.resume(tmp_path, stepper=stepper)
+    assert caught.value is error
+    assert run_folder.resume(tmp_path, stepper=stepper)["step"] == 7
+
+
 def test_stop_on_nan_saves_the_inputs(tmp_path: Path) -> None:
     batch = {"lr": torch.ones(2, 3)}
     run_folder.stop_on_nan(tmp_path, 4, {"loss": 1.0}, [batch])

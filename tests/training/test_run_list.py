@@ -102,9 +102,11 @@ def test_what_is_no_run_is_passed_over(tmp_path: Path, stdpipe: Command) -> None
     (tmp_path / "list").mkdir()
     (tmp_path / "list" / "config.yaml").write_text("- 1\n")
     make_run(tmp_path / "cache.zarr", "hidden")
+    make_run(tmp_path / "bytes", "run", network=b"edvr")
     (tmp_path / "other" / "result.json").write_text('{"average"')
     (tmp_path / "list" / "result.json").write_text('{"networks": [{"average": 3}]}')
     assert stdpipe("runs", tmp_path).stdout == "no runs here\n"
+    assert json.loads(stdpipe("runs", tmp_path, "--json").stdout)["runs"] == []
     run = make_run(tmp_path, "torn")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')

@@ -1,0 +1,51 @@
+"""Whose matter an error is: the user's, the machine's, or a bug of stdpipe."""
+
+import os
+import tempfile
+import traceback
+
+OUT_OF_MEMORY = ("out of memory", "not enough memory")  # how torch reports it on CUDA and CPU
+# how gloo and NCCL report that another rank has died
+PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "NCCL communicator was abort")
+BUG = "this is a bug of stdpipe"
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's message without the worker's traceback that a DataLoader puts before it."""
+    text = str(error).strip() or type(error).__name__
+    if text.startswith("Caught "):
+        text = text.rpartition(f"{type(error).__name__}: ")[2]
+    return " ".join(text.split())
+
+
+def cause(error: Exception) -> Exception:
+    """Return the full disk that torch.save hides behind a RuntimeError, or the error itself."""
+    from stdpipe.cache.files import is_full  # here: --help has no need of numpy
+
+    hidden = error.__context__ if isinstance(error, RuntimeError) else None
+    return hidden if isinstance(hidden, OSError) and is_full(hidden) else error
+
+
+def says(error: Exception, marks: tuple[str, ...]) -> bool:
+    """Tell whether a RuntimeError, which torch raises for many reasons, has one of these texts."""
+    return isinstance(error, RuntimeError) and any(mark in one_line(error) for mark in marks)
+
+
+def is_bug(error: Exception) -> bool:
+    """Tell whether an error is none that the user, more memory or another try can mend."""
+    from stdpipe.cache.errors import UserError
+
+    is_known = isinstance(error, UserError | OSError | MemoryError)
+    return not (is_known or says(error, (*OUT_OF_MEMORY, *PEER_GONE, "DataLoader worker")))
+
+
+def report_bug(error: Exception) -> str:
+    """Write a bug's traceback to a file; return what to tell the user."""
+    what = f"{BUG} ({type(error).__name__}: {one_line(error)[:200]})"
+    try:
+        fd, path = tempfile.mkstemp(".txt", "stdpipe-")
+        with os.fdopen(fd, "w", errors="replace") as file:
+            traceback.print_exception(error, file=file)
+        return f"{what}: please report it with its traceback, which lies in {path}"
+    except OSError:
+        return f"{what}: run it again with STDPIPE_TRACEBACK=1 and report what it shows"
