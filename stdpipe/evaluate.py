@@ -5,7 +5,7 @@ Axes: n frames, H W HR size, h w LR size.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
@@ -34,8 +34,10 @@ from stdpipe.evaluation.metrics import QUALITY, TEMPORAL
 from stdpipe.evaluation.pictures import save_comparison, to_pixels
 from stdpipe.evaluation.protocols import Protocol, rounded, score_frames, scored_frames
 from stdpipe.evaluation.results import Cost, Definition, NetworkResult, Result, read_result
+from stdpipe.evaluation.still import Still, still_figures, still_psnr
 from stdpipe.evaluation.temporal import Temporal
 from stdpipe.models.base import Features, Network, check_sees_lr, count_parameters
+from stdpipe.models.causal import CausalNetwork, is_causal
 from stdpipe.models.checkpoints import load_network, trained_for
 from stdpipe.models.macs import HEIGHT, WIDTH, count_macs
 from stdpipe.models.running import ClipRunner, frames_around
@@ -80,7 +82,8 @@ def evaluate(job: Evaluation) -> dict[str, Any]:
     lengths = {key: len(frames) for key, frames in setup.scored.items()}
     hashes = {name: facts["sha256"] for name, facts in setup.facts.items()}
     device = device_name(setup.device) if "cost" in job.metrics else None
-    facts = _facts(definition, hashes, lengths, device)
+    still = setup.job.still if any(map(is_causal, setup.networks.values())) else 0
+    facts = _facts(definition, hashes, lengths, device, still)
     busy = f"another process evaluates into {job.out}: wait for it, or choose another --out"
     with locked(job.out / ".lock", busy) if job.out else nullcontext():
         if job.out and (found := _finished(job.out, facts, job.overwrite)):
@@ -109,6 +112,7 @@ def _finished(out: Path, facts: Mapping[str, Any], overwrite: bool) -> Result | 
             {network["name"]: network["weights_sha256"] for network in networks},
             {key: row["frames"] for key, row in networks[0]["clips"].items()},
             networks[0]["cost"]["device"] if "cost" in networks[0] else None,
+            max(each["still"]["frames"] if "still" in each else 0 for each in networks),
         )
     differences = [
         f"{key}: {there.get(key) or 'none'!s:.60} there, {facts.get(key) or 'none'!s:.60} now"
@@ -124,7 +128,11 @@ def _finished(out: Path, facts: Mapping[str, Any], overwrite: bool) -> Result | 
 
 
 def _facts(
-    defined: Definition, hashes: Mapping[str, Any], lengths: Mapping[str, int], device: str | None
+    defined: Definition,
+    hashes: Mapping[str, Any],
+    lengths: Mapping[str, int],
+    device: str | None,
+    still: int,
 ) -> dict[str, Any]:
     """Return what tells evaluations apart: rules, networks by weights, frames, a cost's device.
 
@@ -135,6 +143,7 @@ def _facts(
         **{f"network {name}": sha256 or "no weights" for name, sha256 in hashes.items()},
         **{f"clip {key}'s frames": count for key, count in lengths.items()},
         "cost on": device,
+        "still frames": still,
     }
 
 
@@ -200,7 +209,7 @@ def _measure(setup: EvaluationSetup, log: FrameLog) -> None:
     total = sum(len(setup.scored[clip.key]) for clip in todo)
     nets = [*setup.networks.values(), setup.teacher]
     k = max(frames_around(net) for net in nets if net is not None)
-    causal = any(net.kind == "causal" for net in nets if net is not None)
+    causal = any(is_causal(net) for net in nets if net is not None)
     lr = setup.degradation, setup.rules.lr_8bit
 
     def seen(clip: Clip) -> Sequence[int]:
@@ -331,7 +340,34 @@ def _report(setup: EvaluationSetup, name: str, log: FrameLog) -> NetworkResult:
         report["lists"] = results.by_list(report["clips"], lists, setup.figures)
     if "cost" in setup.job.metrics:
         report["cost"] = _cost(setup, setup.networks[name])
+    if setup.job.still and is_causal(setup.networks[name]):
+        report["still"] = _still(setup, setup.networks[name])
     return report
+
+
+@torch.inference_mode()
+def _still(setup: EvaluationSetup, net: Network) -> Still:
+    """Run a causal network over each clip's middle frame, given again and again."""
+    curves = {}
+    for clip in tqdm(setup.clips, unit="clip", desc="still", disable=None):
+        lr = setup.degradation, setup.rules.lr_8bit
+        (piece,) = pieces(clip, [len(clip.frames) // 2], 0, *lr)
+        hr = piece.hr.to(setup.device).float() / 255
+        images = _images(net, piece.lr.to(setup.device), setup.device, setup.job.amp)
+        images = (sr[..., : hr.shape[-2], : hr.shape[-1]] for sr in images)
+        curves[clip.key] = still_psnr(images, hr, setup.rules, setup.job.still)
+    return still_figures(curves)
+
+
+def _images(net: Network, frame: Tensor, device: torch.device, amp: str) -> Iterator[Tensor]:
+    """Yield sr (1, 3, H, W) of one LR frame (1, 3, h, w) that never changes."""
+    assert isinstance(net, CausalNetwork)
+    frames = frame[:, None].expand(-1, 2 + net.num_ahead, -1, -1, -1)
+    state = net.begin(frame)
+    while True:
+        with autocast(device, amp):
+            features, state = net.step(frames, state)
+        yield features.sr.float()
 
 
 def _cost(setup: EvaluationSetup, net: Network) -> Cost:

@@ -1,7 +1,7 @@
 """Tells whether a recurrent network runs away where nothing moves.
 
-Published RLSP 7-64 falls from 25.5 to 17.6 dB in 300 equal frames, which no score of short
-clips shows. `stdpipe evaluate --still` measures it; this is the quick look before a file is written.
+Published RLSP 7-64 falls from 25.5 to 17.6 dB in 300 equal frames, which no score of short clips
+shows. `stdpipe evaluate --still` measures it; this is the quick look before a file is written.
 """
 
 import logging

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ class StudentLosses(nn.Module):
         """Return the loss parts by name, means over the batch; "loss" alone has a gradient."""
         if start.still:
             batch = warm.stilled(batch)
-        state = {}
+        state: dict[str, Any] = {}
         if start.steps and isinstance(self.student, CausalNetwork):
             state = {"state": self.student.warmed(batch["lr"], start.steps)}
         inputs = LossInputs(

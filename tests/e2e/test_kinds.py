@@ -131,3 +131,21 @@ def test_an_exported_step_takes_and_gives_the_state(
             for t in range(4):
                 sr, *state = program(net.around(clip, t), *state)
                 assert (sr - whole[:, t]).abs().max() < 1e-5
+
+
+def test_a_still_scene_is_followed(trained: Path, tiny: Path, stdpipe: Command) -> None:
+    """Of causal networks alone; the table and the page show it, and the same command finds it."""
+    named = ("--model", f"{STUDENT}@{trained}", "--model", "bicubic", "--degradation", "bi")
+    arguments = ("evaluate", "--data", tiny, *named, "--still", 20, "--out", "out")
+    causal, bicubic = json.loads(stdpipe(*arguments, "--json").stdout)["networks"]
+    assert "still" not in bicubic
+    still = causal["still"]
+    assert (still["frames"], len(still["psnr_y"])) == (20, 20)
+    (figures,) = still["clips"].values()
+    assert figures["best"] == max(still["psnr_y"])
+    assert figures["lost"] == pytest.approx(figures["best"] - still["psnr_y"][-1])
+    assert "still scene" in Path("out/table.md").read_text()
+    again = json.loads(stdpipe(*arguments, "--json").stdout)
+    assert again["networks"][0]["still"] == still
+    stdpipe("report", "out", "--out", "page", "--clips", 1)
+    assert "over a still scene" in Path("page/index.html").read_text()
