@@ -15,8 +15,7 @@ from stdpipe.cli.errors import Command
 @click.option(
     "--clips",
     metavar="N|KEYS",
-    help="How many clips of each data set to show, or their names (011,020) with commas between. "
-    "[default: 3]",
+    help="Number of clips of each data set to show, or their names: 011,020. [default: 3]",
 )
 @click.option(
     "--frames",

@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import pairwise
 
 import click
@@ -107,6 +108,7 @@ def published() -> str:
     return _table(head, [(f"`{row[0]}`", _plain(row[12]), *row[9:12]) for row in _networks()])
 
 
+@cache
 def _networks() -> list[tuple[str, ...]]:
     return [table.cells(table.describe_network(name)) for name in ZOO]
 

@@ -59,8 +59,7 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
         stream.targets_from = _first_taught(jobs) * options.batch
         stream.unfinished = device.type != "cpu"
         if any(o.evaluate_every for _, o in jobs):
-            # now rather than after hours: raises where there are none or their frames are unequal
-            check_sizes(find_clips(run.data, "test"))
+            check_sizes(find_clips(run.data, "test"))  # raises now, rather than after hours
         facts = {
             "data": str(run.data),
             "degradation": source.degradation,

@@ -189,6 +189,7 @@ def test_a_teacher_of_random_weights_is_a_baseline(
     assert len(list(copy.glob("results/own/*/result.json"))) == 3
 
 
+@pytest.mark.slow
 def test_another_precision_is_measured_anew(copy: Path, tiny: Path, stdpipe: Command) -> None:
     """Nothing is trained again; the figures in float32 stay, and are found again."""
     before, there = when(copy), json.loads((copy / "summary.json").read_text())["rows"]

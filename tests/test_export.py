@@ -125,7 +125,7 @@ RUNNERS: dict[str, tuple[str, Callable[[Path], Callable[[Tensor], Tensor]]]] = {
     "onnx": ("net.onnx", onnx_session),
     "torch": ("net.pt2", torch_program),
 }
-FORMATS = [pytest.param("onnx", marks=needs_onnx), "torch"]
+FORMATS = [pytest.param("onnx", marks=needs_onnx), pytest.param("torch", marks=pytest.mark.slow)]
 
 
 @pytest.mark.usefixtures("own")
@@ -221,7 +221,12 @@ def test_teachers_and_rivals(tmp_path: Path, stdpipe: Command, name: str, kind: 
     ("cls", "kind", "told"),
     [
         ("Undecided", "torch", r"own_export:Undecided cannot be traced for all frame sizes: "),
-        ("Noisy", "torch", "the exported network differs from torch's by ["),
+        pytest.param(
+            "Noisy",
+            "torch",
+            "the exported network differs from torch's by [",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "Rare",
             "onnx",

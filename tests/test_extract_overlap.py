@@ -122,6 +122,7 @@ def test_a_stopped_batch_is_computed_whole_again(
     assert contents(tmp_path / "c") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_a_batch(
     tmp_path: Path, tiny: Path, extract: Command, stdpipe: Command, spawn: Command
 ) -> None:

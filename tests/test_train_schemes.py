@@ -140,7 +140,7 @@ def test_a_teacher_without_a_head_gives_no_image(
     assert "which the last layers of vdsr:num_layer=3,phase=0.0 do not allow" in told
 
 
-FAST = ("fastdvdnet-quarter", "vespcn", "vsrnet", "vdsr")
+FAST = ("fastdvdnet-quarter", "vespcn")
 STUDENTS = [
     pytest.param(name, marks=() if name in FAST else pytest.mark.slow)
     for name in ZOO

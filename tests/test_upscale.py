@@ -298,7 +298,7 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "side"),
     [
-        ("sofvsr:num_feat=16", 32),
+        pytest.param("sofvsr:num_feat=16", 32, marks=pytest.mark.slow),
         pytest.param(
             "d3dnet:num_feat=16,num_frame=3,num_deform_block=1,num_block=1",
             64,

@@ -49,8 +49,6 @@ class RunConfig(TypedDict):
     cache: NotRequired[str | None]
     init: NotRequired[str | None]
     exclude: NotRequired[list[str]]
-    live_teacher: NotRequired[str | None]
-    live_teacher_file: NotRequired[str | None]
 
 
 # may differ when a run is resumed, as may the number of processes

@@ -16,6 +16,7 @@ def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_loader(tiny: Path) -> None:
     """All stores gave the same samples, else it had ended with an assertion."""
     done = run("--data", tiny, "--patch", 32, "--quick", "--json")

@@ -45,6 +45,7 @@ def test_read() -> None:
     assert stored["trunk-int8-64"] == pytest.approx(values / 16, rel=0.02)
 
 
+@pytest.mark.slow
 def test_layout() -> None:
     """Crops of 32 x 32 of 2 frames, from maps of 64 x 112."""
     found = run("layout.py")

@@ -98,6 +98,7 @@ def read_by_us(folder, manifest, key, name):
     return Reader(place, manifest, {key: Commit(key, index, sizes, {})})
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(manifests(), st.data())
 def test_we_read_what_zarr_writes(manifest, data):

@@ -48,6 +48,7 @@ def uploaded(s3: str, tiny_cache: Path) -> str:
     return s3
 
 
+@pytest.mark.slow
 def test_two_parts_extract_at_once(
     s3: str, tiny: Path, tiny_cache: Path, extract: Command, stdpipe: Command
 ) -> None:

@@ -50,6 +50,7 @@ def contents(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 def test_a_killed_extraction_ends_as_an_unbroken_one(
     tmp_path: Path, tiny: Path, tiny_cache: Path, extract: Command, stdpipe: Command, spawn: Command
 ) -> None:
@@ -62,6 +63,7 @@ def test_a_killed_extraction_ends_as_an_unbroken_one(
     assert contents(tmp_path / "c") == contents(tiny_cache)
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_is_committed(
     tmp_path: Path, tiny: Path, tiny_cache: Path, extract: Command, stdpipe: Command, spawn: Command
 ) -> None:

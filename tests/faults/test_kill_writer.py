@@ -87,6 +87,7 @@ def kill_and_resume(tmp_path: Path, entries: int, moments: int, seed: int) -> No
         assert files_of(root) == expected
 
 
+@pytest.mark.slow
 def test_a_killed_writer_of_four_resumes(tmp_path):
     kill_and_resume(tmp_path, entries=16, moments=2, seed=0)
 

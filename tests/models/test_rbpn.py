@@ -169,6 +169,7 @@ def test_under_autocast() -> None:
     assert (half.sr - full.sr).norm() < 0.02 * full.sr.norm()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flow", ["tvl1", "none"])
 def test_exports_for_any_size(flow: str) -> None:
     """One program, other sizes than it was exported with; the flow is one operator in it."""

@@ -76,6 +76,7 @@ def test_losses_in_fp16_begin_near_and_fall(plain: list[float]) -> None:
     assert mixed[-one] < mixed[0]
 
 
+@pytest.mark.slow
 def test_losses_traced_are_those_of_the_plain_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """What torch.compile sees of a step, run without a compiler; with recomputation around it."""
     expected = losses(STUDENT, steps=2)

@@ -79,6 +79,7 @@ def test_each_is_what_it_is_alone(
         assert same(content(tmp_path / "all" / name), content(tmp_path / name)), name
 
 
+@pytest.mark.slow
 def test_stopped_between_two_checkpoints_they_go_on(
     tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command,
     refused: Command, monkeypatch: pytest.MonkeyPatch,
