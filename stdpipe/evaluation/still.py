@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TypedDict
 
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from stdpipe.evaluation.protocols import Protocol, to_compare
 
