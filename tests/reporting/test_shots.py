@@ -64,7 +64,7 @@ def test_a_shot_is_what_the_whole_clip_gives(
     assert np.abs(made.before[0] - sr[2].numpy()).max() <= 0.51
     assert np.abs(made.profile - sr[2:5, shot.row].numpy()).max() <= 0.51
     assert made.attention.shape == (3, 34, 50)
-    assert made.f_sr.shape == (64, shot.window.height, shot.window.width)
+    assert made.f_sr.shape == (net.f_sr_channels, shot.window.height, shot.window.width)
     assert made.f_lr.shape[1:] == (shot.window.height // 4, shot.window.width // 4)
     assert made.f_sr.min() == 0
     assert made.f_sr.max() == 255
