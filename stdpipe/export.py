@@ -130,7 +130,7 @@ def trace(net: Network) -> ExportedProgram:
         return torch.export.export(
             AnySize(net).eval(),
             inputs,
-            dynamic_shapes={"window": free[0], "state": tuple(free[1:])},
+            dynamic_shapes=_named(free),
             # conditions that it cannot prove for all sizes are checked when the program runs
             prefer_deferred_runtime_asserts_over_guards=True,
         )
@@ -148,7 +148,7 @@ def write_onnx(program: ExportedProgram, net: Network, path: Path) -> int:
         dynamo=True,
         input_names=["window", *(f"state_{i}" for i in state)],
         output_names=["sr", *(f"next_state_{i}" for i in state)],
-        dynamic_shapes={"window": free[0], "state": tuple(free[1:])},  # their names
+        dynamic_shapes=_named(free),  # their names
         verbose=False,
     )
     assert written is not None
@@ -198,6 +198,11 @@ def _free_axes(net: Network) -> list[dict[int, str]]:
     """Return the names of the axes of free size, for each input."""
     state = {0: "batch", 2: "height", 3: "width"}
     return [FREE_AXES, *([state] * (len(_inputs(net, 8, 8, 1)) - 1))]
+
+
+def _named(free: Sequence[Any]) -> dict[str, Any]:
+    """Return what is said of each input, by the arguments of AnySize.forward."""
+    return {"window": free[0], **({"state": tuple(free[1:])} if free[1:] else {})}
 
 
 def _outputs(found: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
