@@ -63,7 +63,7 @@ class Stage:
         self.device = device
         with device:
             self.student = zoo.parse(student).build().train()
-            self.learners = build_helpers(options.terms, 64)
+            self.learners = build_helpers(options.terms, (64, 64))
         speed.prepare_student(self.student, self.learners, options)
         parts = (self.student, *self.learners.values())
         trained = [p for part in parts for p in part.parameters()]

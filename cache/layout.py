@@ -7,6 +7,7 @@ FORMAT_VERSION, and keeps older caches readable or refuses them by their version
       f_sr/                    (entry, frame, C, H, W)   one entry = one shard = one file
       trunk/                   (entry, frame, C, h, w)   in place of f_sr, at a quarter of H and W
       f_sr_scale/, trunk_scale/    (entry, 2, C)         int8 only: value = code * [0] + [1]
+      sr/                      (entry, frame, 3, H, W)   the teacher's image in 8 bits
       attention/               (entry, frame, H, W)
       f_lr/, f_lr_scale/       (entry, frame, C', h, w)  on request, as f_sr is encoded
       tail/<parameter>/        the teacher's own frozen weights: what turns trunk, where that is
@@ -42,9 +43,9 @@ SEPARATOR = "."  # in names of chunks, so that an array has one folder to sync a
 SEGMENT_BYTES = 1 << 16  # a journal file of this size takes no more lines: objects cannot grow
 TAIL = "tail"
 
-TARGETS = ("f_sr", "attention", "f_lr")  # what a cache serves, whatever lies on disk
+TARGETS = ("sr", "f_sr", "attention", "f_lr")  # what a cache serves, whatever lies on disk
 SCALE_SUFFIX = "_scale"
-ARRAYS = ("f_sr", "f_sr_scale", "trunk", "trunk_scale", "attention", "f_lr", "f_lr_scale")
+ARRAYS = ("sr", "f_sr", "f_sr_scale", "trunk", "trunk_scale", "attention", "f_lr", "f_lr_scale")
 INT8_LIMIT = 127  # codes are -127..127; -128 is the fill value and never stored
 
 
@@ -106,6 +107,7 @@ def array_specs(
     stored, dtype, attention_dtype = ENCODINGS[encoding]
     low = (height // GRID, width // GRID)
     shapes = {
+        "sr": (3, height, width),
         "f_sr": (channels, *(low if stored == "trunk" else (height, width))),
         "attention": (height, width),
         "f_lr": (f_lr_channels, *low),
@@ -113,7 +115,7 @@ def array_specs(
     specs = []
     for target in (name for name in TARGETS if name in targets):
         name = stored if target == "f_sr" else target
-        kept_as = attention_dtype if target == "attention" else dtype
+        kept_as = {"attention": attention_dtype, "sr": "uint8"}.get(target, dtype)
         specs.append(_map_spec(name, (entries, frames, *shapes[target]), kept_as, compression))
         if kept_as == "int8":
             one = (1, 2, shapes[target][0])
@@ -130,8 +132,8 @@ def _map_spec(name: str, shape: tuple[int, ...], dtype: str, compression: str) -
 
 
 def fill_value(dtype: str) -> float:
-    """Return the value that a missing chunk reads as; no stored value equals it."""
-    return -INT8_LIMIT - 1 if dtype == "int8" else nan
+    """Return the value that a missing chunk reads as; no stored value but black equals it."""
+    return {"int8": -INT8_LIMIT - 1, "uint8": 0}.get(dtype, nan)
 
 
 def chunk_side(size: int, limit: int) -> int:

@@ -157,9 +157,11 @@ def _stored_form(spec: ArraySpec, name: str, arrays: Arrays) -> dict[str, NDArra
     """Return an array as it lies on disk, int8 with its scale, from float32 or that very form."""
     values, shape = arrays[name], spec.shape[1:]
     scale_name = name + SCALE_SUFFIX
-    wanted = sorted({"float32", spec.dtype})
+    wanted = ["uint8"] if spec.dtype == "uint8" else sorted({"float32", spec.dtype})
     if values.shape != shape or str(values.dtype) not in wanted:
         raise UserError(f"got {values.dtype} {values.shape}, give {' or '.join(wanted)} {shape}")
+    if spec.dtype == "uint8":
+        return {name: np.ascontiguousarray(values)}
     if spec.dtype != "int8":
         return {name: encode(values, spec.dtype)}
     if values.dtype == np.float32:

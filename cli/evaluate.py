@@ -38,6 +38,12 @@ def known_networks(context: Any, parameter: Any, values: tuple[str, ...]) -> tup
     "--crop", type=click.IntRange(0), help="Pixels cut off each border. [default: the protocol's]"
 )
 @click.option("--metrics", default="quality", metavar="LIST", help="Some of quality,temporal,cost.")
+@click.option(
+    "--still",
+    default=0,
+    type=click.IntRange(0),
+    help="Frames of a still scene over which recurrent networks are followed, 1000 say.",
+)
 @click.option("--out", type=common.PATH, help="Folder for tables and pictures.")
 @click.option(
     "--overwrite", is_flag=True, help="Replace the result in --out once the new one is complete."

@@ -100,13 +100,13 @@ def _option(record: tuple[str, str]) -> tuple[str, str]:
 
 def networks() -> str:
     """What every named network is and costs, as counted here."""
-    return _table(table.HEAD[:6], [(f"`{row[0]}`", *row[1:6]) for row in _networks()])
+    return _table(table.HEAD[:9], [(f"`{row[0]}`", *row[1:9]) for row in _networks()])
 
 
 def published() -> str:
     """Where every named network comes from, and what is said of it there."""
-    head = ("network", "source", *table.HEAD[6:9])
-    return _table(head, [(f"`{row[0]}`", _plain(row[9]), *row[6:9]) for row in _networks()])
+    head = ("network", "source", *table.HEAD[9:12])
+    return _table(head, [(f"`{row[0]}`", _plain(row[12]), *row[9:12]) for row in _networks()])
 
 
 @cache

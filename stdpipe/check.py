@@ -128,7 +128,8 @@ def _errors(
     stored = read(view, Box(0, 0, *hr.shape[-2:]), frames.crc32)
     cached = decode({name: one[None].to(device) for name, one in {**stored, "hr": hr}.items()})
     f_sr = live.f_sr.float()
-    true = {"f_sr": f_sr, "attention": attention_map(f_sr), "f_lr": live.f_lr.float()}
+    true = {"sr": live.sr.float(), "f_sr": f_sr, "f_lr": live.f_lr.float()}
+    true["attention"] = attention_map(f_sr)
     return {name: relative_rmse(cached[name][0].float(), true[name]) for name in made.targets}
 
 

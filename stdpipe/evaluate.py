@@ -5,7 +5,7 @@ Axes: n frames, H W HR size, h w LR size.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
@@ -34,10 +34,13 @@ from stdpipe.evaluation.metrics import QUALITY, TEMPORAL
 from stdpipe.evaluation.pictures import save_comparison, to_pixels
 from stdpipe.evaluation.protocols import Protocol, rounded, score_frames, scored_frames
 from stdpipe.evaluation.results import Cost, Definition, NetworkResult, Result, read_result
+from stdpipe.evaluation.still import Still, still_figures, still_psnr
 from stdpipe.evaluation.temporal import Temporal
 from stdpipe.models.base import Features, Network, check_sees_lr, count_parameters
+from stdpipe.models.causal import CausalNetwork, is_causal
 from stdpipe.models.checkpoints import load_network, trained_for
-from stdpipe.models.macs import count_macs
+from stdpipe.models.macs import HEIGHT, WIDTH, count_macs
+from stdpipe.models.running import ClipRunner, frames_around
 
 LOG = logging.getLogger(__name__)
 
@@ -79,7 +82,8 @@ def evaluate(job: Evaluation) -> dict[str, Any]:
     lengths = {key: len(frames) for key, frames in setup.scored.items()}
     hashes = {name: facts["sha256"] for name, facts in setup.facts.items()}
     device = device_name(setup.device) if "cost" in job.metrics else None
-    facts = _facts(definition, hashes, lengths, device)
+    still = setup.job.still if any(map(is_causal, setup.networks.values())) else 0
+    facts = _facts(definition, hashes, lengths, device, still)
     busy = f"another process evaluates into {job.out}: wait for it, or choose another --out"
     with locked(job.out / ".lock", busy) if job.out else nullcontext():
         if job.out and (found := _finished(job.out, facts, job.overwrite)):
@@ -108,6 +112,7 @@ def _finished(out: Path, facts: Mapping[str, Any], overwrite: bool) -> Result | 
             {network["name"]: network["weights_sha256"] for network in networks},
             {key: row["frames"] for key, row in networks[0]["clips"].items()},
             networks[0]["cost"]["device"] if "cost" in networks[0] else None,
+            max(each["still"]["frames"] if "still" in each else 0 for each in networks),
         )
     differences = [
         f"{key}: {there.get(key) or 'none'!s:.60} there, {facts.get(key) or 'none'!s:.60} now"
@@ -123,7 +128,11 @@ def _finished(out: Path, facts: Mapping[str, Any], overwrite: bool) -> Result | 
 
 
 def _facts(
-    defined: Definition, hashes: Mapping[str, Any], lengths: Mapping[str, int], device: str | None
+    defined: Definition,
+    hashes: Mapping[str, Any],
+    lengths: Mapping[str, int],
+    device: str | None,
+    still: int,
 ) -> dict[str, Any]:
     """Return what tells evaluations apart: rules, networks by weights, frames, a cost's device.
 
@@ -134,6 +143,7 @@ def _facts(
         **{f"network {name}": sha256 or "no weights" for name, sha256 in hashes.items()},
         **{f"clip {key}'s frames": count for key, count in lengths.items()},
         "cost on": device,
+        "still frames": still,
     }
 
 
@@ -198,37 +208,57 @@ def _measure(setup: EvaluationSetup, log: FrameLog) -> None:
     todo = [clip for clip in setup.clips if clip.key not in log.done]
     total = sum(len(setup.scored[clip.key]) for clip in todo)
     nets = [*setup.networks.values(), setup.teacher]
-    k = max(net.num_frame // 2 for net in nets if net is not None)
+    k = max(frames_around(net) for net in nets if net is not None)
+    causal = any(is_causal(net) for net in nets if net is not None)
     lr = setup.degradation, setup.rules.lr_8bit
-    stream = ((c, piece) for c in todo for piece in pieces(c, setup.scored[c.key], k, *lr))
+
+    def seen(clip: Clip) -> Sequence[int]:
+        """Return the frames to run: those scored, and all before where there is a state."""
+        scored = setup.scored[clip.key]
+        return range(max(scored) + 1) if causal else scored
+
+    stream = ((c, piece) for c in todo for piece in pieces(c, seen(c), k, *lr))
     with tqdm(total=total, unit="frame", desc="evaluate", disable=None) as bar:
         for clip, of_clip in groupby(ahead(stream), itemgetter(0)):
             rows: dict[str, list[Row]] = {name: [] for name in setup.networks}
             temporal = Temporal(setup.rules.crop) if "temporal" in setup.job.metrics else None
+            runners = {name: ClipRunner(net) for name, net in setup.networks.items()}
+            teacher = ClipRunner(setup.teacher) if setup.teacher else None
             for _, piece in of_clip:
-                for name, figures in _score(setup, clip, piece, temporal).items():
+                for name, figures in _score(setup, clip, piece, runners, teacher, temporal).items():
                     rows[name] += figures
-                bar.update(len(piece.centres))
+                    scored = len(figures)
+                bar.update(scored)
             log.add(clip.key, rows)
 
 
 @torch.inference_mode()
 def _score(
-    setup: EvaluationSetup, clip: Clip, piece: Piece, temporal: Temporal | None
+    setup: EvaluationSetup,
+    clip: Clip,
+    piece: Piece,
+    runners: Mapping[str, ClipRunner],
+    teacher: ClipRunner | None,
+    temporal: Temporal | None,
 ) -> dict[str, list[Row]]:
-    """Return the figures of a piece's frames, by network; save a picture of the middle frame."""
+    """Return the figures of a piece's scored frames, by network; save a picture of the middle."""
     job, middle = setup.job, len(clip.frames) // 2
-    is_shown = clip.key in setup.shown and middle in piece.centres
-    index = piece.centres.index(middle) if is_shown else None
+    wanted = set(setup.scored[clip.key])
+    scored = [at for at, centre in enumerate(piece.centres) if centre in wanted]
+    is_shown = clip.key in setup.shown
+    index = piece.centres.index(middle) if is_shown and middle in piece.centres else None
     results, shown = {}, {}
-    for name, net in setup.networks.items():
-        features = super_resolve(net, piece, setup.device, job.amp)
-        results[name] = _checked(features.sr, clip, piece)
+    for name, runner in runners.items():
+        features = super_resolve(runner, piece, setup.device, job.amp)
+        results[name] = _checked(features.sr, clip, piece)[scored]
         if index is not None:
             shown[name] = features.sr[index].clone(), features.f_sr[index].clone()
+    taught = super_resolve(teacher, piece, setup.device, job.amp) if is_shown and teacher else None
     if index is not None:
-        _save_picture(setup, clip, piece, index, shown)
-    hr = piece.hr.to(setup.device).float() / 255
+        _save_picture(setup, clip, piece, index, shown, taught)
+    if not scored:
+        return {name: [] for name in runners}
+    hr = piece.hr[scored].to(setup.device).float() / 255
     rows = score_frames(results, hr, setup.rules)
     if temporal:
         for frame, truth in enumerate(rounded(hr, setup.rules)):
@@ -236,16 +266,18 @@ def _score(
             for name, figures in temporal.next(truth, compared).items():
                 rows[name][frame] |= figures
     for of_network in rows.values():
-        for row, centre in zip(of_network, piece.centres, strict=True):
-            row["frame"] = centre
+        for row, at in zip(of_network, scored, strict=True):
+            row["frame"] = piece.centres[at]
     return rows
 
 
-def super_resolve(net: Network, piece: Piece, device: torch.device, amp: str = "none") -> Features:
+def super_resolve(
+    runner: ClipRunner, piece: Piece, device: torch.device, amp: str = "none"
+) -> Features:
     """Return the features of a piece's centres, each (n, C, ., .), equal to the whole clip's."""
-    lr, centres = piece.around(net.num_frame // 2)
+    lr, first = piece.around(frames_around(runner.net))
     with autocast(device, amp):
-        features = net.features_clip(lr.to(device)[None], centres)
+        features = runner(lr.to(device)[None], first, piece.centres)
     return Features(*(x[0] for x in features))
 
 
@@ -262,18 +294,23 @@ def _checked(sr: Tensor, clip: Clip, piece: Piece) -> Tensor:
 
 
 def _save_picture(
-    setup: EvaluationSetup, clip: Clip, piece: Piece, index: int, shown: Mapping[str, Any]
+    setup: EvaluationSetup,
+    clip: Clip,
+    piece: Piece,
+    index: int,
+    shown: Mapping[str, Any],
+    taught: Features | None,
 ) -> None:
     """Write one picture: LR, each network's SR, HR, each one's attention, the teacher's last.
 
     shown: network -> SR and F^SR, a tensor each, of the frame at `index` in the piece.
+    taught: the teacher's features of the piece. A network without F^SR has no attention.
     """
     assert setup.job.out
     ends = {name: f", {name}" if len(shown) > 1 else "" for name in shown}
-    maps = {f"attention{ends[name]}": f_sr for name, (_, f_sr) in shown.items()}
-    if setup.teacher is not None:
-        features = super_resolve(setup.teacher, piece, setup.device, setup.job.amp)
-        maps["attention, teacher"] = features.f_sr[index]
+    maps = {f"attention{ends[name]}": f_sr for name, (_, f_sr) in shown.items() if len(f_sr)}
+    if taught is not None and taught.f_sr.shape[1]:
+        maps["attention, teacher"] = taught.f_sr[index]
     columns = {
         "LR": to_pixels(piece.lr[piece.centres[index] - piece.first]),
         **{f"SR{ends[name]}": to_pixels(sr) for name, (sr, _) in shown.items()},
@@ -303,14 +340,43 @@ def _report(setup: EvaluationSetup, name: str, log: FrameLog) -> NetworkResult:
         report["lists"] = results.by_list(report["clips"], lists, setup.figures)
     if "cost" in setup.job.metrics:
         report["cost"] = _cost(setup, setup.networks[name])
+    if setup.job.still and is_causal(setup.networks[name]):
+        report["still"] = _still(setup, setup.networks[name])
     return report
 
 
-def _cost(setup: EvaluationSetup, net: Network) -> Cost:
-    def run(window: Tensor) -> None:
-        with autocast(setup.device, setup.job.amp):
-            net(window)
+@torch.inference_mode()
+def _still(setup: EvaluationSetup, net: Network) -> Still:
+    """Run a causal network over each clip's middle frame, given again and again."""
+    curves = {}
+    for clip in tqdm(setup.clips, unit="clip", desc="still", disable=None):
+        lr = setup.degradation, setup.rules.lr_8bit
+        (piece,) = pieces(clip, [len(clip.frames) // 2], 0, *lr)
+        hr = piece.hr.to(setup.device).float() / 255
+        images = _images(net, piece.lr.to(setup.device), setup.device, setup.job.amp)
+        images = (sr[..., : hr.shape[-2], : hr.shape[-1]] for sr in images)
+        curves[clip.key] = still_psnr(images, hr, setup.rules, setup.job.still)
+    return still_figures(curves)
 
-    macs, timed = count_macs(net), running_cost(net, net.num_frame, setup.device, run)
+
+def _images(net: Network, frame: Tensor, device: torch.device, amp: str) -> Iterator[Tensor]:
+    """Yield sr (1, 3, H, W) of one LR frame (1, 3, h, w) that never changes."""
+    assert isinstance(net, CausalNetwork)
+    frames = frame[:, None].expand(-1, 2 + net.num_ahead, -1, -1, -1)
+    state = net.begin(frame)
+    while True:
+        with autocast(device, amp):
+            features, state = net.step(frames, state)
+        yield features.sr.float()
+
+
+def _cost(setup: EvaluationSetup, net: Network) -> Cost:
+    def run(*inputs: Tensor) -> None:
+        with autocast(setup.device, setup.job.amp):
+            net(*inputs)
+
+    shapes = net.input_shapes(HEIGHT, WIDTH)
+    frames = net.num_frame if net.kind == "clip" else 1
+    macs, timed = count_macs(net), running_cost(net, shapes, frames, setup.device, run)
     counts = {"parameters": count_parameters(net), "macs": macs.total}
     return cast(Cost, {**counts, "sampling_macs": macs.sampling, **timed, "amp": setup.job.amp})

@@ -9,7 +9,7 @@ import importlib.metadata
 import importlib.util
 import io
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from torch.export import Dim, ExportedProgram
 
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import atomic_file
+from stdpipe.deploy.drift import warn_of_drift
 from stdpipe.models.base import Network, check_sees_lr, count_parameters
 from stdpipe.models.checkpoints import load_network
 
@@ -59,13 +60,14 @@ def export(job: Export) -> dict[str, Any]:
     net, facts = load_network(job.model, job.weights)
     check_sees_lr(net, "its file would be of no use")
     net.eval()
+    drift = warn_of_drift(net)
     name, opset = facts["network"], None
     with _told(f"{name} cannot be traced for all frame sizes"):
         program = trace(net)
     with atomic_file(job.out) as aside:
         if job.format == "onnx":
             with _told(f"{name} has no ONNX form (try --format torch)"):
-                opset = write_onnx(program, aside)
+                opset = write_onnx(program, net, aside)
         else:
             torch.export.save(program, aside)
         with _told(f"the file of {name} cannot be run"):
@@ -83,7 +85,10 @@ def export(job: Export) -> dict[str, Any]:
         "opset": opset,
         "bytes": job.out.stat().st_size,
         "parameters": count_parameters(net),
-        "window": net.num_frame,
+        "kind": net.kind,
+        "window": _inputs(net, 8, 8, 1)[0].shape[1],
+        "state": [x.shape[1] for x in _inputs(net, 8, 8, 1)[1:]],
+        "drift": drift,
         "checked": checked,
     }
 
@@ -96,8 +101,11 @@ class AnySize(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, window: Tensor) -> Tensor:
-        """(B, 2k+1, 3, h, w) -> (B, 3, H, W)."""
+    def forward(self, window: Tensor, *state: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """(B, 2k+1, 3, h, w) -> (B, 3, H, W); a causal network's state follows both."""
+        if self.net.kind == "causal":  # it takes any size, and so does its state
+            found: tuple[Tensor, ...] = self.net(window, *state)
+            return found
         padded = window
         for axis in (-2, -1):
             size = window.shape[axis]
@@ -113,28 +121,34 @@ class AnySize(nn.Module):
 
 def trace(net: Network) -> ExportedProgram:
     """Return a program for frames of any size larger than `multiple`, in any batch."""
-    window = _window(net, 5 * net.multiple + 1, 6 * net.multiple + 3, batch=2)
-    least = {0: 1, 3: net.multiple + 1, 4: net.multiple + 1}
-    sizes = {axis: Dim(name, min=least[axis]) for axis, name in FREE_AXES.items()}
+    inputs = _inputs(net, 5 * net.multiple + 1, 6 * net.multiple + 3, batch=2)
+    least = {"batch": 1, "height": net.multiple + 1, "width": net.multiple + 1}
+    dims = {name: Dim(name, min=smallest) for name, smallest in least.items()}
+    free = [{axis: dims[name] for axis, name in axes.items()} for axes in _free_axes(net)]
     with torch.no_grad():
-        net(window)  # caches its constants, where a trace would cache symbols
+        net(*inputs)  # caches its constants, where a trace would cache symbols
         return torch.export.export(
             AnySize(net).eval(),
-            (window,),
-            dynamic_shapes={"window": sizes},
+            inputs,
+            dynamic_shapes=_named(free),
             # conditions that it cannot prove for all sizes are checked when the program runs
             prefer_deferred_runtime_asserts_over_guards=True,
         )
 
 
-def write_onnx(program: ExportedProgram, path: Path) -> int:
-    """Write one file, weights inside; return the opset."""
+def write_onnx(program: ExportedProgram, net: Network, path: Path) -> int:
+    """Write one file, weights inside; return the opset.
+
+    Its input is "window" and its output "sr"; a causal network's "state_0", ... and "next_state_0",
+    ... follow, to be given back with the next frame.
+    """
+    free, state = _free_axes(net), range(len(_inputs(net, 8, 8, 1)) - 1)
     written = torch.onnx.export(
         program,
         dynamo=True,
-        input_names=["window"],
-        output_names=["sr"],
-        dynamic_shapes={"window": FREE_AXES},  # their names
+        input_names=["window", *(f"state_{i}" for i in state)],
+        output_names=["sr", *(f"next_state_{i}" for i in state)],
+        dynamic_shapes=_named(free),  # their names
         verbose=False,
     )
     assert written is not None
@@ -143,7 +157,7 @@ def write_onnx(program: ExportedProgram, path: Path) -> int:
 
 
 def _check(
-    net: Network, run: Callable[[Tensor], Tensor] | None, kind: str
+    net: Network, run: Callable[..., Sequence[Tensor]] | None, kind: str
 ) -> dict[str, Any] | None:
     """Compare at three sizes, one a multiple and two not; return None without onnxruntime.
 
@@ -154,9 +168,12 @@ def _check(
     unit = max(net.multiple, 4)
     sizes = [(4 * unit, 6 * unit), (3 * unit + 1, 5 * unit - 1), (7 * unit + 2, 4 * unit + 3)]
     batches = [2, 3, 1]
-    windows = [_window(net, *size, n) for size, n in zip(sizes, batches, strict=True)]
     with torch.no_grad():
-        differences = [float((run(window) - net(window)).abs().max()) for window in windows]
+        differences = []
+        for size, n in zip(sizes, batches, strict=True):
+            inputs = _inputs(net, *size, n)
+            pairs = zip(_outputs(run(*inputs)), _outputs(net(*inputs)), strict=True)
+            differences.append(max(float((one - other).abs().max()) for one, other in pairs))
     if not all(difference <= TOLERANCE for difference in differences):  # nan is not
         raise UserError(
             f"the exported network differs from torch's by {differences} at {sizes}, more than "
@@ -171,17 +188,39 @@ def _check(
     }
 
 
-def _window(net: Network, height: int, width: int, batch: int) -> Tensor:
-    shape = (batch, net.num_frame, 3, height, width)
-    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+def _inputs(net: Network, height: int, width: int, batch: int) -> tuple[Tensor, ...]:
+    """Return random inputs of the network's `forward`."""
+    draw = torch.Generator().manual_seed(0)
+    return tuple(torch.rand(x, generator=draw) for x in net.input_shapes(height, width, batch))
 
 
-def _in_onnxruntime(path: Path) -> Callable[[Tensor], Tensor] | None:
+def _free_axes(net: Network) -> list[dict[int, str]]:
+    """Return the names of the axes of free size, for each input."""
+    state = {0: "batch", 2: "height", 3: "width"}
+    return [FREE_AXES, *([state] * (len(_inputs(net, 8, 8, 1)) - 1))]
+
+
+def _named(free: Sequence[Any]) -> dict[str, Any]:
+    """Return what is said of each input, by the arguments of AnySize.forward."""
+    return {"window": free[0], **({"state": tuple(free[1:])} if free[1:] else {})}
+
+
+def _outputs(found: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    return [found] if isinstance(found, Tensor) else found
+
+
+def _in_onnxruntime(path: Path) -> Callable[..., Sequence[Tensor]] | None:
     if importlib.util.find_spec("onnxruntime") is None:
         return None
     onnxruntime = importlib.import_module("onnxruntime")  # it has no types
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda window: torch.from_numpy(session.run(None, {"window": window.numpy()})[0])
+    names = [x.name for x in session.get_inputs()]
+
+    def run(*inputs: Tensor) -> list[Tensor]:
+        given = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
+        return [torch.from_numpy(x) for x in session.run(None, given)]
+
+    return run
 
 
 def _require_onnx() -> None:

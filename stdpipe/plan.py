@@ -6,6 +6,7 @@ The costs are measured on a few clips, spread over the data set. Nothing is writ
 import dataclasses
 import statistics
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -96,10 +97,11 @@ def _cost(
     made, stored = ready.manifest, cache.ENCODINGS[encoding].stored
     name, size = str(made.made_by["teacher"]), (made.height, made.width)
     try:
-        refuse_trunk(encoding, name, ready.teacher, *size)
-        if stored == "trunk":
-            tail_of(ready.teacher)
-        channels = getattr(features, stored).shape[1]
+        if "f_sr" in made.targets:
+            refuse_trunk(encoding, name, ready.teacher, *size)
+            if stored == "trunk":
+                tail_of(ready.teacher)
+        channels = max(getattr(features, stored).shape[1], 1)
         manifest = dataclasses.replace(made, encoding=encoding, channels=channels)
         files = weigh(manifest, view, features)
         error = encoding_error(ready.teacher, features, seen, encoding, made.targets)
@@ -110,20 +112,25 @@ def _cost(
     return files, error
 
 
+def _worst(name: str, errors: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the largest error of a name; None where the cache has nothing that it measures."""
+    return max((error[name] for error in errors if error[name] is not None), default=None)
+
+
 def _total(clips: list[Cost], entries: int) -> dict[str, Any]:
     """Extrapolate from the measured clips to all entries: mean bytes, and the worst errors."""
     files, errors = zip(*clips, strict=True)
     per_clip = statistics.mean(sum(clip.values()) for clip in files)
     attention = statistics.mean(clip.get("attention", 0) for clip in files)
-    psnr = [error["sr_psnr"] for error in errors if error["sr_psnr"] is not None]
+    psnr = [error["sr_psnr"] for error in errors if error.get("sr_psnr") is not None]
     return {
         "bytes_per_clip": round(per_clip),
         "bytes": round(per_clip * entries),
         "attention_bytes": round(attention * entries),
         "files": len(files[0]) * entries,
-        "f_sr_rmse": max(error["f_sr_rmse"] for error in errors),
+        "f_sr_rmse": _worst("f_sr_rmse", errors),
         "sr_psnr": min(psnr, default=None),
-        "attention_rmse": max(error["attention_rmse"] for error in errors),
+        "attention_rmse": _worst("attention_rmse", errors),
     }
 
 
@@ -141,7 +148,7 @@ def plan_table(result: dict[str, Any]) -> str:
             f"{row['bytes'] / 1e9:,.2f}",
             f"{row['attention_bytes'] / 1e9:,.2f}",
             f"{row['files']:,}",
-            f"{row['f_sr_rmse']:.3%}",
+            "" if row["f_sr_rmse"] is None else f"{row['f_sr_rmse']:.3%}",
             "exact" if row["sr_psnr"] is None else f"{row['sr_psnr']:.1f} dB",
         ]
         for name, row in result["encodings"].items()

@@ -96,13 +96,12 @@ def _galleries(
     """Make the pictures of a group's clips; add what is gone to `missing`."""
     chosen = _clips(group, wanted, missing)
     nets = _networks(group, missing) if chosen else []
-    k = max((net.num_frame // 2 for _, net in nets), default=0)
     lr = group.degradation["name"], group.protocol["lr_8bit"]
     found = []
     with tqdm(total=len(chosen) * len(nets), unit="network", desc=group.title, disable=None) as bar:
         for clip in chosen:
             with _noting(missing, f"clip {clip.key}"):
-                shot, pieces = take_shot(clip, *lr, frames, k)
+                shot, pieces = take_shot(clip, *lr, frames, [net for _, net in nets])
                 gallery = Gallery(shot, {}, {}, [])
                 for entry, net in nets:
                     with _noting(gallery.gone, entry.label):

@@ -23,6 +23,7 @@ from stdpipe.device import keep_memory, pick_device
 from stdpipe.distill.terms import build_helpers
 from stdpipe.evaluate import evaluate
 from stdpipe.evaluation.job import Evaluation
+from stdpipe.features.info import provenance
 from stdpipe.features.targets import to_device
 from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import SCALE, Network
@@ -124,10 +125,16 @@ def _trainer(
     if run.init:
         _start_from(student, run.init, source.degradation)
     seen = looked_at(run, options)
+    if {"f_sr", "attention"} & seen and not student.f_sr_channels:
+        raise UserError(
+            f"scheme {options.scheme!r} teaches F^SR, and {spec} has none, since its image is "
+            "shuffled out of LR features: choose output, or give the network head=f_sr"
+        )
     taught_lr = "f_lr" in seen
     lr_channels = _lr_channels(student, str(spec), options, source) if taught_lr else (0, 0)
     # built after the student, whose weights are then the same in every scheme
-    helpers = build_helpers(options.terms, student.f_sr_channels, lr_channels)
+    widths = student.f_sr_channels, _teacher_width(source) or student.f_sr_channels
+    helpers = build_helpers(options.terms, widths, lr_channels)
     helpers = {role: module.to(device) for role, module in helpers.items()}
     speed.prepare_student(student.to(device), helpers, options)
     of_network = {"network": str(spec), **checkpoints.revised(student)}
@@ -148,7 +155,7 @@ def _trainer(
 
 def _start_from(student: Network, init: Path, degradation_name: str) -> None:
     """Fill the student from its own weights, or from those of a privileged teacher around it."""
-    state, header = checkpoints.read_checkpoint(init)
+    state, header = checkpoints.read_checkpoint(init, student)
     facts = {"weights": str(init), "degradation": header.degradation}
     checkpoints.trained_for(facts, degradation_name)
     if str(header.network).partition(":")[0] == "pisr":
@@ -156,6 +163,13 @@ def _start_from(student: Network, init: Path, degradation_name: str) -> None:
         state = {k.removeprefix(part): v for k, v in state.items() if k.startswith(part)}
         header = checkpoints.Header()
     checkpoints.load_state(student, state, header, str(init))
+
+
+def _teacher_width(source: Source) -> int:
+    """Return C_SR of the teacher; 0 where there is none."""
+    if source.live:
+        return source.live.f_sr_channels
+    return provenance(source.reader.manifest).f_sr_channels if source.reader else 0
 
 
 def _lr_channels(
@@ -175,10 +189,10 @@ def _lr_channels(
 
 
 def _probe(net: Network) -> Tensor:
-    """Compute f_lr of a small black window."""
+    """Compute f_lr of one small black frame."""
     side = 16 * SCALE if net.sees_hr else 16
     device = next(net.parameters()).device
-    return net.eval().features(torch.zeros(1, net.num_frame, 3, side, side, device=device)).f_lr
+    return net.eval().features_clip(torch.zeros(1, 1, 3, side, side, device=device)).f_lr[:, 0]
 
 
 def _stream(run: StudentRun, options: StudentTraining, source: Source) -> Stream:

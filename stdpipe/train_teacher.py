@@ -105,7 +105,7 @@ def _within(name: str, parts: tuple[str, ...]) -> bool:
 
 def _start_from(net: Network, init: Path, fresh: tuple[str, ...]) -> None:
     """Fill the network; parameters of a `fresh` part that do not fit keep their initial values."""
-    state, header = checkpoints.read_checkpoint(init)
+    state, header = checkpoints.read_checkpoint(init, net)
     own = net.state_dict()
     fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     drawn = {k: v for k, v in own.items() if _within(k, fresh) and k not in fits}
@@ -163,11 +163,14 @@ def _fit(
 def _pick_frames(
     batch: dict[str, Tensor], net: Network, options: TeacherTraining, step: int, clips: range
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Pick a random frame t of each of these clips of the step.
+    """Pick a random frame t of each of these clips of the step; a clip or causal network learns
+    from all frames of a clip instead.
 
     Return its windows, "lr" (B, 2k+1, 3, h, w) and, for a privileged teacher, "hr"
     (B, 2k+1, 3, H, W), and t itself at HR (B, 3, H, W).
     """
+    if net.kind != "window":
+        return {"lr": batch["lr"]}, batch["hr"]
     num_frames = batch["lr"].shape[1]
     rng = generator(options.stream_seed, "frame", step)
     t = rng.integers(num_frames, size=options.batch)[clips.start : clips.stop].tolist()
@@ -189,6 +192,8 @@ class TeacherLosses(nn.Module):
     def forward(self, window: dict[str, Tensor], hr: Tensor) -> dict[str, Tensor]:
         """Return the loss parts by name, means over the batch; "loss" alone has a gradient."""
         net = self.net
+        if net.kind != "window":
+            return {"loss": charbonnier(net.features_clip(window["lr"]).sr, hr)}
         if not isinstance(net, PISR):
             return {"loss": charbonnier(net(window["hr" if net.sees_hr else "lr"]), hr)}
         encoded = net.encode(window["hr"])

@@ -27,14 +27,18 @@ from stdpipe.data.degrade import DEGRADATIONS
 from stdpipe.data.frame_writer import Write, exact_rate, is_video, write_folder, write_video
 from stdpipe.data.frames import Clip, Frame, frame_size, stream_frames
 from stdpipe.data.layouts import find_one_clip
+from stdpipe.data.scenes import split_scenes
 from stdpipe.data.video import Video
+from stdpipe.deploy.drift import warn_of_drift
 from stdpipe.deploy.reach import reach
 from stdpipe.deploy.tiles import Tile, tiles
 from stdpipe.device import autocast, pick_device, settle
 from stdpipe.models.base import Network, check_sees_lr
 from stdpipe.models.checkpoints import load_network
+from stdpipe.models.running import WHOLE_CLIP, ClipRunner, frames_around
 
 CHUNK = 8  # centre frames at once: their windows share work
+SPAN = 32  # and of a network that sees whole clips, with a quarter more on both sides
 # Larger frames are cut. FastDVDnet takes 20 KB of memory an LR pixel (VESPCN 13, D3Dnet 20, SOF-VSR
 # 30, VSRNet 87, EDVR-M 116), measured on a CPU: 4.7 GB for a frame of 640 x 360.
 WHOLE = 640 * 360  # LR pixels
@@ -82,6 +86,7 @@ def upscale(job: Upscaling) -> dict[str, Any]:
     source = find_one_clip(job.source)
     height, width = frame_size(source)
     _warn_of_shift(net, facts["degradation"])
+    warn_of_drift(net.eval())
     grid = cut(net.eval(), height, width, job.tile)
     settle(net, device, job.amp)
     video = source.place if isinstance(source.place, Video) else None
@@ -156,35 +161,43 @@ def _run(
     count = largest = 0
     progress = tqdm(total=len(source.frames) or None, unit="frame", desc="upscale", disable=None)
     with progress, closing(stream_frames(source)) as stream:
-        for clip, centres in chunks(stream, net.num_frame // 2):
-            frames, step = _super_resolve_pixels(net, clip, centres, grid, device, amp)
-            for frame in frames:
-                write(frame)
-            count += len(frames)
-            largest = max(largest, step)
-            progress.update(len(frames))
+        for scene in split_scenes(stream) if net.kind == "causal" else [stream]:
+            runners = [ClipRunner(net) for _ in grid.tiles]  # a causal network has a state a tile
+            for clip, first, centres in chunks(scene, frames_around(net)):
+                frames, step = _super_resolve_pixels(
+                    runners, clip, first, centres, grid, device, amp
+                )
+                for frame in frames:
+                    write(frame)
+                count += len(frames)
+                largest = max(largest, step)
+                progress.update(len(frames))
     if not count:
         raise UserError(f"{source.key} has no frames")
     return count, largest
 
 
-def chunks(frames: Iterator[Frame], k: int) -> Iterator[tuple[Tensor, range]]:
-    """Cut a stream into clips (T, 3, h, w) uint8, each with the numbers of CHUNK centres in it.
+def chunks(frames: Iterator[Frame], k: int) -> Iterator[tuple[Tensor, int, range]]:
+    """Cut a stream into clips (T, 3, h, w) uint8; yield each, the number of its first frame, and
+    the numbers of CHUNK centres in it.
 
     A clip holds k more frames on both sides, where there are any, so that its centres come out as
-    in the whole stream. No more frames than that are read ahead.
+    in the whole stream. No more frames than that are read ahead. Of a network that sees all frames
+    at once, centres come SPAN at a time, with SPAN // 4 frames around them.
     """
+    size, k = (CHUNK, k) if k < WHOLE_CLIP else (SPAN, SPAN // 4)
     held: list[Frame] = []  # from k frames before the next centre on
-    at = 0  # that centre's number among them
+    first = at = 0  # the number of held[0], and of the next centre
     while True:
-        held += itertools.islice(frames, at + CHUNK + k - len(held))
-        centres = range(at, min(at + CHUNK, len(held)))
+        held += itertools.islice(frames, at - first + size + k - len(held))
+        centres = range(at, min(at + size, first + len(held)))
         if not centres:
             return
-        clip = torch.from_numpy(np.stack(held[: centres.stop + k]))
-        yield clip.permute(0, 3, 1, 2).contiguous(), centres
-        used = max(centres.stop - k, 0)
-        held, at = held[used:], centres.stop - used
+        clip = torch.from_numpy(np.stack(held[: centres.stop - first + k]))
+        yield clip.permute(0, 3, 1, 2).contiguous(), first, centres
+        at = centres.stop
+        used = max(at - k - first, 0)
+        held, first = held[used:], first + used
 
 
 def cut(net: Network, height: int, width: int, side: int | None) -> Grid:
@@ -192,50 +205,60 @@ def cut(net: Network, height: int, width: int, side: int | None) -> Grid:
     whole = Box(0, 0, height, width)
     if side == 0 or (side is None and height * width <= WHOLE):
         return Grid([Tile(whole, whole)], 0, exact=True)
-    bound = reach(net)
+    bound = reach(net) if net.kind == "window" else None
     overlap = FREE_OVERLAP if bound is None else max(bound, net.multiple)
     side = side or max(SEEN - 2 * overlap, SMALLEST)
     found = tiles(height, width, side, overlap, net.multiple)
     exact = bound is not None or len(found) == 1
     if not exact:
         LOG.warning(
-            "stdpipe: tiles of this network are not exact, since its input decides how far it "
-            f"looks; they overlap by {overlap} pixels, and the result says by how much they differ"
+            "stdpipe: tiles of this network are not exact, since its input or its state decides "
+            f"how far it looks; they overlap by {overlap} pixels, and the result says by how much "
+            "they differ"
         )
     return Grid(found, overlap, exact)
 
 
 @torch.inference_mode()
 def super_resolve(
-    net: Network,
+    runners: Sequence[ClipRunner],
     clip: Tensor,
+    first: int,
     centres: Sequence[int],
     cutting: Sequence[Tile],
     device: torch.device,
     amp: str = "none",
 ) -> Iterator[tuple[Tile, Tensor]]:
-    """Yield each tile's sr, float32 (N, 3, ., .), for centres of a clip (T, 3, h, w) uint8."""
-    for tile in cutting:
+    """Yield each tile's sr, float32 (N, 3, ., .), for centres of a clip whose frames from number
+    `first` on are given: (T, 3, h, w) uint8. Each tile has its runner."""
+    for runner, tile in zip(runners, cutting, strict=True):
         seen = clip[tile.seen.cut()].to(device).float() / 255
         with autocast(device, amp):
-            sr = net.forward_clip(seen[None], centres)[0].float()
+            sr = runner.sr(seen[None], first, centres)[0].float()
         if not sr.isfinite().all():
             raise UserError("the output is not finite; check the weights, or leave fp16 for bf16")
         yield tile, sr
 
 
 def _super_resolve_pixels(
-    net: Network, clip: Tensor, centres: Sequence[int], grid: Grid, device: torch.device, amp: str
+    runners: Sequence[ClipRunner],
+    clip: Tensor,
+    first: int,
+    centres: Sequence[int],
+    grid: Grid,
+    device: torch.device,
+    amp: str,
 ) -> tuple[NDArray[np.uint8], int]:
     """Return whole frames (N, H, W, 3), and the largest step between tiles, in levels."""
-    size = [side * net.scale for side in clip.shape[-2:]]
+    scale = runners[0].net.scale
+    size = [side * scale for side in clip.shape[-2:]]
     frames = torch.zeros(len(centres), 3, *size, dtype=torch.uint8)
     largest = 0
-    for tile, sr in super_resolve(net, clip, centres, grid.tiles, device, amp):
+    for tile, sr in super_resolve(runners, clip, first, centres, grid.tiles, device, amp):
         pixels = (sr.clamp(0, 1) * 255).round().byte().cpu()
         if not grid.exact:
-            largest = max(largest, _step(frames, pixels, tile, net.scale))
-        frames[tile.core.cut(net.scale)] = pixels[tile.core.inside(tile.seen).cut(net.scale)]
+            largest = max(largest, _step(frames, pixels, tile, scale))
+        frames[tile.core.cut(scale)] = pixels[tile.core.inside(tile.seen).cut(scale)]
     return frames.permute(0, 2, 3, 1).numpy(), largest
 
 

@@ -37,7 +37,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 TEXTS = [*PAGES, *(ROOT / name for name in ("README.md", "CHANGELOG.md")),
          *sorted((ROOT / "benchmarks").glob("*.md"))]  # fmt: skip
-FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)|<(https?://[^>\s]+)>")
 
 
@@ -199,7 +199,7 @@ def test_the_scheme_that_extend_adds(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def loss(student: torch.Tensor) -> dict[str, torch.Tensor]:
         features = Features(student, student, student, hr)
-        learners = terms.build_helpers({"edges": 1.0}, 64)
+        learners = terms.build_helpers({"edges": 1.0}, (64, 64))
         inputs = LossInputs(features, {"hr": hr, "f_sr": f_sr}, learners)
         return terms.scheme_loss(inputs, {"edges": 1.0})
 

@@ -20,6 +20,7 @@ from stdpipe.data.samples import read_frames
 from stdpipe.evaluation.metrics import QUALITY, TEMPORAL
 from stdpipe.evaluation.protocols import Protocol, protocol, score_frames, scored_frames
 from stdpipe.models.checkpoints import load_network, save_network
+from stdpipe.models.running import ClipRunner
 
 Command = Callable[..., Any]
 EDVR = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
@@ -107,8 +108,8 @@ def test_pieces_give_what_the_whole_clip_gives(tiny: Path, network: str) -> None
     with torch.inference_mode():
         whole = net.forward_clip(degrade(read_frames(clip).hr, "bd")[None])[0]
         for centres in (range(7), [0, 6], [3], range(2, 5)):
-            parts = pieces(clip, list(centres), 3, "bd", lr_8bit=True)
-            sr = [evaluate.super_resolve(net, part, torch.device("cpu")).sr for part in parts]
+            parts, run = pieces(clip, list(centres), 3, "bd", lr_8bit=True), ClipRunner(net)
+            sr = [evaluate.super_resolve(run, part, torch.device("cpu")).sr for part in parts]
             assert (torch.cat(sr) - whole[list(centres)]).abs().max() < 1e-5
 
 

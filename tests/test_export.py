@@ -198,7 +198,7 @@ def test_every_student_in_full(tmp_path: Path, stdpipe: Command, name: str) -> N
 OTHERS = [
     (EDVR, "onnx"),
     (EDVR, "torch"),
-    ("fastdvdnet:num_feat=16,phase=0.0", "torch"),
+    ("fastdvdnet:waist=16,phase=0.0", "torch"),
     (f"{RBPN},flow=none", "onnx"),
     (RBPN, "torch"),
     ("toflow:num_frame=3,num_feat=8,num_flow_feat=4", "onnx"),

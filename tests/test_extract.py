@@ -184,10 +184,3 @@ def test_weights_that_do_not_say_their_degradation_need_it_named(
     )  # fmt: skip
     assert "does not say which degradation it was trained for" in told
     assert not (tmp_path / "c").exists()
-
-
-def test_a_network_without_f_sr_cannot_teach(tmp_path: Path, tiny: Path, refused: Command) -> None:
-    told = refused(
-        "extract-teacher", "--data", tiny, "--teacher", "bicubic", "--cache", tmp_path / "c"
-    )
-    assert told == "stdpipe: bicubic has no 64-channel F^SR at 4 times the LR size"

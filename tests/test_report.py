@@ -391,7 +391,7 @@ def test_pictures_are_those_that_were_scored(measured: Path, report: Path) -> No
 
     (group,) = read_folders([measured / "e"])[0]
     clip = find_clips(measured / "data", "test")[0]
-    shot, pieces = take_shot(clip, "bd", True, 15, 2)
+    shot, pieces = take_shot(clip, "bd", True, 15, [load_again(e.facts) for e in group.entries])
     cpu = torch.device("cpu")
     for entry in group.entries:
         net = load_again(entry.facts)

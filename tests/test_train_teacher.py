@@ -197,7 +197,7 @@ def test_the_weights_say_what_they_are(tmp_path: Path, tiny: Path, stdpipe: Comm
         (["--teacher", f"{NET},hr_in=true,with_predeblur=true"], "does not enlarge by 4"),
         (
             ["--teacher", "fastdvdnet-quarter", "--set", "tsa_steps=1"],
-            "a fusion, which fastdvdnet:num_feat=16,phase=0.0 does not have",
+            "a fusion, which fastdvdnet:phase=0.0,width=0.25 does not have",
         ),
         (
             ["--set", "train_only=conv_last,fusoin"],

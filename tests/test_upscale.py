@@ -193,11 +193,11 @@ def test_chunks_hold_every_window(count: int, k: int) -> None:
             yield np.full((1, 1, 3), number, np.uint8)
 
     whole = window_indices(count, 2 * k + 1, range(count))
-    for clip, centres in upscale.chunks(frames(), k):
+    for clip, first, centres in upscale.chunks(frames(), k):
         assert len(clip) <= upscale.CHUNK + 2 * k
         assert read <= done + upscale.CHUNK + k
         numbers = clip[:, 0, 0, 0].tolist()
-        for window in window_indices(len(clip), 2 * k + 1, centres):
+        for window in window_indices(len(clip), 2 * k + 1, [t - first for t in centres]):
             assert [numbers[t] for t in window] == whole[done]
             done += 1
     assert done == count

@@ -14,6 +14,7 @@ from stdpipe.deploy.reach import reach
 from stdpipe.deploy.tiles import tiles
 from stdpipe.models.base import Network
 from stdpipe.models.checkpoints import load_network
+from stdpipe.models.running import ClipRunner
 
 CPU = torch.device("cpu")
 
@@ -70,7 +71,8 @@ def tiled(net: Network, clip: Tensor, side: int, overlap: int) -> Tensor:
     height, width = clip.shape[-2:]
     out = torch.full((len(clip), 3, 4 * height, 4 * width), torch.nan)
     cutting = tiles(height, width, side, overlap, net.multiple)
-    for tile, sr in upscale.super_resolve(net, clip, range(len(clip)), cutting, CPU):
+    runners = [ClipRunner(net)] * len(cutting)
+    for tile, sr in upscale.super_resolve(runners, clip, 0, range(len(clip)), cutting, CPU):
         out[tile.core.cut(4)] = sr[tile.core.inside(tile.seen).cut(4)]
     return out
 
@@ -120,10 +122,11 @@ def test_the_step_at_the_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     clip = noise(3, 40, 40)
     grid = upscale.cut(NET, 40, 40, 8)
     assert not grid.exact
-    _, step = upscale._super_resolve_pixels(NET, clip, [1], grid, CPU, "none")
+    runners = [ClipRunner(NET)] * len(grid.tiles)
+    _, step = upscale._super_resolve_pixels(runners, clip, 0, [1], grid, CPU, "none")
     assert step > 2
     monkeypatch.setattr(upscale, "FREE_OVERLAP", 2 * (REACH or 0))
-    _, step = upscale._super_resolve_pixels(
-        NET, clip, [1], upscale.cut(NET, 40, 40, 8), CPU, "none"
-    )
+    grid = upscale.cut(NET, 40, 40, 8)
+    runners = [ClipRunner(NET)] * len(grid.tiles)
+    _, step = upscale._super_resolve_pixels(runners, clip, 0, [1], grid, CPU, "none")
     assert step <= 1

@@ -31,11 +31,10 @@ class Piece(NamedTuple):
     lr: Tensor  # float32 in [0, 1] (m, 3, h, w), of frames padded to multiples of 4
     first: int  # the number of lr[0] in the clip
 
-    def around(self, k: int) -> tuple[Tensor, list[int]]:
-        """Return the LR frames of windows of 2k+1, and the places of the centres among them."""
+    def around(self, k: int) -> tuple[Tensor, int]:
+        """Return the LR frames of windows of 2k+1, and the number of the first of them."""
         low = max(self.centres[0] - k, self.first)
-        needed = self.lr[low - self.first : self.centres[-1] + k + 1 - self.first]
-        return needed, [centre - low for centre in self.centres]
+        return self.lr[low - self.first : self.centres[-1] + k + 1 - self.first], low
 
 
 def pieces(
@@ -44,9 +43,10 @@ def pieces(
     """Yield the given frames of a clip (ascending), CHUNK at a time, with k LR frames around them.
 
     At the ends of the clip there are fewer: networks repeat the edge frame. Frames that no window
-    needs are not read.
+    needs are not read. Where k reaches over the whole clip, the frames come in one piece.
     """
-    chunks = [list(centres[at : at + CHUNK]) for at in range(0, len(centres), CHUNK)]
+    size = CHUNK if k < len(clip.frames) else len(centres)
+    chunks = [list(centres[at : at + size]) for at in range(0, len(centres), size)]
     last = len(clip.frames) - 1
     start = max(chunks[0][0] - k, 0)
     held: list[tuple[Tensor, Tensor]] = []  # HR and LR of each frame from `start` on

@@ -1,7 +1,5 @@
 """Names of terms and schemes, kept apart from torch so that --help is quick."""
 
-F_SR_CHANNELS = 64  # channels of F^SR in every network that can teach it, and of the ConvLSTM
-
 # name of a term -> the file beside this one whose TERMS holds it, in the order of sums and tables
 TERM_FILES = {
     "sd": "attention", "td": "time", "kd-mse": "kd", "kd-mean2": "kd", "sd-lr": "attention",

@@ -61,6 +61,8 @@ def needs(terms: Iterable[str], attention: str = "sum2", live: bool = False) -> 
     return found
 
 
-def stored(needed: Iterable[str]) -> set[str]:
-    """Return the cached arrays that these maps are made of: "sr" is made of f_sr."""
-    return {"f_sr" if name == "sr" else name for name in needed}
+def stored(needed: Iterable[str], held: Iterable[str] = ()) -> set[str]:
+    """Return the targets of a cache that these maps are read from: where it does not hold "sr",
+    that is made of f_sr."""
+    kept = "sr" if "sr" in held else "f_sr"
+    return {kept if name == "sr" else name for name in needed}

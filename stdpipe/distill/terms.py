@@ -11,7 +11,7 @@ from importlib import import_module
 from torch import Tensor, nn
 
 from stdpipe.distill.charbonnier import charbonnier
-from stdpipe.distill.names import F_SR_CHANNELS, TERM_FILES
+from stdpipe.distill.names import TERM_FILES
 from stdpipe.distill.term import LossInputs, Term
 
 TERMS: dict[str, Term] = {
@@ -20,18 +20,21 @@ TERMS: dict[str, Term] = {
 
 
 def build_helpers(
-    terms: Mapping[str, float], f_sr_channels: int, f_lr_channels: tuple[int, int] = (0, 0)
+    terms: Mapping[str, float],
+    f_sr_channels: tuple[int, int],
+    f_lr_channels: tuple[int, int] = (0, 0),
 ) -> dict[str, nn.Module]:
     """Build the modules that the terms train beside the student, by role.
 
-    f_lr_channels are the student's and the teacher's. `memory` and `adapter` are always built, and
-    first, so that a student of one seed begins alike in every scheme.
+    Channels are the student's and the teacher's. `memory` and `adapter` are always built where both
+    have F^SR, and first, so that a student of one seed begins alike in every scheme.
     """
-    builders = {role: TERMS["td"].helpers[role] for role in ("memory", "adapter")}
+    roles = ("memory", "adapter") if all(f_sr_channels) else ()
+    builders = {role: TERMS["td"].helpers[role] for role in roles}
     for name, term in TERMS.items():
         if name in terms:
             builders |= term.helpers
-    channels = {"f_sr": (f_sr_channels, F_SR_CHANNELS), "f_lr": f_lr_channels}
+    channels = {"f_sr": f_sr_channels, "f_lr": f_lr_channels}
     return {role: build(channels) for role, build in builders.items()}
 
 

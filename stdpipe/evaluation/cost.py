@@ -13,19 +13,22 @@ from torch.utils._pytree import tree_leaves
 
 from stdpipe.evaluation.metrics import COST
 
-Run = Callable[[Tensor], object]
+Run = Callable[..., object]
 HEIGHT, WIDTH, WARM_UP, REPEATS = 120, 180, 1, 5  # size of LR; figures.yaml states them, too
 
 
-def running_cost(net: nn.Module, num_frame: int, device: torch.device, run: Run) -> dict[str, Any]:
+def running_cost(
+    net: nn.Module, shapes: Sequence[Sequence[int]], frames: int, device: torch.device, run: Run
+) -> dict[str, Any]:
     """Measure seconds and bytes as metrics.COST defines them.
 
-    `net`, on `device`, takes windows (1, num_frame, 3, h, w); `run` calls it on one.
+    `run` calls `net`, which is on `device`, with inputs of these shapes, for that many frames of
+    output, which share the time.
     """
-    window = torch.rand(1, num_frame, 3, HEIGHT, WIDTH, device=device)
+    inputs = [torch.rand(*shape, device=device) for shape in shapes]
     return {
-        "seconds_per_frame": _seconds(run, window),
-        "peak_memory_bytes": _peak_memory(net, run, window),
+        "seconds_per_frame": _seconds(run, inputs) / frames,
+        "peak_memory_bytes": _peak_memory(net, run, inputs),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "text": COST,
@@ -38,31 +41,32 @@ def device_name(device: torch.device) -> str:
 
 
 @torch.inference_mode()
-def _seconds(run: Run, window: Tensor) -> float:
+def _seconds(run: Run, inputs: Sequence[Tensor]) -> float:
     def now() -> float:
-        if window.is_cuda:
-            torch.cuda.synchronize(window.device)
+        if inputs[0].is_cuda:
+            torch.cuda.synchronize(inputs[0].device)
         return time.perf_counter()
 
     times = []
     for _ in range(WARM_UP + REPEATS):
         began = now()
-        run(window)
+        run(*inputs)
         times.append(now() - began)
     return statistics.median(times[WARM_UP:])
 
 
 @torch.no_grad()
-def _peak_memory(net: nn.Module, run: Run, window: Tensor) -> int:
-    own = [*net.parameters(), *net.buffers(), window]
-    if window.is_cuda:
-        torch.cuda.reset_peak_memory_stats(window.device)
-        before = torch.cuda.memory_allocated(window.device)
-        run(window)
-        peak = torch.cuda.max_memory_allocated(window.device) - before
+def _peak_memory(net: nn.Module, run: Run, inputs: Sequence[Tensor]) -> int:
+    own = [*net.parameters(), *net.buffers(), *inputs]
+    if inputs[0].is_cuda:
+        device = inputs[0].device
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run(*inputs)
+        peak = torch.cuda.max_memory_allocated(device) - before
     else:
         with _LiveTensors(own) as live:
-            run(window)
+            run(*inputs)
         peak = live.peak
     return peak + sum(tensor.nbytes for tensor in own)
 

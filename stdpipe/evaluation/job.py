@@ -26,6 +26,8 @@ class Evaluation:
     crop: int | None = None  # pixels left out at each border; None leaves the protocol's
     metrics: tuple[str, ...] = ("quality",)  # of KINDS; `quality` is always measured
     out: Path | None = None  # folder of results and pictures; None writes none and cannot resume
+    still: int = 0
+    """Frames of a still scene over which the PSNR of causal networks is followed; 0: none."""
     overwrite: bool = False
     """Measure although `out` holds a finished result, which stays until the new one is complete."""
     teacher: str | None = None  # a network whose attention is shown in the pictures

@@ -15,6 +15,7 @@ from stdpipe.data.degrade import degradation
 from stdpipe.evaluation.frame_log import Clips
 from stdpipe.evaluation.metrics import FIGURES, QUALITY, TEMPORAL
 from stdpipe.evaluation.protocols import Protocol
+from stdpipe.evaluation.still import Still, still_rows
 from stdpipe.evaluation.temporal import flow_name
 from stdpipe.templates import fill, markdown_table
 
@@ -83,6 +84,7 @@ class NetworkResult(Averages):
     trained_for: str | None  # the degradation, if the weights name it
     lists: NotRequired[dict[str, ListFigures | list[str]]]  # see `by_list`
     cost: NotRequired[Cost]
+    still: NotRequired[Still]
 
 
 class DegradationFacts(TypedDict):
@@ -231,7 +233,7 @@ def results_table(result: Mapping[str, Any]) -> str:
     averages = [([each["name"], *rules], each["average"]) for each in networks]
     summary = _figures_table(["network", "protocol", "degradation"], averages)
     facts = {**result, "networks": networks, "summary": summary, "clip_table": _clip_table}
-    facts |= {"headings": HEADINGS, "quality": QUALITY}
+    facts |= {"headings": HEADINGS, "quality": QUALITY, "still_table": _still_table}
     return fill("stdpipe.evaluation", "table.md", facts)
 
 
@@ -240,6 +242,11 @@ def columns(network: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     clips = network["clips"] if len(network["clips"]) <= MOST_ROWS else {}
     lists = {k: row for k, row in network.get("lists", {}).items() if k != "unlisted"}
     return {**clips, **lists, "average": network["average"]}
+
+
+def _still_table(network: Mapping[str, Any]) -> str:
+    head = ["still scene", "best (dB)", "last (dB)", "lost (dB)", "lost at"]
+    return markdown_table(head, still_rows(network["still"]), 1)
 
 
 def _clip_table(network: Mapping[str, Any]) -> str:

@@ -57,6 +57,8 @@ def encode(features: Features, view: View, manifest: cache.Manifest) -> "Encoded
     for name in manifest.given:
         is_attention = name == "attention"
         values = getattr(features, "f_sr" if is_attention else name).float()
+        if name == "sr":  # in 8 bits, as HR is
+            values = (values.clamp(0, 1) * 255).round() + 0 * values  # a NaN stays one
         values = unorient(attention_map(values) if is_attention else values, orientation)
         largest[name] = _to_host(_magnitude(values))
         dtype = manifest.arrays[name].dtype
@@ -75,7 +77,7 @@ def _magnitude(values: Tensor) -> Tensor:
 
 def _refuse(name: str, largest: Tensor, dtype: str) -> None:
     try:  # the cache's own rule and message
-        cache.encode(largest.reshape(1).cpu().numpy(), "float32" if dtype == "int8" else dtype)
+        cache.encode(largest.reshape(1).cpu().numpy(), "float32" if "int8" in dtype else dtype)
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
 
@@ -138,13 +140,20 @@ def encoding_error(
     images are made by the teacher's last convolution.
     Raises UserError where the encoding cannot hold the values.
     """
+    lost: dict[str, Any] = dict.fromkeys(("f_sr_rmse", "attention_rmse"))
+    if "sr" in targets:
+        true = features.sr.float()
+        lost["sr_rmse"] = relative_rmse((true.clamp(0, 1) * 255).round() / 255, true)
+    if not {"f_sr", "attention", "f_lr"} & set(targets):
+        return lost
     stored, dtype, _ = cache.ENCODINGS[encoding]
     decoded = _there_and_back(stored, getattr(features, stored).float(), dtype)
     f_sr = decoded if stored == "f_sr" else teacher.upsample(decoded)
-    mse = (teacher.to_rgb(f_sr, seen) - features.sr).square().mean().item()
-    error = {
+    if teacher.kind == "window":  # others have no last layer that could be run by itself
+        mse = (teacher.to_rgb(f_sr, seen) - features.sr).square().mean().item()
+        lost["sr_psnr"] = float(-10 * np.log10(mse)) if mse else None
+    error = lost | {
         "f_sr_rmse": relative_rmse(f_sr, features.f_sr.float()),
-        "sr_psnr": float(-10 * np.log10(mse)) if mse else None,
         "attention_rmse": relative_rmse(attention_map(f_sr), attention_map(features.f_sr.float())),
     }
     if "f_lr" in targets:

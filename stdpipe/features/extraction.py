@@ -109,7 +109,9 @@ def prepare(job: Extraction) -> Prepared:
     views, (height, width), viewed = _views(job, list(clips), first)
     encoding = job.encoding or (made.encoding if made else "float16")
     batch = job.batch or (provenance(made).batch if made else 1)
-    refuse_trunk(encoding, facts["network"], teacher, height, width)
+    if "f_sr" in targets:
+        refuse_trunk(encoding, facts["network"], teacher, height, width)
+    c_sr, stored = teacher.f_sr_channels, cache.ENCODINGS[encoding].stored
     manifest = cache.Manifest(
         made_by={
             "degradation": name,  # before the teacher, whose phase follows from it
@@ -121,10 +123,11 @@ def prepare(job: Extraction) -> Prepared:
             "seed": job.seed,
             "amp": job.amp,
             "extractor": EXTRACTOR,
+            **({"f_sr_channels": c_sr} if c_sr not in (0, 64) else {}),
         },
         entries=tuple(str(v) for v in views),
         frames=job.frames,
-        channels=_channels(teacher, device, cache.ENCODINGS[encoding].stored),
+        channels=_channels(teacher, device, stored) if "f_sr" in targets else max(c_sr, 1),
         f_lr_channels=_channels(teacher, device, "f_lr") if "f_lr" in targets else 0,
         height=height,
         width=width,

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from stdpipe import cache
 from stdpipe.cache.schema import check_json
-from stdpipe.distill.names import F_SR_CHANNELS
 
 LABELS = {"teacher_sha256": "weights sha256", "lr_8bit": "LR in 8 bits"}
 
@@ -18,11 +17,12 @@ Facts = dict[str, Any]
 class EncodingError:
     """The loss of an encoding on one clip; relative errors are root mean squares."""
 
-    f_sr_rmse: float  # relative error of F^SR
-    sr_psnr: float | None  # PSNR in dB of the images with and without encoding; None if equal
-    attention_rmse: float  # relative error of the decoded F^SR's attention map
+    f_sr_rmse: float | None  # relative error of F^SR; None where the cache is of images alone
+    attention_rmse: float | None  # relative error of the decoded F^SR's attention map
+    sr_psnr: float | None = None  # PSNR in dB of images with and without encoding; None if equal
     measured_on: str = ""
     f_lr_rmse: float | None = None  # relative error of F^LR; None where that is no target
+    sr_rmse: float | None = None  # relative error of the image in 8 bits, likewise
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Provenance:
     degradation: str = "bd"
     amp: Literal["none", "bf16", "fp16"] = "none"
     batch: int = 1
+    f_sr_channels: int = 64  # C_SR of the teacher; caches of 64 do not say it
     data: Path | None = None
     error: EncodingError | None = None  # None where it was not measured
 
@@ -52,10 +53,10 @@ def describe_cache(reader: cache.Reader) -> Facts:
     measured) and notes.
     """
     manifest, committed = reader.manifest, len(reader.entries)
-    provenance(manifest)  # refuses an error of another form
+    told = provenance(manifest)  # refuses an error of another form
     sizes, total = reader.bytes_by_array(), reader.total_bytes()
     features = sum(size for name, size in sizes.items() if name.startswith(manifest.stored))
-    channels = manifest.channels if manifest.stored == "f_sr" else F_SR_CHANNELS
+    channels = manifest.channels if manifest.stored == "f_sr" else told.f_sr_channels
     float32 = 4 * channels * manifest.frames * manifest.height * manifest.width * committed
     return {
         "cache": reader.url,
@@ -105,12 +106,12 @@ def _held(facts: Facts) -> dict[str, str]:
 def _error(error: Mapping[str, Any] | None) -> dict[str, str]:
     if error is None:
         return {"encoding error": "not measured"}
-    psnr = "exact" if error["sr_psnr"] is None else f"{error['sr_psnr']:.1f} dB"
-    rmse = {name: error.get(f"{name}_rmse") for name in ("f_sr", "attention", "f_lr")}
+    psnr = "exact" if error.get("sr_psnr") is None else f"{error['sr_psnr']:.1f} dB"
+    rmse = {name: error.get(f"{name}_rmse") for name in ("sr", "f_sr", "attention", "f_lr")}
     return {
         "encoding error": f"measured on {error.get('measured_on', 'a clip')}",
         **{f"  {n}": f"{e:.3%} (relative RMSE)" for n, e in rmse.items() if e is not None},
-        "  SR": f"{psnr} (PSNR against the unencoded)",
+        **({"  SR": f"{psnr} (PSNR against the unencoded)"} if "sr_psnr" in error else {}),
     }
 
 

@@ -18,7 +18,6 @@ from stdpipe.cache.errors import UserError
 from stdpipe.data.box import Box
 from stdpipe.data.views import View, orient, oriented_size, upright_box
 from stdpipe.device import autocast, settle
-from stdpipe.distill.names import F_SR_CHANNELS
 from stdpipe.features.encoding import dequantise
 from stdpipe.features.info import provenance
 from stdpipe.models import zoo
@@ -36,8 +35,9 @@ class CachedTargets:
         self.halo = halo  # LR pixels around a trunk window
 
     def __call__(self, view: View, box: Box, crc32: int) -> dict[str, Tensor]:
-        """Read an oriented window in stored dtype: f_sr (T, C, H, W) or trunk (T, C, h, w) with its
-        halo, attention (T, H, W), f_lr (T, C, h, w); int8 with its scale (2, C)."""
+        """Read an oriented window in stored dtype: sr (T, 3, H, W), f_sr (T, C, H, W) or trunk (T,
+        C, h, w) with its halo, attention (T, H, W), f_lr (T, C, h, w); int8 with its scale (2, C).
+        """
         key = str(view)
         made_from = self.reader.extra(key).get("source_crc32")
         if made_from != crc32:
@@ -89,9 +89,9 @@ def _with_halo(start: int, length: int, halo: int, side: int) -> tuple[int, int]
 class Decoder:
     """Decodes a batch, on the training device, to the tensors that terms need.
 
-    They are "f_sr" (B, T, 64, H, W), however it was stored, "f_lr" (B, T, C, h, w) if it was read,
-    and the teacher's image "sr" (B, T, 3, H, W) if asked for: without gradient, in float32. A
-    trunk's tail runs in mixed precision where training does.
+    They are "f_sr" (B, T, C_SR, H, W), however it was stored, "f_lr" (B, T, C, h, w) if it was
+    read, and the teacher's image "sr" (B, T, 3, H, W), as it was read or, if asked for, made of
+    f_sr: without gradient, in float32. A trunk's tail runs in mixed precision where training does.
     """
 
     def __init__(
@@ -99,7 +99,8 @@ class Decoder:
     ) -> None:
         self.sr = sr
         self.amp = amp
-        self.from_trunk = reader.manifest.stored == "trunk"
+        self.from_trunk = reader.manifest.stored == "trunk" and "f_sr" in reader.manifest.targets
+        self.f_sr_channels = provenance(reader.manifest).f_sr_channels
         self.teacher: Network | None = None
         if sr or self.from_trunk:
             name = provenance(reader.manifest).teacher
@@ -107,7 +108,7 @@ class Decoder:
             if sr and not (name.partition(":")[0] in zoo.ZOO and zoo.parse(name).cls.head):
                 raise UserError(
                     "the term `output` makes the teacher's image of crops of its f_sr, which the "
-                    f"last layers of {name} do not allow: choose another scheme, or another teacher"
+                    f"last layers of {name} do not allow: extract again with --targets sr"
                 )
             self.teacher = load_tail(name, reader.tail(), device, self.from_trunk, sr)
         # LR pixels that a trunk window needs around it
@@ -116,6 +117,8 @@ class Decoder:
     @torch.no_grad()
     def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         out = {k: v for k, v in batch.items() if not k.startswith(("f_sr", "trunk", "f_lr"))}
+        if "sr" in batch:
+            out["sr"] = batch["sr"].float() / 255
         for name in ("f_sr", "trunk", "f_lr"):
             if name in batch:
                 scale = batch.get(name + "_scale")
@@ -137,7 +140,7 @@ class Decoder:
         assert self.teacher is not None
         height, width = batch["hr"].shape[-2:]
         at_once = 1 if trunk.device.type == "cpu" else trunk.shape[1]
-        crops = torch.empty(*trunk.shape[:2], F_SR_CHANNELS, height, width, device=trunk.device)
+        crops = trunk.new_empty(*trunk.shape[:2], self.f_sr_channels, height, width)
         for n, (y, x) in enumerate(batch["trunk_at"].tolist()):
             for t in range(0, trunk.shape[1], at_once):
                 frames = slice(t, t + at_once)
@@ -187,8 +190,9 @@ class LiveTeacher:
 
     @torch.no_grad()
     def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Add f_sr (B, T, 64, H, W), or the Features in `names`, to the batch. Clips run one by one
-        as in extraction, since other batch sizes round differently."""
+        """Add f_sr (B, T, C_SR, H, W), or the Features in `names`, to the batch.
+
+        Clips run one by one as in extraction, since other batch sizes round differently."""
         seen = batch["hr" if self.teacher.sees_hr else "lr"]
         with autocast(seen.device, self.amp):
             clips = [self._wanted(one) for one in seen]

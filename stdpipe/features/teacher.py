@@ -14,7 +14,6 @@ from stdpipe.cache.errors import UserError
 from stdpipe.data.samples import view_hr, view_pair
 from stdpipe.data.views import View
 from stdpipe.device import autocast
-from stdpipe.distill.names import F_SR_CHANNELS
 from stdpipe.features.targets import Arrays
 from stdpipe.models import zoo
 from stdpipe.models.base import Features, Network
@@ -51,10 +50,14 @@ def teacher_features(teacher: Network, seen: Tensor, device: torch.device, amp: 
 
 
 def check_teacher(teacher: Network, facts: dict[str, Any], targets: Collection[str]) -> None:
-    """Raise UserError for a network whose F^SR no student here can match, unless f_lr is all."""
-    enlarges = teacher.scale == SCALE or teacher.sees_hr
-    if not enlarges or (teacher.f_sr_channels != F_SR_CHANNELS and set(targets) != {"f_lr"}):
-        raise UserError(f"{facts['network']} has no 64-channel F^SR at 4 times the LR size")
+    """Raise UserError for a network that does not have what the targets ask of it."""
+    name = facts["network"]
+    if teacher.scale != SCALE and not teacher.sees_hr:
+        raise UserError(f"{name} has no F^SR at 4 times the LR size: choose another teacher")
+    if not teacher.f_sr_channels and {"f_sr", "attention"} & set(targets):
+        raise UserError(
+            f"{name} has no F^SR, since its image is shuffled out of LR features: give --targets sr"
+        )
 
 
 def kept_parameters(teacher: Network, manifest: cache.Manifest) -> Arrays | None:

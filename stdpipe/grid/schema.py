@@ -190,7 +190,7 @@ class Experiment:
         student, schemes = next(iter(self.students)), self.schemes
         of_teacher = (self.options(student, s, 0) for s in schemes if s.teacher == teacher)
         read = {target for options in of_teacher for target in needs(options.terms)}
-        return tuple(name for name in cache.TARGETS if name != "f_lr" or name in read)
+        return ("f_sr", "attention", *(("f_lr",) if "f_lr" in read else ()))
 
 
 def load_experiment(file: Path, profile: str | None = None) -> Experiment:

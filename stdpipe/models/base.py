@@ -6,7 +6,7 @@ H W = 4h 4w HR size.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from stdpipe.cache.errors import UserError
 
 SCALE = 4
+Kind = Literal["window", "clip", "causal"]
 
 
 class Features(NamedTuple):
@@ -22,19 +23,23 @@ class Features(NamedTuple):
 
     f_lr: Tensor  # aligned and fused, before the reconstruction backbone: (..., C, h, w)
     trunk: Tensor  # output of that backbone, still LR: (..., C, h, w)
-    f_sr: Tensor  # F^SR, before the last convolution: (..., 64, H, W)
+    f_sr: Tensor  # F^SR, before the last convolution: (..., C_SR, H, W)
     sr: Tensor  # the super-resolved frame: (..., 3, H, W), RGB in [0, 1], unclipped
 
 
 class Network(nn.Module):
-    """A VSR network as four stages; subclasses write those and inherit the rest."""
+    """A VSR network. There are three kinds, and `features_clip` is what all offer.
 
+    "window": the four stages `fuse`, `reconstruct`, `upsample` and `to_rgb` of one window.
+    "clip": sees all frames of a clip at once, and writes `features_clip` alone.
+    "causal": see CausalNetwork in causal.py.
+    """
+
+    kind: Kind = "window"
     num_frame: int = 1  # 2k+1 LR frames of a window
     multiple: int = 1  # LR sizes are padded to a multiple of it
     scale: int = SCALE  # SR size / LR size; 1 only where the input has HR size
-    f_sr_channels: int = (
-        64  # 64 in every teacher; students of other widths learn through an adapter
-    )
+    f_sr_channels: int = 64  # C_SR; 0 where there is no F^SR, the image being shuffled out of LR
     tail: tuple[str, ...] = ()  # submodules that `upsample` runs; none where no trunk can be cached
     halo: int = 0  # LR pixels around a window of the trunk that its f_sr depends on
     head: tuple[str, ...] = ()  # submodules of `to_rgb`; none if it sees beyond the next LR pixel
@@ -50,7 +55,7 @@ class Network(nn.Module):
         return f_lr
 
     def upsample(self, trunk: Tensor) -> Tensor:
-        """Upsample the trunk to f_sr (B, 64, H, W)."""
+        """Upsample the trunk to f_sr (B, C_SR, H, W)."""
         raise NotImplementedError
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
@@ -71,8 +76,15 @@ class Network(nn.Module):
         return self.fuse(torch.stack(windows, 1).flatten(0, 1)).unflatten(0, (clip.shape[0], -1))
 
     def forward(self, window: Tensor) -> Tensor:
-        """Super-resolve the centre frame of a window: (B, 2k+1, 3, h, w) -> sr (B, 3, H, W)."""
-        return self.features(window).sr
+        """Super-resolve the centre frame of a window: (B, 2k+1, 3, h, w) -> sr (B, 3, H, W).
+
+        A clip network super-resolves a clip: (B, T, 3, h, w) -> (B, T, 3, H, W).
+        """
+        return self.features_clip(window).sr if self.kind == "clip" else self.features(window).sr
+
+    def input_shapes(self, height: int, width: int, batch: int = 1) -> list[tuple[int, ...]]:
+        """Return the shapes of what `forward` takes for one LR size."""
+        return [(batch, self.num_frame, 3, height, width)]
 
     def features(self, window: Tensor) -> Features:
         """Return all stages of one window, each computed once: (B, 2k+1, 3, h, w)."""
@@ -98,6 +110,8 @@ class Network(nn.Module):
 
         Frames go one by one behind `fuse_clip`, since maps at HR size take the most memory.
         """
+        if self.kind != "window":
+            return self.features_clip(clip, centres).sr
         height, width = clip.shape[-2] * self.scale, clip.shape[-1] * self.scale
         centres = range(clip.shape[1]) if centres is None else centres
         clip = pad_to_multiple(clip, self.multiple)

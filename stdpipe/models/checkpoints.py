@@ -1,13 +1,10 @@
-"""Weights on disk: our own files, and those of BasicSR, mmagic and the original EDVR.
+"""Weights on disk: our own files, and published ones, whose names foreign.py translates.
 
-Files load with weights_only=True, always: a checkpoint that would run code is refused.
+reading.py opens them: a checkpoint that would run code is refused.
 stdpipe's own files hold the fields of Header and "params", a state dict.
 """
 
 import hashlib
-import io
-import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,9 +18,20 @@ from stdpipe.cache.files import atomic_file
 from stdpipe.cache.schema import check
 from stdpipe.models import zoo
 from stdpipe.models.base import Network
-from stdpipe.models.foreign import State, to_basicsr
+from stdpipe.models.foreign import State, from_arrays, to_ours
+from stdpipe.models.reading import read_file
 
 Name = Annotated[str, Field(max_length=2000)]
+# where training scripts put parameters, averaged ones first
+CONTAINERS = (
+    "params_ema",
+    "params-ema",
+    "params",
+    "state_dict",
+    "model_state_dict",
+    "net_g",
+    "model",
+)
 
 
 class Header(BaseModel):
@@ -51,10 +59,10 @@ def load_network(
         spec, net = _without_file(name, weights, phase)
         sha256 = weights
     else:
-        state, header = read_checkpoint(Path(weights))
+        state, header = _read(Path(weights))
         spec = _agree(name, header.network, weights)
         net = spec.build()
-        load_state(net, state, header, weights)
+        load_state(net, _in_our_names(state, header, net, Path(weights)), header, weights)
         sha256 = file_sha256(Path(weights))
     facts = {"network": str(spec), "weights": weights, "sha256": sha256}
     return net, {**facts, "degradation": header.degradation}
@@ -115,20 +123,28 @@ def _agree(name: str | None, in_file: str | None, weights: str) -> zoo.Spec:
     raise UserError(f"{weights} holds {in_file}, but {mine} was asked for; change one of them")
 
 
-def read_checkpoint(path: Path) -> tuple[State, Header]:
+def read_checkpoint(path: Path, net: nn.Module | None = None) -> tuple[State, Header]:
     """Read a file's parameters and header; a foreign file's header is empty.
 
-    Names of foreign parameters are translated to BasicSR's. Raises FileNotFoundError, or UserError
-    for a file that is damaged, would run code, or holds no weights.
+    Names of foreign parameters are translated to ours, unless they are the network's already.
+    Raises FileNotFoundError, or UserError for a file that is damaged, is no file of weights, or
+    would run code.
     """
-    content = _load(path)
+    state, header = _read(path)
+    return _in_our_names(state, header, net, path), header
+
+
+def _read(path: Path) -> tuple[State, Header]:
+    content = read_file(path)
+    if path.suffix == ".npz":
+        return from_arrays(content, str(path)), Header()
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary of weights")
     if "stepper" in content:
         raise UserError(f"{path} is a training checkpoint: take the weights.pt beside it")
-    nested = [content[k] for k in ("params_ema", "params", "state_dict") if k in content]
+    nested = [content[k] for k in CONTAINERS if isinstance(content.get(k), dict)]
     inner = nested[0] if nested else content
-    if not isinstance(inner, dict) or not any(isinstance(v, Tensor) for v in inner.values()):
+    if not any(isinstance(v, Tensor) for v in inner.values()):
         raise UserError(f"{path} holds no weights")
     state = {str(k): v for k, v in inner.items() if isinstance(v, Tensor)}
     for name, x in state.items():  # sparse and complex ones fit nowhere
@@ -136,28 +152,12 @@ def read_checkpoint(path: Path) -> tuple[State, Header]:
         if sparse or x.device.type != "cpu" or x.is_complex():
             raise UserError(f"{path} holds {name!r} in a form that no network here has")
     told = {name: content[name] for name in Header.model_fields if name in content}
-    return (state if told else to_basicsr(state)), check(Header, told, str(path))
+    return state, check(Header, told, str(path))
 
 
-def _load(path: Path) -> Any:
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: give the file in it, such as {path / 'weights.pt'}")
-    try:
-        content = io.BytesIO(path.read_bytes())  # below, an OSError is then damage of the content
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no weights file {path}") from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about pickle protocols of damaged files
-            return torch.load(content, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # damage inside a pickle can raise anything
-        told = "is no checkpoint, or a truncated or damaged one"
-        # torch's words for a function or class that is more than tensors and plain values
-        if asked := re.search(r"GLOBAL (\S+)", str(error)):
-            told = f"would run code on loading and is refused: it asks for {asked[1]}"
-        raise UserError(f"{path} {told}") from None
+def _in_our_names(state: State, header: Header, net: nn.Module | None, path: Path) -> State:
+    fits = net is not None and net.state_dict().keys() == state.keys()
+    return state if header.model_fields_set or fits else to_ours(state, str(path))
 
 
 def save_network(path: Path, net: nn.Module, network: str, degradation: str | None) -> None:

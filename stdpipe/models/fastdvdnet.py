@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stdpipe.models.base import Network, window_indices
 from stdpipe.models.layers import bilinear_base, conv3x3, init_relu, leaky, shrink, surroundings
+from stdpipe.models.options import Count, Width
 
 
 def _conv(channels_in: int, channels_out: int, norm: str, stride: int = 1) -> nn.Sequential:
@@ -46,16 +47,18 @@ class DenoisingBlock(nn.Module):
     An output of 3 channels is a residual, which is subtracted from the centre frame.
     """
 
-    def __init__(self, channels_out: int, norm: str) -> None:
+    def __init__(self, channels_out: int, norm: str, width: float = 1.0) -> None:
         super().__init__()
-        first = nn.Conv2d(9, 90, 3, padding=1, groups=3, bias=norm == "none")
-        self.inc = nn.Sequential(first, *_activation(90, norm), _conv(90, 32, norm))
-        self.down0 = _down(32, 64, norm)
-        self.down1 = _down(64, 128, norm)
-        self.up1 = _up(128, 64, norm)
-        self.up0 = _up(64, 32, norm)
-        last = nn.Conv2d(32, channels_out, 3, padding=1, bias=False)
-        self.out = nn.Sequential(_conv(32, 32, norm), last)
+        c0, c1, c2 = (_scaled(channels, width) for channels in (32, 64, 128))
+        entry = 3 * _scaled(30, width)  # as many for each of the three frames
+        first = nn.Conv2d(9, entry, 3, padding=1, groups=3, bias=norm == "none")
+        self.inc = nn.Sequential(first, *_activation(entry, norm), _conv(entry, c0, norm))
+        self.down0 = _down(c0, c1, norm)
+        self.down1 = _down(c1, c2, norm)
+        self.up1 = _up(c2, c1, norm)
+        self.up0 = _up(c1, c0, norm)
+        last = nn.Conv2d(c0, channels_out, 3, padding=1, bias=False)
+        self.out = nn.Sequential(_conv(c0, c0, norm), last)
         self.residual = channels_out == 3
         self.normed = norm != "none"
         init_relu(self)
@@ -75,9 +78,17 @@ class DenoisingBlock(nn.Module):
         return centre - out if self.residual else out
 
 
+def _scaled(channels: int, width: float) -> int:
+    return max(round(channels * width), 1)
+
+
 class FastDVDnet(Network):
-    """7 frames; num_feat is the width in front of the upsampling head: 64, 32, 16 for the paper's
-    sizes 1, 1/2, 1/4 (Table 6). F^SR has 64 channels at every size, since the ConvLSTM is shared.
+    """7 frames. width multiplies the channels of every layer: 1, 1/2 and 1/4 make networks of 1,
+    about 1/4 and 1/16 of the cost.
+
+    waist: the channels in front of the upsampling head, 64 * width where it is 0. With width 1 and
+    64, 32 or 16 it gives the paper's sizes (Table 6), whose trunks cost the same. light: no
+    convolution at HR size but the last.
 
     norm: "none" or "batch", the original's. Batch statistics would tie the frames of a batch
     together and differ between crops and whole frames. Without them, convolutions have biases and
@@ -87,23 +98,32 @@ class FastDVDnet(Network):
     num_frame = 7
     multiple = 4
     head = ("conv_last",)
-    revision = 2  # 1 had ReLU, and no mean subtracted
+    revision = 3  # 1 had ReLU, and no mean subtracted; in 2, half and quarter were waists
 
     def __init__(
-        self, num_feat: int = 64, norm: Literal["none", "batch"] = "none", phase: float = 1.5
+        self,
+        width: Width = 1.0,
+        waist: Count = 0,
+        light: bool = False,
+        norm: Literal["none", "batch"] = "none",
+        phase: float = 1.5,
     ) -> None:
         super().__init__()
         self.phase = phase
-        self.stage1 = DenoisingBlock(3, norm)
-        self.stage2 = DenoisingBlock(3, norm)
-        self.stage3 = DenoisingBlock(num_feat, norm)
-        self.upconv1 = conv3x3(num_feat, 4 * 64)
-        self.upconv2 = conv3x3(64, 4 * 64)
-        self.conv_hr = conv3x3(64, 64)
-        self.conv_last = conv3x3(64, 3)
+        self.light = light
+        self.f_sr_channels = channels = _scaled(64, width)
+        waist = waist or channels
+        self.stage1 = DenoisingBlock(3, norm, width)
+        self.stage2 = DenoisingBlock(3, norm, width)
+        self.stage3 = DenoisingBlock(waist, norm, width)
+        self.upconv1 = conv3x3(waist, 4 * channels)
+        self.upconv2 = conv3x3(channels, 4 * channels)
+        self.conv_hr: nn.Module = nn.Identity() if light else conv3x3(channels, channels)
+        self.conv_last = conv3x3(channels, 3)
         for conv in (self.upconv1, self.upconv2, self.conv_hr, self.conv_last):
-            nn.init.kaiming_normal_(conv.weight, a=0.1)
-            shrink(conv, 0.1 if conv is self.conv_last else 1.0)
+            if isinstance(conv, nn.Conv2d):
+                nn.init.kaiming_normal_(conv.weight, a=0.1)
+                shrink(conv, 0.1 if conv is self.conv_last else 1.0)
 
     def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
         """Fuse windows, with each distinct triplet computed once.
@@ -121,7 +141,7 @@ class FastDVDnet(Network):
     def upsample(self, trunk: Tensor) -> Tensor:
         x = leaky(F.pixel_shuffle(self.upconv1(trunk), 2))
         x = leaky(F.pixel_shuffle(self.upconv2(x), 2))
-        return leaky(self.conv_hr(x))
+        return x if self.light else leaky(self.conv_hr(x))
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
         return self.conv_last(f_sr) + bilinear_base(centre, self.phase)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, Strict
 
 MOST_OPTION = 512  # the largest whole number in an option: channels, blocks, frames
 
@@ -15,5 +15,6 @@ def _check_odd(num_frame: int) -> int:
 
 Count = Annotated[int, Field(ge=0, le=MOST_OPTION)]
 Window = Annotated[int, Field(le=MOST_OPTION), AfterValidator(_check_odd)]
+Width = Annotated[float, Field(gt=0, le=4), Strict(False)]  # YAML 1.1 reads 1e-1 as text
 Channels = Literal[1, 3]  # Y alone, or RGB
 Form = Literal["published", "deep"]

@@ -1,7 +1,9 @@
 """The table of `stdpipe models`: each network's size and cost, beside the published counts."""
 
+import math
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel
@@ -9,14 +11,16 @@ from tabulate import tabulate
 
 from stdpipe.cache.schema import check, read_yaml
 from stdpipe.models import zoo
-from stdpipe.models.base import count_parameters
-from stdpipe.models.macs import HEIGHT, WIDTH, count_macs
+from stdpipe.models.base import Network, count_parameters
+from stdpipe.models.macs import HEIGHT, WIDTH, count_macs, steady_macs
 
 
 class Published(BaseModel):
     """A network's source and the counts published there; None where none can be compared."""
 
     source: str
+    role: Literal["teacher", "student", "baseline"] | None = None
+    """What it is for; None in a user's own network."""
     parameters: int | None = None
     tmac: float | None = None
     """Multiply-accumulates (10^12) of the published layers, for one window at 180 x 120."""
@@ -30,12 +34,26 @@ class Published(BaseModel):
 
 FILE = Path(__file__).with_name("networks.yaml")
 PUBLISHED = check(dict[str, Published], read_yaml(FILE), str(FILE))
-HEAD = ("network", "frames", "parameters", "TMAC", "of these deformable", "F^SR channels",
-        "published parameters", "published TMAC", "STD paper's TMAC", "source")  # fmt: skip
+HEAD = ("network", "role", "kind", "frames", "parameters", "MB", "TMAC", "of these deformable",
+        "F^SR channels", "published parameters", "published TMAC", "STD paper's TMAC",
+        "source")  # fmt: skip
+SIZED = ("network", "role", "kind", "GMAC a frame", "state MB", "file MB", "parameters")
+FLOAT_BYTES = 4
 
 
-def describe_network(name: str) -> dict[str, Any]:
-    """Return a network's row of `stdpipe models`; with options, it has no published counts."""
+class Size(NamedTuple):
+    """An LR size, in pixels."""
+
+    width: int
+    height: int
+
+
+def describe_network(name: str, size: Size | None = None) -> dict[str, Any]:
+    """Return a network's row of `stdpipe models`; with options, it has no published counts.
+
+    size: where given, the row also holds what a frame of that size costs in a long video: gmac,
+    with work that windows share counted once, and state_bytes, what a causal network carries.
+    """
     with torch.device("meta"):
         net = zoo.parse(name).build()
     macs = count_macs(net)
@@ -43,19 +61,50 @@ def describe_network(name: str) -> dict[str, Any]:
     published = PUBLISHED.get(name, Published(source=base.source))
     return {
         "name": name,
-        "frames": net.num_frame,
+        "role": base.role,
+        "kind": net.kind,
+        "frames": net.input_shapes(8, 8)[0][1],
         "parameters": count_parameters(net),
+        "file_bytes": FLOAT_BYTES * count_parameters(net),
         "tmac": macs.total / 1e12,
         "tmac_deformable": macs.deformable / 1e12,
         "f_sr_channels": net.f_sr_channels,
         "source": published.source,
-        "published": published.model_dump(exclude={"source"}),
+        "published": published.model_dump(exclude={"source", "role"}),
+        **(_of_size(net, size) if size else {}),
     }
+
+
+def _of_size(net: Network, size: Size) -> dict[str, Any]:
+    state = net.input_shapes(size.height, size.width)[1:]
+    return {
+        "size": f"{size.width}x{size.height}",
+        "gmac": steady_macs(net, size.height, size.width).total / 1e9,
+        "state_bytes": FLOAT_BYTES * sum(map(math.prod, state)),
+    }
+
+
+def sized_table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows of `describe_network` with a size as Markdown, the cheapest first."""
+    table = [
+        (
+            *(row["name"], row["role"] or "", row["kind"], f"{row['gmac']:.2f}"),
+            f"{row['state_bytes'] / 1e6:.2f}" if row["state_bytes"] else "",
+            *(f"{row['file_bytes'] / 1e6:.2f}", f"{row['parameters']:,}"),
+        )
+        for row in sorted(rows, key=itemgetter("gmac"))
+    ]
+    align = ["left"] * 3 + ["right"] * 4
+    text = tabulate(table, SIZED, tablefmt="pipe", colalign=align, disable_numparse=True)
+    return (
+        f"{text}\n\nGMAC: 10^9 multiply-accumulates of one more frame of {rows[0]['size']} LR "
+        "pixels in a long video;\nconvolutions and matrix products. State and file are float32."
+    )
 
 
 def network_table(rows: list[dict[str, Any]]) -> str:
     """Return the rows of `describe_network` as Markdown."""
-    align = ["left", *["right"] * (len(HEAD) - 2), "left"]
+    align = ["left"] * 3 + ["right"] * (len(HEAD) - 4) + ["left"]
     table = tabulate(map(cells, rows), HEAD, tablefmt="pipe", colalign=align, disable_numparse=True)
     note = (
         f"\nTMAC: 10^12 multiply-accumulates of one window at {WIDTH} x {HEIGHT} LR pixels; "
@@ -73,8 +122,11 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     form = f" ({published['form']})" if published["form"] else ""
     return (
         row["name"],
+        row["role"] or "",
+        row["kind"],
         str(row["frames"]),
         f"{row['parameters']:,}",
+        f"{row['file_bytes'] / 1e6:.2f}",
         f"{row['tmac']:.3f}",
         f"{row['tmac_deformable']:.3f}" if row["tmac_deformable"] else "",
         str(row["f_sr_channels"]),

@@ -31,7 +31,10 @@ from stdpipe.models.fastdvdnet import FastDVDnet
 from stdpipe.models.options import Count
 from stdpipe.models.pisr import PISR
 from stdpipe.models.rbpn import RBPN
+from stdpipe.models.rlsp import RLSP
+from stdpipe.models.rrn import MobileRRN
 from stdpipe.models.sofvsr import SOFVSR
+from stdpipe.models.swrn import SWRN
 from stdpipe.models.toflow import TOFlow
 from stdpipe.models.vdsr import VDSR
 from stdpipe.models.vespcn import VESPCN
@@ -44,8 +47,16 @@ ZOO: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "edvr-m": (EDVR, {"num_frame": 7}),
     "edvr-l": (EDVR, {"num_frame": 7, "num_feat": 128, "num_reconstruct_block": 40}),
     "fastdvdnet": (FastDVDnet, {}),
-    "fastdvdnet-half": (FastDVDnet, {"num_feat": 32}),
-    "fastdvdnet-quarter": (FastDVDnet, {"num_feat": 16}),
+    "fastdvdnet-half": (FastDVDnet, {"width": 0.5}),
+    "fastdvdnet-quarter": (FastDVDnet, {"width": 0.25}),
+    "rlsp": (RLSP, {}),
+    "rlsp-64": (RLSP, {"num_feat": 64}),
+    "rlsp-128": (RLSP, {"num_feat": 128}),
+    "rrn": (MobileRRN, {}),
+    "rrn-8": (MobileRRN, {"num_feat": 8}),
+    "rrn-32": (MobileRRN, {"num_feat": 32}),
+    "rrn-64": (MobileRRN, {"num_feat": 64}),
+    "swrn": (SWRN, {}),
     "vdsr": (VDSR, {}),
     "vsrnet": (VSRNet, {}),
     "vsrnet-deep": (VSRNet, {"form": "deep"}),

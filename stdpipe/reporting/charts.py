@@ -58,6 +58,18 @@ def frame_chart(group: ResultGroup, clip: str, colours: Colours) -> Chart | None
     return _lines(title, "Frame", "PSNR Y (dB)", points, colours) if points else None
 
 
+def still_chart(group: ResultGroup, colours: Colours) -> Chart | None:
+    """Plot PSNR Y over a still scene; None where no network was followed over one."""
+    points = {
+        entry.label: thinned(list(enumerate(entry.facts["still"]["psnr_y"], start=1)))
+        for entry in group.entries
+        if "still" in entry.facts
+    }
+    if not points:
+        return None
+    return _lines("PSNR Y over a still scene", "Frame", "PSNR Y (dB)", points, colours)
+
+
 def loss_charts(runs: Sequence[TrainingRun], colours: Colours) -> list[Chart]:
     """Plot each part of the loss over the steps, with a line for each run.
 

@@ -62,7 +62,7 @@ def _page() -> Template:
     environment.filters["yaml"] = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True)
     called = (
         *(tables.network_table, tables.list_table, tables.clip_table, tables.cost_table),
-        *(charts.cost_chart, charts.frame_chart, charts.loss_charts),
+        *(charts.cost_chart, charts.frame_chart, charts.still_chart, charts.loss_charts),
         *(slider_of, panels, png, colour_wheel, evaluate_command, train_command),
     )
     environment.globals |= {function.__name__: function for function in called}

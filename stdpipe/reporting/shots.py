@@ -29,8 +29,9 @@ from stdpipe.device import settle
 from stdpipe.distill.attention import attention_map
 from stdpipe.evaluation.pictures import HEAT_PERCENTILE, to_pixels
 from stdpipe.models import zoo
-from stdpipe.models.base import SCALE, Network
+from stdpipe.models.base import SCALE, Features, Network
 from stdpipe.models.checkpoints import load_network
+from stdpipe.models.running import ClipRunner, frames_around
 from stdpipe.reporting.data_uris import Pixels
 
 Facts = Mapping[str, Any]  # an evaluation.results.NetworkResult
@@ -69,17 +70,23 @@ class Made(NamedTuple):
 
 
 def take_shot(
-    clip: Clip, degradation: str, lr_8bit: bool, length: int, k: int
+    clip: Clip, degradation: str, lr_8bit: bool, length: int, nets: Sequence[Network]
 ) -> tuple[Shot, list[Piece]]:
     """Read the shot of at most `length` frames around the clip's middle.
 
-    Returns the shot, and its frames with the LR frames that windows of 2k+1 need.
+    Returns the shot, and its frames with the LR frames that the networks need: those of windows
+    around, and for a causal network all from the clip's start.
     """
+    k = max(map(frames_around, nets), default=0)
     frame = len(clip.frames) // 2
     start = min(max(frame - length // 2, 0), max(len(clip.frames) - length, 0))
     span = list(range(start, min(start + length, len(clip.frames))))
-    found = list(pieces(clip, span, k, degradation, lr_8bit))
-    hr = torch.cat([piece.hr for piece in found]).permute(0, 2, 3, 1).contiguous().numpy()
+    causal = any(net.kind == "causal" for net in nets)
+    found, frames = [], []
+    for piece in pieces(clip, range(span[-1] + 1) if causal else span, k, degradation, lr_8bit):
+        frames.append(piece.hr[[at for at, t in enumerate(piece.centres) if t in span]])
+        found.append(piece._replace(hr=piece.hr[:0]))  # of a long clip, LR alone is kept
+    hr = torch.cat(frames).permute(0, 2, 3, 1).contiguous().numpy()
     piece = next(p for p in found if frame in p.centres)
     lr = to_pixels(piece.lr[frame - piece.first])
     middle = span.index(frame)
@@ -137,30 +144,30 @@ def load_or_make(
 @torch.inference_mode()
 def make(net: Network, shot: Shot, found: Sequence[Piece], device: torch.device) -> Made:
     """Super-resolve the shot. Raises UserError where the output is not finite."""
-    parts = []
+    parts, runner = [], ClipRunner(net)
     for piece in found:
-        lr, centres = piece.around(net.num_frame // 2)
-        parts.append(_whole(net.forward_clip(lr.to(device)[None], centres)[0], shot).cpu())
+        lr, first = piece.around(frames_around(net))
+        features = Features(*(x[0] for x in runner(lr.to(device)[None], first, piece.centres)))
+        kept = [at for at, t in enumerate(piece.centres) if t in shot.span]
+        parts.append(_whole(features.sr, shot)[kept].cpu())
+        if shot.frame in piece.centres:
+            index = piece.centres.index(shot.frame)
+            middle = Features(*(x[index].float().cpu() for x in features))
     sr = torch.cat(parts)
     if not sr.isfinite().all():
         raise UserError(f"its output for clip {shot.clip} is not finite")
     pixels = np.stack([to_pixels(frame) for frame in sr])
     at = shot.middle
-    maps = _maps(net, shot, found, device)
+    maps = _maps(net, shot, middle)
     return Made(pixels[at], pixels[max(at - 1, 0) : at], pixels[:, shot.row].copy(), *maps)
 
 
-def _maps(
-    net: Network, shot: Shot, found: Sequence[Piece], device: torch.device
-) -> tuple[Pixels, ...]:
-    """Return attention, F^LR and F^SR of the middle frame; empty for bicubic, which learns none."""
-    if not any(True for _ in net.parameters()):
+def _maps(net: Network, shot: Shot, features: Features) -> tuple[Pixels, ...]:
+    """Return attention, F^LR and F^SR of the middle frame; empty for a network without F^SR, and
+    for bicubic, which learns none."""
+    if not net.f_sr_channels or not any(True for _ in net.parameters()):
         return (np.zeros((0, 1, 1), np.uint8),) * 3
-    piece = next(piece for piece in found if shot.frame in piece.centres)
-    lr, centres = piece.around(net.num_frame // 2)
-    centre = [centres[piece.centres.index(shot.frame)]]
-    features = net.features_clip(lr.to(device)[None], centre)
-    f_lr, f_sr = features.f_lr[0, 0].float().cpu(), _whole(features.f_sr[0, 0], shot).cpu()
+    f_lr, f_sr = features.f_lr, _whole(features.f_sr, shot)
     attention = torch.stack([attention_map(f_sr, kind) for kind in ATTENTIONS]).numpy()
     top = np.percentile(attention, HEAT_PERCENTILE, axis=(1, 2), keepdims=True)
     scale = round(shot.hr.shape[1] / f_lr.shape[1])  # 1 in networks that work at HR

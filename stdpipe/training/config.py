@@ -137,6 +137,11 @@ class StudentTraining(Training):
     """Whether the ConvLSTM is "trained" with the student, as in the paper, or "frozen"."""
     td_scale: Literal["none", "variance"] = "none"
     """"variance" divides L_TD by the variance of the teacher's cell: collapse gains nothing."""
+    warm_start: Annotated[Float, Field(ge=-1, le=1)] = -1
+    """Share of steps in which a causal student starts from a state that has run, half of them
+    on a still scene; -1 takes what the network asks for."""
+    warm_steps: Positive = 50
+    """The most frames that such a state has run."""
     channels_last: StrictBool = True
     """Keep maps with their channels last in memory, which is faster on CPUs and in mixed precision;
     a GPU in float32 keeps torch's layout."""

@@ -59,14 +59,14 @@ def open_source(run: StudentRun, every: Sequence[StudentTraining], device: torch
     _warn_of_another_teacher(str(made_by.get("teacher")), every)
     held = reader.manifest.targets
     for options, names in zip(every, needed, strict=True):
-        both = [name for name in cache.TARGETS if name in {*held, *stored(names)}]
+        both = [name for name in cache.TARGETS if name in {*held, *stored(names, held)}]
         if missing := [name for name in both if name not in held]:
             raise UserError(
                 f"scheme {options.scheme!r} needs {missing[0]}, which {run.cache} does not hold "
                 f"(it has {', '.join(held)}); extract again with --targets {','.join(both)}"
             )
-    decoder = Decoder(reader, device, "sr" in wanted, amp)
-    read = tuple(name for name in cache.TARGETS if name in stored(wanted))
+    decoder = Decoder(reader, device, "sr" in wanted and "sr" not in held, amp)
+    read = tuple(name for name in cache.TARGETS if name in stored(wanted, held))
     return Source(
         degradation, reader, targets=CachedTargets(reader, read, decoder.halo), decode=decoder
     )

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ def prepare_student(
         if isinstance(module, ConvLSTM):
             module.recompute = options.recompute
     plain = student.features_clip
-    step: Callable[[Tensor], Features] = plain
+    step: Callable[..., Features] = plain
     if options.compile:
         _check_compiler(device)
         step = torch.compile(step, dynamic=False)
@@ -44,10 +45,10 @@ def prepare_student(
             )
         step = partial(checkpoint, step, use_reentrant=False)
 
-    def features_clip(clip: Tensor, centres: Sequence[int] | None = None) -> Features:
+    def features_clip(clip: Tensor, centres: Sequence[int] | None = None, **state: Any) -> Features:
         # a picture of some frames between two steps is no reason to compile again
         in_step = centres is None and torch.is_grad_enabled()
-        return step(clip) if in_step else plain(clip, centres)
+        return step(clip, **state) if in_step else plain(clip, centres, **state)
 
     if options.compile or options.recompute:
         student.features_clip = features_clip  # type: ignore[method-assign]

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ from stdpipe.distill.term import LossInputs
 from stdpipe.distill.terms import TERMS, scheme_loss
 from stdpipe.distill.time import CollapseGuard
 from stdpipe.models.base import Network
-from stdpipe.training import metrics_log, run_folder
+from stdpipe.models.causal import CausalNetwork
+from stdpipe.training import metrics_log, run_folder, warm
 from stdpipe.training.config import StudentTraining
 
 LOG = logging.getLogger(__name__)
@@ -37,10 +39,17 @@ class StudentLosses(nn.Module):
         self.helpers = nn.ModuleDict(helpers)
         self.options = options
 
-    def forward(self, batch: Mapping[str, Tensor], terms: Mapping[str, float]) -> dict[str, Tensor]:
+    def forward(
+        self, batch: Mapping[str, Tensor], terms: Mapping[str, float], start: warm.Start
+    ) -> dict[str, Tensor]:
         """Return the loss parts by name, means over the batch; "loss" alone has a gradient."""
+        if start.still:
+            batch = warm.stilled(batch)
+        state: dict[str, Any] = {}
+        if start.steps and isinstance(self.student, CausalNetwork):
+            state = {"state": self.student.warmed(batch["lr"], start.steps)}
         inputs = LossInputs(
-            self.student.features_clip(batch["lr"]),
+            self.student.features_clip(batch["lr"], **state),
             batch,
             dict(self.helpers.items()),
             attention=self.options.attention,
@@ -104,7 +113,7 @@ class StudentTrainer:
         seen = {name: values for name, values in batch.items() if name in self._seen}
         with self._own_random_state(), distributed.apart(self.losses, more_to_come):
             with autocast(self.device, self.options.amp):
-                losses = self.losses(seen, terms)
+                losses = self.losses(seen, terms, warm.draw(self._student, self.options, step))
             self.stepper.backward(losses["loss"])
         self._slices.append({name: part.detach() for name, part in losses.items()})
 
@@ -173,9 +182,11 @@ class StudentTrainer:
         middle = batch["lr"].shape[1] // 2
         with autocast(self.device, self.options.amp):
             features = student.features_clip(batch["lr"][:1], [middle])
-            mine = self.parts["adapter"](features.f_sr[:, 0])
         student.train()
-        maps = [attention_map(mine.float(), self.options.attention)[0]]
+        maps = []
+        if "adapter" in self.parts:
+            mine = self.parts["adapter"](features.f_sr[:, 0].float())
+            maps.append(attention_map(mine, self.options.attention)[0])
         seen = {name: values for name, values in batch.items() if name in self._seen}
         if {"f_sr", "attention"} & seen.keys():
             maps.append(teacher_map(seen, self.options.attention)[0, middle])

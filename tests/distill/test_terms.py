@@ -54,7 +54,7 @@ def memory() -> ConvLSTM:
 def learners(memory: nn.Module, f_lr: tuple[int, int] = (5, 6)) -> dict[str, nn.Module]:
     """What `helpers` builds for all terms, but for maps of few channels."""
     torch.manual_seed(1)
-    others = build_helpers(dict.fromkeys(TERMS, 1.0), 64, f_lr)
+    others = build_helpers(dict.fromkeys(TERMS, 1.0), (64, 64), f_lr)
     return {**others, "memory": memory, "adapter": nn.Identity(), "pisr_sr": Adapters(4, 4)}
 
 
@@ -183,17 +183,17 @@ def test_terms_that_need_no_equal_channels(memory: ConvLSTM) -> None:
 
 def test_modulesof_a_scheme() -> None:
     """A student begins alike in every scheme: memory and adapter are drawn first, and always."""
-    assert build_helpers({}, 64).keys() == build_helpers(parse_scheme("std"), 64).keys()
+    assert build_helpers({}, (64, 64)).keys() == build_helpers(parse_scheme("std"), (64, 64)).keys()
     torch.manual_seed(3)
-    plain = build_helpers({}, 32)
+    plain = build_helpers({}, (32, 64))
     torch.manual_seed(3)
-    many = build_helpers(dict.fromkeys(TERMS, 1.0), 32, (5, 6))
+    many = build_helpers(dict.fromkeys(TERMS, 1.0), (32, 64), (5, 6))
     for role in ("memory", "adapter"):
         for name, value in plain[role].state_dict().items():
             assert torch.equal(value, many[role].state_dict()[name])
     assert many.keys() == {"memory", "adapter", "adapter_lr", "memory_lr", "pisr", "pisr_sr"}
     assert isinstance(many["pisr"], Adapters)
-    assert isinstance(build_helpers({"sd-lr": 1.0}, 64, (7, 7))["adapter_lr"], nn.Identity)
+    assert isinstance(build_helpers({"sd-lr": 1.0}, (64, 64), (7, 7))["adapter_lr"], nn.Identity)
 
 
 def test_sd_reads_cached_attention(memory: ConvLSTM) -> None:

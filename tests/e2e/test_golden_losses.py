@@ -46,7 +46,7 @@ def train_from(assets: Path, stdpipe: Command) -> Callable[..., Losses]:
         stdpipe("extract-teacher", *data, *cache, *teacher, "--device", "cpu")
         (folder / "students.yaml").write_text(yaml.safe_dump(students))
         settings = SETTINGS | {"steps": steps, "patch": patch}
-        network = ("--student", "fastdvdnet-quarter", "--students", folder / "students.yaml")
+        network = ("--student", "fastdvdnet:waist=16", "--students", folder / "students.yaml")
         changed = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
         runs = ("--out", folder / "runs", "--device", "cpu")
         stdpipe("train-student", *data, *cache, *network, *runs, *changed)

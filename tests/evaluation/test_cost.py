@@ -35,7 +35,7 @@ def test_cost_says_all(monkeypatch: pytest.MonkeyPatch) -> None:
         time.sleep(0.01)
         net(window)
 
-    found = running_cost(net, 3, CPU, run)
+    found = running_cost(net, [(1, 3, 3, 12, 16)], 1, CPU, run)
     assert runs == [(1, 3, 3, 12, 16)] * (WARM_UP + REPEATS + 1)
     assert 0.01 <= found["seconds_per_frame"] < 0.5
     weights, window = 4 * (5 * 3 * 9 + 5), 4 * 3 * 3 * 12 * 16

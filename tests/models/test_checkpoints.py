@@ -1,14 +1,20 @@
 """Weights on disk: what loads, what is refused, and in which words."""
 
+import argparse
+import datetime
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from stdpipe.cache.errors import UserError
 from stdpipe.models import checkpoints
 from stdpipe.models.checkpoints import load_network, read_checkpoint, save_network
 from stdpipe.models.edvr import EDVR
@@ -60,21 +66,31 @@ def test_a_file_of_an_older_revision(tmp_path: Path) -> None:
     """Its names and shapes fit, its images would not: refused with both revisions. Files from
     before revisions were written are of the first."""
     path = tmp_path / "weights.pt"
-    net = FastDVDnet(num_feat=16)
-    save_network(path, net, "fastdvdnet:num_feat=16", "bd")
+    net = FastDVDnet(waist=16)
+    save_network(path, net, "fastdvdnet:waist=16", "bd")
     assert equal(load_network(None, str(path))[0], net)
     content = torch.load(path, weights_only=True)
     del content["revision"]
     torch.save(content, path)
-    with pytest.raises(ValueError, match="revision 1 of fastdvdnet:num_feat=16, which is") as error:
+    with pytest.raises(ValueError, match="revision 1 of fastdvdnet:waist=16, which is") as error:
         load_network(None, str(path))
-    assert "revision 2 here" in one_line(error, path)
+    assert "revision 3 here" in one_line(error, path)
     torch.save(content["params"], path)  # of somebody's own: nobody knows, so it is taken
-    load_network("fastdvdnet-quarter", str(path))
+    load_network("fastdvdnet:waist=16", str(path))
 
 
-@pytest.mark.parametrize("wrapper", [None, "params", "params_ema", "state_dict"])
-@pytest.mark.parametrize("prefix", ["", "module.", "generator."])
+@pytest.mark.parametrize(
+    ("wrapper", "prefix"),
+    [
+        *((wrapper, "") for wrapper in (None, *checkpoints.CONTAINERS)),
+        *(("state_dict", prefix) for prefix in ("module.", "generator.", "net.", "model.")),
+        (None, "module.generator."),
+        ("model", "_orig_mod."),
+        ("state_dict", "net._orig_mod."),
+        ("model", "module._orig_mod."),
+        ("state_dict", "generator_ema.module."),
+    ],
+)
 def test_foreign_files(tmp_path: Path, wrapper: str | None, prefix: str) -> None:
     """Parameters at the top or one level down, with a wrapper's prefix; the name must be given."""
     net, path = tiny(), tmp_path / "theirs.pth"
@@ -89,11 +105,118 @@ def test_foreign_files(tmp_path: Path, wrapper: str | None, prefix: str) -> None
 
 
 def test_averaged_weights_come_first(tmp_path: Path) -> None:
-    """Of params and params_ema, BasicSR tests the second."""
+    """Of params and params_ema, BasicSR tests the second; others write it with a dash."""
     path = tmp_path / "both.pth"
-    torch.save({"params": {"a": torch.zeros(1)}, "params_ema": {"a": torch.ones(1)}}, path)
-    state, _ = read_checkpoint(path)
-    assert state["a"] == 1
+    for averaged in ("params_ema", "params-ema"):
+        torch.save({"params": {"a": torch.zeros(1)}, averaged: {"a": torch.ones(1)}}, path)
+        state, _ = read_checkpoint(path)
+        assert state["a"] == 1
+
+
+def test_a_generator_and_its_average(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The average is taken, in either order, and a warning says so."""
+    path = tmp_path / "both.pth"
+    plain, averaged = {"generator.a": torch.zeros(1)}, {"generator_ema.a": torch.ones(1)}
+    for state in (plain | averaged, averaged | plain):
+        caplog.clear()
+        torch.save({"state_dict": {**state, "generator_ema.steps": torch.ones(1)}}, path)
+        assert read_checkpoint(path)[0] == {"a": torch.ones(1)}
+        assert "generator_ema is taken" in caplog.text
+    caplog.clear()
+    torch.save({"state_dict": averaged}, path)
+    assert read_checkpoint(path)[0] == {"a": torch.ones(1)}
+    assert not caplog.text
+
+
+def test_safetensors(tmp_path: Path) -> None:
+    """They hold names and tensors alone, so the network is named; damage is told in one line."""
+    net, path = tiny(), tmp_path / "theirs.safetensors"
+    save_file({f"module.{k}": v for k, v in net.state_dict().items()}, path)
+    assert equal(load_network(TINY, str(path))[0], net)
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:7], whole[:400], whole[:-1], b"\xff" * 64):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="is no safetensors file, or a damaged one") as error:
+            read_checkpoint(path)
+        one_line(error, path)
+
+
+def test_values_beside_the_tensors(tmp_path: Path) -> None:
+    """What training scripts leave there does not keep the weights from loading; none of it is
+    made, so a file cannot feed NumPy anything."""
+    allowed = set(torch.serialization.get_safe_globals())
+    net, path = tiny(), tmp_path / "theirs.pth"
+    beside = {
+        "psnr": np.float64(27.3),
+        "best": np.float32(27.5),
+        "losses": np.arange(3.0),
+        "names": np.array(["a", "b"]),
+        "time": datetime.datetime(2020, 1, 2, tzinfo=datetime.UTC),
+        "took": datetime.timedelta(seconds=3),
+        "root": Path("data"),
+        "args": argparse.Namespace(lr=1e-4, out=Path("x")),
+    }
+    for zipped in (True, False):
+        torch.save({"state_dict": net.state_dict(), **beside}, path,
+                   _use_new_zipfile_serialization=zipped)  # fmt: skip
+        assert equal(load_network(TINY, str(path))[0], net)
+    path.write_bytes(path.read_bytes().replace(b"numpy._core.", b"numpy.core."))  # NumPy 1's names
+    assert equal(load_network(TINY, str(path))[0], net)
+    assert set(torch.serialization.get_safe_globals()) == allowed
+
+
+def test_a_whole_network_pickled(tmp_path: Path) -> None:
+    """Many scripts save {"model": model}: the message says how to strip it."""
+    path = tmp_path / "model_epoch_50.pth"
+    torch.save({"epoch": 50, "model": tiny()}, path)
+    with pytest.raises(
+        UserError, match=r"asks for stdpipe.*EDVR; .* state_dict\(\) alone"
+    ) as error:
+        read_checkpoint(path)
+    one_line(error, path)
+
+
+def zipped(path: Path, *names: str) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        for name in names:
+            file.writestr(name, b"")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".npz", ".safetensors"])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\n<!DOCTYPE html><html><title>Sign in</title></html>", "is a web page"),
+        (b"\xef\xbb\xbf<html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+    ],
+)
+def test_what_a_download_left(tmp_path: Path, suffix: str, content: bytes, told: str) -> None:
+    """It is told by what it is, whatever its name says."""
+    path = tmp_path / f"theirs{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=told) as error:
+        read_checkpoint(path)
+    one_line(error, path)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["model.pth"], "is a zip file around model.pth: unpack it"),
+        (["a/", "a/1.pth", "a/2.pth", "a/3", "a/4"], "around a/1.pth, a/2.pth, a/3, ...: unpack"),
+        (["m/data.pkl", "m/constants.pkl", "m/code/x.py"], "is a TorchScript file"),
+        (["m/archive_format", "m/models/model.json"], "is a program of torch.export"),
+        (["weight.npy", "bias.npy"], "end in .npz"),
+    ],
+)
+def test_other_zip_files(tmp_path: Path, names: list[str], told: str) -> None:
+    """Torch's own checkpoints are zip files too, so others are told by their members."""
+    path = tmp_path / "theirs.pth"
+    zipped(path, *names)
+    with pytest.raises(UserError, match=told) as error:
+        read_checkpoint(path)
+    one_line(error, path)
 
 
 def test_names_in_our_own_files_are_not_touched(tmp_path: Path) -> None:
@@ -107,7 +230,7 @@ def test_names_in_our_own_files_are_not_touched(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_network(tmp_path: Path) -> None:
     """Keys that lack, that are unknown and that have other shapes are counted and named."""
     path = tmp_path / "student.pth"
-    state: dict[str, Tensor] = FastDVDnet(num_feat=16).state_dict()
+    state: dict[str, Tensor] = FastDVDnet(waist=16).state_dict()
     torch.save(state, path)
     with pytest.raises(ValueError, match="does not fit") as error:
         load_network(TINY, str(path))

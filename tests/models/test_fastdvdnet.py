@@ -58,22 +58,37 @@ def test_layers_are_the_published(norm: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_feat", "parameters", "tmac"),
+    ("waist", "parameters", "tmac"),
     [(64, 4_064_523, 0.0604), (32, 3_981_579, 0.0586), (16, 3_940_107, 0.0577)],
 )
-def test_sizes(num_feat: int, parameters: int, tmac: float) -> None:
+def test_waists(waist: int, parameters: int, tmac: float) -> None:
     """1, 1/2 and 1/4: five triplets, three, one; then EDVR's head. The paper's table has 0.06."""
     with torch.device("meta"):
-        net = FastDVDnet(num_feat)
-    head: list[Layer] = [(num_feat, 256, 1)]
+        net = FastDVDnet(waist=waist)
+    head: list[Layer] = [(waist, 256, 1)]
     head_hr = 9 * (64 * 256 * 4 + (64 * 64 + 64 * 3) * 16) * PIXELS
-    by_hand = 8 * macs(block(3, 3)) + macs(block(3, num_feat)) + macs(head) + head_hr
+    by_hand = 8 * macs(block(3, 3)) + macs(block(3, waist)) + macs(head) + head_hr
     assert count_macs(net) == (by_hand, 0, 0)
     assert by_hand / 1e12 == pytest.approx(tmac, abs=5e-5)
-    stages = 2 * weights(block(3, 3)) + weights(block(3, num_feat)) + 3 * NORMED
+    stages = 2 * weights(block(3, 3)) + weights(block(3, waist)) + 3 * NORMED
     head_weights = weights(head) + 9 * (64 * 256 + 64 * 64 + 64 * 3)
     biases = 256 + 256 + 64 + 3
     assert count_parameters(net) == stages + head_weights + biases == parameters
+
+
+@pytest.mark.parametrize(("width", "share"), [(0.5, 1 / 4), (0.25, 1 / 16)])
+@pytest.mark.parametrize("light", [False, True])
+def test_widths(width: float, share: float, light: bool) -> None:
+    """Every channel is scaled, C_SR too; the light head has one convolution at HR size."""
+    with torch.device("meta"):
+        whole, net = FastDVDnet(light=light), FastDVDnet(width, light=light)
+    assert net.f_sr_channels == 64 * width
+    assert count_macs(net).total == pytest.approx(share * count_macs(whole).total, rel=0.15)
+    assert count_parameters(net) == pytest.approx(share * count_parameters(whole), rel=0.05)
+    at_hr = 16 * PIXELS * 9 * net.f_sr_channels
+    wide = FastDVDnet(width, light=not light).to("meta")
+    between = count_macs(wide).total - count_macs(net).total
+    assert between == (1 if light else -1) * at_hr * net.f_sr_channels
 
 
 def published(net: nn.Module, triplet: Tensor) -> Tensor:
@@ -113,7 +128,7 @@ def test_parity(norm: str, scramble: Callable[[nn.Module], nn.Module]) -> None:
     """7 -> 5 -> 3 -> 1 frames, each stage the same block on every triplet; frames are the centre
     minus what was found, the last stage's features what was found. Without norm, which is ours, a
     block is shown its frames less their surroundings' mean."""
-    net = FastDVDnet(num_feat=16, norm=norm)
+    net = FastDVDnet(waist=16, norm=norm)
     scramble(net)
     for name, buffer in net.named_buffers():
         if "running" in name:

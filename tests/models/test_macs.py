@@ -34,7 +34,7 @@ def test_interpolation_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "tmacs"), [("fastdvdnet", 0.0604), ("fastdvdnet-quarter", 0.0577), ("edvr-m", 0.225)]
+    ("name", "tmacs"), [("fastdvdnet", 0.0604), ("fastdvdnet:waist=16", 0.0577), ("edvr-m", 0.225)]
 )
 def test_known_networks(name: str, tmacs: float) -> None:
     macs = count_macs(parse(name).build().eval())

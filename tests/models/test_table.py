@@ -84,11 +84,29 @@ def test_text_is_a_markdown_table(stdpipe: Command) -> None:
     lines = [line for line in text.splitlines() if line.startswith("|")]
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert [row[0] for row in table[2:]] == ["bicubic", "vdsr"]
-    assert {len(row) for row in table} == {10}
+    assert {len(row) for row in table} == {13}
     vdsr = next(row for row in table if row[0] == "vdsr")
-    counts = ["668,227", "0.231", "", "64", "665,921 (Y)", "0.230 (Y)", "0.22"]
-    assert vdsr[1:9] == ["1", *counts]
-    assert vdsr[9].startswith("VDSR")
+    counts = ["668,227", "2.67", "0.231", "", "64", "665,921 (Y)", "0.230 (Y)", "0.22"]
+    assert vdsr[1:12] == ["student", "window", "1", *counts]
+    assert vdsr[12].startswith("VDSR")
+
+
+def test_a_size_orders_by_what_a_frame_costs(stdpipe: Command, refused: Command) -> None:
+    """In a long video: work that windows share counts once; a state has bytes."""
+    names = ("fastdvdnet-quarter:light=true", "rrn", "vespcn")
+    told = json.loads(stdpipe("models", *names, "--size", "320x180", "--json").stdout)["models"]
+    light, rrn, vespcn = told
+    kernels = 35_664 - 12 * 16 - 48  # less the biases
+    assert rrn["gmac"] == pytest.approx(kernels * 320 * 180 / 1e9)
+    assert rrn["state_bytes"] == 16 * 320 * 180 * 4
+    assert light["state_bytes"] == vespcn["state_bytes"] == 0
+    # three blocks a frame in place of nine a window
+    assert light["gmac"] < 0.65 * describe_network(names[0])["tmac"] * 1e3 * (320 * 180) / (
+        180 * 120
+    )
+    lines = stdpipe("models", *names, "--size", "320x180").stdout.splitlines()
+    assert [line.split()[1] for line in lines[2:5]] == ["rrn", names[0], "vespcn"]
+    assert "320x180" in refused("models", "rrn", "--size", "320", code=2)
 
 
 @pytest.mark.slow

@@ -54,8 +54,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("edvr:num_feat=64", "edvr"),  # the default
         ("edvr:phase=0", "edvr:phase=0.0"),
         ("edvr:phase=1e-1", "edvr:phase=0.1"),
-        ("fastdvdnet-quarter", "fastdvdnet:num_feat=16"),
-        ("fastdvdnet-quarter:norm=batch", "fastdvdnet:norm=batch,num_feat=16"),
+        ("fastdvdnet-quarter", "fastdvdnet:width=0.25"),
+        ("fastdvdnet-quarter:norm=batch", "fastdvdnet:norm=batch,width=0.25"),
         ("bicubic:phase=0.0", "bicubic:phase=0.0"),
     ],
 )  # fmt: skip

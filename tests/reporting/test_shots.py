@@ -39,7 +39,7 @@ def test_the_crop_is_where_detail_is() -> None:
 )
 def test_the_span_lies_around_the_middle(tiny: Path, length: int, span: list[int]) -> None:
     clip = find_clips(tiny, "test")[0]
-    shot, found = take_shot(clip, "bd", True, length, 0)
+    shot, found = take_shot(clip, "bd", True, length, [])
     assert shot.span == span
     assert shot.frame == 3
     assert [frame for piece in found for frame in piece.centres] == span
@@ -53,7 +53,7 @@ def test_a_shot_is_what_the_whole_clip_gives(
     """Frames, profile and maps of a size that needs padding, kept in a file and read again."""
     clip = find_clips(make_data(tmp_path / "data", clips=1, height=34, width=50), "test")[0]
     net, _ = load_network("fastdvdnet-quarter", "random:0", 0.0)
-    shot, found = take_shot(clip, "bd", True, 3, net.num_frame // 2)
+    shot, found = take_shot(clip, "bd", True, 3, [net])
     job = (tmp_path / "parts", {"model": "m", "weights_sha256": None}, net, shot, found, CPU)
     made = load_or_make(*job)
     lr = torch.cat([piece.lr for piece in pieces(clip, range(7), 0, "bd", True)])
@@ -64,7 +64,7 @@ def test_a_shot_is_what_the_whole_clip_gives(
     assert np.abs(made.before[0] - sr[2].numpy()).max() <= 0.51
     assert np.abs(made.profile - sr[2:5, shot.row].numpy()).max() <= 0.51
     assert made.attention.shape == (3, 34, 50)
-    assert made.f_sr.shape == (64, shot.window.height, shot.window.width)
+    assert made.f_sr.shape == (net.f_sr_channels, shot.window.height, shot.window.width)
     assert made.f_lr.shape[1:] == (shot.window.height // 4, shot.window.width // 4)
     assert made.f_sr.min() == 0
     assert made.f_sr.max() == 255
@@ -75,6 +75,6 @@ def test_a_shot_is_what_the_whole_clip_gives(
 def test_an_output_that_is_not_finite_is_told(tiny: Path) -> None:
     net, _ = load_network("fastdvdnet-quarter", "random:0", 0.0)
     torch.nn.init.constant_(next(net.parameters()), float("nan"))
-    shot, found = take_shot(find_clips(tiny, "test")[0], "bd", True, 3, 2)
+    shot, found = take_shot(find_clips(tiny, "test")[0], "bd", True, 3, [])
     with pytest.raises(ValueError, match="output for clip 00001/0003 is not finite"):
         make(net.eval(), shot, found, CPU)

@@ -26,7 +26,7 @@ def losses(student: str, steps: int = 3, **settings: object) -> list[float]:
     options = StudentTraining(warmup_steps=0, **settings)  # type: ignore[arg-type]
     torch.manual_seed(0)
     net = zoo.parse(student).build().train()
-    learners = build_helpers(options.terms, net.f_sr_channels)
+    learners = build_helpers(options.terms, (net.f_sr_channels, 64))
     speed.prepare_student(net, learners, options)
     trained = [p for part in (net, *learners.values()) for p in part.parameters()]
     stepper = run_folder.Stepper(trained, options, CPU)

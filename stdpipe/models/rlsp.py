@@ -1,0 +1,80 @@
+"""RLSP, the strongest small causal network that is published: 163,216 parameters at 48 channels.
+
+Fuoli, Gu, Timofte, "Efficient Video Super-Resolution through Recurrent Latent Space Propagation",
+ICCV Workshops 2019; dariofuoli/RLSP. A step sees three frames, a hidden state, and its own last
+image, shuffled back to LR size. As published it gives luma, added to the repeated LR pixel:
+`rlsp:channels=1,base=nearest,phase=0`.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stdpipe.models.base import SCALE, Features
+from stdpipe.models.causal import CausalNetwork, Head, State, build_head
+from stdpipe.models.layers import bicubic_base, bilinear_base, conv3x3
+from stdpipe.models.luma import with_luma
+from stdpipe.models.options import Channels, Count
+
+# luma as RLSP's authors have it, of RGB in [0, 1]: BT.601 with coefficients in 256ths
+RED, GREEN, BLUE = 65.738 / 256, 129.057 / 256, 25.064 / 256
+BLACK = 16 / 255
+
+
+def published_luma(rgb: Tensor) -> Tensor:
+    """Return RLSP's luma of RGB in [0, 1]: (..., 3, H, W) -> (..., 1, H, W)."""
+    red, green, blue = rgb.split(1, dim=-3)
+    return RED * red + GREEN * green + BLUE * blue + BLACK
+
+
+class RLSP(CausalNetwork):
+    """num_feat: the channels of all layers and of the state (published: 48, 64 and 128).
+
+    channels: 3 for RGB, or 1 for luma as published. base: what the residual is added to, the LR
+    frame by bilinear interpolation at `phase`, or "nearest" as published. head: as Mobile RRN's.
+    """
+
+    num_ahead = 1
+    warm_start = 0.25  # as published it loses 8 dB within 300 equal frames
+
+    def __init__(
+        self,
+        num_feat: Count = 48,
+        channels: Channels = 3,
+        base: Literal["bilinear", "nearest"] = "bilinear",
+        head: Head = "shuffle",
+        f_sr_channels: Count = 8,
+        phase: float = 1.5,
+    ) -> None:
+        super().__init__()
+        self.num_feat, self.channels, self.base, self.phase = num_feat, channels, base, phase
+        self.f_sr_channels = f_sr_channels if head == "f_sr" else 0
+        self.conv_first = conv3x3(9 + num_feat + channels * SCALE**2, num_feat)
+        self.body = nn.ModuleList(conv3x3(num_feat, num_feat) for _ in range(5))
+        self.conv_hidden = conv3x3(num_feat, num_feat)
+        self.last = build_head(head, num_feat, f_sr_channels, channels)
+
+    def begin(self, frame: Tensor) -> State:
+        """The hidden state and the last image are zero."""
+        batch, _, height, width = frame.shape
+        image = self.channels * SCALE**2
+        return tuple(frame.new_zeros(batch, c, height, width) for c in (self.num_feat, image))
+
+    def step(self, frames: Tensor, state: State) -> tuple[Features, State]:
+        centre = frames[:, 1]
+        f_lr = F.relu(self.conv_first(torch.cat([frames.flatten(1, 2), *state], 1)))
+        trunk = f_lr
+        for conv in self.body:
+            trunk = F.relu(conv(trunk))
+        f_sr, residual = self.last(trunk)
+        image = residual + self._base(published_luma(centre) if self.channels == 1 else centre)
+        sr = image if self.channels == 3 else with_luma(image, bicubic_base(centre, self.phase))
+        hidden = F.relu(self.conv_hidden(trunk))
+        return Features(f_lr, trunk, f_sr, sr), (hidden, F.pixel_unshuffle(image, SCALE))
+
+    def _base(self, seen: Tensor) -> Tensor:
+        if self.base == "nearest":
+            return F.interpolate(seen, scale_factor=SCALE, mode="nearest")
+        return bilinear_base(seen, self.phase)

@@ -1,0 +1,151 @@
+"""Clip and causal networks through every command: the two in examples/."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+
+from stdpipe.models.checkpoints import load_network
+
+Command = Callable[..., Any]
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TEACHER, STUDENT = "clip_teacher:Bidirectional", "causal_student:Small"
+SHORT = ("--set", "steps=2", "--set", "batch=1", "--set", "patch=16", "--set", "workers=0")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The examples lie in the folder where the commands run, not yet imported."""
+    for name in ("clip_teacher", "causal_student"):
+        shutil.copy(EXAMPLES / f"{name}.py", tmp_path)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("here")
+def test_a_clip_teacher_teaches_by_f_sr_and_by_its_image(
+    tiny: Path, stdpipe: Command, train: Command, refused: Command
+) -> None:
+    """From train-teacher to a trained student; the cache says that its F^SR has 48 channels."""
+    net = ("--data", tiny, "--teacher", TEACHER)
+    stdpipe("train-teacher", *net, "--out", "clip", *SHORT)
+    given = (*net, "--weights", "clip/weights.pt", "--encoding", "int8")
+    stdpipe("extract-teacher", *given, "--cache", "c.zarr", "--targets", "sr,f_sr,attention")
+    facts = json.loads(stdpipe("cache", "info", "c.zarr", "--json").stdout)
+    assert facts["f_sr_channels"] == facts["channels"] == 48
+    stdpipe("cache", "verify", "c.zarr")
+    data = (tiny, "--cache", "c.zarr")
+    taught = json.loads(stdpipe(*train("std", *data, "--scheme", "std,output", "--json")).stdout)
+    assert min(taught[name] for name in ("sd", "td", "output")) > 0
+    saved = torch.load("std/checkpoint.pt", weights_only=True)
+    assert saved["memory"]["hidden_gates.weight"].shape == (4 * 48, 48, 3, 3)
+    assert saved["adapter"]["weight"].shape == (48, 4, 1, 1)
+    told = refused(*train("no", *data, "--scheme", "std", "--student", "rrn-8"))
+    assert "F^SR" in told
+    assert "head=f_sr" in told
+    causal = ("--student", "rrn-8:head=f_sr,f_sr_channels=4", "--scheme", "std", "--json")
+    assert json.loads(stdpipe(*train("causal", *data, *causal)).stdout)["td"] > 0
+
+
+@pytest.mark.usefixtures("here")
+def test_a_teacher_without_f_sr_teaches_by_its_image(
+    tiny: Path, stdpipe: Command, train: Command, refused: Command
+) -> None:
+    given = ("--data", tiny, "--teacher", "rrn-8", "--weights", "random:0")
+    assert "--targets sr" in refused("extract-teacher", *given, "--cache", "no.zarr")
+    stdpipe("extract-teacher", *given, "--cache", "c.zarr", "--targets", "sr")
+    stdpipe("cache", "check", "c.zarr", "--teacher-weights", "random:0")
+    more = ("--cache", "c.zarr", "--student", STUDENT, "--scheme", "output", "--json")
+    assert json.loads(stdpipe(*train("run", tiny, *more)).stdout)["output"] > 0
+    told = refused(*train("no", tiny, "--cache", "c.zarr", "--scheme", "std"))
+    assert "does not hold" in told
+
+
+@pytest.fixture
+def trained(here: Path, tiny: Path, stdpipe: Command, train: Command) -> Path:
+    stdpipe(*train("run", tiny, "--student", STUDENT, "--scheme", "none", "--degradation", "bi"))
+    return here / "run" / "weights.pt"
+
+
+def test_a_causal_student_is_measured_as_it_runs(
+    trained: Path, tiny: Path, stdpipe: Command
+) -> None:
+    """The state runs from the first frame, though the protocol scores some; beside a window one."""
+    named = ("--model", f"{STUDENT}@{trained}", "--model", "bicubic", "--degradation", "bi")
+    out = ("--out", "out", "--pictures", 1, "--metrics", "quality,temporal,cost", "--json")
+    data = ("evaluate", "--data", tiny, "--protocol", "vid4")
+    found = json.loads(stdpipe(*data, *named, *out).stdout)
+    assert all(of["average"]["psnr_y"] > 0 for of in found["networks"])
+    stdpipe("report", "out", "--out", "page", "--frames", 3)
+    told = json.loads(stdpipe("models", STUDENT, "--json").stdout)["models"][0]
+    assert (told["kind"], told["f_sr_channels"]) == ("causal", 0)
+
+
+def test_a_video_is_upscaled_step_by_step(trained: Path, stdpipe: Command) -> None:
+    """As features_clip; a cut begins a new state; and with tiles, each has a state of its own."""
+    draw = np.random.default_rng(0)
+    scenes = [np.kron(draw.integers(0, 255, (3, 4, 3)), np.ones((8, 8, 1))) for _ in range(2)]
+    frames = np.stack([np.roll(s, t, 1) for s in scenes for t in range(10)]).astype(np.uint8)
+    Path("lr").mkdir()
+    for t, frame in enumerate(frames):
+        iio.imwrite(f"lr/{t:03d}.png", frame)
+    network = ("--model", STUDENT, "--weights", trained)
+    stdpipe("upscale", "lr", "sr", *network, "--tile", 0)
+    made = np.stack([iio.imread(f"sr/{t:03d}.png") for t in range(20)])
+    net, _ = load_network(STUDENT, str(trained))
+    for part in (slice(0, 10), slice(10, 20)):
+        clip = torch.from_numpy(frames[part]).permute(0, 3, 1, 2)[None].float() / 255
+        with torch.no_grad():
+            sr = net.features_clip(clip).sr[0].clamp(0, 1) * 255
+        expected = sr.round().byte().permute(0, 2, 3, 1).numpy()
+        assert (made[part] == expected).all()
+    stdpipe("upscale", "lr", "tiled", *network, "--tile", 8)
+    assert len(list(Path("tiled").iterdir())) == 20
+
+
+@pytest.mark.parametrize("kind", ["torch", pytest.param("onnx", marks=pytest.mark.slow)])
+def test_an_exported_step_takes_and_gives_the_state(
+    trained: Path, stdpipe: Command, kind: str
+) -> None:
+    pytest.importorskip("onnxscript")
+    out = {"torch": "s.pt2", "onnx": "s.onnx"}[kind]
+    network = ("--model", STUDENT, "--weights", trained, "--out", out, "--format", kind)
+    found = json.loads(stdpipe("export", *network, "--json").stdout)
+    assert (found["kind"], found["window"], found["state"]) == ("causal", 2, [8])
+    if kind == "torch":
+        program = torch.export.load(out).module()
+        net, _ = load_network(STUDENT, str(trained))
+        clip = torch.rand(1, 4, 3, 9, 13)
+        state = net.begin(clip[:, 0])
+        with torch.no_grad():
+            whole = net.features_clip(clip).sr
+            for t in range(4):
+                sr, *state = program(net.around(clip, t), *state)
+                assert (sr - whole[:, t]).abs().max() < 1e-5
+
+
+def test_a_still_scene_is_followed(trained: Path, tiny: Path, stdpipe: Command) -> None:
+    """Of causal networks alone; the table and the page show it, and the same command finds it."""
+    named = ("--model", f"{STUDENT}@{trained}", "--model", "bicubic", "--degradation", "bi")
+    arguments = ("evaluate", "--data", tiny, *named, "--still", 20, "--out", "out")
+    causal, bicubic = json.loads(stdpipe(*arguments, "--json").stdout)["networks"]
+    assert "still" not in bicubic
+    still = causal["still"]
+    assert (still["frames"], len(still["psnr_y"])) == (20, 20)
+    (figures,) = still["clips"].values()
+    assert figures["best"] == max(still["psnr_y"])
+    assert figures["lost"] == pytest.approx(figures["best"] - still["psnr_y"][-1])
+    assert "still scene" in Path("out/table.md").read_text()
+    again = json.loads(stdpipe(*arguments, "--json").stdout)
+    assert again["networks"][0]["still"] == still
+    stdpipe("report", "out", "--out", "page", "--clips", 1)
+    assert "over a still scene" in Path("page/index.html").read_text()
