@@ -45,7 +45,8 @@ data_option = click.option(
 degradation_option = click.option(
     "--degradation",
     type=DEGRADATION,
-    help="HR to LR by bi, bd or bd-centred. [default: as the cache or the weights say, else bd]",
+    help="HR to LR by bi, bd, bd:sigma=S or bd-centred. "
+    "[default: as the cache or the weights say, else bd]",
 )
 weights_option = click.option("--weights", metavar="FILE", help="A checkpoint, or random:SEED.")
 model_option = click.option(

@@ -16,7 +16,10 @@ from stdpipe.cli.errors import Command
 )
 @common.run_option
 @click.option(
-    "--degradation", default="bd", type=common.DEGRADATION, help="HR to LR by bi, bd or bd-centred."
+    "--degradation",
+    default="bd",
+    type=common.DEGRADATION,
+    help="HR to LR by bi, bd, bd:sigma=S or bd-centred.",
 )
 @click.option("--exclude", metavar="CLIP", multiple=True, help="A training clip to leave out.")
 @click.option(

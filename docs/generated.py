@@ -15,7 +15,7 @@ import click
 
 from stdpipe.cache import ENCODINGS
 from stdpipe.cli.main import main
-from stdpipe.data.degrade import DEGRADATIONS
+from stdpipe.data.degrade import DEGRADATIONS, degradation
 from stdpipe.distill.names import SCHEMES
 from stdpipe.distill.terms import TERMS
 from stdpipe.evaluation import metrics
@@ -129,7 +129,8 @@ def degradations() -> str:
     """How LR is made, by name."""
     rows = [
         (f"`{name}`", _plain(how.text), f"4j + {how.phase:g}" if how.phase else "4j")
-        for name, how in DEGRADATIONS.items()
+        for name in (*DEGRADATIONS, "bd:sigma=1.5")
+        for how in [degradation(name)]
     ]
     return _table(("name", "how LR is made of HR", "LR sample j sits at HR pixel"), rows)
 

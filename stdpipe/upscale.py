@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from stdpipe.cache.errors import UserError
 from stdpipe.data.box import Box
-from stdpipe.data.degrade import DEGRADATIONS
+from stdpipe.data.degrade import degradation
 from stdpipe.data.frame_writer import Write, exact_rate, is_video, write_folder, write_video
 from stdpipe.data.frames import Clip, Frame, frame_size, stream_frames
 from stdpipe.data.layouts import find_one_clip
@@ -126,9 +126,10 @@ def upscale(job: Upscaling) -> dict[str, Any]:
 
 def _warn_of_shift(net: Network, trained_for: str | None) -> None:
     """Warn where the network expects LR pixels elsewhere than cameras and scalers put them."""
-    known = DEGRADATIONS.get(trained_for or "")
-    phase = known.phase if known else getattr(net, "phase", ORDINARY)
-    network = f"a network trained for {trained_for}" if known else "this network"
+    if trained_for is None:
+        network, phase = "this network", getattr(net, "phase", ORDINARY)
+    else:
+        network, phase = f"a network trained for {trained_for}", degradation(trained_for).phase
     if phase != ORDINARY:
         LOG.warning(
             f"stdpipe: {network} expects LR pixel j at HR pixel 4j + {phase:g}; ordinary footage "

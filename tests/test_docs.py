@@ -160,7 +160,8 @@ def test_the_tables_of_networks_are_the_commands(
     assert list(counted) == list(published) == [row["name"] for row in rows]
     for row in rows:
         of, name = row["published"], row["name"]
-        frames, parameters, tmac, deformable, channels = counted[name]
+        role, kind, frames, parameters, _, tmac, deformable, channels = counted[name]
+        assert (role, kind) == (row["role"] or "", row["kind"])
         assert (int(frames), int(channels)) == (row["frames"], row["f_sr_channels"])
         assert int(parameters.replace(",", "")) == row["parameters"]
         assert float(tmac) == pytest.approx(row["tmac"], abs=5e-4)

@@ -260,7 +260,7 @@ def test_weights_of_another_network_are_named_as_such(
     tmp_path: Path, tiny: Path, train: Command, refused: Command
 ) -> None:
     """Not as an older revision of the one that is asked for; and a folder is told by what it is."""
-    name = "fastdvdnet:num_feat=16,phase=0.0"
+    name = "fastdvdnet:width=0.25,phase=0.0"
     save_network(tmp_path / "w.pt", zoo.parse(name).build(), name, "bd")
     more = ("--scheme", "none", "--student", "vdsr:num_layer=3", "--init")
     told = refused(*train(tmp_path / "run", tiny, *more, tmp_path / "w.pt"))

@@ -1,10 +1,13 @@
 """Make LR frames from HR ones. A degradation names its kernel, border and sampling phase.
 
+`bd:sigma=1.5`, or any sigma, is RLSP's: `scipy.ndimage.gaussian_filter(x, sigma)[::4, ::4]`.
+
 LR sample j sits at 4j + phase on the HR grid. Papers call both `bd` and `bd-centred` "BD"; they
 differ by 1.5 HR pixels, and a network trained for one loses about 7 dB on the other.
 Axes: T frames, H W HR size, h w = H/4 W/4 LR size.
 """
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
@@ -28,10 +31,10 @@ class Degradation(NamedTuple):
     text: str  # a description in one line
 
 
-def _gaussian(taps: int, phase: float, border: str, text: str) -> Degradation:
-    blur = f"Gaussian blur of sigma 1.6 ({taps} x {taps}, {text}"
+def _gaussian(taps: int, phase: float, border: str, text: str, sigma: float = 1.6) -> Degradation:
+    blur = f"Gaussian blur of sigma {sigma:g} ({taps} x {taps}, {text}"
     return Degradation(
-        phase, border, lambda n: resample.gaussian_down(n, taps, phase, border), blur
+        phase, border, lambda n: resample.gaussian_down(n, taps, phase, border, sigma), blur
     )
 
 
@@ -43,13 +46,32 @@ DEGRADATIONS = {
         12, 1.5, "replicate", "repeated border), sampled at 4j + 1.5 (BasicVSR)"
     ),
 }
+ANY_SIGMA = "bd:sigma="
+WIDEST = 3.0  # sigma in HR pixels; its taps stay within the `far` of _inner_matrix
 
 
 def degradation(name: str) -> Degradation:
     """Look a degradation up by name. Raises UserError, with the nearest name, for unknown ones."""
     if name in DEGRADATIONS:
         return DEGRADATIONS[name]
-    raise UserError(f"unknown degradation {name!r}{nearest(name, DEGRADATIONS)}")
+    if name.startswith(ANY_SIGMA):
+        return _of_sigma(name)
+    raise UserError(f"unknown degradation {name!r}{nearest(name, [*DEGRADATIONS, 'bd:sigma=1.5'])}")
+
+
+def _of_sigma(name: str) -> Degradation:
+    try:
+        sigma = float(name.removeprefix(ANY_SIGMA))
+    except ValueError:
+        sigma = math.nan
+    if not 0 < sigma <= WIDEST or name != f"{ANY_SIGMA}{sigma:g}":
+        raise UserError(
+            f"degradation {name!r}: sigma is a plain number of HR pixels, above 0 and at most "
+            f"{WIDEST:g}, such as bd:sigma=1.5"
+        )
+    taps = 2 * int(4 * sigma + 0.5) + 1
+    border = "edge pixel repeated beyond the border), sampled at 4j (RLSP)"
+    return _gaussian(taps, 0.0, "symmetric", border, sigma)
 
 
 def degrade(hr: Tensor, name: str, eight_bit: bool = True) -> Tensor:

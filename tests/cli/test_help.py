@@ -126,6 +126,7 @@ def test_no_new_options() -> None:
         "--model", "--weights", "--degradation", "--protocol", "--out", "--teacher",
         "--teacher-weights", "--pictures", "--amp", "--crop", "--metrics",
         "--overwrite",  # a finished result is replaced on purpose only
+        "--still",  # drift shows in no score of moving clips
     }  # fmt: skip
     assert found["experiment"] == always | {
         "file", "--out", "--profile", "--test", "--teacher", "--plan", "--jobs",
@@ -137,7 +138,7 @@ def test_no_new_options() -> None:
     }  # fmt: skip
     assert found["export"] == {"--model", "--weights", "--out", "--format", "--json"}
     assert found["pack-clips"] == {"--data", "--out", "--split", "--json"}
-    assert found["models"] == {"names", "--json"}
+    assert found["models"] == {"names", "--size", "--json"}
     assert found["runs"] == {"folders", "--json"}
     for name in ("cache info", "cache repair"):
         assert found[name] == {"path", "--json"}

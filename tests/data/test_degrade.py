@@ -18,7 +18,7 @@ from stdpipe.data.degrade import (
 )
 from stdpipe.data.views import orient
 
-NAMES = list(DEGRADATIONS)
+NAMES = [*DEGRADATIONS, "bd:sigma=1.5"]
 CENTRED = ["bi", "bd-centred"]
 
 
@@ -108,6 +108,29 @@ def test_unknown_name() -> None:
     """The nearest name is proposed."""
     with pytest.raises(ValueError, match=r"unknown degradation 'bd-centered'; did you mean 'bd-c"):
         degrade(noise(), "bd-centered")
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    sigma=st.floats(0.2, 3).map(lambda s: round(s, 2)),
+    sides=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+)
+def test_any_sigma_is_scipys_filter(sigma: float, sides: tuple[int, int]) -> None:
+    """Sampled at every fourth pixel: RLSP's degradation, taps and border among it."""
+    ndimage = pytest.importorskip("scipy.ndimage", reason="comes with scikit-image (extra: test)")
+    hr = noise(4 * sides[0], 4 * sides[1])
+    blurred = ndimage.gaussian_filter(hr.double().numpy(), sigma, axes=(2, 3))
+    lr = degrade(hr, f"bd:sigma={sigma:g}", eight_bit=False)
+    torch.testing.assert_close(
+        lr.double() * 255, torch.from_numpy(blurred[..., ::4, ::4]), rtol=0, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("sigma", ["", "0", "-1", "4", "nan", "inf", "1.50", "one", "1_0"])
+def test_a_sigma_that_is_none_is_refused(sigma: str) -> None:
+    """One name for one degradation, so that caches and weights compare by it."""
+    with pytest.raises(ValueError, match="sigma"):
+        degrade(noise(), f"bd:sigma={sigma}")
 
 
 def test_padding() -> None:

@@ -120,7 +120,7 @@ def test_fastdvdnet(monkeypatch: pytest.MonkeyPatch) -> None:
     edges, 136.
     """
     monkeypatch.setattr(reach_module, "SHORT", 4)
-    assert reach(FastDVDnet(16).eval()) == 136
+    assert reach(FastDVDnet(width=0.125).eval()) == 136
 
 
 def test_the_network_is_left_as_it_was() -> None:

@@ -155,9 +155,10 @@ def test_what_is_shown_hr_is_no_use_without_it(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_64_channels_it_teaches_f_lr_alone(
-    tmp_path: Path, tiny: Path, teacher: Path, refused: Command
+def test_its_f_sr_of_four_channels_is_cached_too(
+    tmp_path: Path, tiny: Path, teacher: Path, stdpipe: Command
 ) -> None:
-    told = refused("extract-teacher", "--data", tiny, "--weights", teacher / "weights.pt",
-                   "--cache", tmp_path / "c")  # fmt: skip
-    assert "has no 64-channel F^SR" in told
+    stdpipe("extract-teacher", "--data", tiny, "--weights", teacher / "weights.pt",
+            "--cache", tmp_path / "c")  # fmt: skip
+    manifest = cache.open_reader(tmp_path / "c").manifest
+    assert (manifest.channels, manifest.made_by["f_sr_channels"]) == (4, 4)
