@@ -24,6 +24,7 @@ from stdpipe.cache.files import atomic_file
 from stdpipe.deploy.drift import warn_of_drift
 from stdpipe.models.base import Network, check_sees_lr, count_parameters
 from stdpipe.models.checkpoints import load_network
+from stdpipe.models.fold import folded
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 TOLERANCE = 1e-4  # largest difference from the network, for images in [0, 1]
@@ -59,7 +60,7 @@ def export(job: Export) -> dict[str, Any]:
         _require_onnx()
     net, facts = load_network(job.model, job.weights)
     check_sees_lr(net, "its file would be of no use")
-    net.eval()
+    net = folded(net.eval())
     drift = warn_of_drift(net)
     name, opset = facts["network"], None
     with _told(f"{name} cannot be traced for all frame sizes"):

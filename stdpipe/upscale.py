@@ -35,6 +35,7 @@ from stdpipe.deploy.tiles import Tile, tiles
 from stdpipe.device import autocast, pick_device, settle
 from stdpipe.models.base import Network, check_sees_lr
 from stdpipe.models.checkpoints import load_network
+from stdpipe.models.fold import folded
 from stdpipe.models.running import WHOLE_CLIP, ClipRunner, frames_around
 
 CHUNK = 8  # centre frames at once: their windows share work
@@ -83,11 +84,12 @@ def upscale(job: Upscaling) -> dict[str, Any]:
     device = pick_device(job.device)
     net, facts = load_network(job.model, job.weights)
     check_sees_lr(net, "it enlarges nothing")
+    net = folded(net.eval())
     source = find_one_clip(job.source)
     height, width = frame_size(source)
     _warn_of_shift(net, facts["degradation"])
-    warn_of_drift(net.eval())
-    grid = cut(net.eval(), height, width, job.tile)
+    warn_of_drift(net)
+    grid = cut(net, height, width, job.tile)
     settle(net, device, job.amp)
     video = source.place if isinstance(source.place, Video) else None
     rate = exact_rate(job.fps) if job.fps else video.rate if video else RATE

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stdpipe.models import fold
 from stdpipe.models.base import SCALE, Features
 from stdpipe.models.causal import CausalNetwork, Head, State, build_head
 from stdpipe.models.layers import bicubic_base, bilinear_base, conv3x3
@@ -33,7 +34,8 @@ class RLSP(CausalNetwork):
     """num_feat: the channels of all layers and of the state (published: 48, 64 and 128).
 
     channels: 3 for RGB, or 1 for luma as published. base: what the residual is added to, the LR
-    frame by bilinear interpolation at `phase`, or "nearest" as published. head: as Mobile RRN's.
+    frame by bilinear interpolation at `phase`, or "nearest" as published. head: as Mobile
+    RRN's. contract: whether no convolution before the head amplifies anything, against drift.
     """
 
     num_ahead = 1
@@ -46,6 +48,7 @@ class RLSP(CausalNetwork):
         base: Literal["bilinear", "nearest"] = "bilinear",
         head: Head = "shuffle",
         f_sr_channels: Count = 8,
+        contract: bool = False,
         phase: float = 1.5,
     ) -> None:
         super().__init__()
@@ -54,6 +57,8 @@ class RLSP(CausalNetwork):
         self.conv_first = conv3x3(9 + num_feat + channels * SCALE**2, num_feat)
         self.body = nn.ModuleList(conv3x3(num_feat, num_feat) for _ in range(5))
         self.conv_hidden = conv3x3(num_feat, num_feat)
+        if contract:
+            fold.contract(self)
         self.last = build_head(head, num_feat, f_sr_channels, channels)
 
     def begin(self, frame: Tensor) -> State:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stdpipe.models import fold
 from stdpipe.models.base import Features
 from stdpipe.models.causal import CausalNetwork, Head, State, build_head
 from stdpipe.models.layers import bilinear_base, conv3x3, residual_blocks
@@ -19,7 +20,8 @@ class MobileRRN(CausalNetwork):
     """num_feat: the channels of all layers and of the state (published: 16, 32 and 64).
 
     head: "shuffle" as published, or "f_sr" for an F^SR of `f_sr_channels` in front of one
-    convolution at HR size, which SD and TD can teach.
+    convolution at HR size, which SD and TD can teach. wide: 2, say, to train every convolution of
+    the blocks as one of twice its channels.
     """
 
     def __init__(
@@ -28,6 +30,7 @@ class MobileRRN(CausalNetwork):
         num_block: Count = 5,
         head: Head = "shuffle",
         f_sr_channels: Count = 8,
+        wide: Count = 0,
         phase: float = 1.5,
     ) -> None:
         super().__init__()
@@ -37,6 +40,7 @@ class MobileRRN(CausalNetwork):
         self.conv_first = conv3x3(2 * 3 + num_feat, num_feat)
         self.recon_trunk = residual_blocks(num_feat, num_block)
         self.conv_hidden = conv3x3(num_feat, num_feat)
+        fold.widen(self.recon_trunk, wide)
         self.last = build_head(head, num_feat, f_sr_channels)
 
     def begin(self, frame: Tensor) -> State:

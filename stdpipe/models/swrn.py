@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stdpipe.models import fold
 from stdpipe.models.base import Features
 from stdpipe.models.causal import CausalNetwork, Head, State, build_head
 from stdpipe.models.layers import bilinear_base, conv3x3, relu_chain
@@ -16,7 +17,10 @@ from stdpipe.models.options import Count
 
 
 class SWRN(CausalNetwork):
-    """num_feat: the channels of all layers and of each state (published: 16). head: as RRN's."""
+    """num_feat: the channels of all layers and of each state (published: 16).
+
+    head: as Mobile RRN's. contract: as RLSP's.
+    """
 
     num_ahead = 1
 
@@ -25,6 +29,7 @@ class SWRN(CausalNetwork):
         num_feat: Count = 16,
         head: Head = "shuffle",
         f_sr_channels: Count = 8,
+        contract: bool = False,
         phase: float = 1.5,
     ) -> None:
         super().__init__()
@@ -39,6 +44,8 @@ class SWRN(CausalNetwork):
         self.conv_hidden_backward = conv3x3(num_feat, num_feat)
         self.conv_fusion = conv3x3(2 * num_feat, num_feat)
         self.recon_trunk = relu_chain(num_feat, num_feat, 3)
+        if contract:
+            fold.contract(self)
         self.last = build_head(head, num_feat, f_sr_channels)
 
     def begin(self, frame: Tensor) -> State:

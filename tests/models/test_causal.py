@@ -25,6 +25,8 @@ NETWORKS = (
     "rrn-8:head=f_sr,f_sr_channels=6",
     "swrn:num_feat=8",
     "swrn:num_feat=8,head=f_sr",
+    "rrn-8:wide=2",
+    "rlsp:num_feat=8,contract=true",
 )
 
 
@@ -88,7 +90,7 @@ def test_saved_and_loaded(name: str, tmp_path: Path) -> None:
     again, facts = load_network(None, str(tmp_path / "w.pt"))
     clip = noise(1, 3, 3, 6, 6)
     with torch.no_grad():
-        assert torch.equal(again.features_clip(clip).sr, net.features_clip(clip).sr)
+        assert torch.equal(again.eval().features_clip(clip).sr, net.features_clip(clip).sr)
     assert zoo.parse(facts["network"]) == zoo.parse(name)
 
 
