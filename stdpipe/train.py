@@ -54,8 +54,9 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     device = pick_device(run.device)
     keep_memory(device)
     with distributed.group(device), ExitStack() as opened:
-        source = open_source(run, [o for _, o in jobs], device)
-        stream = _stream(run, options, source)
+        part = run_folder.part_of_cache(run.out for run, _ in jobs)
+        source = open_source(run, [o for _, o in jobs], device, part)
+        stream = _stream(run, options, source, resumes=part is not None)
         stream.targets_from = _first_taught(jobs) * options.batch
         stream.unfinished = device.type != "cpu"
         if any(o.evaluate_every for _, o in jobs):
@@ -64,7 +65,7 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
             "data": str(run.data),
             "degradation": source.degradation,
             "cache": run.cache,
-            "cache_id": source.reader.manifest.cache_id if source.reader else None,
+            **source.cache_facts(),
             "clips": run_folder.digest(v.clip for v in stream.views),
             "live_teacher": run.live_teacher and checkpoints.file_sha256(Path(run.live_teacher)),
             "live_teacher_file": run.live_teacher,
@@ -124,7 +125,7 @@ def _trainer(
         raise UserError(f"{spec} has no F^SR at 4 times the LR size")
     if run.init:
         _start_from(student, run.init, source.degradation)
-    seen = looked_at(run, options)
+    seen = looked_at(run, options, source.held)
     if {"f_sr", "attention"} & seen and not student.f_sr_channels:
         raise UserError(
             f"scheme {options.scheme!r} teaches F^SR, and {spec} has none, since its image is "
@@ -195,13 +196,15 @@ def _probe(net: Network) -> Tensor:
     return net.eval().features_clip(torch.zeros(1, 1, 3, side, side, device=device)).f_lr[:, 0]
 
 
-def _stream(run: StudentRun, options: StudentTraining, source: Source) -> Stream:
+def _stream(run: StudentRun, options: StudentTraining, source: Source, resumes: bool) -> Stream:
+    """Return the samples; data and cache of a run that resumes may have grown since it began."""
     clips = {c.key: c for c in find_clips(run.data, "train", length=run.frames)}
     if source.reader is None:
         views = full_views(list(clips), options.stream_seed, NUM_ORIENTATIONS)
     else:
         views = [View.parse(entry) for entry in source.reader.manifest.entries]
         cached = {v.clip for v in views}
+        clips = {key: clip for key, clip in clips.items() if key in cached or not resumes}
         if odd := sorted(cached ^ clips.keys()):
             raise UserError(
                 f"clip lists differ by {len(odd)} clips, {odd[0]} first ({len(cached)} in "

@@ -4,16 +4,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stdpipe.distill.term import Term, Value
+from stdpipe.models.luma import own_image
 
 BORDER = 4  # HR pixels at a crop's border that are left out
 
 
 def output_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the mean absolute distance of SR images (..., 3, H, W), the border left out.
+    """Return the mean absolute distance of SR images (..., 3, H, W), the border left out; of luma
+    where the teacher's is (..., 1, H, W).
 
     The teacher's image is made of crops of its f_sr and of LR. At the border, its last 3x3
     convolution and the bilinear base lack the pixels beyond the crop.
     """
+    student = own_image(student, teacher.shape[-3])
     inside = (..., slice(BORDER, -BORDER), slice(BORDER, -BORDER))
     return F.l1_loss(student[inside].float(), teacher[inside].float())
 

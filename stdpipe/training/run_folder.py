@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on only
 
-from stdpipe import distributed, faults
+from stdpipe import cache, distributed, faults
 from stdpipe.cache import schema
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import locked, write_atomically
@@ -47,6 +47,8 @@ class RunConfig(TypedDict):
     scheme: NotRequired[str]
     seed: NotRequired[Seed]
     cache: NotRequired[str | None]
+    cache_entries: NotRequired[Positive | None]
+    cache_targets: NotRequired[list[str] | None]
     init: NotRequired[str | None]
     exclude: NotRequired[list[str]]
 
@@ -54,6 +56,8 @@ class RunConfig(TypedDict):
 # may differ when a run is resumed, as may the number of processes
 FREE = {"data", "cache", "init", "live_teacher_file", "workers", "accumulate",
         "log_every", "save_every", "evaluate_every"}  # fmt: skip
+# not said by runs of older versions, whose cache_id tells them, too
+LATER = ("cache_entries", "cache_targets", "cache_encoding")
 
 
 @contextmanager
@@ -85,6 +89,16 @@ def read_config(file: Path) -> dict[str, Any]:
     return dict(schema.check(RunConfig, schema.read_yaml(file), told))
 
 
+def part_of_cache(outs: Iterable[Path]) -> cache.Part | None:
+    """Return the part of its cache that the first of these runs to resume began with, since the
+    cache may have grown meanwhile; None where no run says it."""
+    for file in (out / "config.yaml" for out in outs):
+        told = read_config(file) if file.exists() else {}
+        if told.get("cache_entries") and told.get("cache_targets"):
+            return cache.Part(told["cache_entries"], tuple(told["cache_targets"]))
+    return None
+
+
 def digest(keys: Iterable[str]) -> str:
     """Return 16 hex digits that stand for a set of clips, wherever the data lie."""
     return hashlib.sha256("\n".join(sorted(set(keys))).encode()).hexdigest()[:16]
@@ -94,7 +108,8 @@ def _write_config(out: Path, facts: Mapping[str, Any], options: Training) -> Non
     config = {**facts, **dataclasses.asdict(options)}
     file = out / "config.yaml"
     if file.exists():  # a run from before a key was added has its default
-        old = dataclasses.asdict(type(options)()) | read_config(file)
+        unsaid = {key: config[key] for key in LATER if key in config}
+        old = dataclasses.asdict(type(options)()) | unsaid | read_config(file)
         differences = [
             f"{key} {old.get(key)!r} there, {config.get(key)!r} now"
             for key in dict.fromkeys([*config, *old])

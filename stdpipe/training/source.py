@@ -34,16 +34,40 @@ class Source:
     decode: Decoder | LiveTeacher | None = None
     """Adds the teacher's maps to a batch, on the training device."""
 
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The targets of the cache; none without one."""
+        return self.reader.manifest.targets if self.reader else ()
 
-def open_source(run: StudentRun, every: Sequence[StudentTraining], device: torch.device) -> Source:
+    def cache_facts(self) -> dict[str, Any]:
+        """Return what a run says of its cache: what made it, and the part that the run uses."""
+        if self.reader is None:
+            return {"cache_id": None}
+        made = self.reader.manifest
+        return {
+            "cache_id": made.cache_id,
+            "cache_entries": len(made.entries),
+            "cache_targets": list(made.targets),
+            "cache_encoding": made.encoding if {*made.targets} - {"sr"} else None,
+        }
+
+
+def open_source(
+    run: StudentRun,
+    every: Sequence[StudentTraining],
+    device: torch.device,
+    part: cache.Part | None = None,
+) -> Source:
     """Open the cache, or load the live teacher, that the schemes of all students need.
 
+    part: the part of the cache that a run to resume began with; None: all that is finished.
     Raises UserError where it is missing or does not fit.
     """
-    reader = _open_cache(run, [options.scheme for options in every if options.terms])
+    reader = _open_cache(run, [options.scheme for options in every if options.terms], part)
     made_by = reader.manifest.made_by if reader else {}
     degradation = str(run.degradation or made_by.get("degradation") or "bd")
-    needed = [looked_at(run, options) for options in every]
+    held = reader.manifest.targets if reader else ()
+    needed = [looked_at(run, options, held) for options in every]
     wanted = set().union(*needed)
     if not wanted:
         return Source(degradation, reader)
@@ -57,7 +81,6 @@ def open_source(run: StudentRun, every: Sequence[StudentTraining], device: torch
         return Source(degradation, reader, live=teacher, decode=decode)
     assert reader is not None
     _warn_of_another_teacher(str(made_by.get("teacher")), every)
-    held = reader.manifest.targets
     for options, names in zip(every, needed, strict=True):
         both = [name for name in cache.TARGETS if name in {*held, *stored(names, held)}]
         if missing := [name for name in both if name not in held]:
@@ -72,12 +95,14 @@ def open_source(run: StudentRun, every: Sequence[StudentTraining], device: torch
     )
 
 
-def looked_at(run: StudentRun, options: StudentTraining) -> set[str]:
-    """Return the teacher's maps that one student's terms look at in a batch."""
-    return needs(options.terms, options.attention, live=bool(run.live_teacher))
+def looked_at(run: StudentRun, options: StudentTraining, held: Sequence[str]) -> set[str]:
+    """Return the teacher's maps that one student's terms look at in a batch; held: the cache's."""
+    return needs(options.terms, options.attention, bool(run.live_teacher), held)
 
 
-def _open_cache(run: StudentRun, taught: Sequence[str]) -> cache.Reader | None:
+def _open_cache(
+    run: StudentRun, taught: Sequence[str], part: cache.Part | None
+) -> cache.Reader | None:
     if run.cache is None:
         if taught and run.live_teacher is None:
             how = "give --cache, made by extract-teacher, or choose --scheme none"
@@ -88,7 +113,7 @@ def _open_cache(run: StudentRun, taught: Sequence[str]) -> cache.Reader | None:
         expect["degradation"] = run.degradation
     if run.teacher_weights:
         expect["teacher_sha256"] = checkpoints.file_sha256(run.teacher_weights)
-    reader = cache.open_reader(run.cache, expect)
+    reader = cache.open_reader(run.cache, expect, part=part)
     random = str(reader.manifest.made_by.get("teacher_sha256")).startswith("random:")
     if random and taught and distributed.first():
         LOG.warning("stdpipe: the teacher of %s has random weights: only good for tests", run.cache)
