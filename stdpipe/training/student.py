@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stdpipe import distributed
+from stdpipe.data.views import generator
 from stdpipe.device import autocast
 from stdpipe.distill.attention import attention_map, teacher_map
 from stdpipe.distill.term import LossInputs
 from stdpipe.distill.terms import TERMS, scheme_loss
-from stdpipe.distill.time import CollapseGuard
+from stdpipe.distill.time import CollapseGuard, Crop, draw_crop
 from stdpipe.models.base import Network
 from stdpipe.models.causal import CausalNetwork
 from stdpipe.training import metrics_log, run_folder, warm
@@ -40,9 +41,13 @@ class StudentLosses(nn.Module):
         self.options = options
 
     def forward(
-        self, batch: Mapping[str, Tensor], terms: Mapping[str, float], start: warm.Start
+        self, batch: Mapping[str, Tensor], terms: Mapping[str, float], step: int
     ) -> dict[str, Tensor]:
-        """Return the loss parts by name, means over the batch; "loss" alone has a gradient."""
+        """Return the loss parts by name, means over the batch; "loss" alone has a gradient.
+
+        All that a step draws depends on its number alone: ranks, slices and a resumed run agree.
+        """
+        start = warm.draw(self.student, self.options, step)
         if start.still:
             batch = warm.stilled(batch)
         state: dict[str, Any] = {}
@@ -55,9 +60,17 @@ class StudentLosses(nn.Module):
             attention=self.options.attention,
             attention_norm=self.options.attention_norm,
             td_scale=self.options.td_scale,
+            normalise=self.options.normalise,
+            td_crop=self._td_crop(step),
+            output_to_hr=self.options.output_to_hr,
+            progress=step / self.options.steps,
         )
-        parts = scheme_loss(inputs, terms)
+        parts = scheme_loss(inputs, terms, self.options.luma)
         return {name: x if name == "loss" else x.detach() for name, x in parts.items()}
+
+    def _td_crop(self, step: int) -> Crop | None:
+        side, patch, seed = self.options.td_crop, self.options.patch, self.options.stream_seed
+        return draw_crop(generator(seed, "td_crop", step), side, patch) if side else None
 
 
 class StudentTrainer:
@@ -113,7 +126,7 @@ class StudentTrainer:
         seen = {name: values for name, values in batch.items() if name in self._seen}
         with self._own_random_state(), distributed.apart(self.losses, more_to_come):
             with autocast(self.device, self.options.amp):
-                losses = self.losses(seen, terms, warm.draw(self._student, self.options, step))
+                losses = self.losses(seen, terms, step)
             self.stepper.backward(losses["loss"])
         self._slices.append({name: part.detach() for name, part in losses.items()})
 
