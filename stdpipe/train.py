@@ -100,7 +100,7 @@ def _check_together(jobs: Sequence[Job]) -> None:
 
 def _first_taught(jobs: Sequence[Job]) -> int:
     """Return the first step at which a student looks at the teacher."""
-    return min((o.warmup_steps for _, o in jobs if o.terms), default=0)
+    return min((o.first_taught for _, o in jobs if o.terms), default=0)
 
 
 def _spec(run: StudentRun, degradation_name: str) -> zoo.Spec:

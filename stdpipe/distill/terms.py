@@ -38,15 +38,19 @@ def build_helpers(
     return {role: build(channels) for role, build in builders.items()}
 
 
-def scheme_loss(inputs: LossInputs, terms: Mapping[str, float]) -> dict[str, Tensor]:
+def scheme_loss(
+    inputs: LossInputs, terms: Mapping[str, float]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the loss parts of a batch: "loss", "rec" (Eq. 8), each term's unweighted value by its
-    name, and the values that terms log beside."""
+    name, and the values that terms log beside; and by name the summands that weights multiply."""
     taught = {name: values.detach() for name, values in inputs.batch.items()}
     inputs = replace(inputs, batch=taught)  # no gradient enters the teacher, even if it asks
     parts = {"rec": charbonnier(inputs.student.sr, taught["hr"])}
     loss = parts["rec"]
+    summands = {"rec": loss}
     for name, weight in terms.items():
         value, divisor, beside = TERMS[name].compute(inputs)
         parts |= {name: value, **dict(zip(TERMS[name].logs, beside, strict=True))}
-        loss = loss + weight * value / divisor
-    return {"loss": loss, **parts}
+        summands[name] = value / divisor
+        loss = loss + weight * summands[name]
+    return {"loss": loss, **parts}, summands

@@ -24,6 +24,7 @@ from stdpipe.models.base import Network
 from stdpipe.models.causal import CausalNetwork
 from stdpipe.training import metrics_log, run_folder, warm
 from stdpipe.training.config import StudentTraining
+from stdpipe.training.term_weights import TermWeights, shared_map, squared_norms
 
 LOG = logging.getLogger(__name__)
 
@@ -40,14 +41,23 @@ class StudentLosses(nn.Module):
         self.options = options
 
     def forward(
-        self, batch: Mapping[str, Tensor], terms: Mapping[str, float], start: warm.Start
+        self,
+        batch: Mapping[str, Tensor],
+        terms: Mapping[str, float],
+        start: warm.Start,
+        measures: bool = False,
     ) -> dict[str, Tensor]:
-        """Return the loss parts by name, means over the batch; "loss" alone has a gradient."""
+        """Return the loss parts by name, means over the batch; "loss" alone has a gradient.
+
+        measures: whether squared norms of the terms' gradients are among them.
+        """
         if start.still:
             batch = warm.stilled(batch)
         state: dict[str, Any] = {}
         if start.steps and isinstance(self.student, CausalNetwork):
             state = {"state": self.student.warmed(batch["lr"], start.steps)}
+        if measures and self.options.compile:  # what is compiled has no gradient on its own maps
+            state["centres"] = range(batch["lr"].shape[1])
         inputs = LossInputs(
             self.student.features_clip(batch["lr"], **state),
             batch,
@@ -56,7 +66,10 @@ class StudentLosses(nn.Module):
             attention_norm=self.options.attention_norm,
             td_scale=self.options.td_scale,
         )
-        parts = scheme_loss(inputs, terms)
+        parts, summands = scheme_loss(inputs, terms)
+        if measures:
+            level = shared_map(self.options.terms)
+            parts |= squared_norms(summands, inputs.student, level)
         return {name: x if name == "loss" else x.detach() for name, x in parts.items()}
 
 
@@ -79,7 +92,7 @@ class StudentTrainer:
         evaluate: Callable[[Path], object],
     ) -> None:
         self.out, self.options, self.device = out, options, device
-        self.terms = options.terms
+        self.weights = TermWeights(options, out)
         self._student = student.train()
         self.failed: run_folder.NotFiniteError | None = None
         self.dead = False
@@ -87,6 +100,8 @@ class StudentTrainer:
         trained = [p for part in self.parts.values() for p in part.parameters()]
         self.stepper = run_folder.Stepper(trained, options, device)
         saved = run_folder.resume(out, **self.parts, stepper=self.stepper)
+        if "term_weights" in saved:
+            self.weights.load_state_dict(saved["term_weights"])
         self.done: int = saved["step"]
         # td is always among them, since its memory is always built: so each log has its norm
         self.with_memory = {name: term for name, term in TERMS.items() if term.memory in helpers}
@@ -109,11 +124,12 @@ class StudentTrainer:
 
     def learn(self, batch: Mapping[str, Tensor], step: int, more_to_come: bool) -> None:
         """Compute the gradients of one slice of a step."""
-        terms = self.terms if step >= self.options.warmup_steps else {}
+        terms, measures = self.weights.at(step), self.weights.measures(step)
+        start = warm.draw(self._student, self.options, step)
         seen = {name: values for name, values in batch.items() if name in self._seen}
         with self._own_random_state(), distributed.apart(self.losses, more_to_come):
             with autocast(self.device, self.options.amp):
-                losses = self.losses(seen, terms, warm.draw(self._student, self.options, step))
+                losses = self.losses(seen, terms, start, measures)
             self.stepper.backward(losses["loss"])
         self._slices.append({name: part.detach() for name, part in losses.items()})
 
@@ -124,6 +140,7 @@ class StudentTrainer:
         self.stepper.step(step)
         values = metrics_log.to_floats(self._slices)
         self._slices = []
+        values = self.weights.take(step, values)
         run_folder.stop_on_nan(self.out, step, values, inputs)
         for term, guard in self.guards.items():
             guard.watch(values.get(term))
@@ -167,7 +184,12 @@ class StudentTrainer:
             frozen = {t.frozen: self.guards[name].frozen for name, t in self.with_memory.items()}
             with self._own_random_state():
                 run_folder.save_checkpoint(
-                    self.out, self.done, **self.parts, stepper=self.stepper, **frozen
+                    self.out,
+                    self.done,
+                    **self.parts,
+                    stepper=self.stepper,
+                    term_weights=self.weights,
+                    **frozen,
                 )
 
     def _due(self, every: int) -> bool:
