@@ -122,6 +122,13 @@ class StudentTraining(Training):
 
     evaluate_every: NotNegative = 0
     """Steps between evaluations on the data's test clips, in OUT/evaluations; 0 leaves them out."""
+    hold_out: NotNegative = 0
+    """Clips of the train list that are scored every evaluate_every steps instead of trained on."""
+    keep: Literal["last", "best"] = "last"
+    """Whether weights.pt has the last weights, or those of the best score on hold_out; the last
+    ones are then in last.pt."""
+    ema: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the average of weights over steps, which weights.pt then has; 0 averages none."""
     scheme: str = "std"
     """A name of distill.names.SCHEMES, or several by comma, with weights: "std,output=0.5"."""
     warmup_steps: NotNegative = 20_000
@@ -189,6 +196,11 @@ class StudentTraining(Training):
             raise UserError(
                 "td_scale variance needs all clips of a step at once, and accumulate "
                 f"({self.accumulate}) splits them: set one of them back"
+            )
+        if self.keep == "best" and not (self.hold_out and self.evaluate_every):
+            raise UserError(
+                f"keep=best needs clips to score: hold_out is {self.hold_out} and evaluate_every "
+                f"{self.evaluate_every}; set both"
             )
         self._check_spans()
         if self.share and not self.share_every:

@@ -4,6 +4,7 @@ Several may learn from one stream, each with the result that it would have alone
 """
 
 import logging
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from stdpipe.distill.time import CollapseGuard
 from stdpipe.models.base import Network
 from stdpipe.models.causal import CausalNetwork
 from stdpipe.training import metrics_log, run_folder, warm
+from stdpipe.training.average import Average
 from stdpipe.training.config import StudentTraining
 from stdpipe.training.term_weights import TermWeights, shared_map, squared_norms
 
@@ -88,8 +90,9 @@ class StudentTrainer:
         options: StudentTraining,
         device: torch.device,
         seen: Collection[str],
-        save_weights: Callable[[], None],
+        save_weights: Callable[[Path], None],
         evaluate: Callable[[Path], object],
+        score: Callable[[], float] | None = None,
     ) -> None:
         self.out, self.options, self.device = out, options, device
         self.weights = TermWeights(options, out)
@@ -99,7 +102,11 @@ class StudentTrainer:
         self.parts: dict[str, nn.Module] = {"student": student, **helpers}  # all that is trained
         trained = [p for part in self.parts.values() for p in part.parameters()]
         self.stepper = run_folder.Stepper(trained, options, device)
+        self.average = Average(student, options.ema)
         saved = run_folder.resume(out, **self.parts, stepper=self.stepper)
+        self.best = saved.get("best", -math.inf)
+        if "average" in saved:
+            self.average.load_state_dict(saved["average"])
         if "term_weights" in saved:
             self.weights.load_state_dict(saved["term_weights"])
         self.done: int = saved["step"]
@@ -114,7 +121,7 @@ class StudentTrainer:
         self.random = torch.get_rng_state()
         self.metrics = metrics_log.Metrics(out, self.done)
         self.losses = distributed.data_parallel(StudentLosses(student, helpers, options))
-        self._save_weights, self._evaluate = save_weights, evaluate
+        self._save_weights, self._evaluate, self._score = save_weights, evaluate, score
         self._slices: list[dict[str, Tensor]] = []
         self._seen = {"hr", "lr", *seen}  # students beside this one may look at more
 
@@ -138,6 +145,7 @@ class StudentTrainer:
         if (step + 1) % self.options.log_every == 0 and not self.dead:
             self._check_for_dead_units(step)
         self.stepper.step(step)
+        self.average.update()
         values = metrics_log.to_floats(self._slices)
         self._slices = []
         values = self.weights.take(step, values)
@@ -162,19 +170,35 @@ class StudentTrainer:
         """Write metrics, weights, evaluation and checkpoint where they are due; return the values
         for a progress bar. The first rank writes, and the others wait."""
         shown: dict[str, str] = {}
+        to_save = self._due(self.options.save_every)
+        to_evaluate = self._due(self.options.evaluate_every)
+        if to_evaluate and self._score:
+            self.metrics.add({"held_out": self._held_out()}, 0.0)
         if self._due(self.options.log_every):
             roles = [term.memory for term in self.with_memory.values()]
             norms = {f"{role}_norm": _norm(self.parts[role]) for role in roles}
             shown = self.metrics.log(self.done, lr=self.stepper.lr, **norms)
-        to_save = self._due(self.options.save_every)
-        to_evaluate = self._due(self.options.evaluate_every)
         if to_save or to_evaluate:
             distributed.from_first(lambda: self._write_files(batch, to_save, to_evaluate))
         return shown
 
+    def _held_out(self) -> float:
+        """Score the student on the clips that it never sees, and keep its weights if it is the best
+        so far."""
+        assert self._score is not None
+        with self.average.used():
+            score = distributed.from_first(self._score)
+            if score > self.best:
+                self.best = score
+                if self.options.keep == "best":
+                    distributed.from_first(lambda: self._save_weights(self.out / "weights.pt"))
+        return score
+
     def _write_files(self, batch: Mapping[str, Tensor], to_save: bool, to_evaluate: bool) -> None:
         """Write the checkpoint last, so that a run stopped in an evaluation repeats it."""
-        self._save_weights()
+        file = self.out / ("last.pt" if self.options.keep == "best" else "weights.pt")
+        with self.average.used():
+            self._save_weights(file)
         if to_evaluate:
             self._evaluate(self.out / "evaluations" / str(self.done))
         if to_save:
@@ -189,6 +213,8 @@ class StudentTrainer:
                     **self.parts,
                     stepper=self.stepper,
                     term_weights=self.weights,
+                    average=self.average,
+                    best=self.best,
                     **frozen,
                 )
 
