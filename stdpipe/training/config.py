@@ -147,14 +147,25 @@ class StudentTraining(Training):
     """Term -> the step at which it ends, where not with the run."""
     decay: dict[str, NotNegative] = dataclasses.field(default_factory=dict)
     """Term -> the step from which its weight falls linearly, to zero where it ends."""
+    luma: Number = 0.0
+    """Weight of a second L_rec, on luma alone, in every scheme and in the warm-up."""
+    output_to_hr: Annotated[Float, Field(ge=0, le=1)] = 0.0
+    """Share of the run in which the target of `output` goes from the teacher's image to HR; 0
+    leaves it the teacher's (ECO, AAAI 2024)."""
     attention: Literal["sum", "sum2", "max2"] = "sum2"
     """Map of Eqs. 1 to 3: "sum", "sum2" or "max2"; only "sum2" can be read without f_sr."""
     attention_norm: Literal["none", "l2"] = "none"
     """"l2" divides each map by its norm (Zagoruyko); the paper does not say whether it does."""
     memory: Literal["trained", "frozen"] = "trained"
     """Whether the ConvLSTM is "trained" with the student, as in the paper, or "frozen"."""
+    normalise: StrictBool = False
+    """Divide L_SD by the variance of the teacher's map and L_TD by that of its cell, over all clips
+    of a step: both then have no unit, and a collapse of the ConvLSTM gains nothing."""
     td_scale: Literal["none", "variance"] = "none"
-    """"variance" divides L_TD by the variance of the teacher's cell: collapse gains nothing."""
+    """"variance" is normalise for L_TD alone."""
+    td_crop: NotNegative = 0
+    """Side in HR pixels of the squares that tile a patch, of which the ConvLSTM sees one a step,
+    drawn at random, to save time; 0 shows it the whole patch."""
     warm_start: Annotated[Float, Field(ge=-1, le=1)] = -1
     """Share of steps in which a causal student starts from a state that has run, half of them
     on a still scene; -1 takes what the network asks for."""
@@ -192,10 +203,21 @@ class StudentTraining(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.td_scale == "variance" and self.accumulate > 1:
+        spread = "normalise true" if self.normalise else f"td_scale {self.td_scale}"
+        if spread != "td_scale none" and self.accumulate > 1:
             raise UserError(
-                "td_scale variance needs all clips of a step at once, and accumulate "
+                f"{spread} needs all clips of a step at once, and accumulate "
                 f"({self.accumulate}) splits them: set one of them back"
+            )
+        if self.normalise and self.attention_norm != "none":
+            raise UserError(
+                "normalise true divides maps by the teacher's spread, and attention_norm "
+                f"{self.attention_norm} by their own norm: set one of them back"
+            )
+        if self.td_crop and (self.td_crop % 8 or self.patch % self.td_crop):
+            raise UserError(
+                f"td_crop ({self.td_crop}) should be a multiple of 8 HR pixels that divides patch "
+                f"({self.patch})"
             )
         if self.keep == "best" and not (self.hold_out and self.evaluate_every):
             raise UserError(

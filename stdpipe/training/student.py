@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stdpipe import distributed
+from stdpipe.data.views import generator
 from stdpipe.device import autocast
 from stdpipe.distill.attention import attention_map, teacher_map
 from stdpipe.distill.term import LossInputs
 from stdpipe.distill.terms import TERMS, scheme_loss
-from stdpipe.distill.time import CollapseGuard
+from stdpipe.distill.time import CollapseGuard, Crop, draw_crop
 from stdpipe.models.base import Network
 from stdpipe.models.causal import CausalNetwork
 from stdpipe.training import metrics_log, run_folder, warm
@@ -46,13 +47,15 @@ class StudentLosses(nn.Module):
         self,
         batch: Mapping[str, Tensor],
         terms: Mapping[str, float],
-        start: warm.Start,
+        step: int,
         measures: bool = False,
     ) -> dict[str, Tensor]:
         """Return the loss parts by name, means over the batch; "loss" alone has a gradient.
 
-        measures: whether squared norms of the terms' gradients are among them.
+        measures: whether squared norms of the terms' gradients are among them. All that a step
+        draws depends on its number alone: ranks, slices and a resumed run agree.
         """
+        start = warm.draw(self.student, self.options, step)
         if start.still:
             batch = warm.stilled(batch)
         state: dict[str, Any] = {}
@@ -67,12 +70,20 @@ class StudentLosses(nn.Module):
             attention=self.options.attention,
             attention_norm=self.options.attention_norm,
             td_scale=self.options.td_scale,
+            normalise=self.options.normalise,
+            td_crop=self._td_crop(step),
+            output_to_hr=self.options.output_to_hr,
+            progress=step / self.options.steps,
         )
-        parts, summands = scheme_loss(inputs, terms)
+        parts, summands = scheme_loss(inputs, terms, self.options.luma)
         if measures:
             level = shared_map(self.options.terms)
             parts |= squared_norms(summands, inputs.student, level)
         return {name: x if name == "loss" else x.detach() for name, x in parts.items()}
+
+    def _td_crop(self, step: int) -> Crop | None:
+        side, patch, seed = self.options.td_crop, self.options.patch, self.options.stream_seed
+        return draw_crop(generator(seed, "td_crop", step), side, patch) if side else None
 
 
 class StudentTrainer:
@@ -132,11 +143,10 @@ class StudentTrainer:
     def learn(self, batch: Mapping[str, Tensor], step: int, more_to_come: bool) -> None:
         """Compute the gradients of one slice of a step."""
         terms, measures = self.weights.at(step), self.weights.measures(step)
-        start = warm.draw(self._student, self.options, step)
         seen = {name: values for name, values in batch.items() if name in self._seen}
         with self._own_random_state(), distributed.apart(self.losses, more_to_come):
             with autocast(self.device, self.options.amp):
-                losses = self.losses(seen, terms, start, measures)
+                losses = self.losses(seen, terms, step, measures)
             self.stepper.backward(losses["loss"])
         self._slices.append({name: part.detach() for name, part in losses.items()})
 

@@ -18,6 +18,7 @@ from stdpipe.distill.terms import TERMS, build_helpers, scheme_loss
 from stdpipe.distill.time import memory_cells, td_loss
 from stdpipe.models.base import Features
 from stdpipe.models.convlstm import ConvLSTM
+from stdpipe.models.luma import luma
 
 EMPTY = torch.empty(0)
 
@@ -226,6 +227,68 @@ def test_scaled_td_by_hand(memory: ConvLSTM) -> None:
     torch.testing.assert_close(parts["cell_var"], variance)
     assert parts["td"] == plain["td"]
     torch.testing.assert_close(parts["loss"], parts["rec"] + 10 * parts["td"] / variance)
+
+
+@pytest.mark.parametrize("scheme", ["none", "sd=2"])
+def test_a_second_reconstruction_loss_on_luma(memory: ConvLSTM, scheme: str) -> None:
+    s, b = student(), batch()
+    inputs, terms = LossInputs(s, b, learners(memory)), parse_scheme(scheme)
+    plain, parts = scheme_loss(inputs, terms)[0], scheme_loss(inputs, terms, 0.5)[0]
+    torch.testing.assert_close(parts["luma"], charbonnier(luma(s.sr), luma(b["hr"])))
+    torch.testing.assert_close(parts["loss"], plain["loss"] + 0.5 * parts["luma"])
+    assert parts.keys() == plain.keys() | {"luma"}
+
+
+SIZES = {"f_sr": 30, "f_lr": 30}  # times as large, as another teacher's maps might be
+
+
+@pytest.mark.parametrize("name", ["sd", "sd-lr"])
+def test_normalised_sd_has_no_unit(memory: ConvLSTM, name: str) -> None:
+    """Maps 30 times as large on both sides cost the same, where plain L_SD grows by 30^4; "sd"
+    itself is logged plain."""
+    modules = learners(memory, (6, 6))
+    found = []
+    for size in (1, 30):
+        b = {k: x * (size if k in SIZES else 1) for k, x in batch().items()}
+        mine = Features(b["f_lr"] * 0.9, EMPTY, b["f_sr"] * 0.9, b["sr"])
+        parts, _ = scheme_loss(LossInputs(mine, b, modules, normalise=True), {name: 1.0})
+        variance = attention_map(b["f_sr" if name == "sd" else "f_lr"]).var()
+        torch.testing.assert_close(parts["loss"] - parts["rec"], parts[name] / variance)
+        found.append(parts)
+    torch.testing.assert_close(found[0]["loss"], found[1]["loss"])
+    torch.testing.assert_close(found[0][name] * 30**4, found[1][name])
+
+
+def test_a_flat_map_outweighs_no_other(memory: ConvLSTM) -> None:
+    """Black frames: the spread of the teacher's map vanishes, and a tenth off it costs what a tenth
+    of a map's size may cost at most."""
+    b = batch() | {"f_sr": torch.ones(2, 3, 4, 12, 16)}
+    s = student()._replace(f_sr=1.05 * b["f_sr"])
+    parts, _ = scheme_loss(LossInputs(s, b, learners(memory), normalise=True), {"sd": 1.0})
+    expected = (1.05**2 - 1) ** 2 / 1e-4
+    torch.testing.assert_close(
+        parts["loss"] - parts["rec"], torch.tensor(expected), rtol=1e-3, atol=0
+    )
+
+
+def test_normalised_td_is_scaled_td(memory: ConvLSTM) -> None:
+    """One key for both terms does for TD what its own key does."""
+    s, b = student(), batch()
+    one, _ = scheme_loss(LossInputs(s, b, learners(memory), normalise=True), {"td": 10.0})
+    other, _ = scheme_loss(LossInputs(s, b, learners(memory), td_scale="variance"), {"td": 10.0})
+    assert torch.equal(one["loss"], other["loss"])
+
+
+@pytest.mark.parametrize(("name", "level", "side"), [("td", "f_sr", 4), ("td-lr", "f_lr", 1)])
+def test_td_on_a_crop(memory: ConvLSTM, name: str, level: str, side: int) -> None:
+    """In HR pixels, on F^LR a quarter of them; its value is that of the whole cells' crop."""
+    s, b, modules = student(), batch(), learners(memory)
+    parts, _ = scheme_loss(LossInputs(s, b, modules, td_crop=(4, 8, 4)), {name: 1.0})
+    inputs = LossInputs(s, b, modules)
+    mine = inputs.f_sr if level == "f_sr" else inputs.f_lr
+    cells = memory_cells(modules["memory" if level == "f_sr" else "memory_lr"], b[level], mine)
+    inside = (..., slice(side, 2 * side), slice(2 * side, 3 * side))
+    torch.testing.assert_close(parts[name], td_loss(cells[0][inside], cells[1][inside]))
 
 
 class Scaled(torch.nn.Module):

@@ -94,6 +94,13 @@ def test_contradictions_name_both_values() -> None:
         StudentTraining(batch=3, accumulate=2)
     with pytest.raises(ValueError, match=r"td_scale variance.*accumulate \(2\)"):
         StudentTraining(td_scale="variance", accumulate=2)
+    with pytest.raises(ValueError, match=r"normalise true.*accumulate \(2\)"):
+        StudentTraining(normalise=True, accumulate=2)
+    with pytest.raises(ValueError, match=r"normalise true.*attention_norm l2"):
+        StudentTraining(normalise=True, attention_norm="l2")
+    for crop in (4, 48, 512):
+        with pytest.raises(ValueError, match=rf"td_crop \({crop}\).*patch \(256\)"):
+            StudentTraining(td_crop=crop)
     with pytest.raises(ValueError, match=r"tsa_steps \(7\).*steps \(5\)"):
         TeacherTraining(steps=5, tsa_steps=7)
     with pytest.raises(ValueError, match=r"tsa_steps \(1\).*train_only \(output\)"):
