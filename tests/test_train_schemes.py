@@ -78,7 +78,9 @@ def test_a_sum_of_everything(
     stdpipe(*train(tmp_path / "parts", tiny, *more, **settings))
     whole, parts = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")
     roles = {"student", "memory", "adapter", "adapter_lr", "memory_lr", "pisr", "pisr_sr"}
-    assert whole.keys() == roles | {"step", "rng", "stepper", "frozen", "frozen_lr"}
+    assert whole.keys() == roles | {
+        "step", "rng", "stepper", "term_weights", "average", "best", "frozen", "frozen_lr",
+    }  # fmt: skip
     for role in roles:
         for name, value in whole[role].items():
             assert torch.equal(value, parts[role][name]), (role, name)

@@ -43,9 +43,10 @@ def build_helpers(
 
 def scheme_loss(
     inputs: LossInputs, terms: Mapping[str, float], luma_weight: float = 0.0
-) -> dict[str, Tensor]:
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the loss parts of a batch: "loss", "rec" (Eq. 8), "luma" where it has a weight, each
-    term's unweighted value by its name, and the values that terms log beside."""
+    term's unweighted value by its name, and the values that terms log beside; and, by name, the
+    summands that weights multiply, of which "rec" is all of L_rec."""
     taught = {name: values.detach() for name, values in inputs.batch.items()}
     inputs = replace(inputs, batch=taught)  # no gradient enters the teacher, even if it asks
     parts = {"rec": charbonnier(inputs.student.sr, taught["hr"])}
@@ -53,8 +54,10 @@ def scheme_loss(
     if luma_weight:
         parts["luma"] = charbonnier(luma(inputs.student.sr.float()), luma(taught["hr"]))
         loss = loss + luma_weight * parts["luma"]
+    summands = {"rec": loss}
     for name, weight in terms.items():
         value, divisor, beside = TERMS[name].compute(inputs)
         parts |= {name: value, **dict(zip(TERMS[name].logs, beside, strict=True))}
-        loss = loss + weight * value / divisor
-    return {"loss": loss, **parts}
+        summands[name] = value / divisor
+        loss = loss + weight * summands[name]
+    return {"loss": loss, **parts}, summands

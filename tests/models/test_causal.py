@@ -19,7 +19,7 @@ from stdpipe.models.running import ClipRunner, frames_around
 
 NETWORKS = (
     "rlsp:num_feat=8",
-    "rlsp:num_feat=8,channels=1,base=nearest,phase=0",
+    "rlsp:num_feat=8,published=true,phase=0",
     "rlsp:num_feat=8,head=f_sr",
     "rrn-8",
     "rrn-8:head=f_sr,f_sr_channels=6",
@@ -97,8 +97,8 @@ def test_saved_and_loaded(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "parameters", "macs"),
     [  # of the repositories; multiply-accumulates of 3x3 kernels by hand
-        ("rlsp:channels=1,base=nearest", 163_216, 3.518e9),
-        ("rlsp-64:channels=1,base=nearest", 282_128, 6.084e9),
+        ("rlsp:published=true", 163_216, 3.518e9),
+        ("rlsp-64:published=true", 282_128, 6.084e9),
         ("rrn", 35_664, 0.765e9),
         ("rrn-32", 126_576, 2.725e9),
         ("swrn", 43_472, 0.933e9),
@@ -121,7 +121,7 @@ def published(name: str) -> Path:
 
 @pytest.mark.parametrize(
     ("file", "name"),
-    [("rlsp48", "rlsp:channels=1,base=nearest,phase=0"), ("mobile_rrn16", "rrn")],
+    [("rlsp48", "rlsp:published=true,phase=0"), ("mobile_rrn16", "rrn:published=true")],
 )
 def test_published_weights_make_their_golden_frames(file: str, name: str) -> None:
     """On every frame and in the last state, within 0.005 of 255."""
@@ -133,7 +133,7 @@ def test_published_weights_make_their_golden_frames(file: str, name: str) -> Non
     for t in range(clip.shape[1]):
         with torch.no_grad():
             features, state = net.step(net.around(clip, t), state)
-        if name == "rrn":
+        if name.startswith("rrn"):
             made, wanted = features.sr[0], golden["output_unclipped"][t]
         else:  # its own luma, shuffled into the state
             made, wanted = torch.pixel_shuffle(state[1], 4)[0], golden["output"][t]

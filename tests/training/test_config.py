@@ -8,13 +8,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stdpipe.training.config import StudentTraining, TeacherTraining, Training, from_mapping, load
+from stdpipe.training.config import (
+    StudentTraining,
+    TeacherTraining,
+    Training,
+    from_mapping,
+    load,
+    to_mapping,
+)
 
 CONFIGS = Path(str(files("stdpipe.configs")))
 
 
 def values(options: Training) -> dict[str, object]:
-    return dataclasses.asdict(options)
+    return to_mapping(options)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +113,7 @@ def test_contradictions_name_both_values() -> None:
         ("steps: [1", "is no YAML"),
         ("- 1\n- 2\n", "should hold key: value lines"),
         ("", "should hold key: value lines"),
-        ("1: 2\n", "unknown config key 1"),
+        ("1: 2\n", "unknown config key '1'"),
         ("steps: null\n", "steps: Input should be a valid integer, got None"),
     ],
 )
