@@ -31,8 +31,8 @@ class RLSP(CausalNetwork):
     """num_feat: the channels of all layers and of the state (published: 48, 64 and 128).
 
     published: whether to be what the published weights are for: luma, added to the repeated LR
-    pixel, of raw frames, with ReLU. head: as Mobile RRN's. contract: whether no convolution before the head
-    amplifies anything, against drift.
+    pixel, of raw frames, with ReLU. head: as Mobile RRN's. contract: whether no convolution before
+    the head amplifies anything, against drift.
     """
 
     num_ahead = 1
