@@ -7,19 +7,22 @@ Axes: B batch, T frames of a clip, H W HR size.
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stdpipe import distributed
 from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import degradation
+from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import Stream, check_sizes, finish
 from stdpipe.data.views import NUM_ORIENTATIONS, View, full_views
 from stdpipe.device import keep_memory, pick_device
+from stdpipe.distill.names import mark
 from stdpipe.distill.terms import build_helpers
 from stdpipe.evaluate import evaluate
 from stdpipe.evaluation.job import Evaluation
@@ -29,13 +32,22 @@ from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import SCALE, Network
 from stdpipe.training import metrics_log, run_folder, speed
 from stdpipe.training.config import StudentTraining
+from stdpipe.training.held_out import held_out, score
 from stdpipe.training.jobs import StudentRun
 from stdpipe.training.source import Source, looked_at, open_source
 from stdpipe.training.student import StudentTrainer
 
 Job = tuple[StudentRun, StudentTraining]
 
-SHARED = ("patch", "batch", "accumulate", "stream_seed", "workers", "amp")  # by all students
+SHARED = (
+    "patch",
+    "batch",
+    "accumulate",
+    "stream_seed",
+    "workers",
+    "amp",
+    "hold_out",
+)  # by all students
 
 
 def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
@@ -54,9 +66,9 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     device = pick_device(run.device)
     keep_memory(device)
     with distributed.group(device), ExitStack() as opened:
-        part = run_folder.part_of_cache(run.out for run, _ in jobs)
-        source = open_source(run, [o for _, o in jobs], device, part)
-        stream = _stream(run, options, source, resumes=part is not None)
+        parts = run_folder.parts_of_caches(run.out for run, _ in jobs)
+        source = open_source(run, [o for _, o in jobs], device, parts)
+        stream = _stream(run, options, source, resumes=bool(parts))
         stream.targets_from = _first_taught(jobs) * options.batch
         stream.unfinished = device.type != "cpu"
         if any(o.evaluate_every for _, o in jobs):
@@ -65,12 +77,14 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
             "data": str(run.data),
             "degradation": source.degradation,
             "cache": run.cache,
-            **source.cache_facts(),
+            "cache_id": source.reader.manifest.cache_id if source.reader else None,
+            **({"cache_parts": source.cache_parts()} if source.readers else {}),
             "clips": run_folder.digest(v.clip for v in stream.views),
             "live_teacher": run.live_teacher and checkpoints.file_sha256(Path(run.live_teacher)),
             "live_teacher_file": run.live_teacher,
+            **_several(run, source),
         }
-        trainers = [_trainer(*job, facts, source, device, opened) for job in jobs]
+        trainers = [_trainer(*job, facts, source, stream.clips, device, opened) for job in jobs]
         _fit(trainers, stream, source, _first_taught(jobs), device)
     return [
         {
@@ -101,7 +115,7 @@ def _check_together(jobs: Sequence[Job]) -> None:
 
 def _first_taught(jobs: Sequence[Job]) -> int:
     """Return the first step at which a student looks at the teacher."""
-    return min((o.warmup_steps for _, o in jobs if o.terms), default=0)
+    return min((o.first_taught for _, o in jobs if o.terms), default=0)
 
 
 def _spec(run: StudentRun, degradation_name: str) -> zoo.Spec:
@@ -113,11 +127,12 @@ def _trainer(
     options: StudentTraining,
     facts: Mapping[str, Any],
     source: Source,
+    clips: Mapping[str, Clip],
     device: torch.device,
     opened: ExitStack,
 ) -> StudentTrainer:
     """Build a student with its helpers; its folder is locked until `opened` closes."""
-    weights, spec = run.out / "weights.pt", _spec(run, source.degradation)
+    spec = _spec(run, source.degradation)
     torch.manual_seed(options.seed)
     student = spec.build()
     run_folder.check_trainable(student, str(spec), options)
@@ -131,26 +146,41 @@ def _trainer(
             f"scheme {options.scheme!r} teaches F^SR, and {spec} has none, since its image is "
             "shuffled out of LR features: choose output, or give the network head=f_sr"
         )
-    taught_lr = "f_lr" in seen
-    lr_channels = _lr_channels(student, str(spec), options, source) if taught_lr else (0, 0)
-    # built after the student, whose weights are then the same in every scheme
-    widths = student.f_sr_channels, _teacher_width(source) or student.f_sr_channels
-    helpers = build_helpers(options.terms, widths, lr_channels)
-    helpers = {role: module.to(device) for role, module in helpers.items()}
+    helpers: dict[str, nn.Module] = {}
+    for n in range(1, len(run.teachers) + 1):
+        taught_lr = "f_lr" in seen
+        lr_channels = _lr_channels(student, str(spec), options, source, n) if taught_lr else (0, 0)
+        # built after the student, whose weights are then the same in every scheme
+        widths = student.f_sr_channels, _teacher_width(source, n) or student.f_sr_channels
+        made = build_helpers(options.terms, widths, lr_channels)
+        helpers |= {mark(role, n): module.to(device) for role, module in made.items()}
+    marked = {mark(name, n) for name in seen for n in range(1, len(run.teachers) + 1)}
     speed.prepare_student(student.to(device), helpers, options)
     of_network = {"network": str(spec), **checkpoints.revised(student)}
     facts = {**of_network, **facts, **checkpoints.init_facts(run.init)}
     opened.enter_context(run_folder.open_run(run.out, facts, options))
 
-    def save_weights() -> None:
-        checkpoints.save_network(weights, student, str(spec), source.degradation)
+    def save_weights(file: Path) -> None:
+        checkpoints.save_network(file, student, str(spec), source.degradation)
 
     def evaluate_into(out: Path) -> None:
-        job = Evaluation(run.data, weights=str(weights), device=run.device, amp=options.amp)
+        last = run.out / ("last.pt" if options.keep == "best" else "weights.pt")
+        job = Evaluation(run.data, weights=str(last), device=run.device, amp=options.amp)
         evaluate(replace(job, out=out, overwrite=True))
 
+    unseen = [clips[key] for key in held_out(list(clips), options.hold_out)]
+    scored = partial(score, student, unseen, source.degradation) if unseen else None
     return StudentTrainer(
-        run.out, student, helpers, options, device, seen, save_weights, evaluate_into
+        run.out,
+        student,
+        helpers,
+        options,
+        device,
+        marked,
+        save_weights,
+        evaluate_into,
+        scored,
+        run.teachers,
     )
 
 
@@ -166,17 +196,26 @@ def _start_from(student: Network, init: Path, degradation_name: str) -> None:
     checkpoints.load_state(student, state, header, str(init))
 
 
-def _teacher_width(source: Source) -> int:
-    """Return C_SR of the teacher; 0 where there is none."""
+def _several(run: StudentRun, source: Source) -> dict[str, Any]:
+    """Return the facts of a run with several teachers, or with a weight for one."""
+    ids = [reader.manifest.cache_id for reader in source.readers[1:]]
+    others = {"other_caches": list(run.other_caches), "other_cache_ids": ids} if ids else {}
+    return {**others, **({"cache_weight": list(run.cache_weight)} if run.cache_weight else {})}
+
+
+def _teacher_width(source: Source, number: int) -> int:
+    """Return C_SR of one of the teachers; 0 where there is none."""
     if source.live:
         return source.live.f_sr_channels
-    return provenance(source.reader.manifest).f_sr_channels if source.reader else 0
+    if not source.readers:
+        return 0
+    return provenance(source.readers[number - 1].manifest).f_sr_channels
 
 
 def _lr_channels(
-    student: Network, name: str, options: StudentTraining, source: Source
+    student: Network, name: str, options: StudentTraining, source: Source, number: int
 ) -> tuple[int, int]:
-    """Return the channels of the student's f_lr and of the teacher's."""
+    """Return the channels of the student's f_lr and of one teacher's."""
     mine = _probe(student)
     if not mine.requires_grad:
         raise UserError(
@@ -185,8 +224,7 @@ def _lr_channels(
         )
     if source.live:
         return mine.shape[1], _probe(source.live).shape[1]
-    assert source.reader is not None
-    return mine.shape[1], source.reader.manifest.f_lr_channels
+    return mine.shape[1], source.readers[number - 1].manifest.f_lr_channels
 
 
 def _probe(net: Network) -> Tensor:
@@ -210,6 +248,12 @@ def _stream(run: StudentRun, options: StudentTraining, source: Source, resumes: 
                 f"clip lists differ by {len(odd)} clips, {odd[0]} first ({len(cached)} in "
                 f"{run.cache}, {len(clips)} in {run.data}): use the cache's data, or extract again"
             )
+    unseen = held_out(list(clips), options.hold_out)
+    if len(clips) <= len(unseen):
+        raise UserError(
+            f"hold_out={options.hold_out} leaves none of {len(clips)} clips to train on"
+        )
+    views = [view for view in views if view.clip not in unseen]
     check_sizes(list(clips.values()), options.patch)
     return Stream(
         clips, views, source.degradation, options.patch, options.stream_seed, source.targets

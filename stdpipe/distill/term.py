@@ -4,12 +4,13 @@ A term is declared beside its equation, in a file of its own; names.py lists all
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from stdpipe.distill.names import of_teacher
 from stdpipe.models.base import Features
 
 Channels = Mapping[str, tuple[int, int]]
@@ -37,12 +38,18 @@ class LossInputs:
     """(B, T, C, ., .) each."""
     batch: Mapping[str, Tensor]
     """"hr" (B, T, 3, H, W), and the teacher's maps that the terms need: "f_sr", "f_lr", "sr" in the
-    student's layout, or "attention" (B, T, H, W), which is sum2."""
+    student's layout (or "sr" of luma alone), or "attention" (B, T, H, W), which is sum2."""
     helpers: Mapping[str, nn.Module]
     """The modules that the terms train beside the student, by role."""
     attention: str = "sum2"
     attention_norm: str = "none"
     td_scale: str = "none"
+    normalise: bool = False
+    td_crop: tuple[int, int, int] | None = None
+    """Where TD's ConvLSTM runs, y, x and side in HR pixels; None means everywhere."""
+    output_to_hr: float = 0.0
+    progress: float = 0.0
+    """The share of the run's steps that are done."""
 
     @cached_property
     def f_sr(self) -> Tensor:
@@ -53,6 +60,11 @@ class LossInputs:
     def f_lr(self) -> Tensor:
         """The student's F^LR in the teacher's channels."""
         return _framewise(self.helpers["adapter_lr"], self.student.f_lr)
+
+    def of_teacher(self, number: int) -> "LossInputs":
+        """Return what the terms of one of several teachers see."""
+        batch = {"hr": self.batch["hr"], **of_teacher(self.batch, number)}
+        return replace(self, batch=batch, helpers=of_teacher(self.helpers, number))
 
     def aligned(self, level: FeatureLevel) -> Tensor:
         """Return the student's map of one level in the teacher's channels."""

@@ -24,7 +24,7 @@ from stdpipe.grid.schema import EMBEDDED, OWN, Experiment, Teacher
 from stdpipe.models import zoo
 from stdpipe.models.checkpoints import file_sha256, load_network
 from stdpipe.suggest import refuse_unknown
-from stdpipe.training.config import StudentTraining
+from stdpipe.training.config import StudentTraining, to_mapping
 from stdpipe.training.jobs import StudentRun, TeacherRun
 
 
@@ -74,7 +74,7 @@ class GridRun(NamedTuple):
 
     @property
     def definition(self) -> dict[str, Any]:
-        return {"student": self.student, **dataclasses.asdict(self.options)}
+        return {"student": self.student, **to_mapping(self.options)}
 
 
 class GridNetwork(NamedTuple):
@@ -240,7 +240,7 @@ def set_up(job: Job) -> GridSetup:
     for seed, student, scheme in product(made.seeds, made.students, made.schemes):
         out = job.out / "runs" / student / scheme.label / str(seed)
         cache = setup.cache(scheme.teacher)
-        run = StudentRun(data, student, out, cache, made.degradation, device=job.device)
+        run = StudentRun(data, student, out, cache, degradation=made.degradation, device=job.device)
         options = made.options(student, scheme, seed)
         setup.runs.append(GridRun(student, scheme.label, seed, run, options))
     return setup

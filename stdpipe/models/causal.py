@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stdpipe.models.base import SCALE, Features, Network
-from stdpipe.models.layers import conv3x3, leaky, shrink
+from stdpipe.models.layers import conv3x3, leaky, shrink, surroundings
 
 State = tuple[Tensor, ...]
 Head = Literal["shuffle", "f_sr"]
@@ -92,6 +92,18 @@ def is_causal(net: Network) -> bool:
 def stacked(frames: Sequence[Features]) -> Features:
     """Return the features of some frames, each (B, C, ., .), as one of (B, N, C, ., .)."""
     return Features(*(torch.stack(x, 1) for x in zip(*frames, strict=True)))
+
+
+def seen(frames: Tensor, published: bool) -> Tensor:
+    """Return what the first layer sees of a step's frames: (B, T, 3, h, w) -> (B, 3 T, h, w).
+
+    They are less the present frame's surroundings, but in networks as published. Raw frames are
+    mostly brightness, from which RLSP and SWRN did not leave their base here (RESULTS.md); for the
+    same reason their ReLUs leak.
+    """
+    if not published:
+        frames = frames - surroundings(frames[:, 1])[:, None]
+    return frames.flatten(1, 2)
 
 
 class Shuffled(nn.Module):

@@ -2,11 +2,8 @@
 
 Fuoli, Gu, Timofte, "Efficient Video Super-Resolution through Recurrent Latent Space Propagation",
 ICCV Workshops 2019; dariofuoli/RLSP. A step sees three frames, a hidden state, and its own last
-image, shuffled back to LR size. As published it gives luma, added to the repeated LR pixel:
-`rlsp:channels=1,base=nearest,phase=0`.
+image, shuffled back to LR size. Trained here it gives RGB, and feeds back the residual alone.
 """
-
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +11,10 @@ from torch import Tensor, nn
 
 from stdpipe.models import fold
 from stdpipe.models.base import SCALE, Features
-from stdpipe.models.causal import CausalNetwork, Head, State, build_head
-from stdpipe.models.layers import bicubic_base, bilinear_base, conv3x3
+from stdpipe.models.causal import CausalNetwork, Head, State, build_head, seen
+from stdpipe.models.layers import bicubic_base, bilinear_base, conv3x3, init_relu, leaky
 from stdpipe.models.luma import with_luma
-from stdpipe.models.options import Channels, Count
+from stdpipe.models.options import Count
 
 # luma as RLSP's authors have it, of RGB in [0, 1]: BT.601 with coefficients in 256ths
 RED, GREEN, BLUE = 65.738 / 256, 129.057 / 256, 25.064 / 256
@@ -33,9 +30,9 @@ def published_luma(rgb: Tensor) -> Tensor:
 class RLSP(CausalNetwork):
     """num_feat: the channels of all layers and of the state (published: 48, 64 and 128).
 
-    channels: 3 for RGB, or 1 for luma as published. base: what the residual is added to, the LR
-    frame by bilinear interpolation at `phase`, or "nearest" as published. head: as Mobile
-    RRN's. contract: whether no convolution before the head amplifies anything, against drift.
+    published: whether to be what the published weights are for: luma, added to the repeated LR
+    pixel, of raw frames, with ReLU. head: as Mobile RRN's. contract: whether no convolution before
+    the head amplifies anything, against drift.
     """
 
     num_ahead = 1
@@ -44,42 +41,42 @@ class RLSP(CausalNetwork):
     def __init__(
         self,
         num_feat: Count = 48,
-        channels: Channels = 3,
-        base: Literal["bilinear", "nearest"] = "bilinear",
+        published: bool = False,
         head: Head = "shuffle",
         f_sr_channels: Count = 8,
         contract: bool = False,
         phase: float = 1.5,
     ) -> None:
         super().__init__()
-        self.num_feat, self.channels, self.base, self.phase = num_feat, channels, base, phase
+        self.num_feat, self.published, self.phase = num_feat, published, phase
+        self.channels = channels = 1 if published else 3
+        self.activate = F.relu if published else leaky
         self.f_sr_channels = f_sr_channels if head == "f_sr" else 0
         self.conv_first = conv3x3(9 + num_feat + channels * SCALE**2, num_feat)
         self.body = nn.ModuleList(conv3x3(num_feat, num_feat) for _ in range(5))
         self.conv_hidden = conv3x3(num_feat, num_feat)
+        init_relu(self)
         if contract:
             fold.contract(self)
         self.last = build_head(head, num_feat, f_sr_channels, channels)
 
     def begin(self, frame: Tensor) -> State:
-        """The hidden state and the last image are zero."""
+        """The hidden state, and what is fed back of the last image, are zero."""
         batch, _, height, width = frame.shape
         image = self.channels * SCALE**2
         return tuple(frame.new_zeros(batch, c, height, width) for c in (self.num_feat, image))
 
     def step(self, frames: Tensor, state: State) -> tuple[Features, State]:
         centre = frames[:, 1]
-        f_lr = F.relu(self.conv_first(torch.cat([frames.flatten(1, 2), *state], 1)))
+        f_lr = self.activate(self.conv_first(torch.cat([seen(frames, self.published), *state], 1)))
         trunk = f_lr
         for conv in self.body:
-            trunk = F.relu(conv(trunk))
+            trunk = self.activate(conv(trunk))
         f_sr, residual = self.last(trunk)
-        image = residual + self._base(published_luma(centre) if self.channels == 1 else centre)
-        sr = image if self.channels == 3 else with_luma(image, bicubic_base(centre, self.phase))
-        hidden = F.relu(self.conv_hidden(trunk))
-        return Features(f_lr, trunk, f_sr, sr), (hidden, F.pixel_unshuffle(image, SCALE))
-
-    def _base(self, seen: Tensor) -> Tensor:
-        if self.base == "nearest":
-            return F.interpolate(seen, scale_factor=SCALE, mode="nearest")
-        return bilinear_base(seen, self.phase)
+        if self.published:
+            fed_back = residual + F.interpolate(published_luma(centre), scale_factor=SCALE)
+            sr = with_luma(fed_back, bicubic_base(centre, self.phase))
+        else:
+            fed_back, sr = residual, residual + bilinear_base(centre, self.phase)
+        hidden = self.activate(self.conv_hidden(trunk))
+        return Features(f_lr, trunk, f_sr, sr), (hidden, F.pixel_unshuffle(fed_back, SCALE))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stdpipe.models import fold
 from stdpipe.models.base import Features
-from stdpipe.models.causal import CausalNetwork, Head, State, build_head
+from stdpipe.models.causal import CausalNetwork, Head, State, build_head, seen
 from stdpipe.models.layers import bilinear_base, conv3x3, residual_blocks
 from stdpipe.models.options import Count
 
@@ -19,22 +19,24 @@ from stdpipe.models.options import Count
 class MobileRRN(CausalNetwork):
     """num_feat: the channels of all layers and of the state (published: 16, 32 and 64).
 
-    head: "shuffle" as published, or "f_sr" for an F^SR of `f_sr_channels` in front of one
-    convolution at HR size, which SD and TD can teach. wide: 2, say, to train every convolution of
-    the blocks as one of twice its channels.
+    published: whether frames enter raw, as the published weights expect. head: "shuffle" as
+    published, or "f_sr" for an F^SR of `f_sr_channels` in front of one convolution at HR size,
+    which SD and TD can teach. wide: 2, say, to train every convolution of the blocks as one of
+    twice its channels.
     """
 
     def __init__(
         self,
         num_feat: Count = 16,
         num_block: Count = 5,
+        published: bool = False,
         head: Head = "shuffle",
         f_sr_channels: Count = 8,
         wide: Count = 0,
         phase: float = 1.5,
     ) -> None:
         super().__init__()
-        self.phase = phase
+        self.phase, self.published = phase, published
         self.num_feat = num_feat
         self.f_sr_channels = f_sr_channels if head == "f_sr" else 0
         self.conv_first = conv3x3(2 * 3 + num_feat, num_feat)
@@ -49,7 +51,7 @@ class MobileRRN(CausalNetwork):
         return (frame.new_zeros(batch, self.num_feat, height, width),)
 
     def step(self, frames: Tensor, state: State) -> tuple[Features, State]:
-        f_lr = F.relu(self.conv_first(torch.cat([frames.flatten(1, 2), *state], 1)))
+        f_lr = F.relu(self.conv_first(torch.cat([seen(frames, self.published), *state], 1)))
         trunk = self.recon_trunk(f_lr)
         f_sr, residual = self.last(trunk)
         sr = residual + bilinear_base(frames[:, 1], self.phase)

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from stdpipe.models import fold
 from stdpipe.models.base import Features
-from stdpipe.models.causal import CausalNetwork, Head, State, build_head
-from stdpipe.models.layers import bilinear_base, conv3x3, relu_chain
+from stdpipe.models.causal import CausalNetwork, Head, State, build_head, seen
+from stdpipe.models.layers import bilinear_base, conv3x3, init_relu, leaky, relu_chain
 from stdpipe.models.options import Count
 
 
 class SWRN(CausalNetwork):
     """num_feat: the channels of all layers and of each state (published: 16).
 
-    head: as Mobile RRN's. contract: as RLSP's.
+    published, head: as Mobile RRN's. contract: as RLSP's.
     """
 
     num_ahead = 1
@@ -27,23 +27,26 @@ class SWRN(CausalNetwork):
     def __init__(
         self,
         num_feat: Count = 16,
+        published: bool = False,
         head: Head = "shuffle",
         f_sr_channels: Count = 8,
         contract: bool = False,
         phase: float = 1.5,
     ) -> None:
         super().__init__()
-        self.phase = phase
+        self.phase, self.published = phase, published
+        self.activate, slope = (F.relu, 0.0) if published else (leaky, 0.1)
         self.num_feat = num_feat
         self.f_sr_channels = f_sr_channels if head == "f_sr" else 0
         self.conv_first_forward = conv3x3(6 + num_feat, num_feat)
         self.conv_first_backward = conv3x3(6 + num_feat, num_feat)
-        self.recon_trunk_forward = relu_chain(num_feat, num_feat, 3)
-        self.recon_trunk_backward = relu_chain(num_feat, num_feat, 3)
+        self.recon_trunk_forward = relu_chain(num_feat, num_feat, 3, slope)
+        self.recon_trunk_backward = relu_chain(num_feat, num_feat, 3, slope)
         self.conv_hidden_forward = conv3x3(num_feat, num_feat)
         self.conv_hidden_backward = conv3x3(num_feat, num_feat)
         self.conv_fusion = conv3x3(2 * num_feat, num_feat)
-        self.recon_trunk = relu_chain(num_feat, num_feat, 3)
+        self.recon_trunk = relu_chain(num_feat, num_feat, 3, slope)
+        init_relu(self)
         if contract:
             fold.contract(self)
         self.last = build_head(head, num_feat, f_sr_channels)
@@ -55,13 +58,13 @@ class SWRN(CausalNetwork):
         return zero, zero
 
     def step(self, frames: Tensor, state: State) -> tuple[Features, State]:
-        before, centre, after = frames.unbind(1)
-        forward = F.relu(self.conv_first_forward(torch.cat([before, centre, state[0]], 1)))
-        backward = F.relu(self.conv_first_backward(torch.cat([after, centre, state[1]], 1)))
+        before, centre, after = seen(frames, self.published).chunk(3, 1)
+        forward = self.activate(self.conv_first_forward(torch.cat([before, centre, state[0]], 1)))
+        backward = self.activate(self.conv_first_backward(torch.cat([after, centre, state[1]], 1)))
         forward, backward = self.recon_trunk_forward(forward), self.recon_trunk_backward(backward)
-        f_lr = F.relu(self.conv_fusion(torch.cat([forward, backward], 1)))
+        f_lr = self.activate(self.conv_fusion(torch.cat([forward, backward], 1)))
         trunk = self.recon_trunk(f_lr)
         f_sr, residual = self.last(trunk)
-        sr = residual + bilinear_base(centre, self.phase)
+        sr = residual + bilinear_base(frames[:, 1], self.phase)
         hidden = self.conv_hidden_forward(forward), self.conv_hidden_backward(backward)
         return Features(f_lr, trunk, f_sr, sr), hidden

@@ -7,7 +7,6 @@ checkpoint.pt    weights of all trained modules, optimiser, scaler and step, for
 weights.pt       the finished network (stdpipe.models.checkpoints)
 """
 
-import dataclasses
 import hashlib
 import math
 import multiprocessing
@@ -32,7 +31,15 @@ from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import locked, write_atomically
 from stdpipe.models.checkpoints import save_torch
 from stdpipe.models.layers import has_batch_norm
-from stdpipe.training.config import Positive, Seed, Training
+from stdpipe.training.config import Positive, Seed, Training, to_mapping
+
+
+class CachePart(TypedDict):
+    """The part of a cache that a run uses; the cache may grow beyond it."""
+
+    entries: Positive
+    targets: list[str]
+    encoding: str | None  # None where the part is of images alone
 
 
 @with_config(ConfigDict(extra="allow"))
@@ -47,17 +54,17 @@ class RunConfig(TypedDict):
     scheme: NotRequired[str]
     seed: NotRequired[Seed]
     cache: NotRequired[str | None]
-    cache_entries: NotRequired[Positive | None]
-    cache_targets: NotRequired[list[str] | None]
+    other_caches: NotRequired[list[str]]
+    cache_parts: NotRequired[list[CachePart]]
+    cache_weight: NotRequired[list[float]]
     init: NotRequired[str | None]
     exclude: NotRequired[list[str]]
 
 
 # may differ when a run is resumed, as may the number of processes
-FREE = {"data", "cache", "init", "live_teacher_file", "workers", "accumulate",
+FREE = {"data", "cache", "other_caches", "init", "live_teacher_file", "workers", "accumulate",
         "log_every", "save_every", "evaluate_every"}  # fmt: skip
-# not said by runs of older versions, whose cache_id tells them, too
-LATER = ("cache_entries", "cache_targets", "cache_encoding")
+LATER = ("cache_parts",)  # not said by runs of older versions, whose cache_id tells it, too
 
 
 @contextmanager
@@ -89,14 +96,13 @@ def read_config(file: Path) -> dict[str, Any]:
     return dict(schema.check(RunConfig, schema.read_yaml(file), told))
 
 
-def part_of_cache(outs: Iterable[Path]) -> cache.Part | None:
-    """Return the part of its cache that the first of these runs to resume began with, since the
-    cache may have grown meanwhile; None where no run says it."""
+def parts_of_caches(outs: Iterable[Path]) -> list[cache.Part]:
+    """Return the parts of its caches that the first of these runs to resume began with; the caches
+    may have grown meanwhile. Empty where no run says it."""
     for file in (out / "config.yaml" for out in outs):
-        told = read_config(file) if file.exists() else {}
-        if told.get("cache_entries") and told.get("cache_targets"):
-            return cache.Part(told["cache_entries"], tuple(told["cache_targets"]))
-    return None
+        if parts := read_config(file).get("cache_parts") if file.exists() else None:
+            return [cache.Part(part["entries"], tuple(part["targets"])) for part in parts]
+    return []
 
 
 def digest(keys: Iterable[str]) -> str:
@@ -105,11 +111,11 @@ def digest(keys: Iterable[str]) -> str:
 
 
 def _write_config(out: Path, facts: Mapping[str, Any], options: Training) -> None:
-    config = {**facts, **dataclasses.asdict(options)}
+    config = {**facts, **to_mapping(options)}
     file = out / "config.yaml"
     if file.exists():  # a run from before a key was added has its default
         unsaid = {key: config[key] for key in LATER if key in config}
-        old = dataclasses.asdict(type(options)()) | unsaid | read_config(file)
+        old = to_mapping(type(options)()) | unsaid | read_config(file)
         differences = [
             f"{key} {old.get(key)!r} there, {config.get(key)!r} now"
             for key in dict.fromkeys([*config, *old])

@@ -1,7 +1,7 @@
 """The source of a training's targets: a cache, or a teacher that runs in the loop."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,19 @@ from stdpipe import cache, distributed
 from stdpipe.cache.errors import UserError
 from stdpipe.distill.schemes import needs, stored
 from stdpipe.distill.terms import TERMS
-from stdpipe.features.targets import CachedTargets, Decoder, LiveTeacher
+from stdpipe.features.targets import (
+    CachedTargets,
+    Decoder,
+    LiveTeacher,
+    SeveralDecoders,
+    SeveralTargets,
+)
 from stdpipe.features.teacher import check_teacher
 from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import Network
 from stdpipe.training.config import StudentTraining
 from stdpipe.training.jobs import StudentRun
+from stdpipe.training.run_folder import CachePart
 
 LOG = logging.getLogger(__name__)
 
@@ -26,51 +33,54 @@ class Source:
     """The source of the teacher's maps; its parts are None where no scheme needs them."""
 
     degradation: str
-    reader: cache.Reader | None = None
+    readers: tuple[cache.Reader, ...] = ()
     live: Network | None = None
     """The teacher that runs in the loop."""
-    targets: CachedTargets | None = None
-    """Reads the cache, in workers."""
-    decode: Decoder | LiveTeacher | None = None
-    """Adds the teacher's maps to a batch, on the training device."""
+    targets: CachedTargets | SeveralTargets | None = None
+    """Reads the caches, in workers."""
+    decode: Decoder | SeveralDecoders | LiveTeacher | None = None
+    """Adds the teachers' maps to a batch, on the training device."""
 
     @property
-    def held(self) -> tuple[str, ...]:
-        """The targets of the cache; none without one."""
-        return self.reader.manifest.targets if self.reader else ()
+    def reader(self) -> cache.Reader | None:
+        """The first cache, whose clips and orientations all others share."""
+        return self.readers[0] if self.readers else None
 
-    def cache_facts(self) -> dict[str, Any]:
-        """Return what a run says of its cache: what made it, and the part that the run uses."""
-        if self.reader is None:
-            return {"cache_id": None}
-        made = self.reader.manifest
-        return {
-            "cache_id": made.cache_id,
-            "cache_entries": len(made.entries),
-            "cache_targets": list(made.targets),
-            "cache_encoding": made.encoding if {*made.targets} - {"sr"} else None,
-        }
+    @property
+    def held(self) -> set[str]:
+        """The targets that all caches hold; none without one."""
+        return _held_by_all(self.readers)
+
+    def cache_parts(self) -> list[CachePart]:
+        """Return what a run says of the part of each cache that it uses."""
+        return [
+            {
+                "entries": len(made.entries),
+                "targets": list(made.targets),
+                "encoding": made.encoding if made.targets != ("sr",) else None,
+            }
+            for made in (reader.manifest for reader in self.readers)
+        ]
 
 
 def open_source(
     run: StudentRun,
     every: Sequence[StudentTraining],
     device: torch.device,
-    part: cache.Part | None = None,
+    parts: Sequence[cache.Part] = (),
 ) -> Source:
-    """Open the cache, or load the live teacher, that the schemes of all students need.
+    """Open the caches, or load the live teacher, that the schemes of all students need.
 
-    part: the part of the cache that a run to resume began with; None: all that is finished.
+    parts: those of the caches that a run to resume began with; none: all that is finished of them.
     Raises UserError where it is missing or does not fit.
     """
-    reader = _open_cache(run, [options.scheme for options in every if options.terms], part)
-    made_by = reader.manifest.made_by if reader else {}
+    readers = _open_caches(run, [options.scheme for options in every if options.terms], parts)
+    made_by = readers[0].manifest.made_by if readers else {}
     degradation = str(run.degradation or made_by.get("degradation") or "bd")
-    held = reader.manifest.targets if reader else ()
-    needed = [looked_at(run, options, held) for options in every]
+    needed = [looked_at(run, options, _held_by_all(readers)) for options in every]
     wanted = set().union(*needed)
     if not wanted:
-        return Source(degradation, reader)
+        return Source(degradation, readers)
     amp = every[0].amp
     if run.live_teacher:
         with torch.random.fork_rng(devices=[]):  # students begin as they do with a cache
@@ -78,46 +88,76 @@ def open_source(
         check_teacher(teacher, facts, sorted(wanted))
         checkpoints.trained_for(facts, degradation)
         decode = LiveTeacher(teacher, device, amp, sorted(wanted))
-        return Source(degradation, reader, live=teacher, decode=decode)
-    assert reader is not None
-    _warn_of_another_teacher(str(made_by.get("teacher")), every)
-    for options, names in zip(every, needed, strict=True):
-        both = [name for name in cache.TARGETS if name in {*held, *stored(names, held)}]
-        if missing := [name for name in both if name not in held]:
-            raise UserError(
-                f"scheme {options.scheme!r} needs {missing[0]}, which {run.cache} does not hold "
-                f"(it has {', '.join(held)}); extract again with --targets {','.join(both)}"
-            )
-    decoder = Decoder(reader, device, "sr" in wanted and "sr" not in held, amp)
-    read = tuple(name for name in cache.TARGETS if name in stored(wanted, held))
-    return Source(
-        degradation, reader, targets=CachedTargets(reader, read, decoder.halo), decode=decoder
-    )
+        return Source(degradation, readers, live=teacher, decode=decode)
+    targets, decoders = [], []
+    for url, reader in zip(run.caches, readers, strict=True):
+        _warn_of_another_teacher(str(reader.manifest.made_by.get("teacher")), every)
+        held = reader.manifest.targets
+        for options, names in zip(every, needed, strict=True):
+            _refuse_missing(options.scheme, names, url, held)
+        decoders.append(Decoder(reader, device, "sr" in wanted and "sr" not in held, amp))
+        read = tuple(name for name in cache.TARGETS if name in stored(wanted, held))
+        targets.append(CachedTargets(reader, read, decoders[-1].halo))
+    if len(readers) == 1:
+        return Source(degradation, readers, targets=targets[0], decode=decoders[0])
+    several = SeveralTargets(targets)
+    return Source(degradation, readers, targets=several, decode=SeveralDecoders(decoders))
 
 
-def looked_at(run: StudentRun, options: StudentTraining, held: Sequence[str]) -> set[str]:
-    """Return the teacher's maps that one student's terms look at in a batch; held: the cache's."""
+def looked_at(run: StudentRun, options: StudentTraining, held: Collection[str]) -> set[str]:
+    """Return the teacher's maps that one student's terms look at in a batch; held: Source.held."""
     return needs(options.terms, options.attention, bool(run.live_teacher), held)
 
 
-def _open_cache(
-    run: StudentRun, taught: Sequence[str], part: cache.Part | None
-) -> cache.Reader | None:
+def _held_by_all(readers: Sequence[cache.Reader]) -> set[str]:
+    return set.intersection(*({*r.manifest.targets} for r in readers)) if readers else set()
+
+
+def _refuse_missing(scheme: str, names: set[str], url: str, held: Sequence[str]) -> None:
+    both = [name for name in cache.TARGETS if name in {*held, *stored(names, held)}]
+    if missing := [name for name in both if name not in held]:
+        raise UserError(
+            f"scheme {scheme!r} needs {missing[0]}, which {url} does not hold "
+            f"(it has {', '.join(held)}); extract again with --targets {','.join(both)}"
+        )
+
+
+def _open_caches(
+    run: StudentRun, taught: Sequence[str], parts: Sequence[cache.Part]
+) -> tuple[cache.Reader, ...]:
     if run.cache is None:
         if taught and run.live_teacher is None:
             how = "give --cache, made by extract-teacher, or choose --scheme none"
             raise UserError(f"scheme {taught[0]!r} learns from a teacher: {how}")
-        return None
+        return ()
     expect: dict[str, Any] = {"frames": run.frames}
     if run.degradation:
         expect["degradation"] = run.degradation
     if run.teacher_weights:
         expect["teacher_sha256"] = checkpoints.file_sha256(run.teacher_weights)
-    reader = cache.open_reader(run.cache, expect, part=part)
-    random = str(reader.manifest.made_by.get("teacher_sha256")).startswith("random:")
-    if random and taught and distributed.first():
-        LOG.warning("stdpipe: the teacher of %s has random weights: only good for tests", run.cache)
-    return reader
+    of_each = [*parts, *(None for _ in run.caches)]
+    readers = [cache.open_reader(run.cache, expect, part=of_each[0])]
+    expect.pop("teacher_sha256", None)
+    others = zip(run.other_caches, of_each[1:], strict=False)
+    readers += [cache.open_reader(url, expect, part=part) for url, part in others]
+    for url, reader in zip(run.caches, readers, strict=True):
+        if told := _apart(readers[0].manifest, reader.manifest):
+            both = f"{run.cache} and {url} cannot teach one student: {told}"
+            raise UserError(f"{both}; extract both from the same clips in the same way")
+        random = str(reader.manifest.made_by.get("teacher_sha256")).startswith("random:")
+        if random and taught and distributed.first():
+            LOG.warning("stdpipe: the teacher of %s has random weights: only good for tests", url)
+    return tuple(readers)
+
+
+def _apart(first: cache.Manifest, other: cache.Manifest) -> str:
+    """Tell in which degradation, clip or orientation two caches differ; "" where in none."""
+    one, two = (str(made.made_by.get("degradation")) for made in (first, other))
+    if one != two:
+        return f"their degradations are {one} and {two}"
+    odd = sorted({*first.entries} ^ {*other.entries})
+    holds = "first" if odd and odd[0] in first.index else "second"
+    return f"{odd[0]} is a view of the {holds} alone" if odd else ""
 
 
 def _warn_of_another_teacher(teacher: str, every: Sequence[StudentTraining]) -> None:

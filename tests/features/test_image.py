@@ -13,10 +13,9 @@ from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import read_frames, view_pair
 from stdpipe.data.views import View, orient
 from stdpipe.device import settle
-from stdpipe.distill.output import BORDER, output_loss
 from stdpipe.features.teacher import PLAIN, ensemble, teacher_features
 from stdpipe.models.checkpoints import load_network, save_network
-from stdpipe.models.luma import luma, own_image
+from stdpipe.models.luma import own_image
 
 Command = Callable[..., Any]
 EDVR = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
@@ -113,13 +112,6 @@ def test_an_ensemble_in_the_cache(
     assert json.loads(stdpipe(*check).stdout)["beyond"] == []
     alone = extract(data, tmp_path / "d", "--targets", "attention", "--ensemble")
     assert "add sr" in refused(*alone)
-
-
-def test_a_luma_teacher_teaches_luma() -> None:
-    rgb, y = torch.rand(2, 3, 16, 16), torch.rand(2, 1, 16, 16)
-    inside = (..., slice(BORDER, -BORDER), slice(BORDER, -BORDER))
-    expected = (luma(rgb)[inside] - y[inside]).abs().mean()
-    assert torch.allclose(output_loss(rgb, y), expected)
 
 
 @pytest.mark.parametrize("kind", ["edvr", "luma"])

@@ -1,5 +1,6 @@
 """Causal networks: steps against whole clips, sizes, gradients, files, published weights."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from stdpipe.models.running import ClipRunner, frames_around
 
 NETWORKS = (
     "rlsp:num_feat=8",
-    "rlsp:num_feat=8,channels=1,base=nearest,phase=0",
+    "rlsp:num_feat=8,published=true,phase=0",
     "rlsp:num_feat=8,head=f_sr",
     "rrn-8",
     "rrn-8:head=f_sr,f_sr_channels=6",
@@ -97,8 +98,8 @@ def test_saved_and_loaded(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "parameters", "macs"),
     [  # of the repositories; multiply-accumulates of 3x3 kernels by hand
-        ("rlsp:channels=1,base=nearest", 163_216, 3.518e9),
-        ("rlsp-64:channels=1,base=nearest", 282_128, 6.084e9),
+        ("rlsp:published=true", 163_216, 3.518e9),
+        ("rlsp-64:published=true", 282_128, 6.084e9),
         ("rrn", 35_664, 0.765e9),
         ("rrn-32", 126_576, 2.725e9),
         ("swrn", 43_472, 0.933e9),
@@ -121,7 +122,7 @@ def published(name: str) -> Path:
 
 @pytest.mark.parametrize(
     ("file", "name"),
-    [("rlsp48", "rlsp:channels=1,base=nearest,phase=0"), ("mobile_rrn16", "rrn")],
+    [("rlsp48", "rlsp:published=true,phase=0"), ("mobile_rrn16", "rrn:published=true")],
 )
 def test_published_weights_make_their_golden_frames(file: str, name: str) -> None:
     """On every frame and in the last state, within 0.005 of 255."""
@@ -133,10 +134,28 @@ def test_published_weights_make_their_golden_frames(file: str, name: str) -> Non
     for t in range(clip.shape[1]):
         with torch.no_grad():
             features, state = net.step(net.around(clip, t), state)
-        if name == "rrn":
+        if name.startswith("rrn"):
             made, wanted = features.sr[0], golden["output_unclipped"][t]
         else:  # its own luma, shuffled into the state
             made, wanted = torch.pixel_shuffle(state[1], 4)[0], golden["output"][t]
         assert np.abs(made.permute(1, 2, 0).numpy() * 255 - wanted).max() < 0.005
     last = state[0][0].permute(1, 2, 0).numpy() * 255
     assert np.abs(last - golden["state_last"]).max() < 0.005
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "name", "degradation", "score"),
+    [
+        ("rlsp48", "rlsp:published=true,phase=0", "bd:sigma=1.5", 26.373),
+        ("mobile_rrn16", "rrn:published=true", "bi", 24.975),
+    ],
+)
+def test_published_weights_have_their_score_on_vid4(
+    vid4: Path, stdpipe: Any, file: str, name: str, degradation: str, score: float
+) -> None:
+    """As their authors' graphs were measured to have; its fast sibling is the one above."""
+    found = stdpipe("evaluate", "--data", vid4, "--model", name, "--degradation", degradation,
+                    "--weights", published(f"{file}.npz"), "--protocol", "vid4",
+                    "--metrics", "quality", "--json")  # fmt: skip
+    assert json.loads(found.stdout)["average"]["psnr_y"] == pytest.approx(score, abs=0.02)
