@@ -114,6 +114,7 @@ def test_refused(
 ) -> None:
     """What has no trunk, or no F^SR that a student could match."""
     job = ("--teacher", teacher, "--weights", "random:0", "--encoding", encoding)
+    job += ("--targets", "f_sr,attention")
     answer = refused("extract-teacher", "--data", tiny, "--cache", tmp_path / "c", *job)
     assert told in answer
     assert not (tmp_path / "c").exists()
