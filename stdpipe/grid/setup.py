@@ -138,6 +138,7 @@ class GridSetup:
             targets=made.targets(teacher),
             orientations=made.orientations,
             device=self.job.device,
+            accept_teacher=bool(self.teachers[teacher].training),  # trained as the file says
         )
 
     def networks(self, planned: bool = False) -> list[GridNetwork]:
