@@ -7,6 +7,7 @@ Axes: B batch, T frames of a clip, H W HR size.
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,22 @@ from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import SCALE, Network
 from stdpipe.training import metrics_log, run_folder, speed
 from stdpipe.training.config import StudentTraining
+from stdpipe.training.held_out import held_out, score
 from stdpipe.training.jobs import StudentRun
 from stdpipe.training.source import Source, looked_at, open_source
 from stdpipe.training.student import StudentTrainer
 
 Job = tuple[StudentRun, StudentTraining]
 
-SHARED = ("patch", "batch", "accumulate", "stream_seed", "workers", "amp")  # by all students
+SHARED = (
+    "patch",
+    "batch",
+    "accumulate",
+    "stream_seed",
+    "workers",
+    "amp",
+    "hold_out",
+)  # by all students
 
 
 def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:
@@ -100,7 +110,7 @@ def _check_together(jobs: Sequence[Job]) -> None:
 
 def _first_taught(jobs: Sequence[Job]) -> int:
     """Return the first step at which a student looks at the teacher."""
-    return min((o.warmup_steps for _, o in jobs if o.terms), default=0)
+    return min((o.first_taught for _, o in jobs if o.terms), default=0)
 
 
 def _spec(run: StudentRun, degradation_name: str) -> zoo.Spec:
@@ -116,7 +126,7 @@ def _trainer(
     opened: ExitStack,
 ) -> StudentTrainer:
     """Build a student with its helpers; its folder is locked until `opened` closes."""
-    weights, spec = run.out / "weights.pt", _spec(run, source.degradation)
+    spec = _spec(run, source.degradation)
     torch.manual_seed(options.seed)
     student = spec.build()
     run_folder.check_trainable(student, str(spec), options)
@@ -141,15 +151,19 @@ def _trainer(
     facts = {**of_network, **facts, **checkpoints.init_facts(run.init)}
     opened.enter_context(run_folder.open_run(run.out, facts, options))
 
-    def save_weights() -> None:
-        checkpoints.save_network(weights, student, str(spec), source.degradation)
+    def save_weights(file: Path) -> None:
+        checkpoints.save_network(file, student, str(spec), source.degradation)
 
     def evaluate_into(out: Path) -> None:
-        job = Evaluation(run.data, weights=str(weights), device=run.device, amp=options.amp)
+        last = run.out / ("last.pt" if options.keep == "best" else "weights.pt")
+        job = Evaluation(run.data, weights=str(last), device=run.device, amp=options.amp)
         evaluate(replace(job, out=out, overwrite=True))
 
+    clips = {clip.key: clip for clip in find_clips(run.data, "train", length=run.frames)}
+    unseen = [clips[key] for key in held_out(list(clips), options.hold_out)]
+    scored = partial(score, student, unseen, source.degradation) if unseen else None
     return StudentTrainer(
-        run.out, student, helpers, options, device, seen, save_weights, evaluate_into
+        run.out, student, helpers, options, device, seen, save_weights, evaluate_into, scored
     )
 
 
@@ -207,6 +221,12 @@ def _stream(run: StudentRun, options: StudentTraining, source: Source) -> Stream
                 f"clip lists differ by {len(odd)} clips, {odd[0]} first ({len(cached)} in "
                 f"{run.cache}, {len(clips)} in {run.data}): use the cache's data, or extract again"
             )
+    unseen = held_out(list(clips), options.hold_out)
+    if len(clips) <= len(unseen):
+        raise UserError(
+            f"hold_out={options.hold_out} leaves none of {len(clips)} clips to train on"
+        )
+    views = [view for view in views if view.clip not in unseen]
     check_sizes(list(clips.values()), options.patch)
     return Stream(
         clips, views, source.degradation, options.patch, options.stream_seed, source.targets

@@ -202,7 +202,7 @@ def test_the_scheme_that_extend_adds(monkeypatch: pytest.MonkeyPatch) -> None:
         features = Features(student, student, student, hr)
         learners = terms.build_helpers({"edges": 1.0}, (64, 64))
         inputs = LossInputs(features, {"hr": hr, "f_sr": f_sr}, learners)
-        return terms.scheme_loss(inputs, {"edges": 1.0})
+        return terms.scheme_loss(inputs, {"edges": 1.0})[0]
 
     assert loss(f_sr)["edges"] == 0
     assert loss(f_sr + 0.5)["edges"] < 1e-10  # a constant has no edges

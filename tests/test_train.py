@@ -22,9 +22,19 @@ from stdpipe.models.checkpoints import load_network, save_network
 Command = Callable[..., Any]
 PARTS = {
     "none": {"loss", "rec"},
-    "sd": {"loss", "rec", "sd"},
-    "td": {"loss", "rec", "td", "cell_var"},
-    "std": {"loss", "rec", "sd", "td", "cell_var"},
+    "sd": {"loss", "rec", "sd", "weight.sd", "share.sd"},
+    "td": {"loss", "rec", "td", "cell_var", "weight.td", "share.td"},
+    "std": {
+        "loss",
+        "rec",
+        "sd",
+        "td",
+        "cell_var",
+        "weight.sd",
+        "share.sd",
+        "weight.td",
+        "share.td",
+    },
 }
 ALWAYS = {"step", "lr", "memory_norm", "steps_per_s", "wait"}
 

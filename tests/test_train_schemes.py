@@ -59,10 +59,11 @@ def test_a_sum_of_everything(
     tmp_path: Path, tiny: Path, full_cache: Path, train: Command, stdpipe: Command,
     refused: Command, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Stopped and resumed, every helper comes back: bit for bit the unbroken run's."""
+    """Stopped and resumed, every helper comes back: bit for bit the unbroken run's. So do TD's crop
+    and the target on its way to HR, which depend on the step."""
     scheme = ",".join(f"{name}=0.5" for name in TERMS)
     more = ("--cache", full_cache, "--student", TINY, "--scheme", scheme)
-    settings = {**TEN, "steps": 4, "save_every": 1}
+    settings = {**TEN, "steps": 4, "save_every": 1, "td_crop": 8, "output_to_hr": 0.75}
     stdpipe(*train(tmp_path / "whole", tiny, *more, **settings))
     save = torch.save
 
@@ -77,7 +78,9 @@ def test_a_sum_of_everything(
     stdpipe(*train(tmp_path / "parts", tiny, *more, **settings))
     whole, parts = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")
     roles = {"student", "memory", "adapter", "adapter_lr", "memory_lr", "pisr", "pisr_sr"}
-    assert whole.keys() == roles | {"step", "rng", "stepper", "frozen", "frozen_lr"}
+    assert whole.keys() == roles | {
+        "step", "rng", "stepper", "term_weights", "average", "best", "frozen", "frozen_lr",
+    }  # fmt: skip
     for role in roles:
         for name, value in whole[role].items():
             assert torch.equal(value, parts[role][name]), (role, name)
@@ -138,6 +141,32 @@ def test_a_teacher_without_a_head_gives_no_image(
     )  # fmt: skip
     told = refused(*train(tmp_path / "run", tiny, "--cache", tmp_path / "c", "--scheme", "output"))
     assert "which the last layers of vdsr:num_layer=3,phase=0.0 do not allow" in told
+
+
+@pytest.mark.parametrize("scheme", ["none", "sd"])
+def test_luma_counts_twice(
+    tmp_path: Path, tiny: Path, full_cache: Path, train: Command, stdpipe: Command, scheme: str
+) -> None:
+    """In the warm-up too, and without a teacher."""
+    more = ("--cache", full_cache, "--student", TINY, "--scheme", scheme)
+    stdpipe(*train(tmp_path, tiny, *more, luma=0.5, steps=3))
+    for line in lines(tmp_path):
+        total = line["rec"] + 0.5 * line["luma"] + line.get("sd", 0)
+        assert line["loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_td_on_crops_that_change_with_the_step(
+    tmp_path: Path, tiny: Path, full_cache: Path, train: Command, stdpipe: Command
+) -> None:
+    """Slices of a step share the place, whatever their number: its L_TD is the same."""
+    more = ("--cache", full_cache, "--student", TINY, "--scheme", "td")
+    settings = {"td_crop": 8, "steps": 2, "warmup_steps": 0}
+    for passes in (1, 2):
+        stdpipe(*train(tmp_path / f"{passes}", tiny, *more, accumulate=passes, **settings))
+    stdpipe(*train(tmp_path / "whole", tiny, *more, **settings | {"td_crop": 0}))
+    one, two, whole = ([x["td"] for x in lines(tmp_path / n)] for n in ("1", "2", "whole"))
+    assert one == pytest.approx(two, rel=1e-4)
+    assert one[0] != pytest.approx(whole[0], rel=1e-4)
 
 
 FAST = ("fastdvdnet-quarter", "vespcn")

@@ -9,6 +9,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
+from stdpipe.distill.spread import map_variance
 from stdpipe.distill.term import F_LR, F_SR, FeatureLevel, LossInputs, Term, Value, adapter
 
 
@@ -59,12 +60,14 @@ def term(level: FeatureLevel) -> Term:
 
 
 def _compute(level: FeatureLevel, x: LossInputs) -> Value:
+    """Return L_SD; `normalise` divides it by the variance of the teacher's map."""
     student = attention_map(x.aligned(level).float(), x.attention)
     if level is F_SR:
         teacher = teacher_map(x.batch, x.attention)
     else:
         teacher = attention_map(x.batch["f_lr"].float(), x.attention)
-    return Value(sd_loss(student, teacher, x.attention_norm))
+    divisor = map_variance(teacher) if x.normalise else 1.0
+    return Value(sd_loss(student, teacher, x.attention_norm), divisor)
 
 
 TERMS = {"sd": term(F_SR), "sd-lr": term(F_LR)}

@@ -3,13 +3,14 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from stdpipe.distill.term import Term, Value
+from stdpipe.distill.term import LossInputs, Term, Value
+from stdpipe.models.luma import luma
 
 BORDER = 4  # HR pixels at a crop's border that are left out
 
 
 def output_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the mean absolute distance of SR images (..., 3, H, W), the border left out.
+    """Return the mean absolute distance of images (..., 3 or 1, H, W), the border left out.
 
     The teacher's image is made of crops of its f_sr and of LR. At the border, its last 3x3
     convolution and the bilinear base lack the pixels beyond the crop.
@@ -18,8 +19,23 @@ def output_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return F.l1_loss(student[inside].float(), teacher[inside].float())
 
 
+def target(teacher: Tensor, hr: Tensor, share: float) -> Tensor:
+    """Return the image that lies a share of the way from the teacher's to HR, (..., 3 or 1, H, W):
+    ECO's interpolated target (AAAI 2024) where the share grows over the run."""
+    return teacher.lerp(hr.to(teacher.dtype), share) if share else teacher
+
+
+def _compute(x: LossInputs) -> Value:
+    """Return the distance of images, or of their luma where the teacher gives that alone."""
+    student, hr, teacher = x.student.sr.float(), x.batch["hr"], x.batch["sr"]
+    if teacher.shape[-3] == 1:
+        student, hr = luma(student), luma(hr)
+    share = min(x.progress / x.output_to_hr, 1.0) if x.output_to_hr else 0.0
+    return Value(output_loss(student, target(teacher, hr, share)))
+
+
 TERM = Term(
-    lambda x: Value(output_loss(x.student.sr, x.batch["sr"])),
+    _compute,
     needs="sr",
     weight=1.0,  # FAKD's alpha of 0.5 gives L1 to HR and L1 to the teacher equal parts
     source="FAKD, He et al. 2020",

@@ -37,12 +37,18 @@ class LossInputs:
     """(B, T, C, ., .) each."""
     batch: Mapping[str, Tensor]
     """"hr" (B, T, 3, H, W), and the teacher's maps that the terms need: "f_sr", "f_lr", "sr" in the
-    student's layout, or "attention" (B, T, H, W), which is sum2."""
+    student's layout (or "sr" of luma alone), or "attention" (B, T, H, W), which is sum2."""
     helpers: Mapping[str, nn.Module]
     """The modules that the terms train beside the student, by role."""
     attention: str = "sum2"
     attention_norm: str = "none"
     td_scale: str = "none"
+    normalise: bool = False
+    td_crop: tuple[int, int, int] | None = None
+    """Where TD's ConvLSTM runs, y, x and side in HR pixels; None means everywhere."""
+    output_to_hr: float = 0.0
+    progress: float = 0.0
+    """The share of the run's steps that are done."""
 
     @cached_property
     def f_sr(self) -> Tensor:

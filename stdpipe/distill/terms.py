@@ -1,5 +1,7 @@
 """The distillation terms by name, and the whole loss: L = L_rec + sum of weight * term.
 
+L_rec may have a second part, on luma alone.
+
 A new term is a file beside this one, and its name with that file's in names.py. Terms whose names
 end in "-lr" do on F^LR what their namesakes do on F^SR.
 """
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from stdpipe.distill.charbonnier import charbonnier
 from stdpipe.distill.names import TERM_FILES
 from stdpipe.distill.term import LossInputs, Term
+from stdpipe.models.luma import luma
 
 TERMS: dict[str, Term] = {
     name: import_module(f"stdpipe.distill.{file}").TERMS[name] for name, file in TERM_FILES.items()
@@ -38,15 +41,23 @@ def build_helpers(
     return {role: build(channels) for role, build in builders.items()}
 
 
-def scheme_loss(inputs: LossInputs, terms: Mapping[str, float]) -> dict[str, Tensor]:
-    """Return the loss parts of a batch: "loss", "rec" (Eq. 8), each term's unweighted value by its
-    name, and the values that terms log beside."""
+def scheme_loss(
+    inputs: LossInputs, terms: Mapping[str, float], luma_weight: float = 0.0
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the loss parts of a batch: "loss", "rec" (Eq. 8), "luma" where it has a weight, each
+    term's unweighted value by its name, and the values that terms log beside; and, by name, the
+    summands that weights multiply, of which "rec" is all of L_rec."""
     taught = {name: values.detach() for name, values in inputs.batch.items()}
     inputs = replace(inputs, batch=taught)  # no gradient enters the teacher, even if it asks
     parts = {"rec": charbonnier(inputs.student.sr, taught["hr"])}
     loss = parts["rec"]
+    if luma_weight:
+        parts["luma"] = charbonnier(luma(inputs.student.sr.float()), luma(taught["hr"]))
+        loss = loss + luma_weight * parts["luma"]
+    summands = {"rec": loss}
     for name, weight in terms.items():
         value, divisor, beside = TERMS[name].compute(inputs)
         parts |= {name: value, **dict(zip(TERMS[name].logs, beside, strict=True))}
-        loss = loss + weight * value / divisor
-    return {"loss": loss, **parts}
+        summands[name] = value / divisor
+        loss = loss + weight * summands[name]
+    return {"loss": loss, **parts}, summands

@@ -1,11 +1,13 @@
 """Time distillation through shared memory cells, terms td and td-lr (paper, Section 3.2)."""
 
 from functools import partial
+from typing import NamedTuple
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stdpipe import distributed
+from stdpipe.distill.spread import variance
 from stdpipe.distill.term import F_LR, F_SR, FeatureLevel, LossInputs, Term, Value, adapter
 from stdpipe.models.convlstm import ConvLSTM
 
@@ -29,16 +31,42 @@ def td_loss(cell_teacher: Tensor, cell_student: Tensor) -> Tensor:
     return F.mse_loss(cell_student.float(), cell_teacher.float())
 
 
-def cell_variance(cell: Tensor) -> Tensor:
-    """Return the variance of a cell (B, C, H, W) over pixels and the clips of all ranks, averaged
-    over channels, with gradient. Constant channels that differ are no memory, so do not count."""
-    cell = cell.float()
-    if distributed.size() == 1:
-        return cell.var(dim=(0, 2, 3)).mean()
-    count = distributed.size() * cell[:, 0].numel()
-    mean = distributed.total(cell.sum(dim=(0, 2, 3), keepdim=True)) / count
-    squares = distributed.total((cell - mean).square().sum(dim=(0, 2, 3)))
-    return (squares / (count - 1)).mean()
+class Crop(NamedTuple):
+    """A square of a training patch, in HR pixels."""
+
+    y: int
+    x: int
+    side: int
+
+
+def draw_crop(rng: np.random.Generator, side: int, patch: int) -> Crop:
+    """Draw one of the squares of `side` pixels that tile a patch: each pixel is as likely as any
+    other, which it would not be in a square drawn anywhere."""
+    y, x = (int(place) * side for place in rng.integers(patch // side, size=2))
+    return Crop(y, x, side)
+
+
+def cropped_cells(
+    memory: nn.Module, teacher: Tensor, student: Tensor, crop: Crop
+) -> tuple[Tensor, Tensor]:
+    """Return the crop of what `memory_cells` returns; crop: in the maps' own pixels.
+
+    The ConvLSTM runs on the crop and the T pixels around it that its last cell sees, so that cells
+    are those of the whole patch; the mean over all crops of L_TD, and of its gradient, is too.
+    """
+    reach, (height, width) = teacher.shape[1], teacher.shape[-2:]
+    rows, y = _with_context(crop.y, crop.side, reach, height)
+    columns, x = _with_context(crop.x, crop.side, reach, width)
+    cells = memory_cells(memory, teacher[..., rows, columns], student[..., rows, columns])
+    inside = (..., slice(y, y + crop.side), slice(x, x + crop.side))
+    return cells[0][inside], cells[1][inside]
+
+
+def _with_context(start: int, length: int, reach: int, side: int) -> tuple[slice, int]:
+    """Return a span with `reach` pixels more at both ends, within 0..side, and where in it the
+    span begins."""
+    first = max(start - reach, 0)
+    return slice(first, min(start + length + reach, side)), start - first
 
 
 class CollapseGuard:
@@ -56,7 +84,7 @@ class CollapseGuard:
 
 def term(level: FeatureLevel) -> Term:
     """Return L_TD on one level, with a ConvLSTM of the teacher's channels."""
-    role, frozen, variance = (f"{x}{level.suffix}" for x in ("memory", "frozen", "cell_var"))
+    role, frozen, spread = (f"{x}{level.suffix}" for x in ("memory", "frozen", "cell_var"))
     return Term(
         partial(_compute, level, role),
         needs=level.features,
@@ -65,7 +93,7 @@ def term(level: FeatureLevel) -> Term:
         source="paper, Eq. 7" if level is F_SR else "paper, Table 4",
         about=f"L_TD: the mean square distance of a ConvLSTM's last cells over {level.title}.",
         helpers={**adapter(level), role: lambda channels: _memory(channels[level.features][1])},
-        logs=(variance,),
+        logs=(spread,),
         memory=role,
         frozen=frozen,
     )
@@ -76,15 +104,19 @@ def _memory(channels: int) -> ConvLSTM:
 
 
 def _compute(level: FeatureLevel, role: str, x: LossInputs) -> Value:
-    """Return L_TD; td_scale="variance" divides it by the variance of the teacher's cell, so that
-    training the shared ConvLSTM gains nothing from shrinking all cells."""
-    cell_teacher, cell_student = memory_cells(
-        x.helpers[role], x.batch[level.features], x.aligned(level)
-    )
-    variance = cell_variance(cell_teacher)
+    """Return L_TD, on td_crop where there is one; `normalise` divides it by the variance of the
+    teacher's cell, so that training the shared ConvLSTM gains nothing from shrinking all cells."""
+    memory, teacher, student = x.helpers[role], x.batch[level.features], x.aligned(level)
+    if x.td_crop:
+        scale = x.batch["hr"].shape[-1] // teacher.shape[-1]
+        crop = Crop(*(pixels // scale for pixels in x.td_crop))
+        cell_teacher, cell_student = cropped_cells(memory, teacher, student, crop)
+    else:
+        cell_teacher, cell_student = memory_cells(memory, teacher, student)
+    spread = variance(cell_teacher)
     # with its gradient: a constant divisor would leave the pull towards small cells as it is
-    scale = variance.clamp(min=1e-12) if x.td_scale == "variance" else 1.0
-    return Value(td_loss(cell_teacher, cell_student), scale, (variance.detach(),))
+    divisor = spread.clamp(min=1e-12) if x.normalise or x.td_scale == "variance" else 1.0
+    return Value(td_loss(cell_teacher, cell_student), divisor, (spread.detach(),))
 
 
 TERMS = {"td": term(F_SR), "td-lr": term(F_LR)}

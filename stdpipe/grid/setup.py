@@ -23,7 +23,7 @@ from stdpipe.grid.schema import EMBEDDED, OWN, Experiment, Teacher
 from stdpipe.models import zoo
 from stdpipe.models.checkpoints import file_sha256, load_network
 from stdpipe.suggest import refuse_unknown
-from stdpipe.training.config import StudentTraining
+from stdpipe.training.config import StudentTraining, to_mapping
 from stdpipe.training.jobs import StudentRun, TeacherRun
 
 
@@ -73,7 +73,7 @@ class GridRun(NamedTuple):
 
     @property
     def definition(self) -> dict[str, Any]:
-        return {"student": self.student, **dataclasses.asdict(self.options)}
+        return {"student": self.student, **to_mapping(self.options)}
 
 
 class GridNetwork(NamedTuple):

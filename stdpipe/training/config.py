@@ -4,6 +4,7 @@ A YAML file or `--set key=value` changes them; configs/paper.yaml lists them all
 """
 
 import dataclasses
+import keyword
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -121,6 +122,13 @@ class StudentTraining(Training):
 
     evaluate_every: NotNegative = 0
     """Steps between evaluations on the data's test clips, in OUT/evaluations; 0 leaves them out."""
+    hold_out: NotNegative = 0
+    """Clips of the train list that are scored every evaluate_every steps instead of trained on."""
+    keep: Literal["last", "best"] = "last"
+    """Whether weights.pt has the last weights, or those of the best score on hold_out; the last
+    ones are then in last.pt."""
+    ema: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the average of weights over steps, which weights.pt then has; 0 averages none."""
     scheme: str = "std"
     """A name of distill.names.SCHEMES, or several by comma, with weights: "std,output=0.5"."""
     warmup_steps: NotNegative = 20_000
@@ -129,14 +137,35 @@ class StudentTraining(Training):
     """Weight of L_SD, on F^SR (sd) or F^LR (sd-lr), where the scheme gives none."""
     lambda2: Number = 100.0
     """Weight of L_TD, on F^SR (td) or F^LR (td-lr), where the scheme gives none."""
+    share: dict[str, PositiveNumber] = dataclasses.field(default_factory=dict)
+    """Term -> the norm of its gradient beside L_rec's, which then sets its weight."""
+    share_every: NotNegative = 50
+    """Steps between measurements of these norms; 0 measures, and logs, none."""
+    from_: dict[str, NotNegative] = dataclasses.field(default_factory=dict)
+    """Term -> the step at which it begins, where not at warmup_steps."""
+    until: dict[str, Positive] = dataclasses.field(default_factory=dict)
+    """Term -> the step at which it ends, where not with the run."""
+    decay: dict[str, NotNegative] = dataclasses.field(default_factory=dict)
+    """Term -> the step from which its weight falls linearly, to zero where it ends."""
+    luma: Number = 0.0
+    """Weight of a second L_rec, on luma alone, in every scheme and in the warm-up."""
+    output_to_hr: Annotated[Float, Field(ge=0, le=1)] = 0.0
+    """Share of the run in which the target of `output` goes from the teacher's image to HR; 0
+    leaves it the teacher's (ECO, AAAI 2024)."""
     attention: Literal["sum", "sum2", "max2"] = "sum2"
     """Map of Eqs. 1 to 3: "sum", "sum2" or "max2"; only "sum2" can be read without f_sr."""
     attention_norm: Literal["none", "l2"] = "none"
     """"l2" divides each map by its norm (Zagoruyko); the paper does not say whether it does."""
     memory: Literal["trained", "frozen"] = "trained"
     """Whether the ConvLSTM is "trained" with the student, as in the paper, or "frozen"."""
+    normalise: StrictBool = False
+    """Divide L_SD by the variance of the teacher's map and L_TD by that of its cell, over all clips
+    of a step: both then have no unit, and a collapse of the ConvLSTM gains nothing."""
     td_scale: Literal["none", "variance"] = "none"
-    """"variance" divides L_TD by the variance of the teacher's cell: collapse gains nothing."""
+    """"variance" is normalise for L_TD alone."""
+    td_crop: NotNegative = 0
+    """Side in HR pixels of the squares that tile a patch, of which the ConvLSTM sees one a step,
+    drawn at random, to save time; 0 shows it the whole patch."""
     warm_start: Annotated[Float, Field(ge=-1, le=1)] = -1
     """Share of steps in which a causal student starts from a state that has run, half of them
     on a still scene; -1 takes what the network asks for."""
@@ -155,18 +184,73 @@ class StudentTraining(Training):
         """The scheme's terms and weights; empty for "none"."""
         return parse_scheme(self.scheme, self.lambda1, self.lambda2)
 
+    @property
+    def first_taught(self) -> int:
+        """The first step that has a term; `steps` where none has."""
+        return min((self.span(term)[0] for term in self.terms), default=self.steps)
+
+    def span(self, term: str) -> tuple[int, int]:
+        """Return the steps at which a term begins and ends."""
+        return self.from_.get(term, self.warmup_steps), self.until.get(term, self.steps)
+
+    def fade(self, term: str, step: int) -> float:
+        """Return the part of a term's weight at a step: 1, less while it decays, 0 outside."""
+        first, stop = self.span(term)
+        falls = self.decay.get(term, stop)
+        if not first <= step < stop:
+            return 0.0
+        return 1.0 if step < falls else (stop - step) / (stop - falls)
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.td_scale == "variance" and self.accumulate > 1:
+        spread = "normalise true" if self.normalise else f"td_scale {self.td_scale}"
+        if spread != "td_scale none" and self.accumulate > 1:
             raise UserError(
-                "td_scale variance needs all clips of a step at once, and accumulate "
+                f"{spread} needs all clips of a step at once, and accumulate "
                 f"({self.accumulate}) splits them: set one of them back"
             )
-        if self.terms and self.warmup_steps >= self.steps:
+        if self.normalise and self.attention_norm != "none":
             raise UserError(
-                f"warmup_steps ({self.warmup_steps}) leaves none of steps ({self.steps}) for "
-                f"scheme {self.scheme!r}; lower warmup_steps or raise steps"
+                "normalise true divides maps by the teacher's spread, and attention_norm "
+                f"{self.attention_norm} by their own norm: set one of them back"
             )
+        if self.td_crop and (self.td_crop % 8 or self.patch % self.td_crop):
+            raise UserError(
+                f"td_crop ({self.td_crop}) should be a multiple of 8 HR pixels that divides patch "
+                f"({self.patch})"
+            )
+        if self.keep == "best" and not (self.hold_out and self.evaluate_every):
+            raise UserError(
+                f"keep=best needs clips to score: hold_out is {self.hold_out} and evaluate_every "
+                f"{self.evaluate_every}; set both"
+            )
+        self._check_spans()
+        if self.share and not self.share_every:
+            raise UserError("share_every=0 measures no gradients, and share needs them: set one")
+        weighed = {item.partition("=")[0].strip() for item in self.scheme.split(",") if "=" in item}
+        for term in weighed & self.share.keys():
+            raise UserError(f"{term} has a weight in scheme {self.scheme!r} and a share: keep one")
+
+    def _check_spans(self) -> None:
+        for key in ("share", "from_", "until", "decay"):
+            for term in getattr(self, key):
+                if term not in self.terms:
+                    told = f"{key.rstrip('_')}.{term} is of no term of scheme {self.scheme!r}"
+                    raise UserError(f"{told}{nearest(term, self.terms)}")
+        for term in self.terms:
+            first, stop = self.span(term)
+            begins = f"from.{term}" if term in self.from_ else "warmup_steps"
+            ends = f"until.{term}" if stop < self.steps else "steps"
+            if first >= min(stop, self.steps):
+                raise UserError(
+                    f"scheme {self.scheme!r} has no step with {term}: {begins} ({first}) is not "
+                    f"below {ends} ({min(stop, self.steps)}); change one of them"
+                )
+            if not first <= self.decay.get(term, first) < stop:
+                raise UserError(
+                    f"decay.{term} ({self.decay[term]}) lies outside of the steps of {term}, from "
+                    f"{begins} ({first}) to {ends} ({stop}); change one of them"
+                )
 
 
 Options = TypeVar("Options", bound=Training)
@@ -190,11 +274,28 @@ def load(
 
 def from_mapping(cls: type[Options], given: Mapping[str, Any]) -> Options:
     """Return checked options; raise UserError, with the nearest known key, for an unknown one."""
-    known = [field.name for field in dataclasses.fields(cls)]
-    for key in given:
+    known = [_key(field.name) for field in dataclasses.fields(cls)]
+    options: dict[str, Any] = {}
+    for name, value in given.items():
+        key, dot, term = str(name).partition(".")
         if key not in known:
-            raise UserError(f"unknown config key {key!r}{nearest(str(key), known)}")
-    return schema.check(cls, dict(given), "config", strict=None)
+            raise UserError(f"unknown config key {key!r}{nearest(key, known)}")
+        field = key + "_" * keyword.iskeyword(key)
+        terms = options.get(field, {})
+        if dot and not isinstance(terms, dict):
+            raise UserError(f"config key {name!r}: {key} is not set by term")
+        options[field] = {**terms, term: value} if dot else value
+    return schema.check(cls, options, "config", strict=None)
+
+
+def to_mapping(options: Training) -> dict[str, Any]:
+    """Return all options by key, as `from_mapping` takes them."""
+    return {_key(name): value for name, value in dataclasses.asdict(options).items()}
+
+
+def _key(field: str) -> str:
+    """Return the key of an option; Python has its own use of the word "from"."""
+    return field.rstrip("_")
 
 
 def read_mapping(file: Path) -> dict[str, Any]:

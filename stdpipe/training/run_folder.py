@@ -7,7 +7,6 @@ checkpoint.pt    weights of all trained modules, optimiser, scaler and step, for
 weights.pt       the finished network (stdpipe.models.checkpoints)
 """
 
-import dataclasses
 import hashlib
 import math
 import multiprocessing
@@ -32,7 +31,7 @@ from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import locked, write_atomically
 from stdpipe.models.checkpoints import save_torch
 from stdpipe.models.layers import has_batch_norm
-from stdpipe.training.config import Positive, Seed, Training
+from stdpipe.training.config import Positive, Seed, Training, to_mapping
 
 
 @with_config(ConfigDict(extra="allow"))
@@ -91,10 +90,10 @@ def digest(keys: Iterable[str]) -> str:
 
 
 def _write_config(out: Path, facts: Mapping[str, Any], options: Training) -> None:
-    config = {**facts, **dataclasses.asdict(options)}
+    config = {**facts, **to_mapping(options)}
     file = out / "config.yaml"
     if file.exists():  # a run from before a key was added has its default
-        old = dataclasses.asdict(type(options)()) | read_config(file)
+        old = to_mapping(type(options)()) | read_config(file)
         differences = [
             f"{key} {old.get(key)!r} there, {config.get(key)!r} now"
             for key in dict.fromkeys([*config, *old])

@@ -4,6 +4,7 @@ Several may learn from one stream, each with the result that it would have alone
 """
 
 import logging
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stdpipe import distributed
+from stdpipe.data.views import generator
 from stdpipe.device import autocast
 from stdpipe.distill.attention import attention_map, teacher_map
 from stdpipe.distill.term import LossInputs
 from stdpipe.distill.terms import TERMS, scheme_loss
-from stdpipe.distill.time import CollapseGuard
+from stdpipe.distill.time import CollapseGuard, Crop, draw_crop
 from stdpipe.models.base import Network
 from stdpipe.models.causal import CausalNetwork
 from stdpipe.training import metrics_log, run_folder, warm
+from stdpipe.training.average import Average
 from stdpipe.training.config import StudentTraining
+from stdpipe.training.term_weights import TermWeights, shared_map, squared_norms
 
 LOG = logging.getLogger(__name__)
 
@@ -40,14 +44,25 @@ class StudentLosses(nn.Module):
         self.options = options
 
     def forward(
-        self, batch: Mapping[str, Tensor], terms: Mapping[str, float], start: warm.Start
+        self,
+        batch: Mapping[str, Tensor],
+        terms: Mapping[str, float],
+        step: int,
+        measures: bool = False,
     ) -> dict[str, Tensor]:
-        """Return the loss parts by name, means over the batch; "loss" alone has a gradient."""
+        """Return the loss parts by name, means over the batch; "loss" alone has a gradient.
+
+        measures: whether squared norms of the terms' gradients are among them. All that a step
+        draws depends on its number alone: ranks, slices and a resumed run agree.
+        """
+        start = warm.draw(self.student, self.options, step)
         if start.still:
             batch = warm.stilled(batch)
         state: dict[str, Any] = {}
         if start.steps and isinstance(self.student, CausalNetwork):
             state = {"state": self.student.warmed(batch["lr"], start.steps)}
+        if measures and self.options.compile:  # what is compiled has no gradient on its own maps
+            state["centres"] = range(batch["lr"].shape[1])
         inputs = LossInputs(
             self.student.features_clip(batch["lr"], **state),
             batch,
@@ -55,9 +70,20 @@ class StudentLosses(nn.Module):
             attention=self.options.attention,
             attention_norm=self.options.attention_norm,
             td_scale=self.options.td_scale,
+            normalise=self.options.normalise,
+            td_crop=self._td_crop(step),
+            output_to_hr=self.options.output_to_hr,
+            progress=step / self.options.steps,
         )
-        parts = scheme_loss(inputs, terms)
+        parts, summands = scheme_loss(inputs, terms, self.options.luma)
+        if measures:
+            level = shared_map(self.options.terms)
+            parts |= squared_norms(summands, inputs.student, level)
         return {name: x if name == "loss" else x.detach() for name, x in parts.items()}
+
+    def _td_crop(self, step: int) -> Crop | None:
+        side, patch, seed = self.options.td_crop, self.options.patch, self.options.stream_seed
+        return draw_crop(generator(seed, "td_crop", step), side, patch) if side else None
 
 
 class StudentTrainer:
@@ -75,18 +101,25 @@ class StudentTrainer:
         options: StudentTraining,
         device: torch.device,
         seen: Collection[str],
-        save_weights: Callable[[], None],
+        save_weights: Callable[[Path], None],
         evaluate: Callable[[Path], object],
+        score: Callable[[], float] | None = None,
     ) -> None:
         self.out, self.options, self.device = out, options, device
-        self.terms = options.terms
+        self.weights = TermWeights(options, out)
         self._student = student.train()
         self.failed: run_folder.NotFiniteError | None = None
         self.dead = False
         self.parts: dict[str, nn.Module] = {"student": student, **helpers}  # all that is trained
         trained = [p for part in self.parts.values() for p in part.parameters()]
         self.stepper = run_folder.Stepper(trained, options, device)
+        self.average = Average(student, options.ema)
         saved = run_folder.resume(out, **self.parts, stepper=self.stepper)
+        self.best = saved.get("best", -math.inf)
+        if "average" in saved:
+            self.average.load_state_dict(saved["average"])
+        if "term_weights" in saved:
+            self.weights.load_state_dict(saved["term_weights"])
         self.done: int = saved["step"]
         # td is always among them, since its memory is always built: so each log has its norm
         self.with_memory = {name: term for name, term in TERMS.items() if term.memory in helpers}
@@ -99,7 +132,7 @@ class StudentTrainer:
         self.random = torch.get_rng_state()
         self.metrics = metrics_log.Metrics(out, self.done)
         self.losses = distributed.data_parallel(StudentLosses(student, helpers, options))
-        self._save_weights, self._evaluate = save_weights, evaluate
+        self._save_weights, self._evaluate, self._score = save_weights, evaluate, score
         self._slices: list[dict[str, Tensor]] = []
         self._seen = {"hr", "lr", *seen}  # students beside this one may look at more
 
@@ -109,11 +142,11 @@ class StudentTrainer:
 
     def learn(self, batch: Mapping[str, Tensor], step: int, more_to_come: bool) -> None:
         """Compute the gradients of one slice of a step."""
-        terms = self.terms if step >= self.options.warmup_steps else {}
+        terms, measures = self.weights.at(step), self.weights.measures(step)
         seen = {name: values for name, values in batch.items() if name in self._seen}
         with self._own_random_state(), distributed.apart(self.losses, more_to_come):
             with autocast(self.device, self.options.amp):
-                losses = self.losses(seen, terms, warm.draw(self._student, self.options, step))
+                losses = self.losses(seen, terms, step, measures)
             self.stepper.backward(losses["loss"])
         self._slices.append({name: part.detach() for name, part in losses.items()})
 
@@ -122,8 +155,10 @@ class StudentTrainer:
         if (step + 1) % self.options.log_every == 0 and not self.dead:
             self._check_for_dead_units(step)
         self.stepper.step(step)
+        self.average.update()
         values = metrics_log.to_floats(self._slices)
         self._slices = []
+        values = self.weights.take(step, values)
         run_folder.stop_on_nan(self.out, step, values, inputs)
         for term, guard in self.guards.items():
             guard.watch(values.get(term))
@@ -145,19 +180,35 @@ class StudentTrainer:
         """Write metrics, weights, evaluation and checkpoint where they are due; return the values
         for a progress bar. The first rank writes, and the others wait."""
         shown: dict[str, str] = {}
+        to_save = self._due(self.options.save_every)
+        to_evaluate = self._due(self.options.evaluate_every)
+        if to_evaluate and self._score:
+            self.metrics.add({"held_out": self._held_out()}, 0.0)
         if self._due(self.options.log_every):
             roles = [term.memory for term in self.with_memory.values()]
             norms = {f"{role}_norm": _norm(self.parts[role]) for role in roles}
             shown = self.metrics.log(self.done, lr=self.stepper.lr, **norms)
-        to_save = self._due(self.options.save_every)
-        to_evaluate = self._due(self.options.evaluate_every)
         if to_save or to_evaluate:
             distributed.from_first(lambda: self._write_files(batch, to_save, to_evaluate))
         return shown
 
+    def _held_out(self) -> float:
+        """Score the student on the clips that it never sees, and keep its weights if it is the best
+        so far."""
+        assert self._score is not None
+        with self.average.used():
+            score = distributed.from_first(self._score)
+            if score > self.best:
+                self.best = score
+                if self.options.keep == "best":
+                    distributed.from_first(lambda: self._save_weights(self.out / "weights.pt"))
+        return score
+
     def _write_files(self, batch: Mapping[str, Tensor], to_save: bool, to_evaluate: bool) -> None:
         """Write the checkpoint last, so that a run stopped in an evaluation repeats it."""
-        self._save_weights()
+        file = self.out / ("last.pt" if self.options.keep == "best" else "weights.pt")
+        with self.average.used():
+            self._save_weights(file)
         if to_evaluate:
             self._evaluate(self.out / "evaluations" / str(self.done))
         if to_save:
@@ -167,7 +218,14 @@ class StudentTrainer:
             frozen = {t.frozen: self.guards[name].frozen for name, t in self.with_memory.items()}
             with self._own_random_state():
                 run_folder.save_checkpoint(
-                    self.out, self.done, **self.parts, stepper=self.stepper, **frozen
+                    self.out,
+                    self.done,
+                    **self.parts,
+                    stepper=self.stepper,
+                    term_weights=self.weights,
+                    average=self.average,
+                    best=self.best,
+                    **frozen,
                 )
 
     def _due(self, every: int) -> bool:

@@ -18,6 +18,7 @@ from stdpipe.distill.terms import TERMS, build_helpers, scheme_loss
 from stdpipe.distill.time import memory_cells, td_loss
 from stdpipe.models.base import Features
 from stdpipe.models.convlstm import ConvLSTM
+from stdpipe.models.luma import luma
 
 EMPTY = torch.empty(0)
 
@@ -61,7 +62,7 @@ def learners(memory: nn.Module, f_lr: tuple[int, int] = (5, 6)) -> dict[str, nn.
 def loss(
     s: Features, b: dict[str, Tensor], memory: nn.Module, scheme: str, **options: str
 ) -> dict[str, Tensor]:
-    return scheme_loss(LossInputs(s, b, learners(memory), **options), parse_scheme(scheme))
+    return scheme_loss(LossInputs(s, b, learners(memory), **options), parse_scheme(scheme))[0]
 
 
 SUMS: list[tuple[str, tuple[float, float]]] = [
@@ -76,7 +77,7 @@ def test_the_papers_loss_bit_for_bit(
 ) -> None:
     """L = L_rec + lambda1 L_SD + lambda2 L_TD, a scheme's terms alone; others are not computed."""
     s, b = student(), batch()
-    parts = scheme_loss(LossInputs(s, b, learners(memory)), parse_scheme(scheme, 2.0, 30.0))
+    parts, _ = scheme_loss(LossInputs(s, b, learners(memory)), parse_scheme(scheme, 2.0, 30.0))
     expected = charbonnier(s.sr, b["hr"])
     if weights[0]:
         expected = expected + weights[0] * sd_loss(attention_map(s.f_sr), attention_map(b["f_sr"]))
@@ -96,7 +97,7 @@ def test_equal_features_cost_nothing(memory: ConvLSTM, name: str) -> None:
     b = batch()
     s = Features(b["f_lr"].clone(), EMPTY, b["f_sr"].clone(), b["sr"].clone())
     inputs = LossInputs(s, b, learners(memory, (6, 6)))
-    parts = scheme_loss(inputs, {name: 3.0})
+    parts, _ = scheme_loss(inputs, {name: 3.0})
     assert float(parts[name].detach()) == pytest.approx(0, abs=1e-7)
     torch.testing.assert_close(parts["loss"], parts["rec"])
 
@@ -117,7 +118,7 @@ def test_pisr_asks_nothing_of_a_student_whose_adapter_gives_the_teachers(
     adapters.mean[1].weight.data.fill_(1)  # PReLU as the identity
     mine = b[of].clone().requires_grad_()
     student = Features(EMPTY, EMPTY, EMPTY, b["sr"])._replace(**{of: mine})
-    value = scheme_loss(LossInputs(student, b, modules), {name: 1.0})[name]
+    value = scheme_loss(LossInputs(student, b, modules), {name: 1.0})[0][name]
     value.backward()
     scale = 0.1 * math.log(2) + 1e-8  # softplus(0)
     assert float(value.detach()) == pytest.approx(math.log(2 * scale), rel=1e-5)
@@ -139,7 +140,7 @@ def test_gradients(memory: ConvLSTM, name: str) -> None:
     it asks for one."""
     s, b, modules = student(), batch(), learners(memory)
     teacher = [b[key].requires_grad_() for key in ("f_sr", "f_lr", "sr")]
-    scheme_loss(LossInputs(s, b, modules), {name: 1.0})[name].backward()
+    scheme_loss(LossInputs(s, b, modules), {name: 1.0})[0][name].backward()
     assert all(t.grad is None for t in teacher)
     leaves = {key: [getattr(s, key)] for key in ("f_lr", "f_sr", "sr")}
     leaves |= {role: list(module.parameters()) for role, module in modules.items()}
@@ -152,7 +153,7 @@ def test_terms_add_up(memory: ConvLSTM) -> None:
     """Each weight meets its own term, divided by none."""
     s, b = student(), batch()
     weights = {name: 0.5 + i for i, name in enumerate(TERMS)}
-    parts = scheme_loss(LossInputs(s, b, learners(memory)), weights)
+    parts, _ = scheme_loss(LossInputs(s, b, learners(memory)), weights)
     expected = parts["rec"] + sum(w * parts[name] for name, w in weights.items())
     torch.testing.assert_close(parts["loss"], expected)
     assert parts.keys() == {"loss", "rec", "cell_var", "cell_var_lr", *TERMS}
@@ -161,7 +162,7 @@ def test_terms_add_up(memory: ConvLSTM) -> None:
 def test_terms_on_f_lr_are_their_namesakes(memory: ConvLSTM) -> None:
     """Through the 1x1 adapter, and a ConvLSTM of the teacher's channels (Table 4)."""
     s, b, modules = student(), batch(), learners(memory)
-    parts = scheme_loss(LossInputs(s, b, modules), dict.fromkeys(("sd-lr", "td-lr"), 1.0))
+    parts, _ = scheme_loss(LossInputs(s, b, modules), dict.fromkeys(("sd-lr", "td-lr"), 1.0))
     mine = modules["adapter_lr"](s.f_lr.flatten(0, 1)).unflatten(0, (2, 3))
     assert mine.shape == b["f_lr"].shape
     torch.testing.assert_close(parts["sd-lr"], sd_loss(attention_map(mine),
@@ -174,7 +175,7 @@ def test_terms_that_need_no_equal_channels(memory: ConvLSTM) -> None:
     """kd-mean2, affinity and pisr see the student's own f_lr, frame by frame."""
     s, b, modules = student(), batch(), learners(memory)
     names = ("kd-mean2", "affinity", "pisr")
-    parts = scheme_loss(LossInputs(s, b, modules), dict.fromkeys(names, 1.0))
+    parts, _ = scheme_loss(LossInputs(s, b, modules), dict.fromkeys(names, 1.0))
     mine, theirs = s.f_lr.flatten(0, 1), b["f_lr"].flatten(0, 1)
     torch.testing.assert_close(parts["kd-mean2"], kd_mean2_loss(mine, theirs))
     torch.testing.assert_close(parts["affinity"], affinity_loss(mine, theirs))
@@ -226,6 +227,68 @@ def test_scaled_td_by_hand(memory: ConvLSTM) -> None:
     torch.testing.assert_close(parts["cell_var"], variance)
     assert parts["td"] == plain["td"]
     torch.testing.assert_close(parts["loss"], parts["rec"] + 10 * parts["td"] / variance)
+
+
+@pytest.mark.parametrize("scheme", ["none", "sd=2"])
+def test_a_second_reconstruction_loss_on_luma(memory: ConvLSTM, scheme: str) -> None:
+    s, b = student(), batch()
+    inputs, terms = LossInputs(s, b, learners(memory)), parse_scheme(scheme)
+    plain, parts = scheme_loss(inputs, terms)[0], scheme_loss(inputs, terms, 0.5)[0]
+    torch.testing.assert_close(parts["luma"], charbonnier(luma(s.sr), luma(b["hr"])))
+    torch.testing.assert_close(parts["loss"], plain["loss"] + 0.5 * parts["luma"])
+    assert parts.keys() == plain.keys() | {"luma"}
+
+
+SIZES = {"f_sr": 30, "f_lr": 30}  # times as large, as another teacher's maps might be
+
+
+@pytest.mark.parametrize("name", ["sd", "sd-lr"])
+def test_normalised_sd_has_no_unit(memory: ConvLSTM, name: str) -> None:
+    """Maps 30 times as large on both sides cost the same, where plain L_SD grows by 30^4; "sd"
+    itself is logged plain."""
+    modules = learners(memory, (6, 6))
+    found = []
+    for size in (1, 30):
+        b = {k: x * (size if k in SIZES else 1) for k, x in batch().items()}
+        mine = Features(b["f_lr"] * 0.9, EMPTY, b["f_sr"] * 0.9, b["sr"])
+        parts, _ = scheme_loss(LossInputs(mine, b, modules, normalise=True), {name: 1.0})
+        variance = attention_map(b["f_sr" if name == "sd" else "f_lr"]).var()
+        torch.testing.assert_close(parts["loss"] - parts["rec"], parts[name] / variance)
+        found.append(parts)
+    torch.testing.assert_close(found[0]["loss"], found[1]["loss"])
+    torch.testing.assert_close(found[0][name] * 30**4, found[1][name])
+
+
+def test_a_flat_map_outweighs_no_other(memory: ConvLSTM) -> None:
+    """Black frames: the spread of the teacher's map vanishes, and a tenth off it costs what a tenth
+    of a map's size may cost at most."""
+    b = batch() | {"f_sr": torch.ones(2, 3, 4, 12, 16)}
+    s = student()._replace(f_sr=1.05 * b["f_sr"])
+    parts, _ = scheme_loss(LossInputs(s, b, learners(memory), normalise=True), {"sd": 1.0})
+    expected = (1.05**2 - 1) ** 2 / 1e-4
+    torch.testing.assert_close(
+        parts["loss"] - parts["rec"], torch.tensor(expected), rtol=1e-3, atol=0
+    )
+
+
+def test_normalised_td_is_scaled_td(memory: ConvLSTM) -> None:
+    """One key for both terms does for TD what its own key does."""
+    s, b = student(), batch()
+    one, _ = scheme_loss(LossInputs(s, b, learners(memory), normalise=True), {"td": 10.0})
+    other, _ = scheme_loss(LossInputs(s, b, learners(memory), td_scale="variance"), {"td": 10.0})
+    assert torch.equal(one["loss"], other["loss"])
+
+
+@pytest.mark.parametrize(("name", "level", "side"), [("td", "f_sr", 4), ("td-lr", "f_lr", 1)])
+def test_td_on_a_crop(memory: ConvLSTM, name: str, level: str, side: int) -> None:
+    """In HR pixels, on F^LR a quarter of them; its value is that of the whole cells' crop."""
+    s, b, modules = student(), batch(), learners(memory)
+    parts, _ = scheme_loss(LossInputs(s, b, modules, td_crop=(4, 8, 4)), {name: 1.0})
+    inputs = LossInputs(s, b, modules)
+    mine = inputs.f_sr if level == "f_sr" else inputs.f_lr
+    cells = memory_cells(modules["memory" if level == "f_sr" else "memory_lr"], b[level], mine)
+    inside = (..., slice(side, 2 * side), slice(2 * side, 3 * side))
+    torch.testing.assert_close(parts[name], td_loss(cells[0][inside], cells[1][inside]))
 
 
 class Scaled(torch.nn.Module):

@@ -1,9 +1,18 @@
 """Memory cells, L_TD and the collapse guard."""
 
+import numpy as np
 import pytest
 import torch
 
-from stdpipe.distill.time import COLLAPSE, CollapseGuard, memory_cells, td_loss
+from stdpipe.distill.time import (
+    COLLAPSE,
+    CollapseGuard,
+    Crop,
+    cropped_cells,
+    draw_crop,
+    memory_cells,
+    td_loss,
+)
 from stdpipe.models.convlstm import ConvLSTM
 
 
@@ -90,3 +99,29 @@ def test_a_frozen_memory_still_teaches_the_student() -> None:
 def test_the_bound_is_the_papers() -> None:
     """End of Section 3.2."""
     assert pytest.approx(1e-8) == COLLAPSE
+
+
+@pytest.mark.parametrize("side", [4, 8, 16])
+def test_the_mean_over_all_crops_is_the_whole(side: int) -> None:
+    """L_TD, and its gradient on the student's map and on the ConvLSTM: borders of the patch and of
+    crops alike, since the ConvLSTM sees around a crop what its last cell depends on."""
+    memory = ConvLSTM(2, 2)
+    numbers = torch.Generator().manual_seed(0)
+    teacher, student = torch.randn(2, 1, 3, 2, 16, 16, generator=numbers).unbind()
+    student.requires_grad_()
+    leaves = [student, *memory.parameters()]
+    whole = td_loss(*memory_cells(memory, teacher, student))
+    expected = [whole, *torch.autograd.grad(whole, leaves)]
+    places = [(y, x) for y in range(0, 16, side) for x in range(0, 16, side)]
+    crops = [td_loss(*cropped_cells(memory, teacher, student, Crop(y, x, side))) for y, x in places]
+    mean = torch.stack(crops).mean()
+    for found, true in zip([mean, *torch.autograd.grad(mean, leaves)], expected, strict=True):
+        torch.testing.assert_close(found, true, rtol=1e-5, atol=1e-8)
+
+
+def test_a_crop_is_one_of_the_squares_that_tile_the_patch() -> None:
+    """Each is drawn as often as the others."""
+    drawn = [draw_crop(np.random.default_rng(n), 16, 48) for n in range(900)]
+    counts = {crop: drawn.count(crop) for crop in drawn}
+    assert counts.keys() == {Crop(y, x, 16) for y in (0, 16, 32) for x in (0, 16, 32)}
+    assert min(counts.values()) > 60

@@ -8,13 +8,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stdpipe.training.config import StudentTraining, TeacherTraining, Training, from_mapping, load
+from stdpipe.training.config import (
+    StudentTraining,
+    TeacherTraining,
+    Training,
+    from_mapping,
+    load,
+    to_mapping,
+)
 
 CONFIGS = Path(str(files("stdpipe.configs")))
 
 
 def values(options: Training) -> dict[str, object]:
-    return dataclasses.asdict(options)
+    return to_mapping(options)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +94,13 @@ def test_contradictions_name_both_values() -> None:
         StudentTraining(batch=3, accumulate=2)
     with pytest.raises(ValueError, match=r"td_scale variance.*accumulate \(2\)"):
         StudentTraining(td_scale="variance", accumulate=2)
+    with pytest.raises(ValueError, match=r"normalise true.*accumulate \(2\)"):
+        StudentTraining(normalise=True, accumulate=2)
+    with pytest.raises(ValueError, match=r"normalise true.*attention_norm l2"):
+        StudentTraining(normalise=True, attention_norm="l2")
+    for crop in (4, 48, 512):
+        with pytest.raises(ValueError, match=rf"td_crop \({crop}\).*patch \(256\)"):
+            StudentTraining(td_crop=crop)
     with pytest.raises(ValueError, match=r"tsa_steps \(7\).*steps \(5\)"):
         TeacherTraining(steps=5, tsa_steps=7)
     with pytest.raises(ValueError, match=r"tsa_steps \(1\).*train_only \(output\)"):
@@ -99,7 +113,7 @@ def test_contradictions_name_both_values() -> None:
         ("steps: [1", "is no YAML"),
         ("- 1\n- 2\n", "should hold key: value lines"),
         ("", "should hold key: value lines"),
-        ("1: 2\n", "unknown config key 1"),
+        ("1: 2\n", "unknown config key '1'"),
         ("steps: null\n", "steps: Input should be a valid integer, got None"),
     ],
 )

@@ -35,7 +35,7 @@ def losses(student: str, steps: int = 3, **settings: object) -> list[float]:
     for step in range(steps):
         with autocast(CPU, options.amp):
             inputs = LossInputs(net.features_clip(batch["lr"]), batch, learners)
-            parts = scheme_loss(inputs, options.terms)
+            parts, _ = scheme_loss(inputs, options.terms)
         stepper.backward(parts["loss"])
         stepper.step(step)
         found += metrics_log.to_floats([parts]).values()
