@@ -8,14 +8,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import lru_cache
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stdpipe import cache
 from stdpipe.cache.errors import UserError
 from stdpipe.evaluation.frame_log import UNFINISHED, Clips, read_frames
-from stdpipe.evaluation.results import NetworkResult, read_result
+from stdpipe.evaluation.results import NetworkResult, identity, read_result
+from stdpipe.features.info import provenance
 from stdpipe.models import zoo
 from stdpipe.models.base import count_parameters
 from stdpipe.models.macs import count_macs
@@ -56,6 +58,13 @@ class ResultGroup:
         return f"{Path(self.data).name} · {rules}{precision}"
 
 
+class Score(NamedTuple):
+    """One of the evaluations that a run makes of itself."""
+
+    psnr: float  # of luma, in dB
+    rules: str  # scores of equal rules can be compared
+
+
 class TrainingRun(NamedTuple):
     """A training run: its config.yaml, and the lines of metrics.jsonl."""
 
@@ -65,6 +74,8 @@ class TrainingRun(NamedTuple):
     config: Mapping[str, Any]
     lines: Sequence[Mapping[str, float]]
     finished: bool
+    scores: Mapping[int, Score] = {}  # step -> its evaluation
+    teacher: str = ""  # how good its cache says that the teacher is, where it is here and says it
 
 
 def read_folders(
@@ -118,7 +129,7 @@ def _read_evaluation(folder: Path, labels: Labels, groups: dict[str, ResultGroup
         group.entries.append(Measured(label, folder, _written(file), network, cost, of_network))
 
 
-@cache
+@lru_cache
 def _count(name: str) -> dict[str, int]:
     """Count parameters and MACs of a network whose evaluation did not."""
     try:
@@ -164,7 +175,35 @@ def _read_run(folder: Path, labels: Labels, taken: set[str]) -> TrainingRun:
     ]
     reached = lines[-1]["step"] if lines else 0
     finished = (folder / "weights.pt").is_file() and reached >= config["steps"]
-    return TrainingRun(label, folder, _written(config_file, metrics_file), config, lines, finished)
+    when = _written(config_file, metrics_file)
+    scores, teacher = _scores(folder / "evaluations"), _teacher(config)
+    return TrainingRun(label, folder, when, config, lines, finished, scores, teacher)
+
+
+def _scores(evaluations: Path) -> dict[int, Score]:
+    """Return the evaluations that a run made of itself, by step."""
+    found = {}
+    steps = sorted(int(x.parent.name) for x in evaluations.glob("*/result.json")
+                   if x.parent.name.isdecimal())  # fmt: skip
+    for step in steps:
+        result = read_result(evaluations / str(step) / "result.json")
+        psnr = result["networks"][0]["average"]["psnr_y"]
+        if psnr is not None:
+            found[step] = Score(psnr, json.dumps(identity(result), sort_keys=True))
+    return found
+
+
+def _teacher(config: Mapping[str, Any]) -> str:
+    """Return how good the teacher of a run's cache is, "" where that is not known here."""
+    url = config.get("cache")
+    if not isinstance(url, str) or not Path(url).is_dir():
+        return ""
+    try:
+        made = cache.load_manifest(url)
+        quality = provenance(made).quality
+    except UserError:
+        return ""
+    return str(quality) if quality and made.cache_id == config.get("cache_id") else ""
 
 
 def _written(*files: Path) -> str:
