@@ -4,7 +4,6 @@ A line like that in a page becomes the Markdown that the function of that name b
 """
 
 import ast
-import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -43,13 +42,14 @@ def teacher_keys() -> str:
 
 
 def _keys(cls: type[config.Training]) -> str:
-    meaning: dict[str, list[str]] = {field.name: [] for field in dataclasses.fields(cls)}
+    defaults = config.to_mapping(cls())
+    meaning: dict[str, list[str]] = {key: [] for key in defaults}
     for base in reversed(cls.__mro__[:-1]):
         for name, sentence in _sentences(base):
-            meaning[name].append(sentence)
+            meaning[name.rstrip("_")].append(sentence)
     rows = [
-        (f"`{field.name}`", f"`{_yaml(field.default)}`", _plain(" ".join(meaning[field.name])))
-        for field in dataclasses.fields(cls)
+        (f"`{key}`", f"`{_yaml(default)}`", _plain(" ".join(meaning[key])))
+        for key, default in defaults.items()
     ]
     return _table(("key", "default", "meaning"), rows)
 

@@ -4,6 +4,7 @@
 TERM_FILES = {
     "sd": "attention", "td": "time", "kd-mse": "kd", "kd-mean2": "kd", "sd-lr": "attention",
     "td-lr": "time", "pisr": "pisr", "pisr-sr": "pisr", "affinity": "affinity", "output": "output",
+    "output-hr": "output",
 }  # fmt: skip
 
 # name of a scheme -> the terms that it stands for; each term is a scheme of its own

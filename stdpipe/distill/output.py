@@ -1,5 +1,8 @@
 """Plain distillation of the output: the student's SR is drawn to the teacher's."""
 
+from dataclasses import replace
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -25,20 +28,27 @@ def target(teacher: Tensor, hr: Tensor, share: float) -> Tensor:
     return teacher.lerp(hr.to(teacher.dtype), share) if share else teacher
 
 
-def _compute(x: LossInputs) -> Value:
+def _compute(control: bool, x: LossInputs) -> Value:
     """Return the distance of images, or of their luma where the teacher gives that alone."""
     student, hr, teacher = x.student.sr.float(), x.batch["hr"], x.batch["sr"]
     if teacher.shape[-3] == 1:
         student, hr = luma(student), luma(hr)
     share = min(x.progress / x.output_to_hr, 1.0) if x.output_to_hr else 0.0
+    share = 1.0 if control else share
     return Value(output_loss(student, target(teacher, hr, share)))
 
 
 TERM = Term(
-    _compute,
+    partial(_compute, False),
     needs="sr",
     weight=1.0,  # FAKD's alpha of 0.5 gives L1 to HR and L1 to the teacher equal parts
     source="FAKD, He et al. 2020",
     about="The mean absolute distance to the SR image of a teacher (EDVR, FastDVDnet or RBPN).",
 )
-TERMS = {"output": TERM}
+CONTROL = replace(
+    TERM,
+    compute=partial(_compute, True),
+    source="none",
+    about="The control of `output`: the same distance to HR, in place of the teacher's image.",
+)
+TERMS = {"output": TERM, "output-hr": CONTROL}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stdpipe.distill.output import BORDER, TERM, output_loss
+from stdpipe.distill.output import BORDER, TERM, TERMS, output_loss
 from stdpipe.distill.term import LossInputs
 from stdpipe.models.base import Features
 from stdpipe.models.luma import luma
@@ -49,3 +49,11 @@ def test_a_teacher_of_luma_says_nothing_of_colour() -> None:
     """Two images of one luma are equally far from it."""
     grey = luma(STUDENT) + 0.25
     torch.testing.assert_close(value(grey), torch.tensor(0.25))
+
+
+def test_the_control_is_the_same_but_for_its_target() -> None:
+    for see in (lambda rgb: rgb, luma):
+        features = Features(EMPTY, EMPTY, EMPTY, STUDENT)
+        inputs = LossInputs(features, {"hr": HR, "sr": see(TEACHER)}, {})
+        found = TERMS["output-hr"].compute(inputs).value
+        torch.testing.assert_close(found, output_loss(see(STUDENT), see(HR)))
