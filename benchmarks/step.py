@@ -63,19 +63,20 @@ class Stage:
         self.device = device
         with device:
             self.student = zoo.parse(student).build().train()
-            self.learners = build_helpers(options.terms, (64, 64))
+            self.learners = build_helpers(options.terms, (self.student.f_sr_channels, 64))
         speed.prepare_student(self.student, self.learners, options)
         parts = (self.student, *self.learners.values())
         trained = [p for part in parts for p in part.parameters()]
         self.stepper = run_folder.Stepper(trained, options, device)
 
-    def loss(self, batch: Batch) -> Tensor:
+    def parts(self, batch: Batch, **how: Any) -> dict[str, Tensor]:
         with autocast(self.device, self.options.amp):
-            inputs = LossInputs(self.student.features_clip(batch["lr"]), batch, self.learners)
-            return scheme_loss(inputs, self.options.terms)["loss"]
+            features = self.student.features_clip(batch["lr"])
+            inputs = LossInputs(features, batch, self.learners, **how)
+            return scheme_loss(inputs, self.options.terms)
 
-    def step(self, batch: Batch) -> None:
-        self.stepper.backward(self.loss(batch))
+    def step(self, batch: Batch, **how: Any) -> None:
+        self.stepper.backward(self.parts(batch, **how)["loss"])
         self.stepper.step(0)
 
 
@@ -198,7 +199,7 @@ def macs(
     plain = dataclasses.replace(options, amp="none")  # which changes no count
     stage = Stage(arguments.student, plain, torch.device("meta"))
     whole = zoo.parse(arguments.teacher).build().to("meta")
-    found = {"step": counted(lambda: stage.loss(batch).backward())}
+    found = {"step": counted(lambda: stage.parts(batch)["loss"].backward())}
     with torch.no_grad():
         found["tail"] = counted(lambda: whole.upsample(trunk))
         found["teacher"] = counted(lambda: whole.features_clip(batch["lr"]))

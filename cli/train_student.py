@@ -10,6 +10,13 @@ from stdpipe.cli.errors import Command
 from stdpipe.distill.names import SCHEMES
 
 
+def _numbers(_context: Any, _parameter: Any, value: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(number) for number in value.split(",")) if value else ()
+    except ValueError:
+        raise click.BadParameter(f"{value!r} should be numbers such as 1,0.5") from None
+
+
 @click.command("train-student", cls=Command)
 @common.data_option
 @click.option(
@@ -26,7 +33,18 @@ from stdpipe.distill.names import SCHEMES
 )
 @common.run_option
 @click.option(
-    "--cache", metavar="PATH", help="A cache made by extract-teacher. Scheme none needs none."
+    "--cache",
+    "caches",
+    metavar="PATH",
+    multiple=True,
+    help="A cache made by extract-teacher, or one for each of several teachers. Scheme none needs "
+    "none.",
+)
+@click.option(
+    "--cache-weight",
+    metavar="NUMBERS",
+    callback=_numbers,
+    help="What multiplies the terms of each cache, such as 1,0.5. [default: 1 each]",
 )
 @click.option(
     "--scheme",
@@ -40,7 +58,9 @@ from stdpipe.distill.names import SCHEMES
     help="Weights to start from: the student's own, or those of a pisr teacher around it.",
 )
 @common.degradation_option
-@click.option("--teacher-weights", type=common.PATH, help="Refuse a cache that other weights made.")
+@click.option(
+    "--teacher-weights", type=common.PATH, help="Refuse a (first) cache that other weights made."
+)
 @click.option(
     "--live-teacher",
     metavar="FILE",
@@ -54,6 +74,7 @@ def train_student(
     assignments: tuple[str, ...],
     scheme: str | None,
     students: Path | None,
+    caches: tuple[str, ...],
     as_json: bool,
     **asked: Any,
 ) -> None:
@@ -70,7 +91,8 @@ def train_student(
     from stdpipe.training.students_file import read_students
 
     given = [*assignments, *([f"scheme={scheme}"] if scheme else [])]
-    run = StudentRun(**asked)
+    of_caches = {"cache": next(iter(caches), None), "other_caches": caches[1:]}
+    run = common.usage(lambda: StudentRun(**of_caches, **asked))
     if students:
         jobs = common.usage(lambda: read_students(students, run, config, given))
     else:

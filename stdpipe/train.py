@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stdpipe import distributed
 from stdpipe.cache.errors import UserError
@@ -21,6 +21,7 @@ from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import Stream, check_sizes, finish
 from stdpipe.data.views import NUM_ORIENTATIONS, View, full_views
 from stdpipe.device import keep_memory, pick_device
+from stdpipe.distill.names import mark
 from stdpipe.distill.terms import build_helpers
 from stdpipe.evaluate import evaluate
 from stdpipe.evaluation.job import Evaluation
@@ -78,6 +79,7 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
             "clips": run_folder.digest(v.clip for v in stream.views),
             "live_teacher": run.live_teacher and checkpoints.file_sha256(Path(run.live_teacher)),
             "live_teacher_file": run.live_teacher,
+            **_several(run, source),
         }
         trainers = [_trainer(*job, facts, source, device, opened) for job in jobs]
         _fit(trainers, stream, source, _first_taught(jobs), device)
@@ -140,12 +142,15 @@ def _trainer(
             f"scheme {options.scheme!r} teaches F^SR, and {spec} has none, since its image is "
             "shuffled out of LR features: choose output, or give the network head=f_sr"
         )
-    taught_lr = "f_lr" in seen
-    lr_channels = _lr_channels(student, str(spec), options, source) if taught_lr else (0, 0)
-    # built after the student, whose weights are then the same in every scheme
-    widths = student.f_sr_channels, _teacher_width(source) or student.f_sr_channels
-    helpers = build_helpers(options.terms, widths, lr_channels)
-    helpers = {role: module.to(device) for role, module in helpers.items()}
+    helpers: dict[str, nn.Module] = {}
+    for n in range(1, len(run.teachers) + 1):
+        taught_lr = "f_lr" in seen
+        lr_channels = _lr_channels(student, str(spec), options, source, n) if taught_lr else (0, 0)
+        # built after the student, whose weights are then the same in every scheme
+        widths = student.f_sr_channels, _teacher_width(source, n) or student.f_sr_channels
+        made = build_helpers(options.terms, widths, lr_channels)
+        helpers |= {mark(role, n): module.to(device) for role, module in made.items()}
+    marked = {mark(name, n) for name in seen for n in range(1, len(run.teachers) + 1)}
     speed.prepare_student(student.to(device), helpers, options)
     of_network = {"network": str(spec), **checkpoints.revised(student)}
     facts = {**of_network, **facts, **checkpoints.init_facts(run.init)}
@@ -163,7 +168,16 @@ def _trainer(
     unseen = [clips[key] for key in held_out(list(clips), options.hold_out)]
     scored = partial(score, student, unseen, source.degradation) if unseen else None
     return StudentTrainer(
-        run.out, student, helpers, options, device, seen, save_weights, evaluate_into, scored
+        run.out,
+        student,
+        helpers,
+        options,
+        device,
+        marked,
+        save_weights,
+        evaluate_into,
+        scored,
+        run.teachers,
     )
 
 
@@ -179,17 +193,26 @@ def _start_from(student: Network, init: Path, degradation_name: str) -> None:
     checkpoints.load_state(student, state, header, str(init))
 
 
-def _teacher_width(source: Source) -> int:
-    """Return C_SR of the teacher; 0 where there is none."""
+def _several(run: StudentRun, source: Source) -> dict[str, Any]:
+    """Return the facts of a run with several teachers, or with a weight for one."""
+    ids = [reader.manifest.cache_id for reader in source.readers[1:]]
+    others = {"other_caches": list(run.other_caches), "other_cache_ids": ids} if ids else {}
+    return {**others, **({"cache_weight": list(run.cache_weight)} if run.cache_weight else {})}
+
+
+def _teacher_width(source: Source, number: int) -> int:
+    """Return C_SR of one of the teachers; 0 where there is none."""
     if source.live:
         return source.live.f_sr_channels
-    return provenance(source.reader.manifest).f_sr_channels if source.reader else 0
+    if not source.readers:
+        return 0
+    return provenance(source.readers[number - 1].manifest).f_sr_channels
 
 
 def _lr_channels(
-    student: Network, name: str, options: StudentTraining, source: Source
+    student: Network, name: str, options: StudentTraining, source: Source, number: int
 ) -> tuple[int, int]:
-    """Return the channels of the student's f_lr and of the teacher's."""
+    """Return the channels of the student's f_lr and of one teacher's."""
     mine = _probe(student)
     if not mine.requires_grad:
         raise UserError(
@@ -198,8 +221,7 @@ def _lr_channels(
         )
     if source.live:
         return mine.shape[1], _probe(source.live).shape[1]
-    assert source.reader is not None
-    return mine.shape[1], source.reader.manifest.f_lr_channels
+    return mine.shape[1], source.readers[number - 1].manifest.f_lr_channels
 
 
 def _probe(net: Network) -> Tensor:

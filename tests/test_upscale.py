@@ -34,6 +34,7 @@ Frames = NDArray[np.uint8]
 EDVR = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
 VDSR = "vdsr:num_feat=4,num_layer=2"
 BICUBIC = ("--model", "bicubic")
+CAUSAL = ("--model", "rrn-8", "--weights", "random:0")
 CPU = torch.device("cpu")
 
 
@@ -315,7 +316,8 @@ def test_memory_is_that_of_a_window(tmp_path: Path, spawn: Command, name: str, s
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak")
 @pytest.mark.usefixtures("steady")
-def test_memory_of_1000_frames(tmp_path: Path, spawn: Command) -> None:
+@pytest.mark.parametrize("network", [BICUBIC, CAUSAL], ids=["bicubic", "causal"])
+def test_memory_of_1000_frames(tmp_path: Path, spawn: Command, network: tuple[str, ...]) -> None:
     """Against 100: held, 900 frames more of 384 x 256 would be 265 MB as pixels alone."""
     frames = moving(20, 64, 96)
     there_and_back = np.concatenate([frames, frames[::-1]])
@@ -323,7 +325,7 @@ def test_memory_of_1000_frames(tmp_path: Path, spawn: Command) -> None:
         save_video(tmp_path / f"{count}.mp4", np.resize(there_and_back, (count, 64, 96, 3)))
         for count in (100, 1000)
     )
-    assert growth(spawn, few, many) < 30
+    assert growth(spawn, few, many, network) < 30
     assert len(find_test_clips(tmp_path / "sr1000.mp4")[0].frames) == 1000
 
 

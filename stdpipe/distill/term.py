@@ -4,12 +4,13 @@ A term is declared beside its equation, in a file of its own; names.py lists all
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from stdpipe.distill.names import of_teacher
 from stdpipe.models.base import Features
 
 Channels = Mapping[str, tuple[int, int]]
@@ -59,6 +60,11 @@ class LossInputs:
     def f_lr(self) -> Tensor:
         """The student's F^LR in the teacher's channels."""
         return _framewise(self.helpers["adapter_lr"], self.student.f_lr)
+
+    def of_teacher(self, number: int) -> "LossInputs":
+        """Return what the terms of one of several teachers see."""
+        batch = {"hr": self.batch["hr"], **of_teacher(self.batch, number)}
+        return replace(self, batch=batch, helpers=of_teacher(self.helpers, number))
 
     def aligned(self, level: FeatureLevel) -> Tensor:
         """Return the student's map of one level in the teacher's channels."""

@@ -6,14 +6,14 @@ A new term is a file beside this one, and its name with that file's in names.py.
 end in "-lr" do on F^LR what their namesakes do on F^SR.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 
 from torch import Tensor, nn
 
 from stdpipe.distill.charbonnier import charbonnier
-from stdpipe.distill.names import TERM_FILES
+from stdpipe.distill.names import TERM_FILES, mark
 from stdpipe.distill.term import LossInputs, Term
 from stdpipe.models.luma import luma
 
@@ -42,11 +42,17 @@ def build_helpers(
 
 
 def scheme_loss(
-    inputs: LossInputs, terms: Mapping[str, float], luma_weight: float = 0.0
+    inputs: LossInputs,
+    terms: Mapping[str, float],
+    luma_weight: float = 0.0,
+    teachers: Sequence[float] = (1.0,),
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the loss parts of a batch: "loss", "rec" (Eq. 8), "luma" where it has a weight, each
     term's unweighted value by its name, and the values that terms log beside; and, by name, the
-    summands that weights multiply, of which "rec" is all of L_rec."""
+    summands that weights multiply, of which "rec" is all of L_rec.
+
+    teachers: the weight of each of several, whose values have names of their own, but one summand.
+    """
     taught = {name: values.detach() for name, values in inputs.batch.items()}
     inputs = replace(inputs, batch=taught)  # no gradient enters the teacher, even if it asks
     parts = {"rec": charbonnier(inputs.student.sr, taught["hr"])}
@@ -55,9 +61,12 @@ def scheme_loss(
         parts["luma"] = charbonnier(luma(inputs.student.sr.float()), luma(taught["hr"]))
         loss = loss + luma_weight * parts["luma"]
     summands = {"rec": loss}
+    taught_by = {n: inputs.of_teacher(n) for n in range(1, len(teachers) + 1)}
     for name, weight in terms.items():
-        value, divisor, beside = TERMS[name].compute(inputs)
-        parts |= {name: value, **dict(zip(TERMS[name].logs, beside, strict=True))}
-        summands[name] = value / divisor
+        for number, of_all in enumerate(teachers, 1):
+            value, divisor, beside = TERMS[name].compute(taught_by[number])
+            values = {name: value, **dict(zip(TERMS[name].logs, beside, strict=True))}
+            parts |= {mark(key, number): x for key, x in values.items()}
+            summands[name] = summands.get(name, 0) + of_all * value / divisor
         loss = loss + weight * summands[name]
     return {"loss": loss, **parts}, summands

@@ -6,7 +6,7 @@ needs, and becomes f_sr on the device, equal to the crop of the whole map.
 Axes: B batch, T frames of a clip, C channels, H W HR size, h w LR size.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from stdpipe.cache.errors import UserError
 from stdpipe.data.box import Box
 from stdpipe.data.views import View, orient, oriented_size, upright_box
 from stdpipe.device import autocast, settle
+from stdpipe.distill.names import mark, of_teacher
 from stdpipe.features.encoding import dequantise
 from stdpipe.features.info import provenance
 from stdpipe.models import zoo
@@ -150,10 +151,36 @@ class Decoder:
         return crops
 
 
+class SeveralTargets:
+    """Reads a view's window from each of several caches, by the names that `mark` gives."""
+
+    def __init__(self, caches: Sequence[CachedTargets]) -> None:
+        self.caches = caches
+
+    def __call__(self, view: View, box: Box, crc32: int) -> dict[str, Tensor]:
+        read = {n: targets(view, box, crc32) for n, targets in enumerate(self.caches, 1)}
+        return {mark(name, n): x for n, maps in read.items() for name, x in maps.items()}
+
+
+class SeveralDecoders:
+    """Decodes, by the same names, what SeveralTargets has read."""
+
+    def __init__(self, decoders: Sequence[Decoder]) -> None:
+        self.decoders = decoders
+
+    def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        clips = {name: batch[name] for name in ("hr", "lr")}
+        out = dict(clips)
+        for n, decode in enumerate(self.decoders, 1):
+            made = decode(of_teacher(batch, n) | clips)
+            out |= {mark(name, n): x for name, x in made.items() if name not in clips}
+        return out
+
+
 def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """Move a batch to a device, except trunk_at, for which the host would have to wait."""
     return {
-        name: values if name == "trunk_at" else values.to(device, non_blocking=True)
+        name: values if name.startswith("trunk_at") else values.to(device, non_blocking=True)
         for name, values in batch.items()
     }
 

@@ -98,7 +98,8 @@ def seen(frames: Tensor, published: bool) -> Tensor:
     """Return what the first layer sees of a step's frames: (B, T, 3, h, w) -> (B, 3 T, h, w).
 
     They are less the present frame's surroundings, but in networks as published. Raw frames are
-    mostly brightness, from which RLSP and SWRN did not leave their base here (RESULTS.md).
+    mostly brightness, from which RLSP and SWRN did not leave their base here (RESULTS.md); for the
+    same reason their ReLUs leak.
     """
     if not published:
         frames = frames - surroundings(frames[:, 1])[:, None]

@@ -41,11 +41,15 @@ def residual_blocks(channels: int, count: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
 
 
-def relu_chain(channels_in: int, channels: int, count: int) -> nn.Sequential:
-    """Return `count` 3x3 convolutions, a ReLU after each: VDSR without its last layer."""
+def relu_chain(channels_in: int, channels: int, count: int, slope: float = 0.0) -> nn.Sequential:
+    """Return `count` 3x3 convolutions, a ReLU after each: VDSR without its last layer.
+
+    slope: of the ReLUs below zero.
+    """
     layers: list[nn.Module] = []
     for i in range(count):
-        layers += [conv3x3(channels_in if i == 0 else channels, channels), nn.ReLU()]
+        layers.append(conv3x3(channels_in if i == 0 else channels, channels))
+        layers.append(nn.LeakyReLU(slope) if slope else nn.ReLU())
     return nn.Sequential(*layers)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stdpipe.models import fold
 from stdpipe.models.base import SCALE, Features
 from stdpipe.models.causal import CausalNetwork, Head, State, build_head, seen
-from stdpipe.models.layers import bicubic_base, bilinear_base, conv3x3, init_relu
+from stdpipe.models.layers import bicubic_base, bilinear_base, conv3x3, init_relu, leaky
 from stdpipe.models.luma import with_luma
 from stdpipe.models.options import Count
 
@@ -31,8 +31,8 @@ class RLSP(CausalNetwork):
     """num_feat: the channels of all layers and of the state (published: 48, 64 and 128).
 
     published: whether to be what the published weights are for: luma, added to the repeated LR
-    pixel, of raw frames. head: as Mobile RRN's. contract: whether no convolution before the head
-    amplifies anything, against drift.
+    pixel, of raw frames, with ReLU. head: as Mobile RRN's. contract: whether no convolution before
+    the head amplifies anything, against drift.
     """
 
     num_ahead = 1
@@ -50,6 +50,7 @@ class RLSP(CausalNetwork):
         super().__init__()
         self.num_feat, self.published, self.phase = num_feat, published, phase
         self.channels = channels = 1 if published else 3
+        self.activate = F.relu if published else leaky
         self.f_sr_channels = f_sr_channels if head == "f_sr" else 0
         self.conv_first = conv3x3(9 + num_feat + channels * SCALE**2, num_feat)
         self.body = nn.ModuleList(conv3x3(num_feat, num_feat) for _ in range(5))
@@ -67,15 +68,15 @@ class RLSP(CausalNetwork):
 
     def step(self, frames: Tensor, state: State) -> tuple[Features, State]:
         centre = frames[:, 1]
-        f_lr = F.relu(self.conv_first(torch.cat([seen(frames, self.published), *state], 1)))
+        f_lr = self.activate(self.conv_first(torch.cat([seen(frames, self.published), *state], 1)))
         trunk = f_lr
         for conv in self.body:
-            trunk = F.relu(conv(trunk))
+            trunk = self.activate(conv(trunk))
         f_sr, residual = self.last(trunk)
         if self.published:
             fed_back = residual + F.interpolate(published_luma(centre), scale_factor=SCALE)
             sr = with_luma(fed_back, bicubic_base(centre, self.phase))
         else:
             fed_back, sr = residual, residual + bilinear_base(centre, self.phase)
-        hidden = F.relu(self.conv_hidden(trunk))
+        hidden = self.activate(self.conv_hidden(trunk))
         return Features(f_lr, trunk, f_sr, sr), (hidden, F.pixel_unshuffle(fed_back, SCALE))

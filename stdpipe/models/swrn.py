@@ -12,7 +12,7 @@ from torch import Tensor
 from stdpipe.models import fold
 from stdpipe.models.base import Features
 from stdpipe.models.causal import CausalNetwork, Head, State, build_head, seen
-from stdpipe.models.layers import bilinear_base, conv3x3, init_relu, relu_chain
+from stdpipe.models.layers import bilinear_base, conv3x3, init_relu, leaky, relu_chain
 from stdpipe.models.options import Count
 
 
@@ -35,16 +35,17 @@ class SWRN(CausalNetwork):
     ) -> None:
         super().__init__()
         self.phase, self.published = phase, published
+        self.activate, slope = (F.relu, 0.0) if published else (leaky, 0.1)
         self.num_feat = num_feat
         self.f_sr_channels = f_sr_channels if head == "f_sr" else 0
         self.conv_first_forward = conv3x3(6 + num_feat, num_feat)
         self.conv_first_backward = conv3x3(6 + num_feat, num_feat)
-        self.recon_trunk_forward = relu_chain(num_feat, num_feat, 3)
-        self.recon_trunk_backward = relu_chain(num_feat, num_feat, 3)
+        self.recon_trunk_forward = relu_chain(num_feat, num_feat, 3, slope)
+        self.recon_trunk_backward = relu_chain(num_feat, num_feat, 3, slope)
         self.conv_hidden_forward = conv3x3(num_feat, num_feat)
         self.conv_hidden_backward = conv3x3(num_feat, num_feat)
         self.conv_fusion = conv3x3(2 * num_feat, num_feat)
-        self.recon_trunk = relu_chain(num_feat, num_feat, 3)
+        self.recon_trunk = relu_chain(num_feat, num_feat, 3, slope)
         init_relu(self)
         if contract:
             fold.contract(self)
@@ -58,10 +59,10 @@ class SWRN(CausalNetwork):
 
     def step(self, frames: Tensor, state: State) -> tuple[Features, State]:
         before, centre, after = seen(frames, self.published).chunk(3, 1)
-        forward = F.relu(self.conv_first_forward(torch.cat([before, centre, state[0]], 1)))
-        backward = F.relu(self.conv_first_backward(torch.cat([after, centre, state[1]], 1)))
+        forward = self.activate(self.conv_first_forward(torch.cat([before, centre, state[0]], 1)))
+        backward = self.activate(self.conv_first_backward(torch.cat([after, centre, state[1]], 1)))
         forward, backward = self.recon_trunk_forward(forward), self.recon_trunk_backward(backward)
-        f_lr = F.relu(self.conv_fusion(torch.cat([forward, backward], 1)))
+        f_lr = self.activate(self.conv_fusion(torch.cat([forward, backward], 1)))
         trunk = self.recon_trunk(f_lr)
         f_sr, residual = self.last(trunk)
         sr = residual + bilinear_base(frames[:, 1], self.phase)

@@ -33,6 +33,10 @@ def train_command(run: TrainingRun) -> str:
     words += [f"--{role}", config.get("network")]
     for key in ("cache", "degradation", "init"):
         words += [f"--{key}", config[key]] if config.get(key) else []
+    for other in config.get("other_caches") or ():
+        words += ["--cache", other]
+    if weights := config.get("cache_weight"):
+        words += ["--cache-weight", ",".join(map(str, weights))]
     if sha256 := config.get("live_teacher"):  # older configs do not name its file
         words += ["--live-teacher", config.get("live_teacher_file", f"FILE-OF-SHA256-{sha256}")]
     for clip in config.get("exclude") or ():

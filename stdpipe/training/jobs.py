@@ -1,7 +1,10 @@
 """The networks, data and folders of a training; config.py has the options of how it trains."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+
+from stdpipe.cache.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,10 @@ class StudentRun:
     cache: str | None = None
     """None is enough for scheme "none". To compare it with a distilled student, give both the
     cache: they then see the same clips in the same orientations and order."""
+    other_caches: tuple[str, ...] = ()
+    """Caches of more teachers for the same clips in the same orientations."""
+    cache_weight: tuple[float, ...] = ()
+    """What multiplies the terms of each cache; empty means 1 for all."""
     degradation: str | None = None
     """None means the cache's, or `bd` without a cache."""
     teacher_weights: Path | None = None
@@ -25,6 +32,26 @@ class StudentRun:
     frames: int = 7
     """T of a clip; longer sequences are cut."""
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.cache_weight and len(self.cache_weight) != len(self.caches):
+            told = f"--cache-weight has {len(self.cache_weight)} numbers for {len(self.caches)}"
+            raise UserError(f"{told} caches; give one for each --cache")
+        if any(not 0 < weight < math.inf for weight in self.cache_weight):
+            raise UserError(f"--cache-weight should have numbers above 0, got {self.cache_weight}")
+        if self.live_teacher and self.other_caches:
+            raise UserError(
+                f"--live-teacher stands for one cache, and {len(self.caches)} are given; give one"
+            )
+
+    @property
+    def caches(self) -> tuple[str, ...]:
+        return (self.cache, *self.other_caches) if self.cache else ()
+
+    @property
+    def teachers(self) -> tuple[float, ...]:
+        """The weight of each teacher."""
+        return self.cache_weight or (1.0,) * max(len(self.caches), 1)
 
 
 @dataclass(frozen=True)

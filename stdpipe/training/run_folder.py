@@ -46,12 +46,14 @@ class RunConfig(TypedDict):
     scheme: NotRequired[str]
     seed: NotRequired[Seed]
     cache: NotRequired[str | None]
+    other_caches: NotRequired[list[str]]
+    cache_weight: NotRequired[list[float]]
     init: NotRequired[str | None]
     exclude: NotRequired[list[str]]
 
 
 # may differ when a run is resumed, as may the number of processes
-FREE = {"data", "cache", "init", "live_teacher_file", "workers", "accumulate",
+FREE = {"data", "cache", "other_caches", "init", "live_teacher_file", "workers", "accumulate",
         "log_every", "save_every", "evaluate_every"}  # fmt: skip
 
 

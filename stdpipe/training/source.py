@@ -11,7 +11,13 @@ from stdpipe import cache, distributed
 from stdpipe.cache.errors import UserError
 from stdpipe.distill.schemes import needs, stored
 from stdpipe.distill.terms import TERMS
-from stdpipe.features.targets import CachedTargets, Decoder, LiveTeacher
+from stdpipe.features.targets import (
+    CachedTargets,
+    Decoder,
+    LiveTeacher,
+    SeveralDecoders,
+    SeveralTargets,
+)
 from stdpipe.features.teacher import check_teacher
 from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import Network
@@ -26,27 +32,32 @@ class Source:
     """The source of the teacher's maps; its parts are None where no scheme needs them."""
 
     degradation: str
-    reader: cache.Reader | None = None
+    readers: tuple[cache.Reader, ...] = ()
     live: Network | None = None
     """The teacher that runs in the loop."""
-    targets: CachedTargets | None = None
-    """Reads the cache, in workers."""
-    decode: Decoder | LiveTeacher | None = None
-    """Adds the teacher's maps to a batch, on the training device."""
+    targets: CachedTargets | SeveralTargets | None = None
+    """Reads the caches, in workers."""
+    decode: Decoder | SeveralDecoders | LiveTeacher | None = None
+    """Adds the teachers' maps to a batch, on the training device."""
+
+    @property
+    def reader(self) -> cache.Reader | None:
+        """The first cache, whose clips and orientations all others share."""
+        return self.readers[0] if self.readers else None
 
 
 def open_source(run: StudentRun, every: Sequence[StudentTraining], device: torch.device) -> Source:
-    """Open the cache, or load the live teacher, that the schemes of all students need.
+    """Open the caches, or load the live teacher, that the schemes of all students need.
 
     Raises UserError where it is missing or does not fit.
     """
-    reader = _open_cache(run, [options.scheme for options in every if options.terms])
-    made_by = reader.manifest.made_by if reader else {}
+    readers = _open_caches(run, [options.scheme for options in every if options.terms])
+    made_by = readers[0].manifest.made_by if readers else {}
     degradation = str(run.degradation or made_by.get("degradation") or "bd")
     needed = [looked_at(run, options) for options in every]
     wanted = set().union(*needed)
     if not wanted:
-        return Source(degradation, reader)
+        return Source(degradation, readers)
     amp = every[0].amp
     if run.live_teacher:
         with torch.random.fork_rng(devices=[]):  # students begin as they do with a cache
@@ -54,22 +65,20 @@ def open_source(run: StudentRun, every: Sequence[StudentTraining], device: torch
         check_teacher(teacher, facts, sorted(wanted))
         checkpoints.trained_for(facts, degradation)
         decode = LiveTeacher(teacher, device, amp, sorted(wanted))
-        return Source(degradation, reader, live=teacher, decode=decode)
-    assert reader is not None
-    _warn_of_another_teacher(str(made_by.get("teacher")), every)
-    held = reader.manifest.targets
-    for options, names in zip(every, needed, strict=True):
-        both = [name for name in cache.TARGETS if name in {*held, *stored(names, held)}]
-        if missing := [name for name in both if name not in held]:
-            raise UserError(
-                f"scheme {options.scheme!r} needs {missing[0]}, which {run.cache} does not hold "
-                f"(it has {', '.join(held)}); extract again with --targets {','.join(both)}"
-            )
-    decoder = Decoder(reader, device, "sr" in wanted and "sr" not in held, amp)
-    read = tuple(name for name in cache.TARGETS if name in stored(wanted, held))
-    return Source(
-        degradation, reader, targets=CachedTargets(reader, read, decoder.halo), decode=decoder
-    )
+        return Source(degradation, readers, live=teacher, decode=decode)
+    targets, decoders = [], []
+    for url, reader in zip(run.caches, readers, strict=True):
+        _warn_of_another_teacher(str(reader.manifest.made_by.get("teacher")), every)
+        held = reader.manifest.targets
+        for options, names in zip(every, needed, strict=True):
+            _refuse_missing(options.scheme, names, url, held)
+        decoders.append(Decoder(reader, device, "sr" in wanted and "sr" not in held, amp))
+        read = tuple(name for name in cache.TARGETS if name in stored(wanted, held))
+        targets.append(CachedTargets(reader, read, decoders[-1].halo))
+    if len(readers) == 1:
+        return Source(degradation, readers, targets=targets[0], decode=decoders[0])
+    several = SeveralTargets(targets)
+    return Source(degradation, readers, targets=several, decode=SeveralDecoders(decoders))
 
 
 def looked_at(run: StudentRun, options: StudentTraining) -> set[str]:
@@ -77,22 +86,47 @@ def looked_at(run: StudentRun, options: StudentTraining) -> set[str]:
     return needs(options.terms, options.attention, live=bool(run.live_teacher))
 
 
-def _open_cache(run: StudentRun, taught: Sequence[str]) -> cache.Reader | None:
+def _refuse_missing(scheme: str, names: set[str], url: str, held: Sequence[str]) -> None:
+    both = [name for name in cache.TARGETS if name in {*held, *stored(names, held)}]
+    if missing := [name for name in both if name not in held]:
+        raise UserError(
+            f"scheme {scheme!r} needs {missing[0]}, which {url} does not hold "
+            f"(it has {', '.join(held)}); extract again with --targets {','.join(both)}"
+        )
+
+
+def _open_caches(run: StudentRun, taught: Sequence[str]) -> tuple[cache.Reader, ...]:
     if run.cache is None:
         if taught and run.live_teacher is None:
             how = "give --cache, made by extract-teacher, or choose --scheme none"
             raise UserError(f"scheme {taught[0]!r} learns from a teacher: {how}")
-        return None
+        return ()
     expect: dict[str, Any] = {"frames": run.frames}
     if run.degradation:
         expect["degradation"] = run.degradation
     if run.teacher_weights:
         expect["teacher_sha256"] = checkpoints.file_sha256(run.teacher_weights)
-    reader = cache.open_reader(run.cache, expect)
-    random = str(reader.manifest.made_by.get("teacher_sha256")).startswith("random:")
-    if random and taught and distributed.first():
-        LOG.warning("stdpipe: the teacher of %s has random weights: only good for tests", run.cache)
-    return reader
+    readers = [cache.open_reader(run.cache, expect)]
+    expect.pop("teacher_sha256", None)
+    readers += [cache.open_reader(url, expect) for url in run.other_caches]
+    for url, reader in zip(run.caches, readers, strict=True):
+        if told := _apart(readers[0].manifest, reader.manifest):
+            both = f"{run.cache} and {url} cannot teach one student: {told}"
+            raise UserError(f"{both}; extract both from the same clips in the same way")
+        random = str(reader.manifest.made_by.get("teacher_sha256")).startswith("random:")
+        if random and taught and distributed.first():
+            LOG.warning("stdpipe: the teacher of %s has random weights: only good for tests", url)
+    return tuple(readers)
+
+
+def _apart(first: cache.Manifest, other: cache.Manifest) -> str:
+    """Tell in which degradation, clip or orientation two caches differ; "" where in none."""
+    one, two = (str(made.made_by.get("degradation")) for made in (first, other))
+    if one != two:
+        return f"their degradations are {one} and {two}"
+    odd = sorted({*first.entries} ^ {*other.entries})
+    holds = "first" if odd and odd[0] in first.index else "second"
+    return f"{odd[0]} is a view of the {holds} alone" if odd else ""
 
 
 def _warn_of_another_teacher(teacher: str, every: Sequence[StudentTraining]) -> None:

@@ -19,6 +19,7 @@ from stdpipe import distributed
 from stdpipe.data.views import generator
 from stdpipe.device import autocast
 from stdpipe.distill.attention import attention_map, teacher_map
+from stdpipe.distill.names import mark
 from stdpipe.distill.term import LossInputs
 from stdpipe.distill.terms import TERMS, scheme_loss
 from stdpipe.distill.time import CollapseGuard, Crop, draw_crop
@@ -36,10 +37,15 @@ class StudentLosses(nn.Module):
     """Computes a batch's losses, with the student's weights and its helpers'."""
 
     def __init__(
-        self, student: Network, helpers: Mapping[str, nn.Module], options: StudentTraining
+        self,
+        student: Network,
+        helpers: Mapping[str, nn.Module],
+        options: StudentTraining,
+        teachers: Sequence[float],
     ) -> None:
         super().__init__()
         self.student = student
+        self.teachers = teachers
         self.helpers = nn.ModuleDict(helpers)
         self.options = options
 
@@ -75,7 +81,7 @@ class StudentLosses(nn.Module):
             output_to_hr=self.options.output_to_hr,
             progress=step / self.options.steps,
         )
-        parts, summands = scheme_loss(inputs, terms, self.options.luma)
+        parts, summands = scheme_loss(inputs, terms, self.options.luma, self.teachers)
         if measures:
             level = shared_map(self.options.terms)
             parts |= squared_norms(summands, inputs.student, level)
@@ -90,7 +96,7 @@ class StudentTrainer:
     """A student with its optimiser, resumed from its run's last checkpoint where there is one.
 
     The networks are on the device already. seen: the teacher's maps in a batch that its terms look
-    at. `done` counts finished steps.
+    at. teachers: the weight of each of several. `done` counts finished steps.
     """
 
     def __init__(
@@ -104,6 +110,7 @@ class StudentTrainer:
         save_weights: Callable[[Path], None],
         evaluate: Callable[[Path], object],
         score: Callable[[], float] | None = None,
+        teachers: Sequence[float] = (1.0,),
     ) -> None:
         self.out, self.options, self.device = out, options, device
         self.weights = TermWeights(options, out)
@@ -122,16 +129,21 @@ class StudentTrainer:
             self.weights.load_state_dict(saved["term_weights"])
         self.done: int = saved["step"]
         # td is always among them, since its memory is always built: so each log has its norm
-        self.with_memory = {name: term for name, term in TERMS.items() if term.memory in helpers}
+        self.with_memory = {
+            mark(name, n): (mark(term.memory, n), mark(term.frozen, n))
+            for n in range(1, len(teachers) + 1)
+            for name, term in TERMS.items()
+            if mark(term.memory, n) in helpers
+        }
         frozen = options.memory == "frozen"
         self.guards = {
-            name: CollapseGuard(helpers[term.memory], frozen or bool(saved.get(term.frozen)))
-            for name, term in self.with_memory.items()
+            name: CollapseGuard(helpers[role], frozen or bool(saved.get(key)))
+            for name, (role, key) in self.with_memory.items()
         }
         # for dropout on a CPU; a GPU's random state is neither kept nor resumed
         self.random = torch.get_rng_state()
         self.metrics = metrics_log.Metrics(out, self.done)
-        self.losses = distributed.data_parallel(StudentLosses(student, helpers, options))
+        self.losses = distributed.data_parallel(StudentLosses(student, helpers, options, teachers))
         self._save_weights, self._evaluate, self._score = save_weights, evaluate, score
         self._slices: list[dict[str, Tensor]] = []
         self._seen = {"hr", "lr", *seen}  # students beside this one may look at more
@@ -185,7 +197,7 @@ class StudentTrainer:
         if to_evaluate and self._score:
             self.metrics.add({"held_out": self._held_out()}, 0.0)
         if self._due(self.options.log_every):
-            roles = [term.memory for term in self.with_memory.values()]
+            roles = [role for role, _ in self.with_memory.values()]
             norms = {f"{role}_norm": _norm(self.parts[role]) for role in roles}
             shown = self.metrics.log(self.done, lr=self.stepper.lr, **norms)
         if to_save or to_evaluate:
@@ -215,7 +227,8 @@ class StudentTrainer:
             if self.metrics.board:
                 picture = self._picture(batch)
                 self.metrics.board.add_image("sample", picture, self.done, dataformats="HWC")
-            frozen = {t.frozen: self.guards[name].frozen for name, t in self.with_memory.items()}
+            kept = self.with_memory.items()
+            frozen = {key: self.guards[name].frozen for name, (_, key) in kept}
             with self._own_random_state():
                 run_folder.save_checkpoint(
                     self.out,

@@ -117,6 +117,7 @@ def test_no_new_options() -> None:
     assert found["train-student"] == always | config | {
         "--student", "--cache", "--scheme", "--degradation", "--teacher-weights",
         "--live-teacher",
+        "--cache-weight",  # of several teachers, whose caches are named beside it
         "--init",  # PISR's student begins as its teacher's second half
         "--students",  # one stream for many; a list of them has no room in --set
     }  # fmt: skip

@@ -1,5 +1,6 @@
 """Causal networks: steps against whole clips, sizes, gradients, files, published weights."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,21 @@ def test_published_weights_make_their_golden_frames(file: str, name: str) -> Non
         assert np.abs(made.permute(1, 2, 0).numpy() * 255 - wanted).max() < 0.005
     last = state[0][0].permute(1, 2, 0).numpy() * 255
     assert np.abs(last - golden["state_last"]).max() < 0.005
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "name", "degradation", "score"),
+    [
+        ("rlsp48", "rlsp:published=true,phase=0", "bd:sigma=1.5", 26.373),
+        ("mobile_rrn16", "rrn:published=true", "bi", 24.975),
+    ],
+)
+def test_published_weights_have_their_score_on_vid4(
+    vid4: Path, stdpipe: Any, file: str, name: str, degradation: str, score: float
+) -> None:
+    """As their authors' graphs were measured to have; its fast sibling is the one above."""
+    found = stdpipe("evaluate", "--data", vid4, "--model", name, "--degradation", degradation,
+                    "--weights", published(f"{file}.npz"), "--protocol", "vid4",
+                    "--metrics", "quality", "--json")  # fmt: skip
+    assert json.loads(found.stdout)["average"]["psnr_y"] == pytest.approx(score, abs=0.02)
