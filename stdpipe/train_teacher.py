@@ -87,7 +87,7 @@ def _quality(
     """Measure the network on training clips, by rank 0; a dict of a Quality's fields."""
     rest = (stream.clips, stream.views, stream.degradation, device)
     found = distributed.from_first(lambda: quality_of(net.eval(), *rest, accept=accept))
-    return found and dataclasses.asdict(found)
+    return dataclasses.asdict(found) if found else None
 
 
 def _stream(run: TeacherRun, options: TeacherTraining) -> Stream:
