@@ -66,9 +66,10 @@ accept_option = click.option(
 def config_options(*names: str) -> Callable[[Command], Command]:
     """Add --set and --config: a file, or one of these of stdpipe (the first is the default)."""
 
-    def file(_context: Any, _parameter: Any, value: str | None) -> Path | None:
-        if not value or Path(value).suffix or Path(value).is_file():
-            return Path(value) if value else None
+    def file(_context: Any, _parameter: Any, value: str | None) -> Path:
+        value = value or names[0]
+        if Path(value).suffix or Path(value).is_file():
+            return Path(value)
         if value not in names:
             raise click.UsageError(f"no config {value!r}{nearest(value, names)}, nor such a file")
         return Path(str(files("stdpipe.configs") / f"{value}.yaml"))

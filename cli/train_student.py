@@ -50,7 +50,7 @@ def _numbers(_context: Any, _parameter: Any, value: str | None) -> tuple[float, 
     "--scheme",
     metavar="NAME",
     help=f"{', '.join(SCHEMES)}; or terms with weights: sd=1,td=100,output=0.5. "
-    "[default: the config's; std]",
+    "[default: the config's]",
 )
 @click.option(
     "--init",
@@ -66,7 +66,7 @@ def _numbers(_context: Any, _parameter: Any, value: str | None) -> tuple[float, 
     metavar="FILE",
     help="For comparison, run this teacher in every step instead of reading cached targets.",
 )
-@common.config_options("paper", "demo")
+@common.config_options("recipe", "paper", "demo")
 @common.device_option
 @common.json_option
 def train_student(

@@ -134,7 +134,7 @@ def _extract(data: Path, cache: Path, *more: object) -> list[object]:
 
 def _train(out: Path, data: Path, *more: object, **settings: object) -> list[object]:
     changed = [x for k, v in (SETTINGS | settings).items() for x in ("--set", f"{k}={v}")]
-    given = _options({"--student": STUDENT}, more)
+    given = _options({"--student": STUDENT, "--config": "paper"}, more)
     return ["train-student", "--data", data, "--out", out, *changed, *given]
 
 
