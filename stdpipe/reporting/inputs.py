@@ -6,6 +6,7 @@ A ResultGroup, which is one table, never mixes figures of different rules or dat
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -75,7 +76,7 @@ class TrainingRun(NamedTuple):
     lines: Sequence[Mapping[str, float]]
     finished: bool
     scores: Mapping[int, Score] = {}  # step -> its evaluation
-    teacher: str = ""  # how good its cache says that the teacher is, where it is here and says it
+    teachers: Sequence[str] = ()  # how good those of its caches are, where they are here
 
 
 def read_folders(
@@ -176,8 +177,8 @@ def _read_run(folder: Path, labels: Labels, taken: set[str]) -> TrainingRun:
     reached = lines[-1]["step"] if lines else 0
     finished = (folder / "weights.pt").is_file() and reached >= config["steps"]
     when = _written(config_file, metrics_file)
-    scores, teacher = _scores(folder / "evaluations"), _teacher(config)
-    return TrainingRun(label, folder, when, config, lines, finished, scores, teacher)
+    scores, teachers = _scores(folder / "evaluations"), _teachers(config)
+    return TrainingRun(label, folder, when, config, lines, finished, scores, teachers)
 
 
 def _scores(evaluations: Path) -> dict[int, Score]:
@@ -193,17 +194,19 @@ def _scores(evaluations: Path) -> dict[int, Score]:
     return found
 
 
-def _teacher(config: Mapping[str, Any]) -> str:
-    """Return how good the teacher of a run's cache is, "" where that is not known here."""
-    url = config.get("cache")
-    if not isinstance(url, str) or not Path(url).is_dir():
-        return ""
-    try:
-        made = cache.load_manifest(url)
-        quality = provenance(made).quality
-    except UserError:
-        return ""
-    return str(quality) if quality and made.cache_id == config.get("cache_id") else ""
+def _teachers(config: Mapping[str, Any]) -> list[str]:
+    """Return how good the teachers of a run's caches are, those of caches that are here."""
+    urls = [config.get("cache"), *(config.get("other_caches") or ())]
+    ids = [config.get("cache_id"), *(config.get("other_cache_ids") or ())]
+    found = []
+    for url, cache_id in zip(urls, ids, strict=False):
+        if isinstance(url, str) and Path(url).is_dir():
+            with suppress(UserError):
+                made = cache.load_manifest(url)
+                told = provenance(made)
+                if told.quality and made.cache_id == cache_id:
+                    found.append(f"{told.teacher}, whose image has {told.quality}")
+    return found
 
 
 def _written(*files: Path) -> str:
