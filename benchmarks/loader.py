@@ -1,11 +1,12 @@
 """How many training samples a second does a core read from a packed file, against PNG files in
-folders, and against PNGs in an LMDB as BasicSR keeps them?
+folders, and against PNGs in an LMDB as BasicSR keeps them? And how many crops of `sr`, a teacher's
+image in the cache, which a student reads beside them?
 
 python benchmarks/loader.py [--data DIR] [--quick] [--json]     needs lmdb; takes cv2 if it is there
 A sample is what a worker hands to a CUDA device: a clip read, a random window of every frame cut
 with its margin, flipped or turned, uint8. One thread, one process, all files in the page cache. A
-ratio above 1 means that the packed file is faster. --quick takes two clips once, and leaves LMDB
-out where it is not installed: only to see that all of it runs.
+ratio above 1 means that what is named first is faster. --quick takes two clips once, and leaves
+LMDB out where it is not installed: only to see that all of it runs.
 """
 
 import argparse
@@ -23,11 +24,14 @@ import torch
 from PIL import Image
 from timing import medians, report
 
+from stdpipe.cache import Manifest, open_reader, open_writer
+from stdpipe.data.degrade import margin
 from stdpipe.data.frames import Clip, read_clip
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.packing import pack_clips
 from stdpipe.data.samples import cut_view, view_size
-from stdpipe.data.views import View, draw_box, full_views, generator
+from stdpipe.data.views import View, draw_box, full_views, generator, oriented_size
+from stdpipe.features.targets import CachedTargets
 
 Read = Callable[[Clip], Any]
 FRAMES = 7
@@ -43,6 +47,31 @@ def sample(pixels: Any, view: View, patch: int) -> torch.Tensor:
 def samples(clips: Sequence[Clip], read: Read, patch: int) -> list[torch.Tensor]:
     views = full_views([clip.key for clip in clips], 0, 1)
     return [sample(read(c), v, patch) for c, v in zip(clips, views, strict=True)]
+
+
+def image_reader(clips: Sequence[Clip], folder: Path) -> CachedTargets:
+    """A cache of `sr` that holds the clips' own frames: any image of their size reads alike."""
+    views = full_views([clip.key for clip in clips], 0, 1)
+    height, width = read_clip(clips[0]).shape[1:3]
+    sizes = {"frames": FRAMES, "channels": 1, "height": height, "width": width}
+    manifest = Manifest(made_by={}, entries=tuple(map(str, views)), targets=("sr",), **sizes)
+    with open_writer(folder, manifest) as writer:
+        for view, clip in zip(views, clips, strict=True):
+            sr = np.ascontiguousarray(read_clip(clip).transpose(0, 3, 1, 2))
+            writer.write(str(view), {"sr": sr}, {"source_crc32": 0})
+        writer.finalise()
+    return CachedTargets(open_reader(folder), ("sr",))
+
+
+def images(read: CachedTargets, patch: int) -> list[torch.Tensor]:
+    """The same windows as those of `samples`, without a margin."""
+    found = []
+    made = read.reader.manifest
+    for view in map(View.parse, made.entries):
+        size = oriented_size(made.height, made.width, view.orientation)
+        box = draw_box(generator(0, "crop", str(view)), patch, *size)
+        found.append(read(view, box, 0)["sr"])
+    return found
 
 
 def write_lmdb(clips: Sequence[Clip], folder: Path) -> None:
@@ -99,8 +128,9 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         seconds, settings = measure(Path(folder), arguments, with_lmdb)
-    names = [name for name in seconds if name != "packed"]
+    names = [name for name in seconds if name not in ("packed", "sr")]
     ratios = {f"packed_over_{name}": seconds[name] / seconds["packed"] for name in names}
+    ratios |= {f"sr_over_{name}": seconds[name] / seconds["sr"] for name in ("packed", *names)}
     report("loader", settings, ratios, arguments.json)
 
 
@@ -125,6 +155,12 @@ def measure(folder: Path, arguments: Any, with_lmdb: bool) -> tuple[dict[str, fl
     expected = baselines["packed"]()
     for name, run in baselines.items():
         assert all(map(torch.equal, run(), expected)), f"{name} gives other samples"
+    read = image_reader(packed_clips, folder / "sr.zarr")
+    baselines["sr"] = lambda: images(read, arguments.patch)
+    before, _ = margin("bd")
+    for found, sample in zip(baselines["sr"](), expected, strict=True):
+        inside = (..., slice(before, before + arguments.patch))
+        assert torch.equal(found, sample[inside].mT[inside].mT), "sr gives other samples"
     seconds = medians(baselines, arguments.repeats)
     height, width = read_clip(packed_clips[0]).shape[1:3]
     return seconds, {

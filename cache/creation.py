@@ -4,8 +4,6 @@ Everything follows from the manifest and the tail. So the next writer finishes a
 cut short, and writers that start together write the same.
 """
 
-from typing import Any
-
 from stdpipe.cache import layout
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.files import PARTIAL
@@ -13,16 +11,16 @@ from stdpipe.cache.manifest import (
     Manifest,
     complete_manifests,
     create_manifest,
+    grow_manifest,
     load_manifest,
     manifest_exists,
-    refuse_difference,
 )
 from stdpipe.cache.place import Place
-from stdpipe.cache.store import Tail, store_files
+from stdpipe.cache.store import Tail, is_metadata, says, store_files
 
 
-def enter(place: Place, manifest: Manifest, tail: Tail) -> Manifest:
-    """Create the cache, or finish its creation; return the manifest that lies there.
+def enter(place: Place, manifest: Manifest) -> None:
+    """Create the manifest of a cache, unless there is one.
 
     Raises CacheError for a cache of another identity (naming both values) or a foreign folder.
     """
@@ -31,14 +29,20 @@ def enter(place: Place, manifest: Manifest, tail: Tail) -> Manifest:
     else:
         _refuse_foreign(place)
         made = create_manifest(place, manifest)
-    if made.cache_id != manifest.cache_id:
-        # a fact that only one side has counts as None on the other
-        absent: dict[str, Any] = dict.fromkeys([*manifest.made_by, *made.made_by])
-        refuse_difference(place.url, absent | made.facts(), absent | manifest.facts())
-        raise AssertionError("identities differ, but no fact does")
+    made.grown(manifest, place.url)  # for what it refuses
+
+
+def furnish(place: Place, manifest: Manifest, tail: Tail) -> Manifest:
+    """Let the cache grow to all that `manifest` has, and write what it lacks beside its entries;
+    return the manifest that lies there. Raises CacheError as `enter` does."""
+    made = grow_manifest(place, manifest)
     complete_manifests(place, made)
-    for path, content in store_files(manifest, tail).items():
-        place.create(path, content)  # what is there stays: another zarr may write it otherwise
+    for path, content in store_files(made, tail).items():
+        is_new = place.create(path, content)
+        # what is there stays, since another zarr may write it otherwise, unless its array grew
+        if not is_new and made.times_grown and is_metadata(path) and not says(place, path, content):
+            place.delete([path])
+            place.create(path, content)
     return made
 
 

@@ -4,7 +4,7 @@ A writer adds to files of its own, journal/<writer>.<n>.jsonl, while it holds jo
 """
 
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from stdpipe.cache import layout
@@ -60,8 +60,13 @@ def read_journals(place: Place, writer: str | None = None) -> list[JournalFile]:
 
 
 def committed(journals: list[JournalFile]) -> dict[str, Commit]:
-    """Map entry keys to commits, over all journals. A later line wins."""
-    return {commit.key: commit for journal in journals for commit in journal.commits}
+    """Map entry keys to commits, over all journals: lines of one entry are joined, a later wins."""
+    found: dict[str, Commit] = {}
+    for commit in (commit for journal in journals for commit in journal.commits):
+        if before := found.get(commit.key):
+            commit = replace(commit, arrays=before.arrays | commit.arrays)
+        found[commit.key] = commit
+    return found
 
 
 def mend(place: Place, writer: str) -> list[JournalFile]:

@@ -2,25 +2,31 @@
 
 Users' disks hold what this file describes. Whoever changes a name, a shape rule or a codec raises
 FORMAT_VERSION, and keeps older caches readable or refuses them by their version.
+docs/cache.md says what version 3 leaves room for.
 
     cache.zarr/            Zarr v3 group
       f_sr/                    (entry, frame, C, H, W)   one entry = one shard = one file
       trunk/                   (entry, frame, C, h, w)   in place of f_sr, at a quarter of H and W
       f_sr_scale/, trunk_scale/    (entry, 2, C)         int8 only: value = code * [0] + [1]
-      sr/                      (entry, frame, 3, H, W)   the teacher's image in 8 bits
+      sr/                      (entry, frame, 3, H, W)   the teacher's image in 8 bits; 1 in place
+                               of 3 where it is luma
       attention/               (entry, frame, H, W)
       f_lr/, f_lr_scale/       (entry, frame, C', h, w)  on request, as f_sr is encoded
       tail/<parameter>/        the teacher's own frozen weights: what turns trunk, where that is
                                stored, into f_sr, and f_sr into the image (may be missing)
       manifest.json            what the cache holds and who made it; written once, first
-      journal/manifest.json    its copy
-      journal/<writer>.<n>.jsonl   one line for each committed entry; the line is the commit
+      manifest.<n>.json        the same after it has grown for the n-th time; the last one counts
+      journal/manifest.json, journal/manifest.<n>.json    their copies
+      journal/<writer>.<n>.jsonl   one line for each committed entry; the line is the commit. Where
+                               a target was added, an entry has a second line for its arrays
       journal/<writer>.lock    held while that writer is at work
       journal/_repair.lock     held while a repair is at work: no writer begins then
-      complete.json            there when every entry is committed; written last
+      complete.json            how many entries, with which targets, are all committed; written last
 
 Codecs: raw little-endian values, Blosc zstd where `compression` says so, and a CRC-32C behind each
 chunk; a journal line holds the CRC-32C of all checksums in a file, which identifies the file.
+Before a shard's index lie the checksums of its chunks: with the index, a reader has what the
+journal's line is made of, and so knows each chunk's place. Version 2 lacks them, and does not grow.
 lz4 was measured on trained features (benchmarks/RESULTS.md) and dropped: it shrinks int8 by a sixth
 at half the reading speed, and a trunk not at all.
 """
@@ -30,7 +36,8 @@ from math import ceil, nan
 from typing import NamedTuple
 
 FORMAT = "stdpipe-cache"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+READABLE = (2, FORMAT_VERSION)
 
 MANIFEST = "manifest.json"
 COMPLETE = "complete.json"
@@ -81,6 +88,7 @@ class ArraySpec:
     inner: tuple[int, ...]
     dtype: str
     compression: str = "none"
+    sums: bool = True  # whether the checksums of a shard's chunks lie before its index
 
     @property
     def is_sharded(self) -> bool:
@@ -102,12 +110,14 @@ def array_specs(
     width: int,
     compression: str = "none",
     f_lr_channels: int = 0,
+    sr_channels: int = 3,
+    sums: bool = True,
 ) -> list[ArraySpec]:
     """List the arrays of a cache with frames of (height, width) HR pixels, ordered as ARRAYS."""
     stored, dtype, attention_dtype = ENCODINGS[encoding]
     low = (height // GRID, width // GRID)
     shapes = {
-        "sr": (3, height, width),
+        "sr": (sr_channels, height, width),
         "f_sr": (channels, *(low if stored == "trunk" else (height, width))),
         "attention": (height, width),
         "f_lr": (f_lr_channels, *low),
@@ -116,19 +126,22 @@ def array_specs(
     for target in (name for name in TARGETS if name in targets):
         name = stored if target == "f_sr" else target
         kept_as = {"attention": attention_dtype, "sr": "uint8"}.get(target, dtype)
-        specs.append(_map_spec(name, (entries, frames, *shapes[target]), kept_as, compression))
+        whole = (entries, frames, *shapes[target])
+        specs.append(_map_spec(name, whole, kept_as, compression, sums))
         if kept_as == "int8":
             one = (1, 2, shapes[target][0])
             specs.append(ArraySpec(name + SCALE_SUFFIX, (entries, *one[1:]), one, one, "float32"))
     return specs
 
 
-def _map_spec(name: str, shape: tuple[int, ...], dtype: str, compression: str) -> ArraySpec:
+def _map_spec(
+    name: str, shape: tuple[int, ...], dtype: str, compression: str, sums: bool
+) -> ArraySpec:
     """Lay an array out as one shard for each entry, its inner chunks of one frame, narrow in W."""
     frames, channels, (height, width) = shape[1], shape[2:-2], shape[-2:]
     high, wide = chunk_side(height, MAX_INNER_HEIGHT), chunk_side(width, MAX_INNER_WIDTH)
     shard = (1, frames, *channels, _round_up(height, high), _round_up(width, wide))
-    return ArraySpec(name, shape, shard, (1, 1, *channels, high, wide), dtype, compression)
+    return ArraySpec(name, shape, shard, (1, 1, *channels, high, wide), dtype, compression, sums)
 
 
 def fill_value(dtype: str) -> float:

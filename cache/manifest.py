@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field
 
@@ -25,23 +26,34 @@ MOST_VALUES = 2**40  # in one array of one entry: more than any memory holds
 
 CLIP_FACTS = ("frames", "channels", "f_lr_channels", "height", "width", "entries_digest")
 OWN_FACTS = ("encoding", "compression", "targets", *CLIP_FACTS)
-MANIFEST_COPY = f"{layout.JOURNAL}/{layout.MANIFEST}"
+DERIVED = ("cache_id", "digest")  # of the JSON; version 2 has the first alone
+SINCE_3 = ("sr_channels", "times_grown")  # fields that a manifest of version 2 lacks
+FEATURES = frozenset(layout.TARGETS) - {"sr"}  # the targets that an encoding is of
+_NAME = re.compile(r"manifest(?:\.([1-9]\d*))?\.json")
+
+
+class Part(NamedTuple):
+    """The part of a cache that is finished, or that a run used: it stays while the cache grows."""
+
+    entries: int
+    """The first so many entries."""
+    targets: tuple[str, ...]
 
 
 def load_manifest(where: Place | str | Path) -> "Manifest":
-    """Read the manifest of a cache, or its copy where the manifest is damaged.
+    """Read the manifest of a cache as it last grew, or its copy where that is damaged.
 
     Raises CacheError where both are missing or damaged, or where the version is another.
     """
     place = open_place(where) if isinstance(where, str | Path) else where
-    found = {path: _read_sealed(place, path) for path in (layout.MANIFEST, MANIFEST_COPY)}
-    content = found[layout.MANIFEST] or found[MANIFEST_COPY]
-    if content:
+    paths = _files(place)[-1]
+    found = [_read_sealed(place, path) for path in paths]
+    if content := found[0] or found[1]:
         return Manifest.from_json(content, where=place.url)
-    if found[layout.MANIFEST] is None and found[MANIFEST_COPY] is None:
+    if found == [None, None]:
         raise CacheError(f"{place.url} is not a cache (no {layout.MANIFEST}): check the path")
-    _refuse_other_version(place)
-    both = f"both {layout.MANIFEST} and {MANIFEST_COPY} are damaged or missing"
+    _refuse_other_version(place, paths)
+    both = f"both {paths[0]} and {paths[1]} are damaged or missing"
     raise CacheError(f"{place.url}: {both}: restore one of them from a backup")
 
 
@@ -50,56 +62,122 @@ def manifest_exists(place: Place) -> bool:
     return layout.MANIFEST in place.names() or layout.MANIFEST in place.names(layout.JOURNAL)
 
 
+def is_manifest(path: str) -> bool:
+    """Tell whether a path is that of a manifest or of a copy."""
+    return bool(_NAME.fullmatch(path.rpartition("/")[2]))
+
+
+def _files(place: Place) -> list[tuple[str, str]]:
+    """List the manifest and its copy of each time that the cache has grown, in order."""
+    found = {name for folder in ("", layout.JOURNAL) for name in place.names(folder)}
+    times = {int(match[1]) for name in found if (match := _NAME.fullmatch(name)) and match[1]}
+    names = [_numbered(layout.MANIFEST, n) for n in range(max(times, default=0) + 1)]
+    return [(name, f"{layout.JOURNAL}/{name}") for name in names]
+
+
+def _numbered(name: str, times_grown: int) -> str:
+    """Return "manifest.2.json", and "manifest.json" before the cache has grown."""
+    return name.replace(".", f".{times_grown}.", 1) if times_grown else name
+
+
 def create_manifest(place: Place, manifest: "Manifest") -> "Manifest":
     """Write the manifest unless there is one; return the one that lies there now."""
     place.create(layout.MANIFEST, _text(manifest))
     return load_manifest(place)
 
 
+def grow_manifest(place: Place, wanted: "Manifest") -> "Manifest":
+    """Add what `wanted` has beyond the cache; return the manifest that lies there now.
+
+    A new file is created, so that of several writers that add at once each sees what others added.
+    Raises CacheError where `wanted` is of another identity, or lacks entries of the cache.
+    """
+    while True:
+        made = load_manifest(place)
+        grown = made.grown(wanted, place.url)
+        if grown == made:
+            return made
+        place.create(_numbered(layout.MANIFEST, grown.times_grown), _text(grown))
+
+
 def complete_manifests(place: Place, manifest: "Manifest", *, anew: Sequence[str] = ()) -> None:
-    """Write the manifest and its copy where they are missing or named in `anew`.
+    """Write the manifests and their copies where they are missing or named in `anew`.
 
     `manifest` must be the one of the cache: of two writers with different manifests, the first to
     create manifest.json is right.
     """
-    place.delete(anew)
-    for path in (layout.MANIFEST, MANIFEST_COPY):
-        place.create(path, _text(manifest))
+    for pair in _files(place):
+        told = {path: _read_sealed(place, path) for path in pair}
+        whole = next((seal(content, indent=1) for content in told.values() if content), None)
+        for path in pair:
+            if path in anew:
+                place.delete([path])
+            place.create(path, whole or _text(manifest))
 
 
 def damaged_manifests(place: Place) -> list[str]:
-    """List which of the manifest and its copy is missing or damaged."""
-    return [path for path in (layout.MANIFEST, MANIFEST_COPY) if not _read_sealed(place, path)]
+    """List which of the manifests and their copies are missing or damaged."""
+    return [path for pair in _files(place) for path in pair if not _read_sealed(place, path)]
 
 
 def create_mark(place: Place, manifest: "Manifest") -> None:
-    """Mark that every entry is committed. A damaged mark is written anew."""
-    if _read_sealed(place, layout.COMPLETE) not in (None, _mark(manifest)):
-        place.delete([layout.COMPLETE])
-    place.create(layout.COMPLETE, seal(_mark(manifest)))
+    """Mark that all of the manifest is committed. A damaged mark is written anew."""
+    path = _numbered(layout.COMPLETE, manifest.times_grown)
+    mark: dict[str, Any] = {"cache_id": manifest.cache_id, "entries": len(manifest.entries)}
+    if manifest.format_version > 2:
+        mark["targets"] = list(manifest.targets)
+    if _read_sealed(place, path) not in (None, mark):
+        place.delete([path])
+    place.create(path, seal(mark))
 
 
-def is_marked(place: Place, manifest: "Manifest") -> bool:
-    """Tell whether the mark of a complete cache is there and undamaged."""
-    return _read_sealed(place, layout.COMPLETE) == _mark(manifest)
+def marks(place: Place) -> list[str]:
+    """List the marks of a finished cache, one for each time that it has grown, in order."""
+    there = place.names()
+    paths = (_numbered(layout.COMPLETE, number) for number in range(len(_files(place))))
+    return [path for path in paths if path in there]
 
 
-def _mark(manifest: "Manifest") -> dict[str, Any]:
-    return {"cache_id": manifest.cache_id, "entries": len(manifest.entries)}
+def damaged_marks(place: Place, manifest: "Manifest") -> list[str]:
+    """List the marks that do not fit the manifest."""
+    return [path for path in marks(place) if _marked(place, manifest, path) is None]
 
 
-def _refuse_other_version(place: Place) -> None:
+def finished(place: Place, manifest: "Manifest") -> Part | None:
+    """Return the part of the cache that was finished last, by its undamaged marks; None if none."""
+    found = (_marked(place, manifest, path) for path in reversed(marks(place)))
+    return next(filter(None, found), None)
+
+
+def _marked(place: Place, manifest: "Manifest", path: str) -> Part | None:
+    try:
+        mark = check_json(_Mark, _read_sealed(place, path), path)
+    except UserError:
+        return None
+    targets = manifest.targets if mark.targets is None else mark.targets
+    fits = mark.cache_id == manifest.cache_id and mark.entries <= len(manifest.entries)
+    return Part(mark.entries, targets) if fits and {*targets} <= {*manifest.targets} else None
+
+
+@dataclass(frozen=True)
+class _Mark:
+    cache_id: str
+    entries: Annotated[int, Field(ge=1)]
+    targets: tuple[str, ...] | None = None  # version 2 does not say them
+
+
+def _refuse_other_version(place: Place, paths: Sequence[str]) -> None:
     """Refuse another version as such, not as damage, though its checksum may be made otherwise.
 
     A newer version is believed where both copies state it, since one flipped bit could fake it.
     """
     told = []
-    for path in (layout.MANIFEST, MANIFEST_COPY):
+    for path in paths:
         try:
             told.append(parse_json(place.read(path), path)["format_version"])
         except (FileNotFoundError, UserError, KeyError, TypeError):
             told.append(None)
-    if isinstance(told[0], int) and (told[0] < layout.FORMAT_VERSION or told[0] == told[1]):
+    if isinstance(told[0], int) and (told[0] < min(layout.READABLE) or told[0] == told[1]):
         _check_version(told[0], place.url)
 
 
@@ -141,7 +219,8 @@ def refuse_difference(url: str, made: Mapping[str, Any], wanted: Mapping[str, An
 class Manifest:
     """The content of a cache. Raises CacheError for contradictory fields.
 
-    Types are checked when it is read. Everything but `notes` is the cache's identity (`cache_id`).
+    Types are checked when it is read. The identity (`cache_id`) is what made the cache; entries and
+    targets may be added. In version 2 it is everything but `notes`, and nothing can be added.
     """
 
     made_by: dict[str, Fact]
@@ -149,7 +228,8 @@ class Manifest:
     entries: Annotated[tuple[Key, ...], Field(min_length=1)]
     """Entry keys in array order."""
     frames: Size
-    channels: Size  # of f_sr, or of the trunk where that is stored
+    channels: Size  # of f_sr, or of the trunk where that is stored; 1 where neither is
+    sr_channels: Literal[1, 3] = 3  # of the image: 1 where it is luma
     f_lr_channels: Annotated[int, Field(ge=0)] = 0  # 0 where f_lr is no target
     height: Size  # in HR pixels
     width: Size  # in HR pixels
@@ -161,6 +241,7 @@ class Manifest:
     """Lossless compression: one of layout.COMPRESSIONS."""
     notes: dict[str, Any] = field(default_factory=dict)
     """Any JSON: measured errors, warnings, software versions."""
+    times_grown: Annotated[int, Field(ge=0)] = 0
     format_version: int = layout.FORMAT_VERSION
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -168,13 +249,16 @@ class Manifest:
     def from_json(cls, content: Mapping[str, Any], where: str = "manifest") -> "Manifest":
         """Read a JSON object. Raises CacheError for another version, keys, or identity."""
         _check_version(content.get("format_version"), where)
-        fields = {name: value for name, value in content.items() if name != "cache_id"}
+        if "groups" in content:  # in version 3, but of several sizes: see docs/cache.md
+            raise CacheError(f"{where} holds clips of several sizes: use a newer stdpipe")
+        fields = {name: value for name, value in content.items() if name not in DERIVED}
         try:
             manifest = check_json(cls, fields, where)
         except UserError as error:
             raise CacheError(error) from None
-        if content.get("cache_id") != manifest.cache_id:
-            raise CacheError(f"{where}: the manifest's cache_id does not fit its fields")
+        for name in DERIVED:
+            if content.get(name) != manifest.to_json().get(name):
+                raise CacheError(f"{where}: the manifest's {name} does not fit its fields")
         return manifest
 
     def __post_init__(self) -> None:
@@ -189,7 +273,7 @@ class Manifest:
             twice = next(k for i, k in enumerate(self.entries) if self.index[k] != i)
             raise CacheError(f"entry key {twice!r} occurs twice: list every clip once")
         off_grid = self.height % layout.GRID or self.width % layout.GRID
-        if off_grid and (self.stored == "trunk" or "f_lr" in self.targets):
+        if off_grid and (self.needs_tail or "f_lr" in self.targets):
             raise CacheError(
                 f"encoding {self.encoding!r} with targets {self.targets!r} needs sides that are "
                 f"multiples of {layout.GRID}, got {self.height} x {self.width}"
@@ -201,8 +285,19 @@ class Manifest:
             raise CacheError(f"made_by must not hold {sorted(clash)}: these are own fields")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields and the cache_id as a JSON object."""
-        return asdict(self) | {"cache_id": self.cache_id}
+        """Return the fields, the cache_id and a digest of all but the notes as a JSON object."""
+        if self.format_version < 3:
+            return self._fields() | {"cache_id": self.cache_id}
+        return self._fields() | dict(zip(DERIVED, (self.cache_id, self.digest), strict=True))
+
+    def _fields(self) -> dict[str, Any]:
+        old = self.format_version < 3
+        return {k: v for k, v in asdict(self).items() if not (old and k in SINCE_3)}
+
+    @cached_property
+    def digest(self) -> str:
+        """The sha256 (hex) of everything but the notes."""
+        return _sha256({name: value for name, value in self._fields().items() if name != "notes"})
 
     def facts(self) -> dict[str, Any]:
         """Return every fact that a reader may expect: made_by, then encoding, shape, clip list."""
@@ -215,8 +310,61 @@ class Manifest:
 
     @cached_property
     def cache_id(self) -> str:
-        """The sha256 (hex) of everything but the notes."""
-        return _sha256({name: value for name, value in asdict(self).items() if name != "notes"})
+        """The sha256 (hex) of what made the cache; of version 2, of everything but the notes."""
+        if self.format_version < 3:
+            return self.digest
+        return _sha256({"format_version": self.format_version, "made_by": self.made_by})
+
+    @property
+    def part(self) -> Part:
+        """The part of the cache that this manifest is of: its entries and targets."""
+        return Part(len(self.entries), self.targets)
+
+    def part_of(self, part: Part) -> "Manifest":
+        """Return this with the part's entries and targets alone, as far as they are here."""
+        targets = tuple(name for name in self.targets if name in part.targets) or self.targets
+        f_lr = self.f_lr_channels * ("f_lr" in targets)
+        entries = self.entries[: max(part.entries, 1)]
+        if self.format_version < 3 or part == self.part:
+            return self
+        return replace(self, entries=entries, targets=targets, f_lr_channels=f_lr)
+
+    def grown(self, wanted: "Manifest", url: str) -> "Manifest":
+        """Return this with the entries and targets that `wanted` adds; what is here stays.
+
+        Raises CacheError where identities, or what both hold, differ, and where `wanted` lacks
+        entries: the clips of another data set are not added by mistake. Version 2 does not grow.
+        """
+        if self.format_version < 3:
+            wanted = replace(wanted, format_version=self.format_version)
+        # a fact that only one side has counts as None on the other
+        absent: dict[str, Any] = dict.fromkeys([*wanted.made_by, *self.made_by])
+        made, asked = absent | self.facts(), absent | wanted.facts()
+        if self.format_version < 3:
+            refuse_difference(url, made, asked)
+            return self
+        new = {*wanted.targets} - {*self.targets}
+        both = {*wanted.targets} & {*self.targets}
+        here = bool(FEATURES & {*self.targets})
+        may_differ = {"targets"}
+        may_differ |= {"entries_digest"} if {*self.entries} <= {*wanted.entries} else set()
+        may_differ |= set() if here and FEATURES & {*wanted.targets} else {"encoding"}
+        may_differ |= set() if "f_sr" in both else {"channels"}
+        may_differ |= set() if "f_lr" in both else {"f_lr_channels"}
+        refuse_difference(url, made, {n: x for n, x in asked.items() if n not in may_differ})
+        entries = tuple(key for key in wanted.entries if key not in self.index)
+        if not new and not entries:
+            return self
+        return replace(
+            self,
+            entries=(*self.entries, *entries),
+            targets=tuple(name for name in layout.TARGETS if name in {*self.targets, *new}),
+            encoding=(self if here else wanted).encoding,
+            channels=(wanted if "f_sr" in new else self).channels,
+            f_lr_channels=(wanted if "f_lr" in new else self).f_lr_channels,
+            notes={**self.notes, **wanted.notes} if new else self.notes,
+            times_grown=self.times_grown + 1,
+        )
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -228,11 +376,16 @@ class Manifest:
         """The array that f_sr is served from: "f_sr" or "trunk"."""
         return layout.ENCODINGS[self.encoding].stored
 
+    @property
+    def needs_tail(self) -> bool:
+        """Whether f_sr is served, and made of the trunk by the teacher's tail."""
+        return self.stored == "trunk" and "f_sr" in self.targets
+
     @cached_property
     def arrays(self) -> dict[str, layout.ArraySpec]:
         """Maps array names to how the arrays lie on disk, scales included."""
         sizes = (len(self.entries), self.frames, self.channels, self.height, self.width)
-        more = (self.compression, self.f_lr_channels)
+        more = (self.compression, self.f_lr_channels, self.sr_channels, self.format_version > 2)
         specs = layout.array_specs(self.targets, self.encoding, *sizes, *more)
         return {spec.name: spec for spec in specs}
 
@@ -251,9 +404,10 @@ def _remedy(name: str) -> str:
 
 
 def _check_version(version: object, where: str) -> None:
-    if version != layout.FORMAT_VERSION:
+    if version not in layout.READABLE:
+        known = " and ".join(map(str, layout.READABLE))
         raise CacheError(
-            f"{where} has format version {version!r}, this stdpipe reads {layout.FORMAT_VERSION}: "
+            f"{where} has format version {version!r}, this stdpipe reads {known}: "
             "use the stdpipe that made it, or extract again"
         )
 

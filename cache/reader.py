@@ -16,7 +16,13 @@ from stdpipe.cache.errors import CacheError, UserError
 from stdpipe.cache.journal import Commit, committed, read_journals
 from stdpipe.cache.layout import SCALE_SUFFIX
 from stdpipe.cache.location import open_place
-from stdpipe.cache.manifest import Manifest, is_marked, load_manifest, refuse_difference
+from stdpipe.cache.manifest import (
+    Manifest,
+    Part,
+    finished,
+    load_manifest,
+    refuse_difference,
+)
 from stdpipe.cache.place import Place
 from stdpipe.cache.store import read_tail
 
@@ -24,12 +30,16 @@ KEPT = 16384  # indices of shards, and scales, that a process remembers: about 1
 
 
 def open_reader(
-    path: str | Path, expect: Mapping[str, Any] | None = None, allow_incomplete: bool = False
+    path: str | Path,
+    expect: Mapping[str, Any] | None = None,
+    allow_incomplete: bool = False,
+    part: Part | None = None,
 ) -> "Reader":
-    """Open a cache for reading.
+    """Open a cache for reading: all that is finished of it, even while it grows.
 
     expect: facts of Manifest.facts() that the cache must share.
     allow_incomplete: serve the entries committed so far; `.entries` then holds only those.
+    part: serve this part alone, which an earlier reader's `manifest.part` named.
     Raises CacheError for no cache, another format version, other facts (naming both), and an
     incomplete cache.
     """
@@ -37,11 +47,15 @@ def open_reader(
     manifest = load_manifest(place)
     refuse_difference(place.url, manifest.facts(), expect or {})
     commits = committed(read_journals(place))
-    reader = Reader(place, manifest, commits)
-    if not allow_incomplete and not reader.is_complete():
+    if allow_incomplete:
+        return Reader(place, manifest, commits)
+    served = part or finished(place, manifest)
+    reader = Reader(place, manifest.part_of(served) if served else manifest, commits)
+    if not served or not reader.is_whole():
         raise CacheError(
-            f"cache {place.url} is incomplete ({len(commits)} of {len(manifest.entries)} entries "
-            "committed): run the same extract-teacher command again"
+            f"cache {place.url} is incomplete ({len(reader.entries)} of "
+            f"{len(reader.manifest.entries)} entries committed): run the same extract-teacher "
+            "command again"
         )
     return reader
 
@@ -51,17 +65,27 @@ class Reader:
 
     def __init__(self, place: Place, manifest: Manifest, commits: Mapping[str, Commit]) -> None:
         self.manifest = manifest
-        self.entries = {key: i for key, i in manifest.index.items() if key in commits}
-        self._commits = {key: commits[key] for key in self.entries}
+        self._commits = {key: commits[key] for key in manifest.index if key in commits}
+        held = {
+            key: self.manifest.arrays.keys() <= c.arrays.keys() for key, c in self._commits.items()
+        }
+        self.entries = {key: manifest.index[key] for key, is_whole in held.items() if is_whole}
         self.url = place.url
         self._place = place
         self._small: Callable[[str, str], NDArray[Any]] | None = None
         self._pid = 0
 
     def is_complete(self) -> bool:
-        """Tell whether the cache was finished and every entry still has its journal line."""
-        whole = len(self.entries) == len(self.manifest.entries)
-        return whole and is_marked(self._place, self.manifest)
+        """Tell whether all of the manifest was finished and still has its journal lines."""
+        return finished(self._place, self.manifest) == self.manifest.part and self.is_whole()
+
+    def held(self, name: str) -> int:
+        """Return how many entries of the manifest have a committed array of that name."""
+        return sum(name in commit.arrays for commit in self._commits.values())
+
+    def is_whole(self) -> bool:
+        """Tell whether every entry of the manifest is committed."""
+        return len(self.entries) == len(self.manifest.entries)
 
     def bytes_by_array(self) -> dict[str, int]:
         """Return the stored bytes of each array, as the journal has them."""
@@ -108,10 +132,11 @@ class Reader:
             index = self._kept(key, name)  # first: where the index is whole, so are the sizes
             out = np.empty((len(wanted), *spec.shape[2:-2], *size), spec.dtype)
             parts = list(shards.chunk_parts(spec, wanted, rows, columns))
-            chunks_at = (index[part.chunk].tolist() for part in parts)
-            spans = [(start, start + length) for start, length in chunks_at]
+            chunks_at = [index[part.chunk].tolist() for part in parts]
+            spans = [(start, start + length) for start, length, *_ in chunks_at]
+            sums = [row[2] for row in chunks_at] if spec.sums else []
             chunks = self._place.ranges(spec.file(self.entries[key]), spans)
-            shards.decode_window(spec, parts, chunks, out.reshape(len(wanted), -1, *size))
+            shards.decode_window(spec, parts, chunks, out.reshape(len(wanted), -1, *size), sums)
         return out
 
     def scale(self, key: str, name: str) -> NDArray[np.float32]:
@@ -129,7 +154,7 @@ class Reader:
         return self.__dict__ | {"_small": None, "_pid": 0}
 
     def _commit(self, key: str) -> Commit:
-        if key in self._commits:
+        if key in self.entries:
             return self._commits[key]
         known = "not committed" if key in self.manifest.index else "not in its manifest"
         raise CacheError(f"entry {key!r} of cache {self.url} is {known}")
@@ -143,16 +168,20 @@ class Reader:
         return self._small(key, name)
 
     def _read_small(self, key: str, name: str) -> NDArray[Any]:
-        spec = self.manifest.arrays[name]
+        spec, commit = self.manifest.arrays[name], self._commits[key]
+        stored = commit.arrays.get(name)
+        if stored is None or commit.index != self.entries[key]:
+            raise shards.DamagedError("its journal line does not fit the manifest")
         if not spec.is_sharded:
             data = self._place.read(spec.file(self.entries[key]))
+            if shards.fingerprint([data]) != stored.crc32c:
+                raise shards.DamagedError("it is not the file that the journal names")
             return shards.decode_plain(data, spec.dtype, spec.inner[1:])
-        stored = self._commits[key].arrays.get(name)
-        if stored is None or stored.bytes < shards.index_bytes(spec):
+        if stored.bytes < shards.index_bytes(spec):
             raise shards.DamagedError("its journal line does not fit the manifest")
         span = (stored.bytes - shards.index_bytes(spec), stored.bytes)
         (index,) = self._place.ranges(spec.file(self.entries[key]), [span])
-        return shards.decode_index(spec, bytes(index))
+        return shards.decode_index(spec, bytes(index), stored.crc32c)
 
     @contextmanager
     def _named_errors(self, key: str, name: str) -> Iterator[None]:

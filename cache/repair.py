@@ -9,7 +9,12 @@ from stdpipe.cache import layout
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.journal import REPAIR, lock_path, read_journals
 from stdpipe.cache.location import open_place
-from stdpipe.cache.manifest import complete_manifests, damaged_manifests, load_manifest
+from stdpipe.cache.manifest import (
+    complete_manifests,
+    damaged_manifests,
+    load_manifest,
+    marks,
+)
 from stdpipe.cache.place import Lock, Place
 from stdpipe.cache.verify import Broken, Progress, Report, verify
 
@@ -38,7 +43,7 @@ def _drop(place: Place, broken: list[Broken]) -> None:
     manifest = load_manifest(place)
     keys = {one.key for one in broken if one.key}
     if keys or any(one.path.startswith(layout.TAIL) for one in broken):
-        place.delete([layout.COMPLETE])
+        place.delete(marks(place))
     for journal in read_journals(place):
         kept = [commit for commit in journal.commits if commit.key not in keys]
         if journal.torn or journal.damaged or len(kept) < len(journal.commits):

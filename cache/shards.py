@@ -2,7 +2,8 @@
 
 A shard ("sharding_indexed") is its inner chunks in C order, then offset and length of each as
 uint64, then the CRC-32C of that index. A chunk is its values, in Blosc where the cache is
-compressed, and a CRC-32C. Plain zarr reads what is written here, and the other way round.
+compressed, and a CRC-32C. Between chunks and index lie, from version 3 of the format on, the
+checksums of the chunks. Plain zarr reads what is written here.
 Axes of an entry: T frames, C channels, H W; an attention map has C = 1 here.
 """
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from stdpipe.cache.checksum import Buffer, crc32c
 from stdpipe.cache.layout import ArraySpec, fill_value
 
-Index = NDArray[np.uint64]  # (chunks, 2): offset and length
+Index = NDArray[np.uint64]  # (chunks, 2 or 3): offset, length and, from version 3 on, checksum
 
 CRC_BYTES = 4
 ZSTD_LEVEL = 1
@@ -50,7 +51,8 @@ def encode_shard(spec: ArraySpec, values: NDArray[Any]) -> list[bytes]:
     chunks = [_encode_chunk(spec, block) for block in _blocks(spec, maps)]
     lengths = np.array([len(chunk) for chunk in chunks], np.uint64)
     offsets = np.cumsum(lengths, dtype=np.uint64) - lengths
-    return [*chunks, _sealed(np.stack((offsets, lengths), 1).tobytes())]
+    sums = _last_bytes(chunks) if spec.sums else b""
+    return [*chunks, sums + _sealed(np.stack((offsets, lengths), 1).tobytes())]
 
 
 def fingerprint(parts: Iterable[bytes | memoryview]) -> int:
@@ -59,14 +61,16 @@ def fingerprint(parts: Iterable[bytes | memoryview]) -> int:
     The CRC of the parts themselves would be the same for all files of one size, since the CRC of
     data and its own CRC is a constant.
     """
-    return crc32c(b"".join(part[-CRC_BYTES:] for part in parts))
+    return crc32c(_last_bytes(parts))
 
 
 def check(spec: ArraySpec, data: bytes) -> int:
     """Check every byte of a file and return its fingerprint. Raises DamagedError."""
     parts = split(spec, data)
-    for part in parts:
+    for part in parts[: -1 if spec.is_sharded else None]:  # `split` has checked the index
         _unsealed(part)
+    if spec.is_sharded and spec.sums and not bytes(parts[-1]).startswith(_last_bytes(parts[:-1])):
+        raise DamagedError("the checksums before its index are not those of its chunks")
     return fingerprint(parts)
 
 
@@ -76,24 +80,33 @@ def split(spec: ArraySpec, data: bytes) -> list[memoryview]:
     if not spec.is_sharded:
         return [view]
     tail = view[-index_bytes(spec) :]
-    bounds = (int(start) for start, _ in decode_index(spec, tail))
+    bounds = (int(row[0]) for row in decode_index(spec, tail))
     starts = [*bounds, len(data) - len(tail), len(data)]
     return [view[start:stop] for start, stop in pairwise(starts)]
 
 
 def index_bytes(spec: ArraySpec) -> int:
-    """Return the length of the index at the end of a shard."""
-    return 16 * _num_chunks(spec) + CRC_BYTES
+    """Return the length of the index at the end of a shard, with the checksums before it."""
+    return (16 + CRC_BYTES * spec.sums) * _num_chunks(spec) + CRC_BYTES
 
 
-def decode_index(spec: ArraySpec, data: Buffer) -> Index:
-    """Decode an index. Raises DamagedError for a wrong length or checksum, or a missing chunk."""
+def decode_index(spec: ArraySpec, data: Buffer, told: int | None = None) -> Index:
+    """Decode an index; told: the fingerprint of the file, which the checksums in it must make.
+
+    Raises DamagedError for a wrong length or checksum, a missing chunk, and another entry's file.
+    """
     if len(data) != index_bytes(spec):
         raise DamagedError("its index is cut short")
-    index = np.frombuffer(_unsealed(data), np.uint64).reshape(_num_chunks(spec), 2)
+    view = memoryview(data)  # type: ignore[arg-type]
+    sums = view[: CRC_BYTES * spec.sums * _num_chunks(spec)]
+    index = np.frombuffer(_unsealed(view[len(sums) :]), np.uint64).reshape(_num_chunks(spec), 2)
     if (index == _ABSENT).any():
         raise DamagedError("a part of it is missing")
-    return index
+    if not spec.sums:
+        return index
+    if told is not None and crc32c(bytes(sums) + bytes(view[-CRC_BYTES:])) != told:
+        raise DamagedError("it is not the file that the journal names")
+    return np.column_stack((index, np.frombuffer(sums, "<u4").astype(np.uint64)))
 
 
 def decode_plain(data: Buffer, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -120,12 +133,20 @@ def chunk_parts(
 
 
 def decode_window(
-    spec: ArraySpec, wanted: Iterable[ChunkPart], chunks: Iterable[Buffer], out: NDArray[Any]
+    spec: ArraySpec,
+    wanted: Sequence[ChunkPart],
+    chunks: Iterable[Buffer],
+    out: NDArray[Any],
+    sums: Sequence[int] = (),
 ) -> None:
-    """Fill `out` (t, C, h, w) from the chunks of its parts. Raises DamagedError."""
+    """Fill `out` (t, C, h, w) from the chunks of its parts; sums: their checksums, where the index
+    has them. Raises DamagedError."""
     shape = (out.shape[1], *spec.inner[-2:])
     scratch = np.empty(shape, spec.dtype) if spec.compression != "none" else None
-    for piece, data in zip(wanted, chunks, strict=True):
+    expected: Sequence[int | None] = sums or [None] * len(wanted)
+    for piece, data, told in zip(wanted, chunks, expected, strict=True):
+        if told is not None and told != int.from_bytes(data[-CRC_BYTES:], "little"):
+            raise DamagedError("a chunk of it belongs elsewhere, or a checksum does not fit")
         chunk = _decode_chunk(spec, data, shape, scratch)
         source = chunk[:, piece.chunk_rows, piece.chunk_columns]
         _copy_rows(source, out[piece.frame, :, piece.rows, piece.columns])
@@ -134,6 +155,10 @@ def decode_window(
 def use_one_thread() -> None:
     """Limit Blosc to one thread in this process, where a loader has a process for each core."""
     blosc.use_threads = False
+
+
+def _last_bytes(parts: Iterable[bytes | memoryview]) -> bytes:
+    return b"".join(part[-CRC_BYTES:] for part in parts)
 
 
 def _num_chunks(spec: ArraySpec) -> int:

@@ -56,8 +56,20 @@ def damaged_metadata(place: Place, manifest: Manifest, tail: Tail) -> list[str]:
     stdpipe reads entries without them; other Zarr libraries need them.
     """
     files = store_files(manifest, tail).items()
-    wanted = {path: data for path, data in files if path.endswith(layout.ZARR_METADATA)}
-    return [path for path, data in wanted.items() if not _says(place, path, parse_json(data, path))]
+    return [path for path, data in files if is_metadata(path) and not says(place, path, data)]
+
+
+def is_metadata(path: str) -> bool:
+    return path.endswith(layout.ZARR_METADATA)
+
+
+def says(place: Place, path: str, content: bytes) -> bool:
+    """Tell whether a zarr.json, whichever zarr wrote it, holds all that ours holds."""
+    try:
+        found = parse_json(place.read(path), path)
+        return all(found[name] == value for name, value in parse_json(content, path).items())
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _read_parameter(place: Place, folder: str) -> NDArray[np.float32]:
@@ -71,15 +83,6 @@ def _read_parameter(place: Place, folder: str) -> NDArray[np.float32]:
     except (ValueError, KeyError, TypeError) as error:  # damage and broken JSON are ValueErrors
         reason = str(error)
     raise CacheError(f"{place.url}/{folder} is damaged ({reason}): {_REMEDY}")
-
-
-def _says(place: Place, path: str, content: dict[str, Any]) -> bool:
-    """Tell whether a zarr.json, whichever zarr wrote it, holds all that ours holds."""
-    try:
-        found = parse_json(place.read(path), path)
-        return all(found[name] == value for name, value in content.items())
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _create_array(group: Any, spec: ArraySpec) -> Any:

@@ -16,7 +16,15 @@ from stdpipe.cache.creation import leftovers
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.journal import Commit, JournalFile, committed, read_journals
 from stdpipe.cache.location import open_place
-from stdpipe.cache.manifest import Manifest, damaged_manifests, is_marked, load_manifest
+from stdpipe.cache.manifest import (
+    Manifest,
+    damaged_manifests,
+    damaged_marks,
+    finished,
+    is_manifest,
+    load_manifest,
+    marks,
+)
 from stdpipe.cache.place import Place
 from stdpipe.cache.seal import seal, unseal
 from stdpipe.cache.shards import DamagedError, check
@@ -40,8 +48,8 @@ class Broken:
 
     @property
     def is_restorable(self) -> bool:
-        """Tell whether `repair` restores it: the manifest and its copy, each from the other."""
-        return self.path.rpartition("/")[2] == layout.MANIFEST
+        """Tell whether `repair` restores it: a manifest and its copy, each from the other."""
+        return is_manifest(self.path)
 
     def __str__(self) -> str:
         return f"{self.key} {self.array}: {self.reason}".lstrip()
@@ -74,7 +82,7 @@ def verify(path: str | Path, progress: Progress | None = None, *, fresh: bool = 
     """
     place = open_place(path)
     manifest = load_manifest(place)
-    is_finished = layout.COMPLETE in place.names()  # looked up first: a writer may be at work
+    marked = marks(place)  # looked up first: a writer may be at work
     journals = read_journals(place)
     commits = committed(journals)
     of_what = _of_what(manifest, journals)
@@ -84,11 +92,12 @@ def verify(path: str | Path, progress: Progress | None = None, *, fresh: bool = 
     for done, key in enumerate(manifest.entries, start=1):
         if done > report.went_on_at:
             if commit := commits.get(key):
-                reasons = ((n, _check_array(place, manifest, commit, n)) for n in manifest.arrays)
+                held = [name for name in manifest.arrays if _is_due(manifest, commit, name)]
+                reasons = ((n, _check_array(place, manifest, commit, n)) for n in held)
                 broken = [Broken(key, name, reason) for name, reason in reasons if reason]
                 report.broken += broken
-                report.ok += not broken
-            else:
+                report.ok += not broken and len(held) == len(manifest.arrays)
+            if not commit or len(held) < len(manifest.arrays):
                 report.uncommitted.append(key)
             if time.monotonic() - noted > NOTE_SECONDS:
                 _note(place, report, of_what, done)
@@ -104,14 +113,23 @@ def verify(path: str | Path, progress: Progress | None = None, *, fresh: bool = 
         for journal in journals
         for number in journal.damaged
     ]
-    if commits or is_finished:  # before the first commit, a cache may be half created
+    if commits or marked:  # before the first commit, a cache may be half created
         report.broken += _damaged_rest(place, manifest)
-    if is_finished:
+    if marked and (part := finished(place, manifest)):
         gap = "no valid journal line, though the cache is complete: run the same command again"
-        report.broken += [Broken(key, "journal", gap) for key in report.uncommitted]
-        if not is_marked(place, manifest):
-            report.broken.append(_metadata(layout.COMPLETE))
+        whole = manifest.part_of(part)
+        report.broken += [
+            Broken(key, "journal", gap)
+            for key in whole.entries
+            if key not in commits or whole.arrays.keys() - commits[key].arrays.keys()
+        ]
+    report.broken += [_metadata(path) for path in damaged_marks(place, manifest)]
     return report
+
+
+def _is_due(manifest: Manifest, commit: Commit, name: str) -> bool:
+    """Tell whether a committed entry should have an array: not yet, where the cache has grown."""
+    return name in commit.arrays or not manifest.times_grown
 
 
 def _check_array(place: Place, manifest: Manifest, commit: Commit, name: str) -> str:
@@ -137,7 +155,7 @@ def _check_array(place: Place, manifest: Manifest, commit: Commit, name: str) ->
 def _damaged_rest(place: Place, manifest: Manifest) -> list[Broken]:
     """Check the files of no entry: the tail, Zarr's metadata, the manifest and its copy."""
     broken, tail = [], None
-    if manifest.stored == "trunk" or place.names(layout.TAIL):
+    if manifest.needs_tail or place.names(layout.TAIL):
         try:
             tail = read_tail(place)
         except CacheError as error:
@@ -155,7 +173,7 @@ def _of_what(manifest: Manifest, journals: list[JournalFile]) -> list[str | int]
     digest = 0
     for journal in journals:
         digest = crc32c(journal.text(), digest)
-    return [manifest.cache_id, digest]
+    return [manifest.cache_id, manifest.times_grown, digest]
 
 
 def _resume(place: Place, of_what: list[str | int]) -> Report:

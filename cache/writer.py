@@ -1,4 +1,4 @@
-"""Write a cache: create or resume it, commit entries one by one, finish it.
+"""Write a cache: create or resume it, or let it grow; commit entries one by one, finish it.
 
 An entry is durable on the disk, or in the object store, before its journal line is written.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stdpipe.cache import journal, layout
 from stdpipe.cache.codecs import check_codes, encode, quantise
-from stdpipe.cache.creation import enter, leftovers
+from stdpipe.cache.creation import enter, furnish, leftovers
 from stdpipe.cache.errors import CacheError, UserError
 from stdpipe.cache.files import is_full
 from stdpipe.cache.layout import SCALE_SUFFIX, ArraySpec
@@ -35,6 +35,7 @@ def open_writer(
 ) -> "Writer":
     """Create the cache at `path`, or resume it if it has the same identity.
 
+    Entries and targets that the manifest has beyond the cache are added; what is there stays.
     tail: the teacher's parameters that turn a stored trunk into f_sr and, if given, f_sr into the
     image. Writers of different names may work at once, on different entries.
     Raises CacheError for another identity (naming both values), where the same writer or a repair
@@ -42,17 +43,17 @@ def open_writer(
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", writer):
         raise CacheError(f"writer name {writer!r}: use letters, digits, '-' and '_'")
-    assert manifest.stored != "trunk" or tail is not None, "a trunk needs its tail"
+    assert not manifest.needs_tail or tail is not None, "a trunk needs its tail"
     place = open_place(path)
     with _clear_when_full(place):
-        made = enter(place, manifest, tail)
+        enter(place, manifest)
         if (lock := place.lock(journal.lock_path(writer))) is None:
             raise CacheError(
                 f"writer {writer!r} is already at work on {place.url}: wait, or stop it"
             )
         try:
             _refuse_others(place, writer)
-            return Writer(place, made, writer, lock)
+            return Writer(place, furnish(place, manifest, tail), writer, lock)
         except BaseException:
             lock.release()
             raise
@@ -66,7 +67,9 @@ class Writer:
         self._place = place
         self._lock = lock
         self._journal = journal.JournalWriter(place, name)
-        self._committed = dict.fromkeys(journal.committed(journal.read_journals(place)))
+        self._commits = journal.committed(journal.read_journals(place))
+        whole = (key for key in self._commits if not self.lacks(key))
+        self._committed = dict.fromkeys(whole)
         self._one_at_a_time = threading.Lock()
 
     @property
@@ -74,34 +77,45 @@ class Writer:
         """A live view of the keys committed by all writers before this one, then by this one."""
         return self._committed.keys()
 
+    def lacks(self, key: str) -> tuple[str, ...]:
+        """Return those of Manifest.given that no line of the journal commits for an entry."""
+        held = self._commits[key].arrays if key in self._commits else {}
+        return tuple(name for name in self.manifest.given if name not in held)
+
     def write(self, key: str, arrays: Arrays, extra: Mapping[str, Any] | None = None) -> int:
         """Store one entry, commit it, and return the bytes stored.
 
-        arrays: float32 values by Manifest.given: f_sr (T, C, H, W) or trunk (T, C, H/4, W/4), and
-        attention (T, H, W); or any of them in stored form: the array's own dtype, int8 codes with
-        <name>_scale (2, C) beside them.
+        arrays: float32 values of what the entry `lacks`: f_sr (T, C, H, W) or trunk (T, C, H/4,
+        W/4), and attention (T, H, W); or any of them in stored form: the array's own dtype, int8
+        codes with <name>_scale (2, C) beside them.
         extra: JSON facts that the entry's journal line keeps.
         Raises CacheError, without a commit, for an unknown or committed key, wrong arrays, values
-        that the encoding cannot hold, and a full disk.
+        that the encoding cannot hold, another `extra` than that of arrays committed earlier, and a
+        full disk.
         """
         stored = self._stored(key, arrays)
         index = self.manifest.index[key]
+        told = dict(extra or {})
+        if key in self._commits and (before := self._commits[key].extra) != told:
+            advice = "use the data set that the cache was made from, or another --cache"
+            raise CacheError(f"entry {key!r} was made from {before}, now from {told}: {advice}")
         with _clear_when_full(self._place):
             files = {}
-            for name, spec in self.manifest.arrays.items():
-                parts = encode_shard(spec, stored[name])
+            for name, values in stored.items():
+                spec = self.manifest.arrays[name]
+                parts = encode_shard(spec, values)
                 self._place.write(spec.file(index), parts)
                 files[name] = journal.Stored(sum(map(len, parts)), fingerprint(parts))
             with self._one_at_a_time:
                 self._lock.check()
-                self._journal.append(journal.Commit(key, index, files, dict(extra or {})))
+                self._journal.append(journal.Commit(key, index, files, told))
                 self._committed[key] = None
         return sum(file.bytes for file in files.values())
 
     def missing(self) -> list[str]:
-        """List the keys that no writer has committed, as the journals have it now."""
-        done = journal.committed(journal.read_journals(self._place))
-        return [key for key in self.manifest.entries if key not in done]
+        """List the keys that no writer has wholly committed, as the journals have it now."""
+        self._commits |= journal.committed(journal.read_journals(self._place))
+        return [key for key in self.manifest.entries if self.lacks(key)]
 
     def finalise(self) -> None:
         """Mark the cache complete. Raises CacheError where entries are missing.
@@ -142,10 +156,10 @@ class Writer:
         if key in self._committed:
             raise CacheError(f"entry {key!r} is committed already: skip what is in .committed")
         given = sorted(name for name in arrays if not name.endswith(SCALE_SUFFIX))
-        if given != (wanted := sorted(self.manifest.given)):
+        if given != (wanted := sorted(self.lacks(key))):
             raise CacheError(f"entry {key!r}: got {given}, give {wanted}")
         stored: dict[str, NDArray[Any]] = {}
-        for name in self.manifest.given:
+        for name in self.lacks(key):
             try:
                 stored |= _stored_form(self.manifest.arrays[name], name, arrays)
             except UserError as error:

@@ -50,7 +50,9 @@ def _print_plan(job: Any, as_json: bool) -> None:
 )
 @common.weights_option
 @click.option(
-    "--cache", metavar="PATH", help="The cache to make or resume: a folder, or s3://bucket/c.zarr."
+    "--cache",
+    metavar="PATH",
+    help="The cache to make, resume or add to: a folder, or s3://bucket/c.zarr.",
 )
 @common.degradation_option
 @click.option(
@@ -59,12 +61,19 @@ def _print_plan(job: Any, as_json: bool) -> None:
         ["float32", "float16", "int8", "trunk-float32", "trunk-float16", "trunk-int8"]
     ),
     help="How f_sr is stored. trunk-* is 8 to 16 times smaller and is decoded during training. "
-    "[default: as the cache to resume, or float16]",
+    "[default: as the cache to resume, or trunk-int8 where the teacher allows it, else int8]",
 )
 @click.option(
     "--targets",
     callback=_known_targets,
-    help="Some of f_sr,attention,f_lr. [default: as the cache to resume, or f_sr,attention]",
+    help="Some of sr,f_sr,attention,f_lr, which are added to a cache that lacks them. [default: as "
+    "the cache to resume, or sr,f_sr,attention, or sr alone where the teacher has no F^SR]",
+)
+@click.option(
+    "--ensemble",
+    is_flag=True,
+    help="Average sr over transposed and time-reversed clips, under bi and bd-centred over flipped "
+    "ones, too: 4 or 16 times the teacher's work.",
 )
 @click.option(
     "--compression",
@@ -101,10 +110,11 @@ def _print_plan(job: Any, as_json: bool) -> None:
 def extract_teacher(as_json: bool, plan: bool, cache: str | None, **options: Any) -> None:
     """Run the teacher once over the training set, and write its features to a cache.
 
-    The features are F^SR and its attention maps, unless --targets says otherwise. Whatever stops
-    this command, nothing committed is lost, and the same command resumes. The teacher is first
-    measured on a few clips: one that is worse than bicubic interpolation, or whose image is
-    shifted, is refused with the likely cause.
+    They are its image, F^SR and attention maps, unless --targets says otherwise. Whatever stops
+    this command, nothing committed is lost, and the same command resumes. Where it asks for more
+    clips or targets than the cache has, they are added. The teacher is first measured on a few
+    clips: one that is worse than bicubic interpolation, or whose image is shifted, is refused with
+    the likely cause.
 
     \b
     Example:

@@ -27,10 +27,11 @@ from stdpipe.distill.attention import attention_map
 from stdpipe.features.encoding import relative_rmse
 from stdpipe.features.info import provenance
 from stdpipe.features.targets import CachedTargets, Decoder
-from stdpipe.features.teacher import seen_frames, teacher_features
+from stdpipe.features.teacher import PLAIN, ensemble, seen_frames, teacher_features
 from stdpipe.models import zoo
 from stdpipe.models.base import Network
 from stdpipe.models.checkpoints import file_sha256, load_network
+from stdpipe.models.luma import own_image
 
 HALF_STEP = {"float32": 0.0, "float16": 2.0**-11}  # of a stored attention map, relative
 MARGIN = 3.0  # clips differ: a clip's error may be so many times that of the measured clip
@@ -122,13 +123,15 @@ def _errors(
     frames = read_frames(clip)
     hr = view_hr(frames.hr, view)
     seen = seen_frames(teacher, frames.hr, view, told.degradation)
-    live = teacher_features(teacher, seen, device, told.amp)
+    members = ensemble(told.degradation) if told.ensemble else PLAIN
+    live = teacher_features(teacher, seen, device, told.amp, members)
     decode = Decoder(reader, device)
     read = CachedTargets(reader, made.targets, decode.halo)
     stored = read(view, Box(0, 0, *hr.shape[-2:]), frames.crc32)
     cached = decode({name: one[None].to(device) for name, one in {**stored, "hr": hr}.items()})
     f_sr = live.f_sr.float()
-    true = {"sr": live.sr.float(), "f_sr": f_sr, "f_lr": live.f_lr.float()}
+    sr = own_image(live.sr.float(), made.sr_channels)
+    true = {"sr": sr, "f_sr": f_sr, "f_lr": live.f_lr.float()}
     true["attention"] = attention_map(f_sr)
     return {name: relative_rmse(cached[name][0].float(), true[name]) for name in made.targets}
 

@@ -1,8 +1,8 @@
 """Stage one: run the teacher once over the training set and commit its features to the cache.
 
 prepare -> measure the teacher -> read ahead -> teacher -> encode on the device -> write behind ->
-finalise. The same command resumes. Threads read the next clips and write the last ones while the
-teacher works.
+finalise. The same command resumes, and one that asks for more adds to what is there. Threads read
+the next clips and write the last ones while the teacher works.
 Axes: B clips at once, T frames of a clip, H W HR size, h w LR size.
 """
 
@@ -43,12 +43,12 @@ class Computed(NamedTuple):
 def extract_teacher(job: Extraction) -> dict[str, Any]:
     """Fill the cache, or resume; return a summary of what it holds now."""
     ready = prepare(job)
-    if ready.committed is None:  # a cache to resume has the figures of its first run
+    if ready.is_new and "quality" not in ready.manifest.notes:
         ready = _with_quality(ready, job.accept_teacher)
     # this process's share: --part, divided among torchrun's ranks
     (index, count), (rank, world) = job.part or (0, 1), distributed.from_torchrun()
     index, count = index * world + rank, count * world
-    share, done = ready.views[index::count], ready.committed or ()
+    share, done = ready.views[index::count], ready.committed
     groups = [share[i : i + ready.batch] for i in range(0, len(share), ready.batch)]
     groups = [group for group in groups if any(str(view) not in done for view in group)]
     _refuse_full_disk(job.cache, ready)
@@ -58,7 +58,7 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
         stack.callback(reading.shutdown, cancel_futures=True)  # drops reads that have not begun
         computed = _compute(reading, ready, groups)
         manifest = ready.manifest
-        if ready.committed is None:
+        if ready.is_new:
             first = ready.views[::count][: ready.batch]  # as the first share begins, to round alike
             manifest, computed = _measured(ready, computed, _compute(reading, ready, [first]))
         with cache.open_writer(job.cache, manifest, f"{index}-of-{count}", kept) as writer:
@@ -90,18 +90,19 @@ def _with_quality(ready: Prepared, accept: bool) -> Prepared:
 def _refuse_full_disk(url: str, ready: Prepared) -> None:
     """Refuse if what all shares still have to write does not fit on the disk."""
     manifest, view, free = ready.manifest, ready.views[0], cache.open_place(url).free_bytes()
-    missing = len(ready.views) - len(ready.committed or ())
-    specs = manifest.arrays.values()
-    raw = sum(math.prod(spec.shape[1:]) * np.dtype(spec.dtype).itemsize for spec in specs)
-    if free is None or raw * missing <= free:
+    raw = sum(
+        math.prod(spec.shape[1:]) * np.dtype(spec.dtype).itemsize * ready.lacking[name]
+        for name, spec in manifest.arrays.items()
+    )
+    if free is None or raw <= free:
         return
-    features = ready.run(ready.read(view)[0])
-    needed = sum(weigh(manifest, view, features).values()) * missing
+    weights = weigh(manifest, view, ready.run(ready.read(view)[0]))
+    needed = sum(weight * ready.lacking[name] for name, weight in weights.items())
     if needed > free:
         raise UserError(
-            f"{missing:,} clips as {manifest.encoding} need about {needed / 1e9:,.1f} GB, but "
-            f"{free / 1e9:,.1f} GB are free for {url}; choose a smaller --encoding (--plan weighs "
-            "them all) or another disk"
+            f"{max(ready.lacking.values()):,} clips as {manifest.encoding} need about "
+            f"{needed / 1e9:,.1f} GB, but {free / 1e9:,.1f} GB are free for {url}; "
+            "choose a smaller --encoding (--plan weighs them all) or another disk"
         )
 
 
@@ -112,7 +113,7 @@ def _compute(
     for group, clips in _read_ahead(reading, ready, groups):
         seen = [frames.to(ready.device, non_blocking=True) for frames, _ in clips]
         crc32s = [crc32 for _, crc32 in clips]
-        features = group_features(ready.teacher, seen, ready.device, ready.amp)
+        features = group_features(ready.teacher, seen, ready.device, ready.amp, ready.members)
         computed = deque(map(Computed, group, crc32s, seen, features))
         del features  # `computed` alone holds them, so that each is freed when it is written
         while computed:
@@ -183,7 +184,8 @@ def _write_all(
     with bar, ThreadPoolExecutor(1) as writing:
         for one in computed:
             if str(one.view) not in writer.committed:
-                entry = encode(one.features, one.view, writer.manifest)
+                lacks = writer.lacks(str(one.view))
+                entry = encode(one.features, one.view, writer.manifest, lacks)
                 before = pending[-1] if pending else None
                 pending.append(writing.submit(_write, writer, one.view, one.crc32, entry, before))
             del one  # features are large, and the next group is computed now

@@ -42,9 +42,7 @@ def plan_extraction(job: Extraction) -> dict[str, Any]:
         features, took = _timed(ready, seen, warm_up=not clips)
         clips.append({name: _cost(name, ready, view, seen, features) for name in cache.ENCODINGS})
         seconds.append(took)
-    entries = missing = len(ready.views)
-    if ready.committed and cache.load_manifest(job.cache).cache_id == ready.manifest.cache_id:
-        missing -= len(ready.committed)
+    entries, missing = len(ready.views), max(ready.lacking.values())
     encodings = {}
     for name in cache.ENCODINGS:
         costs = [cost for clip in clips if (cost := clip[name])]
@@ -53,7 +51,10 @@ def plan_extraction(job: Extraction) -> dict[str, Any]:
     free = cache.open_place(job.cache).free_bytes()
     chosen = ready.manifest.encoding
     per_clip = statistics.median(seconds)
-    missing_bytes = encodings[chosen]["bytes_per_clip"] * missing
+    files = [cost[0] for clip in clips if (cost := clip[chosen])]
+    missing_bytes = round(
+        sum(count * statistics.mean(f[n] for f in files) for n, count in ready.lacking.items())
+    )
     return {
         "entries": entries,
         "missing": missing,
@@ -79,7 +80,8 @@ def _timed(ready: Prepared, seen: Tensor, warm_up: bool) -> tuple[Features, floa
         ready.run(seen)
         wait(ready.device)
     began = time.perf_counter()
-    features = group_features(ready.teacher, [seen] * ready.batch, ready.device, ready.amp)
+    copies = [seen] * ready.batch
+    features = group_features(ready.teacher, copies, ready.device, ready.amp, ready.members)
     wait(ready.device)
     return features[0], (time.perf_counter() - began) / ready.batch
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from stdpipe import distributed
 from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import degradation
+from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import Stream, check_sizes, finish
 from stdpipe.data.views import NUM_ORIENTATIONS, View, full_views
@@ -65,8 +66,9 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     device = pick_device(run.device)
     keep_memory(device)
     with distributed.group(device), ExitStack() as opened:
-        source = open_source(run, [o for _, o in jobs], device)
-        stream = _stream(run, options, source)
+        parts = run_folder.parts_of_caches(run.out for run, _ in jobs)
+        source = open_source(run, [o for _, o in jobs], device, parts)
+        stream = _stream(run, options, source, resumes=bool(parts))
         stream.targets_from = _first_taught(jobs) * options.batch
         stream.unfinished = device.type != "cpu"
         if any(o.evaluate_every for _, o in jobs):
@@ -76,12 +78,13 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
             "degradation": source.degradation,
             "cache": run.cache,
             "cache_id": source.reader.manifest.cache_id if source.reader else None,
+            **({"cache_parts": source.cache_parts()} if source.readers else {}),
             "clips": run_folder.digest(v.clip for v in stream.views),
             "live_teacher": run.live_teacher and checkpoints.file_sha256(Path(run.live_teacher)),
             "live_teacher_file": run.live_teacher,
             **_several(run, source),
         }
-        trainers = [_trainer(*job, facts, source, device, opened) for job in jobs]
+        trainers = [_trainer(*job, facts, source, stream.clips, device, opened) for job in jobs]
         _fit(trainers, stream, source, _first_taught(jobs), device)
     return [
         {
@@ -124,6 +127,7 @@ def _trainer(
     options: StudentTraining,
     facts: Mapping[str, Any],
     source: Source,
+    clips: Mapping[str, Clip],
     device: torch.device,
     opened: ExitStack,
 ) -> StudentTrainer:
@@ -136,7 +140,7 @@ def _trainer(
         raise UserError(f"{spec} has no F^SR at 4 times the LR size")
     if run.init:
         _start_from(student, run.init, source.degradation)
-    seen = looked_at(run, options)
+    seen = looked_at(run, options, source.held)
     if {"f_sr", "attention"} & seen and not student.f_sr_channels:
         raise UserError(
             f"scheme {options.scheme!r} teaches F^SR, and {spec} has none, since its image is "
@@ -164,7 +168,6 @@ def _trainer(
         job = Evaluation(run.data, weights=str(last), device=run.device, amp=options.amp)
         evaluate(replace(job, out=out, overwrite=True))
 
-    clips = {clip.key: clip for clip in find_clips(run.data, "train", length=run.frames)}
     unseen = [clips[key] for key in held_out(list(clips), options.hold_out)]
     scored = partial(score, student, unseen, source.degradation) if unseen else None
     return StudentTrainer(
@@ -231,13 +234,15 @@ def _probe(net: Network) -> Tensor:
     return net.eval().features_clip(torch.zeros(1, 1, 3, side, side, device=device)).f_lr[:, 0]
 
 
-def _stream(run: StudentRun, options: StudentTraining, source: Source) -> Stream:
+def _stream(run: StudentRun, options: StudentTraining, source: Source, resumes: bool) -> Stream:
+    """Return the samples; data and cache of a run that resumes may have grown since it began."""
     clips = {c.key: c for c in find_clips(run.data, "train", length=run.frames)}
     if source.reader is None:
         views = full_views(list(clips), options.stream_seed, NUM_ORIENTATIONS)
     else:
         views = [View.parse(entry) for entry in source.reader.manifest.entries]
         cached = {v.clip for v in views}
+        clips = {key: clip for key, clip in clips.items() if key in cached or not resumes}
         if odd := sorted(cached ^ clips.keys()):
             raise UserError(
                 f"clip lists differ by {len(odd)} clips, {odd[0]} first ({len(cached)} in "

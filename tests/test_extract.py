@@ -131,7 +131,7 @@ def test_json_and_a_second_run_changes_nothing(
     assert first["bytes"] == sum(
         len(content)
         for p, content in files.items()
-        if p.parent.name in ("f_sr", "attention") and p.name != "zarr.json"
+        if p.parent.name in ("sr", "f_sr", "attention") and p.name != "zarr.json"
     )
     url = path.as_uri()
     again = json.loads(stdpipe(*extract(tiny, url, "--json")).stdout)

@@ -42,7 +42,9 @@ def test_bytes_are_means_and_errors_the_worst(tmp_path, tiny, stdpipe):
     """Of three clips of which two are measured: the first and the last."""
     command = extract(tiny, tmp_path / "c", "--encoding", "int8")
     stdpipe(*command)
-    arrays = [(tmp_path / "c" / name).glob("c.*") for name in ("f_sr", "f_sr_scale", "attention")]
+    arrays = [
+        (tmp_path / "c" / name).glob("c.*") for name in ("sr", "f_sr", "f_sr_scale", "attention")
+    ]
     shards = [f for files in arrays for f in files if f.name.split(".")[1] in "02"]
     with pytest.MonkeyPatch.context() as two:
         two.setattr("stdpipe.plan.MEASURED", 2)
@@ -105,7 +107,7 @@ def test_a_plan_needs_no_cache(tmp_path, tiny, stdpipe, refused, monkeypatch):
     monkeypatch.chdir(tmp_path)
     without = [x for x in extract(tiny, "CACHE") if x not in ("--cache", "CACHE")]
     planned = json.loads(stdpipe(*without, "--plan", "--batch", 2, "--json").stdout)
-    assert (planned["encoding"], planned["batch"], planned["fits"]) == ("float16", 2, True)
+    assert (planned["encoding"], planned["batch"], planned["fits"]) == ("trunk-int8", 2, True)
     assert planned["free_bytes"] == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.5)
     assert list(tmp_path.iterdir()) == []
     assert "Missing option '--cache'" in refused(*without, code=2)

@@ -49,14 +49,17 @@ def _weight(name: str, number: str) -> float:
     return weight
 
 
-def needs(terms: Iterable[str], attention: str = "sum2", live: bool = False) -> set[str]:
+def needs(
+    terms: Iterable[str], attention: str = "sum2", live: bool = False, held: Iterable[str] = ()
+) -> set[str]:
     """Return the teacher's maps that terms look at: some of "attention", "f_sr", "f_lr" and "sr".
 
     This alone decides where attention maps come from. A cache holds maps of the kind sum2; other
-    kinds are made of f_sr, as all are where f_sr is read anyway or a live teacher gives it.
+    kinds are made of f_sr, as all are where f_sr is read anyway (for sr, too, unless that is among
+    the targets `held`) or a live teacher gives it.
     """
     found = {TERMS[name].needs for name in terms}
-    if "attention" in found and (live or attention != "sum2" or {"f_sr", "sr"} & found):
+    if "attention" in found and (live or attention != "sum2" or "f_sr" in stored(found, held)):
         found = found - {"attention"} | {"f_sr"}
     return found
 

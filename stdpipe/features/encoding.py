@@ -20,6 +20,7 @@ from stdpipe.cache.shards import encode_shard
 from stdpipe.data.views import View, unorient
 from stdpipe.distill.attention import attention_map
 from stdpipe.models.base import Features, Network
+from stdpipe.models.luma import own_image
 
 
 def quantise(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,8 +46,12 @@ def dequantise(codes: Tensor, scale: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def encode(features: Features, view: View, manifest: cache.Manifest) -> "EncodedClip":
+def encode(
+    features: Features, view: View, manifest: cache.Manifest, names: Collection[str] | None = None
+) -> "EncodedClip":
     """Turn one clip's features, T frames, into the manifest's arrays and begin to copy them.
+
+    names: those of `manifest.given` that are wanted; None: all.
 
     Full-frame maps are turned upright, so that all orientations fit one array; a baked view stays
     as the teacher saw it.
@@ -54,10 +59,11 @@ def encode(features: Features, view: View, manifest: cache.Manifest) -> "Encoded
     orientation = 0 if view.crop else view.orientation
     stored: dict[str, Tensor] = {}
     largest: dict[str, Tensor] = {}
-    for name in manifest.given:
+    for name in manifest.given if names is None else names:
         is_attention = name == "attention"
         values = getattr(features, "f_sr" if is_attention else name).float()
         if name == "sr":  # in 8 bits, as HR is
+            values = own_image(values, manifest.sr_channels)
             values = (values.clamp(0, 1) * 255).round() + 0 * values  # a NaN stays one
         values = unorient(attention_map(values) if is_attention else values, orientation)
         largest[name] = _to_host(_magnitude(values))
@@ -142,7 +148,7 @@ def encoding_error(
     """
     lost: dict[str, Any] = dict.fromkeys(("f_sr_rmse", "attention_rmse"))
     if "sr" in targets:
-        true = features.sr.float()
+        true = own_image(features.sr.float(), teacher.channels)
         lost["sr_rmse"] = relative_rmse((true.clamp(0, 1) * 255).round() / 255, true)
     if not {"f_sr", "attention", "f_lr"} & set(targets):
         return lost
@@ -150,7 +156,10 @@ def encoding_error(
     decoded = _there_and_back(stored, getattr(features, stored).float(), dtype)
     f_sr = decoded if stored == "f_sr" else teacher.upsample(decoded)
     if teacher.kind == "window":  # others have no last layer that could be run by itself
-        mse = (teacher.to_rgb(f_sr, seen) - features.sr).square().mean().item()
+        true = teacher.to_rgb(
+            features.f_sr.float(), seen
+        )  # not features.sr, perhaps of an ensemble
+        mse = (teacher.to_rgb(f_sr, seen) - true).square().mean().item()
         lost["sr_psnr"] = float(-10 * np.log10(mse)) if mse else None
     error = lost | {
         "f_sr_rmse": relative_rmse(f_sr, features.f_sr.float()),

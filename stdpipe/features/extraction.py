@@ -1,5 +1,7 @@
 """Prepare an extraction: its options, and all that is decided before anything is written.
 
+A cache that is there may hold less than is asked for: it grows, and what it holds stays.
+
 Axes: T frames of a clip, H W HR size.
 """
 
@@ -20,7 +22,16 @@ from stdpipe.data.views import View, baked_views, full_views
 from stdpipe.device import keep_memory, pick_device, settle
 from stdpipe.features.info import provenance
 from stdpipe.features.quality import Quality, quality_of
-from stdpipe.features.teacher import check_teacher, refuse_trunk, seen_frames, teacher_features
+from stdpipe.features.teacher import (
+    PLAIN,
+    Member,
+    best_encoding,
+    check_teacher,
+    ensemble,
+    refuse_trunk,
+    seen_frames,
+    teacher_features,
+)
 from stdpipe.models import checkpoints
 from stdpipe.models.base import Features, Network
 from stdpipe.models.checkpoints import load_network
@@ -37,8 +48,10 @@ class Extraction:
     teacher: str | None = None  # the network's name; None: as the weights file says
     weights: str | None = None
     degradation: str | None = None  # None: as the weights file says, else bd
-    encoding: str | None = None  # None: else float16
-    targets: tuple[str, ...] | None = None  # None: else f_sr and attention
+    encoding: str | None = None  # None: else trunk-int8 where the teacher allows it, else int8
+    targets: tuple[str, ...] | None = None
+    """None: else sr, f_sr and attention, or sr alone where the teacher has no F^SR."""
+    ensemble: bool = False  # average sr over the members of features.teacher.ensemble
     compression: str | None = None  # lossless: "none" or "zstd"; None: else "none"
     views: str = "full"
     """"full" frames, of which any crop can be read, or "baked": fixed crops, seen alone."""
@@ -76,7 +89,11 @@ class Prepared:
     views: list[View]
     manifest: cache.Manifest
     batch: int
-    committed: Collection[str] | None  # keys in the cache to resume; None without a cache
+    committed: Collection[str]  # keys of which the cache to resume has all
+    lacking: dict[str, int]
+    """Array -> how many entries lack it; without a cache, all of them."""
+    is_new: bool  # whether what the encoding loses is not in the manifest yet
+    members: tuple[Member, ...]
     amp: str
 
     def quality(self, accept: bool) -> Quality | None:
@@ -96,32 +113,38 @@ class Prepared:
 
     def run(self, seen: Tensor) -> Features:
         """Run the teacher on one clip from `read`: features of (T, C, ., .)."""
-        return teacher_features(self.teacher, seen, self.device, self.amp)
+        return teacher_features(self.teacher, seen, self.device, self.amp, self.members)
 
 
 def prepare(job: Extraction) -> Prepared:
     """Find the clips, load the teacher, list the views, and make the cache's manifest."""
     device = pick_device(job.device)
     keep_memory(device)
-    made, committed = None, None
+    made, reader = None, None
     if cache.manifest_exists(cache.open_place(job.cache)):
         reader = cache.open_reader(job.cache, allow_incomplete=True)
-        made, committed = reader.manifest, reader.entries.keys()
+        made = reader.manifest
     clips = {c.key: c for c in find_clips(job.data, "train", length=job.frames)}
     check_sizes(list(clips.values()), alike=True)
     phase = degradation(job.degradation or "bd").phase
     teacher, facts = load_network(job.teacher, job.weights, phase)
-    targets = job.targets or (made.targets if made else ("f_sr", "attention"))
+    best = ("sr", "f_sr", "attention") if teacher.f_sr_channels else ("sr",)
+    targets = job.targets or (made.targets if made else best)
+    if job.ensemble and "sr" not in targets:
+        raise UserError(f"an ensemble is of sr, and targets are {','.join(targets)}: add sr")
     check_teacher(teacher, facts, targets)
     name = checkpoints.trained_for(facts, job.degradation)
     teacher = settle(teacher, device, job.amp)
     first = read_frames(next(iter(clips.values()))).hr
     views, (height, width), viewed = _views(job, list(clips), first)
-    encoding = job.encoding or (made.encoding if made else "float16")
+    encoding = (
+        job.encoding or _encoding(made) or best_encoding(facts["network"], teacher, height, width)
+    )
     batch = job.batch or (provenance(made).batch if made else 1)
     if "f_sr" in targets:
         refuse_trunk(encoding, facts["network"], teacher, height, width)
     c_sr, stored = teacher.f_sr_channels, cache.ENCODINGS[encoding].stored
+    members = ensemble(name) if job.ensemble else PLAIN
     manifest = cache.Manifest(
         made_by={
             "degradation": name,  # before the teacher, whose phase follows from it
@@ -134,11 +157,13 @@ def prepare(job: Extraction) -> Prepared:
             "amp": job.amp,
             "extractor": EXTRACTOR,
             **({"f_sr_channels": c_sr} if c_sr not in (0, 64) else {}),
+            **({"ensemble": len(members)} if job.ensemble else {}),
         },
         entries=tuple(str(v) for v in views),
         frames=job.frames,
         channels=_channels(teacher, device, stored) if "f_sr" in targets else max(c_sr, 1),
         f_lr_channels=_channels(teacher, device, "f_lr") if "f_lr" in targets else 0,
+        sr_channels=1 if teacher.channels == 1 else 3,
         height=height,
         width=width,
         targets=targets,
@@ -151,7 +176,33 @@ def prepare(job: Extraction) -> Prepared:
             "batch": batch,
         },
     )
-    return Prepared(teacher, device, clips, views, manifest, batch, committed, job.amp)
+    if made is not None:
+        try:
+            manifest = made.grown(manifest, job.cache)
+        except cache.CacheError:  # open_writer says so, and nothing is written before
+            reader = None
+    held = reader if made and made.targets == manifest.targets else None
+    lacking = {
+        n: len(manifest.entries) - (reader.held(n) if reader else 0) for n in manifest.arrays
+    }
+    return Prepared(
+        teacher=teacher,
+        device=device,
+        clips=clips,
+        views=[View.parse(entry) for entry in manifest.entries],
+        manifest=manifest,
+        batch=batch,
+        committed=held.entries.keys() if held else (),
+        lacking=lacking,
+        is_new=made is None or (reader is not None and made.targets != manifest.targets),
+        members=members,
+        amp=job.amp,
+    )
+
+
+def _encoding(made: cache.Manifest | None) -> str | None:
+    """Return the encoding of a cache to resume; None where it holds nothing that is encoded."""
+    return made.encoding if made and {*made.targets} - {"sr"} else None
 
 
 def _views(

@@ -23,6 +23,7 @@ from stdpipe.features.encoding import dequantise
 from stdpipe.features.info import provenance
 from stdpipe.models import zoo
 from stdpipe.models.base import SCALE, Network
+from stdpipe.models.luma import own_image
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -36,8 +37,9 @@ class CachedTargets:
         self.halo = halo  # LR pixels around a trunk window
 
     def __call__(self, view: View, box: Box, crc32: int) -> dict[str, Tensor]:
-        """Read an oriented window in stored dtype: sr (T, 3, H, W), f_sr (T, C, H, W) or trunk (T,
-        C, h, w) with its halo, attention (T, H, W), f_lr (T, C, h, w); int8 with its scale (2, C).
+        """Read an oriented window in stored dtype: sr (T, 3 or 1, H, W), f_sr (T, C, H, W) or trunk
+        (T, C, h, w) with its halo, attention (T, H, W), f_lr (T, C, h, w); int8 with its scale
+        (2, C).
         """
         key = str(view)
         made_from = self.reader.extra(key).get("source_crc32")
@@ -91,8 +93,9 @@ class Decoder:
     """Decodes a batch, on the training device, to the tensors that terms need.
 
     They are "f_sr" (B, T, C_SR, H, W), however it was stored, "f_lr" (B, T, C, h, w) if it was
-    read, and the teacher's image "sr" (B, T, 3, H, W), as it was read or, if asked for, made of
-    f_sr: without gradient, in float32. A trunk's tail runs in mixed precision where training does.
+    read, and the teacher's image "sr" (B, T, 3, H, W), or its luma (B, T, 1, H, W) where that alone
+    is the teacher's own, as it was read or, if asked for, made of f_sr: without gradient, in
+    float32. A trunk's tail runs in mixed precision where training does.
     """
 
     def __init__(
@@ -100,7 +103,7 @@ class Decoder:
     ) -> None:
         self.sr = sr
         self.amp = amp
-        self.from_trunk = reader.manifest.stored == "trunk" and "f_sr" in reader.manifest.targets
+        self.from_trunk = reader.manifest.needs_tail
         self.f_sr_channels = provenance(reader.manifest).f_sr_channels
         self.teacher: Network | None = None
         if sr or self.from_trunk:
@@ -130,7 +133,7 @@ class Decoder:
         if self.sr:
             assert self.teacher is not None
             sr = self.teacher.to_rgb(out["f_sr"].flatten(0, 1), out["lr"].flatten(0, 1))
-            out["sr"] = sr.unflatten(0, out["lr"].shape[:2])
+            out["sr"] = own_image(sr.unflatten(0, out["lr"].shape[:2]), self.teacher.channels)
         return out
 
     def _through_tail(self, trunk: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
@@ -228,4 +231,5 @@ class LiveTeacher:
 
     def _wanted(self, clip: Tensor) -> list[Tensor]:
         features = self.teacher.features_clip(clip[None])
+        features = features._replace(sr=own_image(features.sr, self.teacher.channels))
         return [getattr(features, name) for name in self.names]

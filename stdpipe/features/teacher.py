@@ -3,21 +3,24 @@
 Axes: T frames of a clip, C channels, H W HR size, h w LR size.
 """
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from stdpipe import cache
 from stdpipe.cache.errors import UserError
+from stdpipe.data.degrade import degradation
 from stdpipe.data.samples import view_hr, view_pair
-from stdpipe.data.views import View
+from stdpipe.data.views import NUM_ORIENTATIONS, View, orient, unorient
 from stdpipe.device import autocast
 from stdpipe.features.targets import Arrays
 from stdpipe.models import zoo
 from stdpipe.models.base import Features, Network
 from stdpipe.resample import SCALE
+
+TRANSPOSED = 4  # an orientation of stdpipe.data.views
 
 
 def seen_frames(teacher: Network, hr: Tensor, view: View, degradation_name: str) -> Tensor:
@@ -28,12 +31,52 @@ def seen_frames(teacher: Network, hr: Tensor, view: View, degradation_name: str)
     return view_pair(hr, view, degradation_name)[1]
 
 
+class Member(NamedTuple):
+    """One way to show a clip to the teacher: turned, and perhaps from its end to its start."""
+
+    orientation: int
+    is_reversed: bool
+
+
+PLAIN = (Member(0, False),)
+
+
+def ensemble(degradation_name: str) -> tuple[Member, ...]:
+    """List the members of a self-ensemble, the plain one first: transposed and reversed in time.
+
+    LR samples that lie amid their HR pixels (phase 1.5: `bi`, `bd-centred`) may be flipped, too;
+    those of another phase would be no LR that the degradation could have made.
+    """
+    is_centred = degradation(degradation_name).phase == (SCALE - 1) / 2
+    turns = range(NUM_ORIENTATIONS) if is_centred else (0, TRANSPOSED)
+    return tuple(Member(turn, back) for back in (False, True) for turn in turns)
+
+
 @torch.inference_mode()
 def group_features(
-    teacher: Network, seen: list[Tensor], device: torch.device, amp: str
+    teacher: Network,
+    seen: list[Tensor],
+    device: torch.device,
+    amp: str,
+    members: Sequence[Member] = PLAIN,
 ) -> list[Features]:
     """Return the features, each (T, C, ., .), of clips from seen_frames (T, 3, ., .); those of one
-    size are computed at once."""
+    size are computed at once. The image alone is the mean over the members."""
+    found = _one_way(teacher, seen, device, amp)
+    if len(members) == 1:
+        return found
+    total = [features.sr.float() for features in found]
+    for turn, back in members[1:]:
+        shown = [orient(clip.flip(0) if back else clip, turn) for clip in seen]
+        for i, features in enumerate(_one_way(teacher, shown, device, amp)):
+            sr = unorient(features.sr.float(), turn)
+            total[i] = total[i] + (sr.flip(0) if back else sr)
+    return [one._replace(sr=sr / len(members)) for one, sr in zip(found, total, strict=True)]
+
+
+def _one_way(
+    teacher: Network, seen: list[Tensor], device: torch.device, amp: str
+) -> list[Features]:
     found: dict[int, Features] = {}
     for shape in dict.fromkeys(clip.shape for clip in seen):
         alike = [i for i, clip in enumerate(seen) if clip.shape == shape]
@@ -44,9 +87,15 @@ def group_features(
     return [found[i] for i in range(len(seen))]
 
 
-def teacher_features(teacher: Network, seen: Tensor, device: torch.device, amp: str) -> Features:
+def teacher_features(
+    teacher: Network,
+    seen: Tensor,
+    device: torch.device,
+    amp: str,
+    members: Sequence[Member] = PLAIN,
+) -> Features:
     """Return all features of one clip's frames: each (T, C, ., .)."""
-    return group_features(teacher, [seen], device, amp)[0]
+    return group_features(teacher, [seen], device, amp, members)[0]
 
 
 def check_teacher(teacher: Network, facts: dict[str, Any], targets: Collection[str]) -> None:
@@ -61,9 +110,9 @@ def check_teacher(teacher: Network, facts: dict[str, Any], targets: Collection[s
 
 
 def kept_parameters(teacher: Network, manifest: cache.Manifest) -> Arrays | None:
-    """Return the parameters that the cache keeps: the tail for a stored trunk, and where f_sr is
-    served the last convolution, which makes SR of it. None where there are none."""
-    tail = tail_of(teacher) if manifest.stored == "trunk" else {}
+    """Return the parameters that the cache keeps where f_sr is served: the tail of a stored trunk,
+    and the last convolution, which makes SR of it. None where there are none."""
+    tail = tail_of(teacher) if manifest.needs_tail else {}
     head = _parameters(teacher, teacher.head) if "f_sr" in manifest.targets else {}
     return {**tail, **head} or None
 
@@ -80,6 +129,16 @@ def tail_of(teacher: Network) -> Arrays:
             "encoding that stores f_sr itself (float16, int8)"
         )
     return tail
+
+
+def best_encoding(name: str, teacher: Network, height: int, width: int) -> str:
+    """Return the smallest encoding that this teacher allows for frames of this HR size."""
+    try:
+        refuse_trunk("trunk-int8", name, teacher, height, width)
+        tail_of(teacher)
+    except UserError:
+        return "int8"
+    return "trunk-int8"
 
 
 def refuse_trunk(encoding: str, name: str, teacher: Network, height: int, width: int) -> None:

@@ -190,7 +190,8 @@ class Experiment:
         student, schemes = next(iter(self.students)), self.schemes
         of_teacher = (self.options(student, s, 0) for s in schemes if s.teacher == teacher)
         read = {target for options in of_teacher for target in needs(options.terms)}
-        return ("f_sr", "attention", *(("f_lr",) if "f_lr" in read else ()))
+        held = read | ({"f_sr", "attention"} if read != {"sr"} else set())
+        return tuple(name for name in cache.TARGETS if name in held)
 
 
 def load_experiment(file: Path, profile: str | None = None) -> Experiment:

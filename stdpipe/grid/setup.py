@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from stdpipe import cache
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.schema import read_json
 from stdpipe.data.layouts import find_clips
@@ -127,15 +128,18 @@ class GridSetup:
 
     def extraction(self, teacher: str) -> Extraction:
         """Return the extraction that makes this teacher's cache."""
-        made = self.experiment
+        made, url = self.experiment, self.cache(teacher)
+        targets, place = made.targets(teacher), cache.open_place(url)
+        if cache.manifest_exists(place) and (old := cache.load_manifest(place)).format_version < 3:
+            targets = old.targets  # it cannot grow: sr, for example, is then made of f_sr
         return Extraction(
             self.data,
-            self.cache(teacher),
+            url,
             teacher=self.teachers[teacher].network,
             weights=self.weights(teacher),
             degradation=made.degradation,
             encoding=self.teachers[teacher].encoding or made.encoding,
-            targets=made.targets(teacher),
+            targets=targets,
             orientations=made.orientations,
             device=self.job.device,
             accept_teacher=bool(self.teachers[teacher].training),  # trained as the file says

@@ -32,6 +32,12 @@ def in_channels(frames: Tensor, channels: int) -> Tensor:
     return luma(frames) if channels == 1 else frames
 
 
+def own_image(sr: Tensor, channels: int) -> Tensor:
+    """Return what a network of `channels` has made itself of its image (..., 3, H, W): for 1, the
+    luma (..., 1, H, W)."""
+    return luma(sr) if channels == 1 else sr
+
+
 def to_image(
     last: nn.Module,
     f_sr: Tensor,

@@ -30,6 +30,7 @@ class PISR(Network):
         self.num_frame = self.student.num_frame
         self.multiple = SCALE * self.student.multiple
         self.f_sr_channels = self.student.f_sr_channels
+        self.channels = self.student.channels
         self.encoder = nn.Sequential(
             nn.Conv2d(3, WIDE, 5, padding=2),
             nn.PReLU(),

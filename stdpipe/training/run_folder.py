@@ -25,13 +25,21 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on only
 
-from stdpipe import distributed, faults
+from stdpipe import cache, distributed, faults
 from stdpipe.cache import schema
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import locked, write_atomically
 from stdpipe.models.checkpoints import save_torch
 from stdpipe.models.layers import has_batch_norm
 from stdpipe.training.config import Positive, Seed, Training, to_mapping
+
+
+class CachePart(TypedDict):
+    """The part of a cache that a run uses; the cache may grow beyond it."""
+
+    entries: Positive
+    targets: list[str]
+    encoding: str | None  # None where the part is of images alone
 
 
 @with_config(ConfigDict(extra="allow"))
@@ -47,6 +55,7 @@ class RunConfig(TypedDict):
     seed: NotRequired[Seed]
     cache: NotRequired[str | None]
     other_caches: NotRequired[list[str]]
+    cache_parts: NotRequired[list[CachePart]]
     cache_weight: NotRequired[list[float]]
     init: NotRequired[str | None]
     exclude: NotRequired[list[str]]
@@ -55,6 +64,7 @@ class RunConfig(TypedDict):
 # may differ when a run is resumed, as may the number of processes
 FREE = {"data", "cache", "other_caches", "init", "live_teacher_file", "workers", "accumulate",
         "log_every", "save_every", "evaluate_every"}  # fmt: skip
+LATER = ("cache_parts",)  # not said by runs of older versions, whose cache_id tells it, too
 
 
 @contextmanager
@@ -86,6 +96,15 @@ def read_config(file: Path) -> dict[str, Any]:
     return dict(schema.check(RunConfig, schema.read_yaml(file), told))
 
 
+def parts_of_caches(outs: Iterable[Path]) -> list[cache.Part]:
+    """Return the parts of its caches that the first of these runs to resume began with; the caches
+    may have grown meanwhile. Empty where no run says it."""
+    for file in (out / "config.yaml" for out in outs):
+        if parts := read_config(file).get("cache_parts") if file.exists() else None:
+            return [cache.Part(part["entries"], tuple(part["targets"])) for part in parts]
+    return []
+
+
 def digest(keys: Iterable[str]) -> str:
     """Return 16 hex digits that stand for a set of clips, wherever the data lie."""
     return hashlib.sha256("\n".join(sorted(set(keys))).encode()).hexdigest()[:16]
@@ -95,7 +114,8 @@ def _write_config(out: Path, facts: Mapping[str, Any], options: Training) -> Non
     config = {**facts, **to_mapping(options)}
     file = out / "config.yaml"
     if file.exists():  # a run from before a key was added has its default
-        old = to_mapping(type(options)()) | read_config(file)
+        unsaid = {key: config[key] for key in LATER if key in config}
+        old = to_mapping(type(options)()) | unsaid | read_config(file)
         differences = [
             f"{key} {old.get(key)!r} there, {config.get(key)!r} now"
             for key in dict.fromkeys([*config, *old])

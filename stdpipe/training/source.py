@@ -1,7 +1,7 @@
 """The source of a training's targets: a cache, or a teacher that runs in the loop."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import Network
 from stdpipe.training.config import StudentTraining
 from stdpipe.training.jobs import StudentRun
+from stdpipe.training.run_folder import CachePart
 
 LOG = logging.getLogger(__name__)
 
@@ -45,16 +46,38 @@ class Source:
         """The first cache, whose clips and orientations all others share."""
         return self.readers[0] if self.readers else None
 
+    @property
+    def held(self) -> set[str]:
+        """The targets that all caches hold; none without one."""
+        return _held_by_all(self.readers)
 
-def open_source(run: StudentRun, every: Sequence[StudentTraining], device: torch.device) -> Source:
+    def cache_parts(self) -> list[CachePart]:
+        """Return what a run says of the part of each cache that it uses."""
+        return [
+            {
+                "entries": len(made.entries),
+                "targets": list(made.targets),
+                "encoding": made.encoding if made.targets != ("sr",) else None,
+            }
+            for made in (reader.manifest for reader in self.readers)
+        ]
+
+
+def open_source(
+    run: StudentRun,
+    every: Sequence[StudentTraining],
+    device: torch.device,
+    parts: Sequence[cache.Part] = (),
+) -> Source:
     """Open the caches, or load the live teacher, that the schemes of all students need.
 
+    parts: those of the caches that a run to resume began with; none: all that is finished of them.
     Raises UserError where it is missing or does not fit.
     """
-    readers = _open_caches(run, [options.scheme for options in every if options.terms])
+    readers = _open_caches(run, [options.scheme for options in every if options.terms], parts)
     made_by = readers[0].manifest.made_by if readers else {}
     degradation = str(run.degradation or made_by.get("degradation") or "bd")
-    needed = [looked_at(run, options) for options in every]
+    needed = [looked_at(run, options, _held_by_all(readers)) for options in every]
     wanted = set().union(*needed)
     if not wanted:
         return Source(degradation, readers)
@@ -81,9 +104,13 @@ def open_source(run: StudentRun, every: Sequence[StudentTraining], device: torch
     return Source(degradation, readers, targets=several, decode=SeveralDecoders(decoders))
 
 
-def looked_at(run: StudentRun, options: StudentTraining) -> set[str]:
-    """Return the teacher's maps that one student's terms look at in a batch."""
-    return needs(options.terms, options.attention, live=bool(run.live_teacher))
+def looked_at(run: StudentRun, options: StudentTraining, held: Collection[str]) -> set[str]:
+    """Return the teacher's maps that one student's terms look at in a batch; held: Source.held."""
+    return needs(options.terms, options.attention, bool(run.live_teacher), held)
+
+
+def _held_by_all(readers: Sequence[cache.Reader]) -> set[str]:
+    return set.intersection(*({*r.manifest.targets} for r in readers)) if readers else set()
 
 
 def _refuse_missing(scheme: str, names: set[str], url: str, held: Sequence[str]) -> None:
@@ -95,7 +122,9 @@ def _refuse_missing(scheme: str, names: set[str], url: str, held: Sequence[str])
         )
 
 
-def _open_caches(run: StudentRun, taught: Sequence[str]) -> tuple[cache.Reader, ...]:
+def _open_caches(
+    run: StudentRun, taught: Sequence[str], parts: Sequence[cache.Part]
+) -> tuple[cache.Reader, ...]:
     if run.cache is None:
         if taught and run.live_teacher is None:
             how = "give --cache, made by extract-teacher, or choose --scheme none"
@@ -106,9 +135,11 @@ def _open_caches(run: StudentRun, taught: Sequence[str]) -> tuple[cache.Reader, 
         expect["degradation"] = run.degradation
     if run.teacher_weights:
         expect["teacher_sha256"] = checkpoints.file_sha256(run.teacher_weights)
-    readers = [cache.open_reader(run.cache, expect)]
+    of_each = [*parts, *(None for _ in run.caches)]
+    readers = [cache.open_reader(run.cache, expect, part=of_each[0])]
     expect.pop("teacher_sha256", None)
-    readers += [cache.open_reader(url, expect) for url in run.other_caches]
+    others = zip(run.other_caches, of_each[1:], strict=False)
+    readers += [cache.open_reader(url, expect, part=part) for url, part in others]
     for url, reader in zip(run.caches, readers, strict=True):
         if told := _apart(readers[0].manifest, reader.manifest):
             both = f"{run.cache} and {url} cannot teach one student: {told}"

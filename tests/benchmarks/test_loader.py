@@ -24,6 +24,7 @@ def test_loader(tiny: Path) -> None:
     result = json.loads(done.stdout)
     assert result.keys() == {"name", "machine", "settings", "ratios"}
     expected = {"packed_over_png"} | ({"packed_over_lmdb"} if find_spec("lmdb") else set())
+    expected |= {"sr_over_packed"} | {name.replace("packed", "sr") for name in expected}
     assert result["ratios"].keys() == expected
     assert all(ratio > 0 for ratio in result["ratios"].values())
     assert result["settings"]["lmdb decoder"] in (None, "cv2", "pillow")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from stdpipe.cache import open_reader
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.layout import MANIFEST
-from stdpipe.cache.manifest import MANIFEST_COPY, _sha256
+from stdpipe.cache.manifest import _sha256
 from stdpipe.cache.seal import seal, unseal
 from stdpipe.cli.main import main
 
@@ -60,9 +60,11 @@ def change(content: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 def reseal(root: Path, content: dict[str, Any]) -> None:
     """Both copies, with a checksum and a cache_id that fit."""
     if content.get("cache_id"):
-        identity = {k: v for k, v in content.items() if k not in ("notes", "cache_id")}
+        identity = {k: v for k, v in content.items() if k in ("format_version", "made_by")}
         content["cache_id"] = _sha256(identity)
-    for name in (MANIFEST, MANIFEST_COPY):
+        derived = ("notes", "cache_id", "digest")
+        content["digest"] = _sha256({k: v for k, v in content.items() if k not in derived})
+    for name in (MANIFEST, f"journal/{MANIFEST}"):
         (root / name).write_bytes(seal(content))
 
 

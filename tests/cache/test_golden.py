@@ -76,6 +76,6 @@ def test_version_2_has_its_identity(name, identity):
 @pytest.mark.parametrize("command", [load_manifest, open_reader, verify, repair])
 def test_version_1_is_refused_by_its_version(copy, command):
     root = copy("v1")
-    with pytest.raises(CacheError, match=f"{root} has format version 1, this stdpipe reads 2: use"):
+    with pytest.raises(CacheError, match=f"{root} has format version 1, this stdpipe reads 2 and"):
         command(root)
     assert [path.name for path in root.iterdir()] == ["manifest.json"]

@@ -64,11 +64,14 @@ def test_the_first_of_two_stays(place, make_manifest, manifest):
     assert create_manifest(place, make_manifest(encoding="int8")) == manifest
 
 
-def test_identity_is_everything_but_the_notes(make_manifest):
+def test_identity_is_what_made_it(make_manifest):
+    """What it holds may grow, so the digest alone changes with that."""
     base = make_manifest()
-    assert make_manifest(notes={"warning": "random weights"}).cache_id == base.cache_id
+    other = make_manifest(made_by=base.made_by | {"teacher": "edvr-m"})
+    assert other.cache_id != base.cache_id
+    noted = make_manifest(notes={"warning": "random weights"})
+    assert (noted.cache_id, noted.digest) == (base.cache_id, base.digest)
     changes = [
-        {"made_by": base.made_by | {"teacher": "edvr-m"}},
         {"entries": base.entries[::-1]},
         {"frames": 3},
         {"channels": 4},
@@ -78,8 +81,12 @@ def test_identity_is_everything_but_the_notes(make_manifest):
         {"encoding": "float16"},
         {"compression": "zstd"},
     ]
-    identities = {make_manifest(**change).cache_id for change in changes}
-    assert len(identities | {base.cache_id}) == len(changes) + 1
+    held = [make_manifest(**change) for change in changes]
+    assert {one.cache_id for one in held} == {base.cache_id}
+    assert len({one.digest for one in held} | {base.digest}) == len(changes) + 1
+    for change in changes:  # in version 2 all of it is the identity
+        old, new = (make_manifest(**{"format_version": 2, **c}) for c in ({}, change))
+        assert old.cache_id != new.cache_id
 
 
 def test_difference_names_both_values():
@@ -97,7 +104,7 @@ def test_difference_names_both_values():
 def test_other_format_versions_are_refused(tmp_path, manifest, version):
     content = manifest.to_json() | {"format_version": version}
     (tmp_path / "manifest.json").write_bytes(seal(content))
-    with pytest.raises(CacheError, match=f"format version {version!r}, this stdpipe reads 2"):
+    with pytest.raises(CacheError, match=f"format version {version!r}, this stdpipe reads 2 and 3"):
         load_manifest(tmp_path)
 
 
@@ -112,8 +119,8 @@ def test_a_manifest_from_the_future(tmp_path, manifest, is_sealed_alike):
     with pytest.raises(CacheError) as error:
         load_manifest(place)
     assert str(error.value) == (
-        f"{tmp_path} has format version 7, this stdpipe reads 2: use the stdpipe that made it, "
-        "or extract again"
+        f"{tmp_path} has format version 7, this stdpipe reads 2 and 3: use the stdpipe that made "
+        "it, or extract again"
     )
     if not is_sealed_alike:  # one alone may say so by a flipped bit
         place.write(FILES[1], [b"{}"])
@@ -137,7 +144,7 @@ def test_unknown_and_missing_fields_are_refused(manifest):
 
 
 def test_a_field_changed_by_hand_is_refused(manifest):
-    with pytest.raises(CacheError, match="cache_id does not fit"):
+    with pytest.raises(CacheError, match="digest does not fit"):
         Manifest.from_json(manifest.to_json() | {"encoding": "float16"})
 
 
@@ -184,7 +191,7 @@ def test_both_lost_or_damaged(place, lost):
 def test_a_flipped_version_is_not_taken_for_an_older_one(place, manifest):
     """The copy tells what it was."""
     text = place.read("manifest.json")
-    place.write("manifest.json", [text.replace(b'"format_version": 2', b'"format_version": 0')])
+    place.write("manifest.json", [text.replace(b'"format_version": 3', b'"format_version": 0')])
     assert load_manifest(place) == manifest
 
 

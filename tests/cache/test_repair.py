@@ -187,7 +187,7 @@ def test_a_writer_and_a_repair_that_start_together(cache, manifest, monkeypatch)
     starting = threading.Thread(target=begin)
     cut(cache / "trunk" / "c.1.0.0.0.0")
     with monkeypatch.context() as patch:
-        patch.setattr("stdpipe.cache.writer.enter", lambda place, made, tail: made)
+        patch.setattr("stdpipe.cache.writer.enter", lambda place, made: None)
         patch.setattr(LocalPlace, "names", late)
         starting.start()
         assert has_lock.wait(20)

@@ -53,7 +53,7 @@ def test_requests_of_a_256_pixel_crop_of_int8(s3, proxy, x, chunks, monkeypatch)
     monkeypatch.setattr(objects, "GAP_BYTES", objects.GAP_BYTES // 16)  # 4 channels for 64
     monkeypatch.setattr(objects, "REQUEST_BYTES", objects.REQUEST_BYTES // 16)
     reader = made(s3, "int8")
-    index = 7 * 4 * 16 + 4
+    index = 7 * 4 * (16 + 4) + 4
     later = (7 if chunks == 3 else 4, 7 * chunks * CHUNK)
     read = lambda: reader.read("a", "f_sr", x=x, w=256)  # noqa: E731
     assert gets(proxy, read) == (1 + later[0], index + later[1])
@@ -67,12 +67,12 @@ def test_requests_of_a_trunk_and_of_attention(s3, proxy):
     reader = made(s3, "trunk-int8", {"x": np.ones(3, np.float32)})
     trunk = lambda: reader.read("a", "trunk", x=20, w=68)  # noqa: E731
     chunks = 7 * (4 * 64 * 112 + 4)
-    assert gets(proxy, trunk) == (2, chunks + 7 * 16 + 4)
+    assert gets(proxy, trunk) == (2, chunks + 7 * (16 + 4) + 4)
     assert gets(proxy, trunk) == (1, chunks)
     attention = lambda: reader.read("a", "attention", x=60, w=256)  # noqa: E731
     strip = 2 * 256 * 112 + 4
     first, later = gets(proxy, attention), gets(proxy, attention)
-    assert first == (2, later[1] + 7 * 4 * 16 + 4)
+    assert first == (2, later[1] + 7 * 4 * (16 + 4) + 4)
     assert later == (1, (7 * 4 - 1) * strip)  # the fourth strip is cheaper to read than to leave
 
 

@@ -175,10 +175,11 @@ def entry(spec, seed=0):
 def test_a_shard_is_its_chunks_in_order_and_their_index(compression):
     spec = spec_of(compression=compression)
     *chunks, tail = encode_shard(spec, entry(spec))
-    assert len(tail) == index_bytes(spec) == 16 * 4 + 4
+    assert len(tail) == index_bytes(spec) == (16 + 4) * 4 + 4
     index = decode_index(spec, tail)
     assert index[:, 1].tolist() == [len(chunk) for chunk in chunks]
     assert index[:, 0].tolist() == np.cumsum([0, *map(len, chunks[:-1])]).tolist()
+    assert index[:, 2].tolist() == [int.from_bytes(chunk[-4:], "little") for chunk in chunks]
     assert split(spec, b"".join([*chunks, tail])) == [*chunks, tail]
 
 
@@ -214,7 +215,7 @@ def test_an_index_that_lacks_a_chunk():
     index[2] = np.iinfo(np.uint64).max
     body = index.tobytes()
     with pytest.raises(DamagedError, match="a part of it is missing"):
-        decode_index(spec, body + crc32c(body).to_bytes(4, "little"))
+        decode_index(spec, bytes(4 * 4) + body + crc32c(body).to_bytes(4, "little"))
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)

@@ -38,7 +38,8 @@ def test_info(tiny_cache: Path, stdpipe: Command) -> None:
     assert facts["cache_id"] == manifest.cache_id
     assert facts["teacher_sha256"] == "random:0"
     assert (facts["entries"], facts["committed"], facts["complete"]) == (6, 6, True)
-    assert facts["array_shapes"] == {"f_sr": [7, 64, 32, 48], "attention": [7, 32, 48]}
+    shapes = {"sr": [7, 3, 32, 48], "f_sr": [7, 64, 32, 48], "attention": [7, 32, 48]}
+    assert facts["array_shapes"] == shapes
     assert facts["error"]["f_sr_rmse"] == 0  # float32
     assert facts["error"]["measured_on"] == manifest.entries[0]
     assert "error" not in facts["notes"]
@@ -48,7 +49,7 @@ def test_info_weighs_what_lies_on_disk(tiny_cache: Path, stdpipe: Command) -> No
     facts = json.loads(stdpipe("cache", "info", tiny_cache, "--json").stdout)
     on_disk = {
         name: sum(file.stat().st_size for file in (tiny_cache / name).glob("c.*"))
-        for name in ("f_sr", "attention")
+        for name in ("sr", "f_sr", "attention")
     }
     assert facts["bytes_by_array"] == on_disk
     assert facts["bytes"] == sum(on_disk.values())
@@ -64,10 +65,10 @@ def test_info_for_people(tiny_cache: Path, stdpipe: Command) -> None:
     assert told["degradation"] == "bd"
     assert told["LR in 8 bits"] == "yes"
     assert told["orientations"] == "2"
-    assert told["serves"] == "f_sr, attention"
+    assert told["serves"] == "sr, f_sr, attention"
     assert told["entry"] == "7 x 32 x 48 (T x H x W)"
     assert told["encoding"] == "float32, compression none"
-    assert told["bytes"] == "16.8 MB, 2.8 MB an entry"
+    assert told["bytes"] == "17.0 MB, 2.8 MB an entry"
     assert told["attention"] == "0.000% (relative RMSE)"
     assert told["SR"] == "exact (PSNR against the unencoded)"
     assert not any(mark in line for line in lines[1:] for mark in "{}'[]")

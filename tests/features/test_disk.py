@@ -28,13 +28,13 @@ def test_what_fits_uncompressed_is_not_weighed(
     tmp_path: Path, tiny: Path, extract: Command, stdpipe: Command, refused: Command,
     free: Callable[[int], None], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Three clips of f_sr and attention in float32; a byte less, and one of them is weighed."""
+    """Three clips of f_sr and attention in float32, sr in bytes; less, and one is weighed."""
 
     def weigh(*_: object) -> dict[str, int]:
         raise UserError("weighed")
 
     monkeypatch.setattr("stdpipe.extract.weigh", weigh)
-    uncompressed = 3 * 7 * (64 + 1) * 32 * 48 * 4
+    uncompressed = 3 * 7 * (64 * 4 + 4 + 3) * 32 * 48
     free(uncompressed - 1)
     assert refused(*extract(tiny, tmp_path / "c")) == "stdpipe: weighed"
     free(uncompressed)
