@@ -138,6 +138,7 @@ class GridSetup:
             targets=made.targets(teacher),
             orientations=made.orientations,
             device=self.job.device,
+            accept_teacher=bool(self.teachers[teacher].training),  # trained as the file says
         )
 
     def networks(self, planned: bool = False) -> list[GridNetwork]:
@@ -236,7 +237,7 @@ def set_up(job: Job) -> GridSetup:
     for seed, student, scheme in product(made.seeds, made.students, made.schemes):
         out = job.out / "runs" / student / scheme.label / str(seed)
         cache = setup.cache(scheme.teacher)
-        run = StudentRun(data, student, out, cache, made.degradation, device=job.device)
+        run = StudentRun(data, student, out, cache, degradation=made.degradation, device=job.device)
         options = made.options(student, scheme, seed)
         setup.runs.append(GridRun(student, scheme.label, seed, run, options))
     return setup

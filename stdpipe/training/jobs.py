@@ -69,3 +69,5 @@ class TeacherRun:
     frames: int = 7
     """T of a clip; longer sequences are cut."""
     device: str = "auto"
+    accept_teacher: bool = False
+    """Go on from weights of `init` that measure badly (features/quality.py)."""
