@@ -73,7 +73,7 @@ class Stage:
         with autocast(self.device, self.options.amp):
             features = self.student.features_clip(batch["lr"])
             inputs = LossInputs(features, batch, self.learners, **how)
-            return scheme_loss(inputs, self.options.terms)
+            return scheme_loss(inputs, self.options.terms)[0]
 
     def step(self, batch: Batch, **how: Any) -> None:
         self.stepper.backward(self.parts(batch, **how)["loss"])

@@ -4,7 +4,8 @@ python benchmarks/td_crop.py [--json] [--quick] [--crops 32,16] [--batch 2] [--p
                              [--steps 100] [--threads 2] [--device cpu]
 A small FastDVDnet learns from the embedded EDVR on an embedded clip, LR and targets in memory, for
 `--steps` steps; then, for each side N of a square:
-  time_N      a step with it over a step with the whole patch: medians of interleaved steps
+  time_N      a step with it over a step with the whole patch: medians of interleaved steps, in CPU
+              seconds unless it is a GPU
   cosine_N    between its gradient on the student and the whole patch's, averaged over all squares
   td_cosine_N     the same, of L_TD's gradient alone
   mean_cosine_N   of L_TD's gradient, averaged over all squares, with the whole patch's
@@ -12,6 +13,7 @@ A small FastDVDnet learns from the embedded EDVR on an embedded clip, LR and tar
 
 import argparse
 import itertools
+import time
 from importlib.resources import files
 from pathlib import Path
 
@@ -69,7 +71,8 @@ def measure(arguments: argparse.Namespace, options: StudentTraining) -> dict[str
         found[f"mean_cosine_{side}"] = float(F.cosine_similarity(mean, whole[1], dim=0))
     steps = {"whole": lambda: stage.step(batch)}
     steps |= {f"{n}": lambda n=n: stage.step(batch, td_crop=next(turns[n])) for n in turns}
-    seconds = medians(steps, arguments.repeats)
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    seconds = medians(steps, arguments.repeats, clock)
     return {f"time_{n}": seconds[f"{n}"] / seconds["whole"] for n in turns} | found
 
 

@@ -58,6 +58,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 AMP = click.Choice(["none", "bf16", "fp16"])
 amp_option = click.option("--amp", default="none", type=AMP, help="The mixed precision to run in.")
 
+accept_option = click.option(
+    "--accept-teacher", is_flag=True, help="Go on with a teacher that is measured and found wrong."
+)
+
 
 def config_options(*names: str) -> Callable[[Command], Command]:
     """Add --set and --config: a file, or one of these of stdpipe (the first is the default)."""

@@ -105,13 +105,16 @@ def _print_plan(job: Any, as_json: bool) -> None:
 @click.option("--seed", default=0, help="The seed of each clip's orientations.")
 @common.device_option
 @common.amp_option
+@common.accept_option
 @common.json_option
 def extract_teacher(as_json: bool, plan: bool, cache: str | None, **options: Any) -> None:
     """Run the teacher once over the training set, and write its features to a cache.
 
     They are its image, F^SR and attention maps, unless --targets says otherwise. Whatever stops
     this command, nothing committed is lost, and the same command resumes. Where it asks for more
-    clips or targets than the cache has, they are added.
+    clips or targets than the cache has, they are added. The teacher is first measured on a few
+    clips: one that is worse than bicubic interpolation, or whose image is shifted, is refused with
+    the likely cause.
 
     \b
     Example:
@@ -120,6 +123,7 @@ def extract_teacher(as_json: bool, plan: bool, cache: str | None, **options: Any
     from stdpipe import distributed
     from stdpipe.extract import extract_teacher
     from stdpipe.features.extraction import Extraction
+    from stdpipe.features.quality import quality_text
 
     if cache is None and not plan:
         raise click.UsageError("Missing option '--cache'")
@@ -133,4 +137,5 @@ def extract_teacher(as_json: bool, plan: bool, cache: str | None, **options: Any
     told += f"{result['bytes'] / 1e6:,.1f} MB in {result['cache']}"
     if result["missing"]:
         told += f"; {result['missing']} are left to other parts, the cache is not complete yet"
+    told += f"\nthe teacher's image: {quality_text(result['quality'])}"
     common.report(result, as_json, told)

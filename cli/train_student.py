@@ -91,8 +91,8 @@ def train_student(
     from stdpipe.training.students_file import read_students
 
     given = [*assignments, *([f"scheme={scheme}"] if scheme else [])]
-    of_caches = {"cache": next(iter(caches), None), "other_caches": caches[1:]}
-    run = common.usage(lambda: StudentRun(**of_caches, **asked))
+    cache, others = next(iter(caches), None), caches[1:]
+    run = common.usage(lambda: StudentRun(cache=cache, other_caches=others, **asked))
     if students:
         jobs = common.usage(lambda: read_students(students, run, config, given))
     else:

@@ -29,21 +29,28 @@ from stdpipe.cli.errors import Command
 )
 @common.config_options("edvr")
 @common.device_option
+@common.accept_option
 @common.json_option
 def train_teacher(
     config: Path | None, assignments: tuple[str, ...], as_json: bool, **run: Any
 ) -> None:
     """Train a teacher with the Charbonnier loss. The same command resumes.
 
+    What it starts from by --init, and what it ends with, are measured on a few clips.
+
     \b
     Example:
       stdpipe train-teacher --data DATA --teacher edvr:num_feat=16 --out runs/teacher
         --set steps=2 --set batch=1 --set patch=32
     """
+    from stdpipe.features.quality import quality_text
     from stdpipe.train_teacher import train_teacher
     from stdpipe.training.config import TeacherTraining, load
     from stdpipe.training.jobs import TeacherRun
 
     options = common.usage(lambda: load(TeacherTraining, config, assignments))
     result = train_teacher(TeacherRun(**run), options)
-    common.report(result, as_json, f"{result['network']}: weights in {result['weights']}")
+    told = f"{result['network']}: weights in {result['weights']}\nits image: "
+    if result["init_quality"]:
+        told += f"{quality_text(result['init_quality'])} at first; now "
+    common.report(result, as_json, told + quality_text(result["quality"]))

@@ -1,8 +1,8 @@
 """Stage one: run the teacher once over the training set and commit its features to the cache.
 
-prepare -> read ahead -> teacher -> encode on the device -> write behind -> finalise. The same
-command resumes, and one that asks for more adds to what is there. Threads read the next clips and
-write the last ones while the teacher works.
+prepare -> measure the teacher -> read ahead -> teacher -> encode on the device -> write behind ->
+finalise. The same command resumes, and one that asks for more adds to what is there. Threads read
+the next clips and write the last ones while the teacher works.
 Axes: B clips at once, T frames of a clip, H W HR size, h w LR size.
 """
 
@@ -43,6 +43,8 @@ class Computed(NamedTuple):
 def extract_teacher(job: Extraction) -> dict[str, Any]:
     """Fill the cache, or resume; return a summary of what it holds now."""
     ready = prepare(job)
+    if ready.is_new and "quality" not in ready.manifest.notes:
+        ready = _with_quality(ready, job.accept_teacher)
     # this process's share: --part, divided among torchrun's ranks
     (index, count), (rank, world) = job.part or (0, 1), distributed.from_torchrun()
     index, count = index * world + rank, count * world
@@ -72,8 +74,17 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
         "missing": len(missing),
         "encoding": manifest.encoding,
         "error": writer.manifest.notes.get("error"),
+        "quality": writer.manifest.notes.get("quality"),
         "bytes": cache.open_reader(job.cache, allow_incomplete=True).total_bytes(),
     }
+
+
+def _with_quality(ready: Prepared, accept: bool) -> Prepared:
+    """Note in the manifest how good the teacher is. Raises UserError for one that is not."""
+    quality = ready.quality(accept)
+    noted = {} if quality is None else {"quality": dataclasses.asdict(quality)}
+    manifest = dataclasses.replace(ready.manifest, notes={**ready.manifest.notes, **noted})
+    return dataclasses.replace(ready, manifest=manifest)
 
 
 def _refuse_full_disk(url: str, ready: Prepared) -> None:

@@ -18,6 +18,7 @@ from stdpipe.cache.errors import UserError
 from stdpipe.data.views import View
 from stdpipe.features.encoding import encoding_error, weigh
 from stdpipe.features.extraction import Extraction, Prepared, prepare
+from stdpipe.features.quality import evenly_spaced, quality_text
 from stdpipe.features.teacher import group_features, refuse_trunk, tail_of
 from stdpipe.models.base import Features
 
@@ -32,6 +33,7 @@ def plan_extraction(job: Extraction) -> dict[str, Any]:
     Bytes are means and seconds medians over the measured clips; errors are the largest.
     """
     ready = prepare(job)
+    quality = ready.quality(job.accept_teacher)
     views = evenly_spaced(ready.views, MEASURED)
     clips: list[dict[str, Cost | None]] = []
     seconds = []
@@ -58,6 +60,7 @@ def plan_extraction(job: Extraction) -> dict[str, Any]:
         "missing": missing,
         "measured_on": [str(view) for view in views],
         "teacher": ready.manifest.made_by["teacher"],
+        "quality": dataclasses.asdict(quality) if quality else None,
         "device": str(ready.device),
         "batch": ready.batch,
         "teacher_seconds_per_clip": per_clip,
@@ -68,12 +71,6 @@ def plan_extraction(job: Extraction) -> dict[str, Any]:
         "fits": free is None or missing_bytes <= free,
         "encodings": encodings,
     }
-
-
-def evenly_spaced(views: list[View], count: int) -> list[View]:
-    """Choose up to `count` views at even distances, including the first and the last."""
-    count = min(count, len(views))
-    return [views[i * (len(views) - 1) // max(count - 1, 1)] for i in range(count)]
 
 
 def _timed(ready: Prepared, seen: Tensor, warm_up: bool) -> tuple[Features, float]:
@@ -161,5 +158,6 @@ def plan_table(result: dict[str, Any]) -> str:
         f"{result['entries']:,} clips; {result['teacher']} takes "
         f"{result['teacher_seconds_per_clip']:.2f} s a clip on {result['device']}, "
         f"{result['teacher_hours']:.2f} hours in all"
-        f"{'' if free is None else f'; {free / 1e9:,.1f} GB are free'}\n{left}\n"
+        f"{'' if free is None else f'; {free / 1e9:,.1f} GB are free'}\n"
+        f"the teacher's image: {quality_text(result['quality'])}\n{left}\n"
     ) + tabulate(rows, head, tablefmt="pipe", colalign=align, disable_numparse=True)

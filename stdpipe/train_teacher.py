@@ -1,10 +1,12 @@
 """Train a teacher: Charbonnier on one random frame of each clip.
 
-setup -> train -> save. tsa_steps is EDVR's second phase: start from a network without TSA (--init),
-train the fusion alone first, then everything. train_only trains some parts alone, such as the head
-that makes a published RBPN fit. PISR's teacher is shown HR, and its encoder imitates LR.
+setup -> train -> save -> measure. tsa_steps is EDVR's second phase: start from a network without
+TSA (--init), train the fusion alone first, then everything. train_only trains some parts alone,
+such as the head that makes a published RBPN fit. PISR's teacher is shown HR, and its encoder
+imitates LR.
 """
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,7 @@ from stdpipe.data.views import full_views, generator
 from stdpipe.device import autocast, pick_device
 from stdpipe.distill.charbonnier import charbonnier
 from stdpipe.distill.pisr import imitation_loss
+from stdpipe.features.quality import quality_of
 from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import Network, window_indices
 from stdpipe.models.pisr import PISR
@@ -36,7 +39,11 @@ FUSION = "fusion"  # EDVR's name for its TSA, or for the convolution in its plac
 
 
 def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
-    """Train, or resume, into OUT/weights.pt; return the facts and the last loss."""
+    """Train, or resume, into OUT/weights.pt; return the facts, the last loss, and how good the
+    network is (`quality`; `init_quality` is that of --init, where a run begins from all of it).
+
+    Raises UserError for weights of --init that have nothing to teach.
+    """
     device, weights = pick_device(run.device), run.out / "weights.pt"
     spec = zoo.parse(run.network).with_phase(degradation(run.degradation).phase)
 
@@ -49,8 +56,9 @@ def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
         torch.manual_seed(options.seed)
         net = spec.build()
         _check_network(net, str(spec), options)
+        is_whole = False
         if run.init:
-            _start_from(net, run.init, _alone(options, step=0))
+            is_whole = _start_from(net, run.init, _alone(options, step=0))
         elif _alone(options, step=0):
             key = "train_only" if options.parts else "tsa_steps"
             raise UserError(f"{key} leaves the rest of {spec} as --init has it: give --init")
@@ -64,9 +72,22 @@ def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
             "clips": run_folder.digest(v.clip for v in stream.views),
             **checkpoints.init_facts(run.init),
         }
+        is_new = is_whole and not (run.out / "checkpoint.pt").exists()
+        before = _quality(net, stream, device, run.accept_teacher) if is_new else None
         with run_folder.open_run(run.out, facts, options):
             last = _fit(net, stream, save_weights, run.out, options, device)
-    return {"weights": str(weights), "network": str(spec), "steps": options.steps, "loss": last}
+        after = _quality(net, stream, device, accept=True)  # the weights are written
+    told = {"weights": str(weights), "network": str(spec), "steps": options.steps, "loss": last}
+    return {**told, "init_quality": before, "quality": after}
+
+
+def _quality(
+    net: Network, stream: Stream, device: torch.device, accept: bool
+) -> dict[str, Any] | None:
+    """Measure the network on training clips, by rank 0; a dict of a Quality's fields."""
+    rest = (stream.clips, stream.views, stream.degradation, device)
+    found = distributed.from_first(lambda: quality_of(net.eval(), *rest, accept=accept))
+    return dataclasses.asdict(found) if found else None
 
 
 def _stream(run: TeacherRun, options: TeacherTraining) -> Stream:
@@ -103,8 +124,11 @@ def _within(name: str, parts: tuple[str, ...]) -> bool:
     return f"{name}.".startswith(tuple(f"{part}." for part in parts))
 
 
-def _start_from(net: Network, init: Path, fresh: tuple[str, ...]) -> None:
-    """Fill the network; parameters of a `fresh` part that do not fit keep their initial values."""
+def _start_from(net: Network, init: Path, fresh: tuple[str, ...]) -> bool:
+    """Fill the network; parameters of a `fresh` part that do not fit keep their initial values.
+
+    Return whether all parameters are filled.
+    """
     state, header = checkpoints.read_checkpoint(init, net)
     own = net.state_dict()
     fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
@@ -114,6 +138,7 @@ def _start_from(net: Network, init: Path, fresh: tuple[str, ...]) -> None:
         LOG.warning("stdpipe: %s does not hold this %s, which starts fresh", init, parts)
     kept = {k: v for k, v in state.items() if k in fits or not _within(k, fresh)}
     checkpoints.load_state(net, {**kept, **drawn}, header, str(init))
+    return not drawn
 
 
 def _fit(

@@ -9,7 +9,7 @@ import pytest
 
 from stdpipe import cache
 from stdpipe.data.views import View
-from stdpipe.plan import evenly_spaced
+from stdpipe.features.quality import evenly_spaced
 
 Command = Callable[..., list[object]]
 

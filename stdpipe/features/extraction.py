@@ -21,6 +21,7 @@ from stdpipe.data.samples import check_sizes, read_frames
 from stdpipe.data.views import View, baked_views, full_views
 from stdpipe.device import keep_memory, pick_device, settle
 from stdpipe.features.info import provenance
+from stdpipe.features.quality import Quality, quality_of
 from stdpipe.features.teacher import (
     PLAIN,
     Member,
@@ -70,6 +71,7 @@ class Extraction:
     apart from upright ones."""
     device: str = "auto"
     amp: str = "none"
+    accept_teacher: bool = False  # go on with one that measures badly (features/quality.py)
 
     def __post_init__(self) -> None:
         if self.views == "baked" and (self.baked < 1 or self.patch < 16 or self.patch % 16):
@@ -93,6 +95,14 @@ class Prepared:
     is_new: bool  # whether what the encoding loses is not in the manifest yet
     members: tuple[Member, ...]
     amp: str
+
+    def quality(self, accept: bool) -> Quality | None:
+        """Measure the teacher, as quality_of does; None for random weights, too."""
+        made = self.manifest.made_by
+        if str(made["teacher_sha256"]).startswith("random:"):
+            return None
+        rest = (str(made["degradation"]), self.device, self.amp)
+        return quality_of(self.teacher, self.clips, self.views, *rest, accept=accept)
 
     def read(self, view: View) -> tuple[Tensor, int]:
         """Read what the teacher sees of a view, by seen_frames, and the crc32 of its source."""

@@ -7,8 +7,10 @@ from typing import Any, Literal
 
 from stdpipe import cache
 from stdpipe.cache.schema import check_json
+from stdpipe.features.quality import Quality, quality_text
 
 LABELS = {"teacher_sha256": "weights sha256", "lr_8bit": "LR in 8 bits"}
+MEASURED = ("error", "quality")  # notes
 
 Facts = dict[str, Any]
 
@@ -37,6 +39,7 @@ class Provenance:
     f_sr_channels: int = 64  # C_SR of the teacher; caches of 64 do not say it
     data: Path | None = None
     error: EncodingError | None = None  # None where it was not measured
+    quality: Quality | None = None  # of the teacher; likewise, and for random weights
 
 
 def provenance(manifest: cache.Manifest) -> Provenance:
@@ -50,8 +53,8 @@ def describe_cache(reader: cache.Reader) -> Facts:
 
     entries (of the whole job), committed, complete; array_shapes (of one entry);
     bytes, bytes_per_entry, bytes_by_array, times_smaller (than f_sr in float32; null where f_sr is
-    not stored); error (the encoding's, as encoding.encoding_error returns it; null where it was not
-    measured) and notes.
+    not stored); error (the encoding's, as encoding.encoding_error returns it) and quality (the
+    teacher's, a quality.Quality), null where they were not measured; and notes.
     """
     manifest, committed = reader.manifest, len(reader.entries)
     told = provenance(manifest)  # refuses an error of another form
@@ -72,8 +75,8 @@ def describe_cache(reader: cache.Reader) -> Facts:
         "bytes_per_entry": round(total / committed) if committed else None,
         "bytes_by_array": sizes,
         "times_smaller": float32 / features if features else None,
-        "error": manifest.notes.get("error"),
-        "notes": {name: note for name, note in manifest.notes.items() if name != "error"},
+        **{name: manifest.notes.get(name) for name in MEASURED},
+        "notes": {name: note for name, note in manifest.notes.items() if name not in MEASURED},
     }
 
 
@@ -83,6 +86,7 @@ def info_text(facts: Facts, made_by: Mapping[str, Any]) -> str:
     head = f"{facts['cache']}: {state}, {facts['committed']:,} of {facts['entries']:,} entries"
     told = [(LABELS.get(name, name.replace("_", " ")), value) for name, value in made_by.items()]
     told = [(label, {"True": "yes", "False": "no"}.get(str(v), v)) for label, v in told]
+    told.append(("image", quality_text(facts["quality"])))
     told += [*_held(facts).items(), *_error(facts["error"]).items()]
     return "\n".join([head, *(f"  {label + ':':<18}{value}" for label, value in told)])
 

@@ -142,6 +142,7 @@ class GridSetup:
             targets=targets,
             orientations=made.orientations,
             device=self.job.device,
+            accept_teacher=bool(self.teachers[teacher].training),  # trained as the file says
         )
 
     def networks(self, planned: bool = False) -> list[GridNetwork]:

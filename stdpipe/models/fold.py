@@ -35,10 +35,12 @@ class WideConv(nn.Module):
     def kernel(self) -> tuple[Tensor, Tensor]:
         """Return weight and bias of the one convolution."""
         squeeze = self.squeeze.weight[:, :, 0, 0]
-        biases = self.conv.bias, self.expand.bias, self.squeeze.bias
-        assert all(bias is not None for bias in biases)
+        conv, expand, own = self.conv.bias, self.expand.bias, self.squeeze.bias
+        assert conv is not None
+        assert expand is not None
+        assert own is not None
         weight = self.conv.weight + torch.einsum("oe,eikl->oikl", squeeze, self.expand.weight)
-        return weight, biases[0] + squeeze @ biases[1] + biases[2]
+        return weight, conv + squeeze @ expand + own
 
 
 def widen(net: nn.Module, times: int) -> None:

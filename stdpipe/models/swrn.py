@@ -5,6 +5,8 @@ Lian, Lian, "Sliding Window Recurrent Network for Efficient Video Super-Resoluti
 state; both states run forward in time.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,7 +37,8 @@ class SWRN(CausalNetwork):
     ) -> None:
         super().__init__()
         self.phase, self.published = phase, published
-        self.activate, slope = (F.relu, 0.0) if published else (leaky, 0.1)
+        self.activate: Callable[[Tensor], Tensor] = F.relu if published else leaky
+        slope = 0.0 if published else 0.1
         self.num_feat = num_feat
         self.f_sr_channels = f_sr_channels if head == "f_sr" else 0
         self.conv_first_forward = conv3x3(6 + num_feat, num_feat)

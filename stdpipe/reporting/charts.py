@@ -16,6 +16,8 @@ from stdpipe.reporting.inputs import ResultGroup, TrainingRun
 MAX_POINTS = 400  # of a line; a screen has no room for more
 MAX_CLIPS = 30  # offered in the choice of what to average over
 NOT_LOSSES = frozenset({"step", "lr", "steps_per_s", "wait"})
+OF_TERMS = {"share.": "Gradient beside L_rec's", "weight.": "Weight"}
+"""What each line of metrics.jsonl says of each term: prefix of the key -> axis."""
 
 Colours = Mapping[str, int]
 Chart = dict[str, Any]
@@ -76,16 +78,42 @@ def loss_charts(runs: Sequence[TrainingRun], colours: Colours) -> list[Chart]:
     Constants, such as the norm of weights that nothing trains, are left out.
     """
     charts = []
-    for part in dict.fromkeys(name for run in runs for line in run.lines for name in line):
-        points = {
-            run.label: thinned([(line["step"], line[part]) for line in run.lines if part in line])
-            for run in runs
-        }
+    for part in _names(runs):
+        points = _over_steps(runs, part)
         points = {label: line for label, line in points.items() if len({y for _, y in line}) > 1}
-        if points and part not in NOT_LOSSES:
-            positive = all(y > 0 for line in points.values() for _, y in line)
-            charts.append(_lines(part, "Step", part, points, colours) | {"log": positive})
+        if points and part not in NOT_LOSSES and not part.startswith(tuple(OF_TERMS)):
+            charts.append(_lines(part, "Step", part, points, colours) | {"log": _positive(points)})
     return charts
+
+
+def term_charts(runs: Sequence[TrainingRun], colours: Colours) -> list[Chart]:
+    """Plot each term's share of L_rec's gradient and its weight over the steps."""
+    charts = []
+    for prefix, axis in OF_TERMS.items():
+        for name in _names(runs):
+            if name.startswith(prefix):
+                points = _over_steps(runs, name)
+                title = f"{axis}: {name.removeprefix(prefix)}"
+                log = {"log": _positive(points)}
+                charts.append(_lines(title, "Step", axis, points, colours) | log)
+    return charts
+
+
+def _names(runs: Sequence[TrainingRun]) -> list[str]:
+    return list(dict.fromkeys(name for run in runs for line in run.lines for name in line))
+
+
+def _over_steps(runs: Sequence[TrainingRun], name: str) -> dict[str, list[list[float]]]:
+    """Return the points of each run that has some."""
+    points = {
+        run.label: thinned([(line["step"], line[name]) for line in run.lines if name in line])
+        for run in runs
+    }
+    return {label: line for label, line in points.items() if line}
+
+
+def _positive(points: Mapping[str, list[list[float]]]) -> bool:
+    return all(y > 0 for line in points.values() for _, y in line)
 
 
 def thinned(points: Sequence[tuple[float, float]]) -> list[list[float]]:

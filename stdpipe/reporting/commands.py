@@ -1,11 +1,10 @@
 """Shell commands that repeat the evaluation or the training run of a folder."""
 
-import dataclasses
 import shlex
 from typing import Any
 
 from stdpipe.reporting.inputs import Measured, ResultGroup, TrainingRun
-from stdpipe.training.config import StudentTraining, TeacherTraining
+from stdpipe.training.config import StudentTraining, TeacherTraining, to_mapping
 
 
 def evaluate_command(entry: Measured, group: ResultGroup) -> str:
@@ -42,9 +41,9 @@ def train_command(run: TrainingRun) -> str:
         words += ["--live-teacher", config.get("live_teacher_file", f"FILE-OF-SHA256-{sha256}")]
     for clip in config.get("exclude") or ():
         words += ["--exclude", clip]
-    for field in dataclasses.fields(options):
-        if field.name in config:
+    for key in to_mapping(options()):
+        if key in config:
             # --set takes YAML, in which no text at all would be null
-            value = "''" if config[field.name] == "" else config[field.name]
-            words += ["--set", f"{field.name}={value}"]
+            value = "''" if config[key] == "" else config[key]
+            words += ["--set", f"{key}={value}"]
     return shlex.join(map(str, [*words, "--out", run.folder]))

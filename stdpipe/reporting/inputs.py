@@ -6,16 +6,19 @@ A ResultGroup, which is one table, never mixes figures of different rules or dat
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import lru_cache
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stdpipe import cache
 from stdpipe.cache.errors import UserError
 from stdpipe.evaluation.frame_log import UNFINISHED, Clips, read_frames
-from stdpipe.evaluation.results import NetworkResult, read_result
+from stdpipe.evaluation.results import NetworkResult, identity, read_result
+from stdpipe.features.info import provenance
 from stdpipe.models import zoo
 from stdpipe.models.base import count_parameters
 from stdpipe.models.macs import count_macs
@@ -56,6 +59,13 @@ class ResultGroup:
         return f"{Path(self.data).name} · {rules}{precision}"
 
 
+class Score(NamedTuple):
+    """One of the evaluations that a run makes of itself."""
+
+    psnr: float  # of luma, in dB
+    rules: str  # scores of equal rules can be compared
+
+
 class TrainingRun(NamedTuple):
     """A training run: its config.yaml, and the lines of metrics.jsonl."""
 
@@ -65,6 +75,8 @@ class TrainingRun(NamedTuple):
     config: Mapping[str, Any]
     lines: Sequence[Mapping[str, float]]
     finished: bool
+    scores: Mapping[int, Score] = {}  # step -> its evaluation
+    teachers: Sequence[str] = ()  # how good those of its caches are, where they are here
 
 
 def read_folders(
@@ -118,7 +130,7 @@ def _read_evaluation(folder: Path, labels: Labels, groups: dict[str, ResultGroup
         group.entries.append(Measured(label, folder, _written(file), network, cost, of_network))
 
 
-@cache
+@lru_cache
 def _count(name: str) -> dict[str, int]:
     """Count parameters and MACs of a network whose evaluation did not."""
     try:
@@ -164,7 +176,37 @@ def _read_run(folder: Path, labels: Labels, taken: set[str]) -> TrainingRun:
     ]
     reached = lines[-1]["step"] if lines else 0
     finished = (folder / "weights.pt").is_file() and reached >= config["steps"]
-    return TrainingRun(label, folder, _written(config_file, metrics_file), config, lines, finished)
+    when = _written(config_file, metrics_file)
+    scores, teachers = _scores(folder / "evaluations"), _teachers(config)
+    return TrainingRun(label, folder, when, config, lines, finished, scores, teachers)
+
+
+def _scores(evaluations: Path) -> dict[int, Score]:
+    """Return the evaluations that a run made of itself, by step."""
+    found = {}
+    steps = sorted(int(x.parent.name) for x in evaluations.glob("*/result.json")
+                   if x.parent.name.isdecimal())  # fmt: skip
+    for step in steps:
+        result = read_result(evaluations / str(step) / "result.json")
+        psnr = result["networks"][0]["average"]["psnr_y"]
+        if psnr is not None:
+            found[step] = Score(psnr, json.dumps(identity(result), sort_keys=True))
+    return found
+
+
+def _teachers(config: Mapping[str, Any]) -> list[str]:
+    """Return how good the teachers of a run's caches are, those of caches that are here."""
+    urls = [config.get("cache"), *(config.get("other_caches") or ())]
+    ids = [config.get("cache_id"), *(config.get("other_cache_ids") or ())]
+    found = []
+    for url, cache_id in zip(urls, ids, strict=False):
+        if isinstance(url, str) and Path(url).is_dir():
+            with suppress(UserError):
+                made = cache.load_manifest(url)
+                told = provenance(made)
+                if told.quality and made.cache_id == cache_id:
+                    found.append(f"{told.teacher}, whose image has {told.quality}")
+    return found
 
 
 def _written(*files: Path) -> str:

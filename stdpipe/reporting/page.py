@@ -22,6 +22,7 @@ from stdpipe.reporting.clip_pictures import Detail, Gallery, panels, slider_of
 from stdpipe.reporting.commands import evaluate_command, train_command
 from stdpipe.reporting.data_uris import colour_wheel, png
 from stdpipe.reporting.inputs import ResultGroup, TrainingRun
+from stdpipe.reporting.reach import reach_table
 from stdpipe.templates import templates_of
 
 
@@ -63,6 +64,7 @@ def _page() -> Template:
     called = (
         *(tables.network_table, tables.list_table, tables.clip_table, tables.cost_table),
         *(charts.cost_chart, charts.frame_chart, charts.still_chart, charts.loss_charts),
+        *(charts.term_charts, reach_table),
         *(slider_of, panels, png, colour_wheel, evaluate_command, train_command),
     )
     environment.globals |= {function.__name__: function for function in called}

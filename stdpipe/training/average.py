@@ -42,4 +42,4 @@ class Average:
     def load_state_dict(self, state: Mapping[str, Tensor | int]) -> None:
         self.count = int(state["count"])
         for name, value in self.values.items():
-            value.copy_(state[name])  # type: ignore[arg-type]
+            value.copy_(state[name])

@@ -17,10 +17,6 @@ class StudentRun:
     cache: str | None = None
     """None is enough for scheme "none". To compare it with a distilled student, give both the
     cache: they then see the same clips in the same orientations and order."""
-    other_caches: tuple[str, ...] = ()
-    """Caches of more teachers for the same clips in the same orientations."""
-    cache_weight: tuple[float, ...] = ()
-    """What multiplies the terms of each cache; empty means 1 for all."""
     degradation: str | None = None
     """None means the cache's, or `bd` without a cache."""
     teacher_weights: Path | None = None
@@ -32,6 +28,10 @@ class StudentRun:
     frames: int = 7
     """T of a clip; longer sequences are cut."""
     device: str = "auto"
+    other_caches: tuple[str, ...] = ()
+    """Caches of more teachers for the same clips in the same orientations."""
+    cache_weight: tuple[float, ...] = ()
+    """What multiplies the terms of each cache; empty means 1 for all."""
 
     def __post_init__(self) -> None:
         if self.cache_weight and len(self.cache_weight) != len(self.caches):
@@ -69,3 +69,5 @@ class TeacherRun:
     frames: int = 7
     """T of a clip; longer sequences are cut."""
     device: str = "auto"
+    accept_teacher: bool = False
+    """Go on from weights of `init` that measure badly (features/quality.py)."""

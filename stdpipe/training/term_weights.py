@@ -145,7 +145,8 @@ def _origins(values: Tensor) -> list[GradientEdge]:
     while waiting:
         edge = waiting.pop()
         if edge.node.name().startswith(REARRANGING):
-            waiting += [GradientEdge(*below) for below in edge.node.next_functions if below[0]]
+            below = edge.node.next_functions
+            waiting += [GradientEdge(node, number) for node, number in below if node is not None]
         else:
             found[edge.node, edge.output_nr] = edge
     return list(found.values())
