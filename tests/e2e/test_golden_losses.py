@@ -48,7 +48,7 @@ def train_from(assets: Path, stdpipe: Command) -> Callable[..., Losses]:
         settings = SETTINGS | {"steps": steps, "patch": patch}
         network = ("--student", "fastdvdnet:waist=16", "--students", folder / "students.yaml")
         changed = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-        runs = ("--out", folder / "runs", "--device", "cpu")
+        runs = ("--out", folder / "runs", "--device", "cpu", "--config", "paper")
         stdpipe("train-student", *data, *cache, *network, *runs, *changed)
         return {name: losses(folder / "runs" / name, GOLDEN[name]) for name in students}
 

@@ -16,7 +16,7 @@ SETTINGS = {
     "steps": 6, "patch": 16, "batch": 1, "log_every": 1, "save_every": 2, "warmup_steps": 1,
     "workers": 0,
 }  # fmt: skip
-TRAIN = ("train-student", "--data", "data", "--cache", "c.zarr", *STUDENT)
+TRAIN = ("train-student", "--data", "data", "--cache", "c.zarr", *STUDENT, "--config", "paper")
 TRAIN += tuple(word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}"))
 LAST = {
     "loss": [37.90277099609375, 37.63591384887695],

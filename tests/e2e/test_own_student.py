@@ -24,7 +24,8 @@ def test_the_example_learns(
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "own_student", raising=False)
     data = ("--data", tiny)
-    job = ("--cache", tiny_cache, "--student", "own_student:Tiny", "--out", "tiny", "--json")
+    job = ("--cache", tiny_cache, "--student", "own_student:Tiny", "--out", "tiny", "--json",
+           "--scheme", "std")  # fmt: skip
     trained = json.loads(stdpipe("train-student", *data, *job, *SETTINGS).stdout)
     assert trained["network"] == "own_student:Tiny:phase=0.0"
     assert trained["sd"] > 0
