@@ -20,9 +20,10 @@ from stdpipe.train import train_student
 from stdpipe.training import config
 from stdpipe.training.jobs import StudentRun
 
-STUDENT = "fastdvdnet-quarter"
+STUDENT = "rrn:head=f_sr"
 DEGRADATION = "bd"
-TAUGHT = {"none": "student without distillation", "std": "student with STD"}
+CHANGES = {"none": ("scheme=none",), "taught": ()}
+TAUGHT = {"none": "student without a teacher", "taught": "student with a teacher"}
 
 
 def run_demo(out: Path, say: Callable[[str], None]) -> dict[str, Any]:
@@ -39,9 +40,9 @@ def run_demo(out: Path, say: Callable[[str], None]) -> dict[str, Any]:
     demo = Path(str(files("stdpipe.configs"))) / "demo.yaml"
     networks = {"bicubic": "bicubic", "bicubic, true phase": "bicubic:phase=0"}
     for number, (scheme, name) in enumerate(TAUGHT.items(), start=1):
-        options = config.load(config.StudentTraining, demo, [f"scheme={scheme}"])
+        options = config.load(config.StudentTraining, demo, CHANGES[scheme])
         run = runs / scheme
-        say(f"2/3 student {number} of 2, scheme {scheme}: {options.steps} steps, in {run}")
+        say(f"2/3 student {number} of 2, {scheme}: {options.steps} steps, in {run}")
         trained = train_student(StudentRun(data, STUDENT, run, cache), options)
         networks[name] = f"@{trained['weights']}"
     networks["teacher"] = f"@{teacher}"

@@ -42,7 +42,7 @@ def test_a_short_demo(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatc
     assets.mkdir()
     (assets / "sample").symlink_to(tiny)
     save_network(assets / "teacher.pt", net, facts["network"], "bd")
-    settings = ["steps=2", "warmup_steps=1", "batch=1", "patch=32", "workers=0"]
+    settings = ["steps=2", "batch=1", "patch=32", "workers=0"]
     configs = files("stdpipe.configs")
     where = {"stdpipe.assets": assets, "stdpipe.configs": configs}
     monkeypatch.setattr(demo, "files", where.__getitem__)
@@ -54,8 +54,8 @@ def test_a_short_demo(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatc
     assert [row["name"] for row in first["rows"]] == [
         "bicubic",
         "bicubic, true phase",
-        "student without distillation",
-        "student with STD",
+        "student without a teacher",
+        "student with a teacher",
         "teacher",
     ]
     assert len(said) == 4
@@ -64,7 +64,7 @@ def test_a_short_demo(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatc
     assert len(list((tmp_path / "demo" / "results" / "pictures").glob("*.png"))) == 1
     page = (tmp_path / "demo" / "report" / "index.html").read_text()
     assert all(page.count(f'<th scope="row">{row["name"]}</th>') >= 2 for row in first["rows"])
-    assert "<li>student with STD: " in page, "its training run has its name, too"
+    assert "<li>student with a teacher: " in page, "its training run has its name, too"
     assert demo.run_demo(tmp_path / "demo", said.append)["rows"] == first["rows"]
 
 
@@ -75,4 +75,4 @@ def test_the_demo(tmp_path: Path, stdpipe: Command, monkeypatch: pytest.MonkeyPa
     result = stdpipe("demo", "--out", "demo")
     assert "| teacher " in result.stdout
     assert result.stderr.count("\n") == 4
-    assert (tmp_path / "demo" / "runs" / "std" / "weights.pt").is_file()
+    assert (tmp_path / "demo" / "runs" / "taught" / "weights.pt").is_file()

@@ -30,6 +30,11 @@ def parse_scheme(text: str, lambda1: float = 1.0, lambda2: float = 100.0) -> dic
     return {name: weights[name] for name in TERMS if weights.get(name)}
 
 
+def weighed_terms(text: str) -> set[str]:
+    """Return the terms to which a scheme itself gives a weight."""
+    return {item.partition("=")[0].strip() for item in text.split(",") if "=" in item}
+
+
 def _terms_of(name: str, weighted: bool) -> tuple[str, ...]:
     if name not in SCHEMES:
         raise UserError(f"scheme {name!r} is unknown{nearest(name, SCHEMES)}")

@@ -14,10 +14,11 @@ from pydantic.dataclasses import dataclass
 
 from stdpipe.cache import schema
 from stdpipe.cache.errors import UserError
-from stdpipe.distill.schemes import parse_scheme
+from stdpipe.distill.schemes import parse_scheme, weighed_terms
 from stdpipe.suggest import nearest
 
 Amp = Literal["none", "bf16", "fp16"]
+BY_TERM = ("share", "from", "until", "decay")  # keys that are set by term
 
 
 def _number(value: object) -> object:
@@ -227,15 +228,14 @@ class StudentTraining(Training):
         self._check_spans()
         if self.share and not self.share_every:
             raise UserError("share_every=0 measures no gradients, and share needs them: set one")
-        weighed = {item.partition("=")[0].strip() for item in self.scheme.split(",") if "=" in item}
-        for term in weighed & self.share.keys():
+        for term in weighed_terms(self.scheme) & self.share.keys():
             raise UserError(f"{term} has a weight in scheme {self.scheme!r} and a share: keep one")
 
     def _check_spans(self) -> None:
-        for key in ("share", "from_", "until", "decay"):
-            for term in getattr(self, key):
+        for key in BY_TERM:
+            for term in getattr(self, key + "_" * keyword.iskeyword(key)):
                 if term not in self.terms:
-                    told = f"{key.rstrip('_')}.{term} is of no term of scheme {self.scheme!r}"
+                    told = f"{key}.{term} is of no term of scheme {self.scheme!r}"
                     raise UserError(f"{told}{nearest(term, self.terms)}")
         for term in self.terms:
             first, stop = self.span(term)
@@ -262,14 +262,36 @@ def load(
     assignments: Sequence[str],
     own: Mapping[str, Any] | None = None,
 ) -> Options:
-    """Return the YAML file's options, overridden by key=value assignments, then by `own`."""
-    given = read_mapping(file) if file else {}
+    """Return the YAML file's options, overridden by key=value assignments, then by `own`.
+
+    Where one of these names a scheme, what was set by term before is kept for its terms alone.
+    """
+    assigned: dict[str, Any] = {}
     for item in assignments:
         key, equals, value = item.partition("=")
         if not equals:
             raise UserError(f"--set {item!r} should read key=value")
-        given[key] = schema.parse_yaml(value, f"--set {item!r}") if value.strip() else ""
-    return from_mapping(cls, {**given, **(own or {})})
+        assigned[key] = schema.parse_yaml(value, f"--set {item!r}") if value.strip() else ""
+    given: dict[str, Any] = {}
+    for more in (read_mapping(file) if file else {}, assigned, own or {}):
+        if "scheme" in more:
+            given = _fitting(given, str(more["scheme"]))
+        given |= more
+    return from_mapping(cls, given)
+
+
+def _fitting(given: Mapping[str, Any], scheme: str) -> dict[str, Any]:
+    """Leave out what is set of terms that a scheme lacks, and shares where it gives a weight."""
+    terms, weighed = parse_scheme(scheme).keys(), weighed_terms(scheme)
+    kept: dict[str, Any] = {}
+    for name, value in given.items():
+        key, dot, term = str(name).partition(".")
+        fit = terms - weighed if key == "share" else terms
+        if key in BY_TERM and isinstance(value, dict):
+            kept[name] = {term: x for term, x in value.items() if term in fit}
+        elif not (dot and key in BY_TERM) or term in fit:
+            kept[name] = value
+    return kept
 
 
 def from_mapping(cls: type[Options], given: Mapping[str, Any]) -> Options:

@@ -37,11 +37,11 @@ def test_demo_config_loads_and_changes_something() -> None:
     assert load(StudentTraining, CONFIGS / "demo.yaml", []) != StudentTraining()
 
 
-@pytest.mark.parametrize("name", ["paper", "edvr", "demo"])
+@pytest.mark.parametrize("name", ["paper", "edvr", "demo", "recipe"])
 def test_every_key_of_a_config_has_a_comment(name: str) -> None:
     lines = (CONFIGS / f"{name}.yaml").read_text().splitlines()
     for line in filter(None, lines):
-        assert re.fullmatch(r"#.+|\w+: \S+ +# .{5,}", line), line
+        assert re.fullmatch(r"#.+|\w+: (\S+|\{.+\}) +# .{5,}", line), line
 
 
 def test_the_papers_numbers() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stdpipe.distill.charbonnier import charbonnier
 from stdpipe.models import zoo
-from stdpipe.training.config import StudentTraining, from_mapping
+from stdpipe.training.config import StudentTraining, from_mapping, load
 from stdpipe.training.term_weights import SQUARED, TermWeights, shared_map, squared_norms
 
 Command = Callable[..., Any]
@@ -88,6 +88,22 @@ def test_what_cannot_be_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError) as told:  # noqa: PT011
         from_mapping(StudentTraining, {"steps": 10, "warmup_steps": 0, "scheme": "std", **bad})
     assert "\n" not in str(told.value)
+
+
+def test_another_scheme_keeps_what_fits_it(tmp_path: Path) -> None:
+    """So that --scheme none works beside a config with shares."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "scheme: output,sd\nwarmup_steps: 0\nshare: {output: 2, sd: 0.1}\nfrom: {sd: 9}\n"
+    )
+    plain = load(StudentTraining, file, [])
+    assert plain.share == {"output": 2, "sd": 0.1}
+    assert load(StudentTraining, file, ["scheme=none"]).share == {}
+    found = load(StudentTraining, file, ["scheme=output=3,sd"])
+    assert (found.share, found.from_) == ({"sd": 0.1}, {"sd": 9})
+    assert load(StudentTraining, file, ["share.sd=1"], {"scheme": "output"}).share == {"output": 2}
+    with pytest.raises(ValueError, match=r"share\.td"):
+        load(StudentTraining, file, ["share.td=1", "scheme=sd"])
 
 
 def test_a_share_sets_the_weight(
