@@ -49,7 +49,8 @@ def experiment(
     file: str, profile: str | None, plan_only: bool, as_json: bool, **where: Any
 ) -> None:  # fmt: skip
     """Train and measure a grid of students, schemes and seeds from one cache. FILE.yaml may be
-    table1 to table6, those of the paper. The same command resumes, and runs what is missing.
+    recipe, or table1 to table6, those of the paper. The same command resumes, and runs what is
+    missing.
 
     \b
     Example:

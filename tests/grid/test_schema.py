@@ -1,7 +1,9 @@
 """The YAML file: what is refused, what it names then; every packaged table with every profile."""
 
 import copy
+import dataclasses
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from hypothesis import strategies as st
 from stdpipe.cache.errors import UserError
 from stdpipe.grid import schema
 from stdpipe.grid.setup import Job, set_up
+from stdpipe.training import config
+from stdpipe.training.config import StudentTraining
 
 Command = Callable[..., Any]
 PLAIN: dict[str, Any] = {
@@ -232,9 +236,24 @@ def test_every_table_of_the_paper(
         assert ours <= {None, *made.baselines, *grid, *stars}
 
 
-def test_the_first_table_explains_every_key() -> None:
-    import dataclasses
+@pytest.mark.parametrize("profile", [None, "small", "gpu", "debug"])
+def test_the_recipes_table(tmp_path: Path, tiny: Path, profile: str | None) -> None:
+    """It trains what --config recipe does, and its control differs from it in the target alone."""
+    made = schema.load_experiment(schema.packaged("recipe"), profile)
+    tests = {test.label: tiny for test in made.tests}
+    set_up(Job(made, tmp_path, data=tiny, tests=tests))
+    by_label = {scheme.label: scheme for scheme in made.schemes}
+    student = next(iter(made.students))
+    ours, control = (made.options(student, by_label[x], 0) for x in ("recipe", "control"))
+    recipe = config.load(StudentTraining, Path(str(files("stdpipe.configs") / "recipe.yaml")), [])
+    for key in ("scheme", "share", "from_", "until", "decay", "luma", "ema", "warmup_steps"):
+        assert getattr(ours, key) == getattr(recipe, key), key
+    alike = dataclasses.replace(control, scheme=ours.scheme, share=ours.share)
+    assert alike == ours
+    assert [*control.share.values()] == [*ours.share.values()]
 
+
+def test_the_first_table_explains_every_key() -> None:
     text = schema.packaged("table1").read_text()
     for cls in (schema.Experiment, schema.Teacher, schema.TestSet, schema.Paper):
         for field in dataclasses.fields(cls):
