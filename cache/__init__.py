@@ -4,7 +4,8 @@ from stdpipe.cache.codecs import dequantise, encode, quantise
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.layout import ENCODINGS, TARGETS
 from stdpipe.cache.location import open_place
-from stdpipe.cache.manifest import Manifest, Part, load_manifest, manifest_exists
+from stdpipe.cache.manifest import Manifest, Part
+from stdpipe.cache.manifest_files import load_manifest, manifest_exists
 from stdpipe.cache.reader import Reader, open_reader
 from stdpipe.cache.repair import repair
 from stdpipe.cache.verify import Broken, Report, verify

@@ -7,8 +7,8 @@ cut short, and writers that start together write the same.
 from stdpipe.cache import layout
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.files import PARTIAL
-from stdpipe.cache.manifest import (
-    Manifest,
+from stdpipe.cache.manifest import Manifest
+from stdpipe.cache.manifest_files import (
     complete_manifests,
     create_manifest,
     grow_manifest,

@@ -16,13 +16,8 @@ from stdpipe.cache.errors import CacheError, UserError
 from stdpipe.cache.journal import Commit, committed, read_journals
 from stdpipe.cache.layout import SCALE_SUFFIX
 from stdpipe.cache.location import open_place
-from stdpipe.cache.manifest import (
-    Manifest,
-    Part,
-    finished,
-    load_manifest,
-    refuse_difference,
-)
+from stdpipe.cache.manifest import Manifest, Part, refuse_difference
+from stdpipe.cache.manifest_files import finished, load_manifest
 from stdpipe.cache.place import Place
 from stdpipe.cache.store import read_tail
 

@@ -9,12 +9,7 @@ from stdpipe.cache import layout
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.journal import REPAIR, lock_path, read_journals
 from stdpipe.cache.location import open_place
-from stdpipe.cache.manifest import (
-    complete_manifests,
-    damaged_manifests,
-    load_manifest,
-    marks,
-)
+from stdpipe.cache.manifest_files import complete_manifests, damaged_manifests, load_manifest, marks
 from stdpipe.cache.place import Lock, Place
 from stdpipe.cache.verify import Broken, Progress, Report, verify
 

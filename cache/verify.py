@@ -16,8 +16,8 @@ from stdpipe.cache.creation import leftovers
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.journal import Commit, JournalFile, committed, read_journals
 from stdpipe.cache.location import open_place
-from stdpipe.cache.manifest import (
-    Manifest,
+from stdpipe.cache.manifest import Manifest
+from stdpipe.cache.manifest_files import (
     damaged_manifests,
     damaged_marks,
     finished,

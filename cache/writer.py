@@ -20,7 +20,8 @@ from stdpipe.cache.errors import CacheError, UserError
 from stdpipe.cache.files import is_full
 from stdpipe.cache.layout import SCALE_SUFFIX, ArraySpec
 from stdpipe.cache.location import open_place
-from stdpipe.cache.manifest import Manifest, create_mark
+from stdpipe.cache.manifest import Manifest
+from stdpipe.cache.manifest_files import create_mark
 from stdpipe.cache.place import Lock, Place
 from stdpipe.cache.shards import encode_shard, fingerprint
 

@@ -115,7 +115,7 @@ def test_what_is_missing_is_named_with_the_option_that_adds_it(
 ) -> None:
     told = refused(*train(tmp_path, tiny, "--cache", tiny_cache, "--scheme", "pisr"))
     assert "scheme 'pisr' needs f_lr, which" in told
-    assert told.endswith("extract again with --targets f_sr,attention,f_lr")
+    assert told.endswith("extract again with --targets sr,f_sr,attention,f_lr")
 
 
 @pytest.mark.parametrize("scheme", ["std-lr", "kd-mean2", "pisr", "affinity"])
@@ -137,7 +137,7 @@ def test_a_teacher_without_a_head_gives_no_image(
     """VDSR's base is bicubic: two LR pixels beyond a crop belong to its image."""
     stdpipe(
         "extract-teacher", "--data", tiny, "--cache", tmp_path / "c", "--teacher",
-        "vdsr:num_layer=3", "--weights", "random:0",
+        "vdsr:num_layer=3", "--weights", "random:0", "--targets", "f_sr",
     )  # fmt: skip
     told = refused(*train(tmp_path / "run", tiny, "--cache", tmp_path / "c", "--scheme", "output"))
     assert "which the last layers of vdsr:num_layer=3,phase=0.0 do not allow" in told

@@ -13,12 +13,8 @@ from stdpipe.cache import (
     manifest_exists,
     open_place,
 )
-from stdpipe.cache.manifest import (
-    complete_manifests,
-    create_manifest,
-    damaged_manifests,
-    difference,
-)
+from stdpipe.cache.manifest import difference
+from stdpipe.cache.manifest_files import complete_manifests, create_manifest, damaged_manifests
 from stdpipe.cache.seal import seal
 
 facts = st.none() | st.booleans() | st.integers() | st.text() | st.floats(-1e9, 1e9)
