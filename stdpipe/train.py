@@ -139,7 +139,7 @@ def _trainer(
     if student.scale != 4:
         raise UserError(f"{spec} has no F^SR at 4 times the LR size")
     if run.init:
-        _start_from(student, run.init, source.degradation)
+        _start_from(student, spec, run.init, source.degradation)
     seen = looked_at(run, options, source.held)
     if {"f_sr", "attention"} & seen and not student.f_sr_channels:
         raise UserError(
@@ -184,9 +184,9 @@ def _trainer(
     )
 
 
-def _start_from(student: Network, init: Path, degradation_name: str) -> None:
+def _start_from(student: Network, spec: zoo.Spec, init: Path, degradation_name: str) -> None:
     """Fill the student from its own weights, or from those of a privileged teacher around it."""
-    state, header = checkpoints.read_checkpoint(init, student)
+    state, header = checkpoints.read_checkpoint(init, student, spec)
     facts = {"weights": str(init), "degradation": header.degradation}
     checkpoints.trained_for(facts, degradation_name)
     if str(header.network).partition(":")[0] == "pisr":

@@ -58,7 +58,7 @@ def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
         _check_network(net, str(spec), options)
         is_whole = False
         if run.init:
-            is_whole = _start_from(net, run.init, _alone(options, step=0))
+            is_whole = _start_from(net, spec, run.init, _alone(options, step=0))
         elif _alone(options, step=0):
             key = "train_only" if options.parts else "tsa_steps"
             raise UserError(f"{key} leaves the rest of {spec} as --init has it: give --init")
@@ -124,12 +124,12 @@ def _within(name: str, parts: tuple[str, ...]) -> bool:
     return f"{name}.".startswith(tuple(f"{part}." for part in parts))
 
 
-def _start_from(net: Network, init: Path, fresh: tuple[str, ...]) -> bool:
+def _start_from(net: Network, spec: zoo.Spec, init: Path, fresh: tuple[str, ...]) -> bool:
     """Fill the network; parameters of a `fresh` part that do not fit keep their initial values.
 
     Return whether all parameters are filled.
     """
-    state, header = checkpoints.read_checkpoint(init, net)
+    state, header = checkpoints.read_checkpoint(init, net, spec)
     own = net.state_dict()
     fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     drawn = {k: v for k, v in own.items() if _within(k, fresh) and k not in fits}

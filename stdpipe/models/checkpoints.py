@@ -18,8 +18,8 @@ from stdpipe.cache.files import atomic_file
 from stdpipe.cache.schema import check
 from stdpipe.models import zoo
 from stdpipe.models.base import Network
-from stdpipe.models.foreign import State, from_arrays, to_ours
-from stdpipe.models.reading import read_file
+from stdpipe.models.foreign import State, published_phase, to_ours
+from stdpipe.models.reading import Unneeded, read_file
 
 Name = Annotated[str, Field(max_length=2000)]
 # where training scripts put parameters, averaged ones first
@@ -32,6 +32,7 @@ CONTAINERS = (
     "net_g",
     "model",
 )
+OURS = ("network", "degradation", "params")  # what all files have that stdpipe wrote
 
 
 class Header(BaseModel):
@@ -61,8 +62,10 @@ def load_network(
     else:
         state, header = _read(Path(weights))
         spec = _agree(name, header.network, weights)
+        if (published := published_phase(state)) is not None:
+            spec = spec.with_phase(published)
         net = spec.build()
-        load_state(net, _in_our_names(state, header, net, Path(weights)), header, weights)
+        load_state(net, _in_our_names(state, header, net, spec, weights), header, weights)
         sha256 = file_sha256(Path(weights))
     facts = {"network": str(spec), "weights": weights, "sha256": sha256}
     return net, {**facts, "degradation": header.degradation}
@@ -123,41 +126,51 @@ def _agree(name: str | None, in_file: str | None, weights: str) -> zoo.Spec:
     raise UserError(f"{weights} holds {in_file}, but {mine} was asked for; change one of them")
 
 
-def read_checkpoint(path: Path, net: nn.Module | None = None) -> tuple[State, Header]:
+def read_checkpoint(
+    path: Path, net: nn.Module | None = None, spec: zoo.Spec | None = None
+) -> tuple[State, Header]:
     """Read a file's parameters and header; a foreign file's header is empty.
 
     Names of foreign parameters are translated to ours, unless they are the network's already.
-    Raises FileNotFoundError, or UserError for a file that is damaged, is no file of weights, or
-    would run code.
+    Raises FileNotFoundError, or UserError for a file that is damaged, is no file of weights, would
+    run code, or holds published weights for other options than the spec's.
     """
     state, header = _read(path)
-    return _in_our_names(state, header, net, path), header
+    return _in_our_names(state, header, net, spec, str(path)), header
 
 
 def _read(path: Path) -> tuple[State, Header]:
     content = read_file(path)
-    if path.suffix == ".npz":
-        return from_arrays(content, str(path)), Header()
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary of weights")
     if "stepper" in content:
         raise UserError(f"{path} is a training checkpoint: take the weights.pt beside it")
     nested = [content[k] for k in CONTAINERS if isinstance(content.get(k), dict)]
-    inner = nested[0] if nested else content
-    if not any(isinstance(v, Tensor) for v in inner.values()):
-        raise UserError(f"{path} holds no weights")
+    inner = next((x for x in (*nested, content) if _holds(x, Tensor)), None)
+    if inner is None:
+        numpy = any(_holds(x, Unneeded) for x in (*nested, content))
+        how = ": if they are NumPy's, write them as an .npz file, with numpy.savez" * numpy
+        raise UserError(f"{path} holds no weights as tensors{how}")
     state = {str(k): v for k, v in inner.items() if isinstance(v, Tensor)}
     for name, x in state.items():  # sparse and complex ones fit nowhere
         sparse = x.layout != torch.strided or x.is_quantized
         if sparse or x.device.type != "cpu" or x.is_complex():
             raise UserError(f"{path} holds {name!r} in a form that no network here has")
+    if inner is not content.get("params") or not content.keys() >= set(OURS):
+        return state, Header()
     told = {name: content[name] for name in Header.model_fields if name in content}
     return state, check(Header, told, str(path))
 
 
-def _in_our_names(state: State, header: Header, net: nn.Module | None, path: Path) -> State:
-    fits = net is not None and net.state_dict().keys() == state.keys()
-    return state if header.model_fields_set or fits else to_ours(state, str(path))
+def _holds(values: Mapping[Any, Any], kind: type) -> bool:
+    return any(isinstance(value, kind) for value in values.values())
+
+
+def _in_our_names(
+    state: State, header: Header, net: nn.Module | None, spec: zoo.Spec | None, path: str
+) -> State:
+    own = net.state_dict().keys() if net is not None else set()
+    return state if header.model_fields_set else to_ours(state, path, spec, own)
 
 
 def save_network(path: Path, net: nn.Module, network: str, degradation: str | None) -> None:

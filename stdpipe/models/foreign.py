@@ -2,67 +2,114 @@
 
 Known are the published names of EDVR (BasicSR's are ours; mmagic's, the original's), D3Dnet,
 SOF-VSR (TIP), VESPCN, VSRNet, VDSR, the denoising blocks of FastDVDnet and the encoder of PISR, and
-TensorFlow's arrays of RLSP, Mobile RRN and SWRN in an .npz file. RBPN, TOFlow and DUF bear their
-sources' names here. A source is taken where every beginning of names that tells it occurs.
+TensorFlow's of RLSP, Mobile RRN and SWRN. RBPN, TOFlow and DUF bear their sources' names here. A
+source is taken where every beginning of names that tells it occurs.
 """
 
 import logging
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from stdpipe.cache.errors import UserError
 from stdpipe.cache.schema import read_yaml
+from stdpipe.models.zoo import Spec
 
 LOG = logging.getLogger(__name__)
 State = dict[str, Tensor]
 NAMES = Path(__file__).with_name("foreign.yaml")
-SHARED = ("module.", "net.", "model.")  # wrappers, where every name begins so
-PREFIX = re.compile(r"^(module\.|generator\.|generator_ema\.)+")
-AVERAGED = "generator_ema."
+# of DataParallel, Lightning and mmagic, whose running average comes before the generator itself
+WRAPPERS = ("module.", "net.", "model.", "generator_ema.", "generator.")
+DEEPEST = 4  # wrappers around wrappers
 COUNTERS = ("step_counter", "generator_ema.steps")  # of mmagic's wrappers
+VARIABLE = "/.ATTRIBUTES/VARIABLE_VALUE"  # ends TensorFlow's names
+SLOTS = re.compile(r"^optimizer/|/\.OPTIMIZER_SLOT/|/Adam(_1)?$")  # an optimiser's, in TensorFlow
 DOUBLED = re.compile(r"\{2\*(\d{1,3})\+(\d)\}")
 WHITE = 255  # TensorFlow's value of white; it is 1 here
 BLOCK = 16  # HR pixels of an LR pixel
 
 
 class Source(NamedTuple):
-    """Whose names they are, and how they become ours."""
+    """Whose names they are, how they become ours, and what the network has to be, since no name or
+    shape shows it: options that must be set, and the phase that a name may leave open."""
 
     name: str
+    when: list[str]
     names: Mapping[str, str]
+    needs: Mapping[str, Any] = {}
+    phase: float | None = None
 
 
-def to_ours(state: State, path: str) -> State:
-    """Drop wrappers' prefixes; where the names tell one of the sources, translate."""
-    state = _unwrapped(state, path)
-    source = _source("torch", state)
-    if source is None:
-        return state
+class Reading(NamedTuple):
+    """One way to read a file's names."""
+
+    state: State
+    source: Source | None
+    under: str  # the prefix that is taken off; names without it are left out
+
+
+def to_ours(state: State, path: str, spec: Spec | None = None, own: Collection[str] = ()) -> State:
+    """Return the state in our names: that of its readings which has most names of `own`.
+
+    Raises UserError, with the name to give, where `spec` would make other images of the weights
+    than they were published for.
+    """
+    if (source := _source("tensorflow", state)) is not None:
+        taken = Reading(_from_tensorflow(state, source), source, "")
+    else:
+        state = {k.replace("_orig_mod.", ""): v for k, v in state.items() if k not in COUNTERS}
+        taken = max(_readings(state), key=lambda reading: len(reading.state.keys() & own))
+        _tell_left_out(state, taken.under, path)
+    if taken.source and spec and taken.source.name == spec.name:
+        _check_options(taken.source, spec, path)
+    return taken.state
+
+
+def published_phase(names: Collection[str]) -> float | None:
+    """Return where the LR pixels lie for which weights by these names were published, if known."""
+    source = _source("tensorflow", names)
+    return source.phase if source else None
+
+
+def _check_options(source: Source, spec: Spec, path: str) -> None:
+    wrong = {k: v for k, v in source.needs.items() if spec.option(k) != v}
+    if wrong:
+        right = spec._replace(asked={**spec.asked, **wrong})
+        told = f"of which {spec} would make other images: name {right} instead"
+        raise UserError(f"{path} holds published weights, {told}")
+
+
+def _readings(state: State, under: str = "") -> Iterator[Reading]:
+    """Yield what is under wrappers' prefixes, taken off one at a time, the deepest first; each as
+    translated, where its names tell a source, and as it is."""
+    if under.count(".") < DEEPEST:
+        for prefix in WRAPPERS:
+            inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            if inner:
+                yield from _readings(inner, under + prefix)
+    if (source := _source("torch", state)) is not None:
+        yield Reading(_from_torch(state, source), source, under)
+    yield Reading(state, None, under)
+
+
+def _tell_left_out(state: State, under: str, path: str) -> None:
+    depth = under.count(".")
+    left = [".".join(k.split(".")[:depth]) for k in state if not k.startswith(under)]
+    if left:
+        parts = list(dict.fromkeys(left))
+        told = ", ".join(parts[:3]) + ", ..." * (len(parts) > 3)
+        LOG.warning("stdpipe: %s: %s is taken, and %s left out", path, under[:-1], told)
+
+
+def _from_torch(state: State, source: Source) -> State:
     state = {_translated(k, source): v for k, v in state.items()}
     if source.name.startswith("vdsr"):
         return _with_biases(state)
     return _without_noise_map(state) if source.name == "fastdvdnet" else state
-
-
-def _unwrapped(state: State, path: str) -> State:
-    """Drop the prefixes of DataParallel, torch.compile, Lightning and mmagic.
-
-    Of mmagic's generator and its running average, the average is taken.
-    """
-    state = {k.replace("_orig_mod.", ""): v for k, v in state.items() if k not in COUNTERS}
-    while shared := next((p for p in SHARED if state and all(k.startswith(p) for k in state)), ""):
-        state = {k.removeprefix(shared): v for k, v in state.items()}
-    averaged = {k: v for k, v in state.items() if k.startswith(AVERAGED)}
-    if averaged and any(k.startswith("generator.") for k in state):
-        taken = "generator_ema is taken, and generator left out"
-        LOG.warning("stdpipe: %s holds a generator and its running average: %s", path, taken)
-    return {PREFIX.sub("", k): v for k, v in (averaged or state).items()}
 
 
 def _with_biases(state: State) -> State:
@@ -77,15 +124,15 @@ def _without_noise_map(state: State) -> State:
             for k, v in state.items()}  # fmt: skip
 
 
-def from_arrays(arrays: Mapping[str, NDArray[Any]], path: str) -> State:
-    """Return the state of arrays by TensorFlow's names: kernels (H, W, I, O) become (O, I, H, W),
-    biases are divided by 255, and the last layer's channels, which TensorFlow shuffles as (pixel,
-    colour), become torch's (colour, pixel). Arrays by other names are taken for torch's."""
-    source = _source("tensorflow", arrays)
-    if source is None:
-        return to_ours({k: torch.from_numpy(v) for k, v in arrays.items()}, path)
-    state = {_translated(k, source): torch.from_numpy(v) for k, v in arrays.items()}
-    return {k: _to_torch(k, v.float()) for k, v in state.items()}
+def _from_tensorflow(state: State, source: Source) -> State:
+    """Return the state of TensorFlow's variables, less counters and the optimiser's.
+
+    Kernels (H, W, I, O) become (O, I, H, W), biases are divided by 255, and the last layer's
+    channels, which TensorFlow shuffles as (pixel, colour), become torch's (colour, pixel).
+    """
+    kept = {k: v for k, v in state.items() if v.ndim and not SLOTS.search(k)}
+    kept = {_translated(k.removesuffix(VARIABLE), source): v for k, v in kept.items()}
+    return {k: _to_torch(k, v.float()) for k, v in kept.items()}
 
 
 def _to_torch(name: str, values: Tensor) -> Tensor:
@@ -110,7 +157,7 @@ def _table() -> dict[str, Any]:
 def _source(kind: str, names: Collection[str]) -> Source | None:
     for name, source in _table()[kind].items():
         if all(any(k.startswith(told) for k in names) for told in source["when"]):
-            return Source(name, source["names"])
+            return Source(name, **source)
     return None
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from stdpipe.cache.errors import UserError
 from stdpipe.models.foreign import values_beside
@@ -63,10 +62,14 @@ def read_file(path: Path) -> Any:
     return _safetensors(content, path) if path.suffix == ".safetensors" else _torch(content, path)
 
 
-def _arrays(content: bytes, path: Path) -> dict[str, NDArray[Any]]:
+def _arrays(content: bytes, path: Path) -> dict[str, torch.Tensor]:
+    """Return the arrays of numbers; text and the like beside them is no weight of anything."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            arrays = {name: file[name] for name in file.files}
+        numbers = {name: x for name, x in arrays.items() if x.dtype.kind in "biuf"}
+        # one type, since torch takes neither big-endian numbers nor those of 16 bytes
+        return {name: torch.from_numpy(x.astype(np.float64)) for name, x in numbers.items()}
     except MemoryError:
         raise
     except Exception as error:  # damage can raise anything

@@ -165,6 +165,37 @@ def test_values_beside_the_tensors(tmp_path: Path) -> None:
     assert set(torch.serialization.get_safe_globals()) == allowed
 
 
+def test_the_container_with_weights_is_taken(tmp_path: Path) -> None:
+    """Not a dictionary of settings of a container's name; and a foreign file's "network" is not
+    our header."""
+    net, path = tiny(), tmp_path / "theirs.pth"
+    for beside in ({"params": {"lr": 1}}, {"network": "EDVR"}, {"network": "EDVR", "params": {}}):
+        torch.save({**beside, "state_dict": net.state_dict()}, path)
+        assert equal(load_network(TINY, str(path))[0], net)
+    torch.save({"lr": {"params": 1}, "params": {"lr": 1}, **net.state_dict()}, path)
+    assert equal(load_network(TINY, str(path))[0], net)
+
+
+def test_arrays(tmp_path: Path) -> None:
+    """By torch's names, of any type of numbers; text beside them is no weight."""
+    net, path = tiny(), tmp_path / "theirs.npz"
+    arrays = {k: v.numpy() for k, v in net.state_dict().items()}
+    for kind in ("f4", ">f4", "f8", "longdouble"):
+        np.savez(path, **{k: v.astype(kind) for k, v in arrays.items()}, names=np.array(["a"]))
+        assert equal(load_network(TINY, str(path))[0], net)
+
+
+def test_arrays_in_a_file_of_torch(tmp_path: Path) -> None:
+    """No array is made of what a pickle says; the message says what to write instead."""
+    path = tmp_path / "theirs.pth"
+    arrays = {k: v.numpy() for k, v in tiny().state_dict().items()}
+    for content in (arrays, {"state_dict": arrays, "epoch": 3}):
+        torch.save(content, path)
+        with pytest.raises(UserError, match=r"numpy\.savez") as error:
+            read_checkpoint(path)
+        one_line(error, path)
+
+
 def test_a_whole_network_pickled(tmp_path: Path) -> None:
     """Many scripts save {"model": model}: the message says how to strip it."""
     path = tmp_path / "model_epoch_50.pth"

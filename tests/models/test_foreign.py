@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stdpipe.cache.errors import UserError
 from stdpipe.models import zoo
 from stdpipe.models.checkpoints import Header, load_network, load_state, read_checkpoint
 from stdpipe.models.edvr import EDVR
@@ -274,6 +275,16 @@ def test_published_names_fill_the_network(tmp_path: Path, source: str) -> None:
     assert_same(net.state_dict(), expected)
 
 
+@pytest.mark.parametrize("source", ["sofvsr", "vespcn", "vsrnet"])
+def test_published_names_without_their_options(tmp_path: Path, source: str) -> None:
+    """A residual has the same shapes as the image itself: refused, with the name to give."""
+    network, steps, _ = PUBLISHED[source]
+    state = zoo.parse(network).build().state_dict()
+    torch.save({f"module.{k}": v for k, v in renamed(state, steps).items()}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="residual=false"):
+        load_network(network.replace(",residual=false", ""), str(tmp_path / "x.pth"))
+
+
 TO_TASSANO = [  # m-tassano/fastdvdnet, models.py
     (r"^stage(\d)\.", r"temp\1."),
     (r"\.inc\.3\.(\d)\.", lambda m: f".inc.convblock.{3 + int(m[1])}."),
@@ -341,3 +352,41 @@ def test_names_that_fit_the_network_stay(tmp_path: Path, part: str) -> None:
     assert state.keys() == set(names)
     assert header == Header()
     assert read_checkpoint(tmp_path / "mine.pt")[0].keys() != set(names)
+
+
+class Wrapping(nn.Module):
+    """A network whose own names begin as wrappers' prefixes do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Conv2d(2, 1, 1))
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "net.", "_orig_mod.", "model.module."])
+def test_prefixes_come_off_until_the_names_fit(tmp_path: Path, prefix: str) -> None:
+    net = Wrapping()
+    ours = numbered(net)
+    torch.save({prefix + k: v for k, v in ours.items()}, tmp_path / "mine.pt")
+    assert_same(read_checkpoint(tmp_path / "mine.pt", net)[0], ours)
+
+
+@pytest.mark.parametrize("prefix", ["net.", "model.", "generator.", "model.module."])
+def test_parts_beside_the_network(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, prefix: str
+) -> None:
+    """Lightning's file holds its losses' buffers and other networks too; they are told."""
+    network, steps, _ = PUBLISHED["d3dnet"]
+    ours = numbered(zoo.parse(network).build())
+    theirs = {prefix + k: v for k, v in renamed(ours, steps).items()}
+    beside = {"loss.window": torch.ones(3), "discriminator.0.weight": torch.ones(2)}
+    torch.save({"state_dict": {**beside, **theirs}}, tmp_path / "theirs.ckpt")
+    assert_same(load_network(network, str(tmp_path / "theirs.ckpt"))[0].state_dict(), ours)
+    assert "loss" in caplog.text
+    assert "discriminator" in caplog.text
+
+
+def test_absurd_prefixes(tmp_path: Path) -> None:
+    """A name of a thousand prefixes is unknown; it exhausts nothing."""
+    torch.save({"net." * 1000 + "weight": torch.ones(1)}, tmp_path / "theirs.pt")
+    with pytest.raises(UserError, match="does not fit"):
+        load_network("vdsr:num_feat=4,num_layer=2", str(tmp_path / "theirs.pt"))

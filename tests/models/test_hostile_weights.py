@@ -17,6 +17,7 @@ from stdpipe.models.base import count_parameters
 from stdpipe.models.checkpoints import load_network, save_network
 
 SMALL = "vdsr:num_feat=4,num_layer=2"
+HEADER = {"revision": 1, "degradation": "bd"}  # with a network and params, a file of ours
 FUZZ = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -121,7 +122,7 @@ def odd_tensors() -> Iterator[Any]:
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 def test_tensors_that_hold_no_plain_numbers(tmp_path: Path) -> None:
     for state in odd_tensors():
-        torch.save({"network": SMALL, "params": state}, tmp_path / "weights.pt")
+        torch.save({**HEADER, "network": SMALL, "params": state}, tmp_path / "weights.pt")
         with pytest.raises(UserError, match="form"):
             load_network(None, str(tmp_path / "weights.pt"))
 
@@ -144,7 +145,7 @@ def test_absurd_options_are_refused_at_once(
     """By the limit that users have, on the command line and in a file; nothing is allocated."""
     monkeypatch.undo()
     path = tmp_path / "weights.pt"
-    torch.save({"network": name, "params": {"w": torch.zeros(1)}}, path)
+    torch.save({**HEADER, "network": name, "params": {"w": torch.zeros(1)}}, path)
     began = time.process_time()
     for arguments in ((name, "random:0"), (None, str(path))):
         with pytest.raises(UserError, match=r"parameters|less than|greater than|cannot be built"):
