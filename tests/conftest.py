@@ -78,6 +78,20 @@ def footage() -> Path:
     return _real_data("footage")
 
 
+@pytest.fixture(scope="session")
+def published() -> Callable[[str], Path]:
+    """published(name): a file or folder of published weights, beside the real data sets."""
+
+    def find(name: str) -> Path:
+        beside = Path(__file__).parents[2] / "shared" / "data"
+        path = Path(os.environ.get("STDPIPE_DATA", beside)).parent / "published" / name
+        if not path.exists():
+            pytest.skip(f"published weights ({name}) are not here")
+        return path
+
+    return find
+
+
 def _frames(seed: int, num_frames: int, height: int, width: int) -> np.ndarray:
     """A smooth random texture that moves two pixels a frame: (T, H, W, 3) uint8."""
     rng = np.random.default_rng(seed)

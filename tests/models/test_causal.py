@@ -1,6 +1,7 @@
 """Causal networks: steps against whole clips, sizes, gradients, files, published weights."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,18 +114,13 @@ def test_published_counts(name: str, parameters: int, macs: float) -> None:
     assert count_macs(net, 10, 12).total == kernels * 120
 
 
-def published(name: str) -> Path:
-    file = Path(__file__).parents[3] / "shared" / "published" / name
-    if not file.is_file():
-        pytest.skip(f"published weights ({name}) are not here")
-    return file
-
-
 @pytest.mark.parametrize(
     ("file", "name"),
     [("rlsp48", "rlsp:published=true,phase=0"), ("mobile_rrn16", "rrn:published=true")],
 )
-def test_published_weights_make_their_golden_frames(file: str, name: str) -> None:
+def test_published_weights_make_their_golden_frames(
+    published: Callable[[str], Path], file: str, name: str
+) -> None:
     """On every frame and in the last state, within 0.005 of 255."""
     weights, golden = published(f"{file}.npz"), np.load(published(f"{file}-golden.npz"))
     net, _ = load_network(name, str(weights))
@@ -152,7 +148,13 @@ def test_published_weights_make_their_golden_frames(file: str, name: str) -> Non
     ],
 )
 def test_published_weights_have_their_score_on_vid4(
-    vid4: Path, stdpipe: Any, file: str, name: str, degradation: str, score: float
+    vid4: Path,
+    stdpipe: Any,
+    published: Callable[[str], Path],
+    file: str,
+    name: str,
+    degradation: str,
+    score: float,
 ) -> None:
     """As their authors' graphs were measured to have; its fast sibling is the one above."""
     found = stdpipe("evaluate", "--data", vid4, "--model", name, "--degradation", degradation,
