@@ -23,6 +23,7 @@ from stdpipe.distill.names import mark
 from stdpipe.distill.term import LossInputs
 from stdpipe.distill.terms import TERMS, scheme_loss
 from stdpipe.distill.time import CollapseGuard, Crop, draw_crop
+from stdpipe.models import fold
 from stdpipe.models.base import Network
 from stdpipe.models.causal import CausalNetwork
 from stdpipe.training import metrics_log, run_folder, warm
@@ -167,6 +168,7 @@ class StudentTrainer:
         if (step + 1) % self.options.log_every == 0 and not self.dead:
             self._check_for_dead_units(step)
         self.stepper.step(step)
+        fold.advance(self._student)
         self.average.update()
         values = metrics_log.to_floats(self._slices)
         self._slices = []
