@@ -30,7 +30,7 @@ from stdpipe.features.info import provenance
 from stdpipe.features.targets import to_device
 from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import SCALE, Network
-from stdpipe.training import metrics_log, run_folder, speed
+from stdpipe.training import metrics_log, run_folder, speed, warm
 from stdpipe.training.config import StudentTraining
 from stdpipe.training.held_out import held_out, score
 from stdpipe.training.jobs import StudentRun
@@ -85,6 +85,7 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
             **_several(run, source),
         }
         trainers = [_trainer(*job, facts, source, stream.clips, device, opened) for job in jobs]
+        stream.lead = warm.lead([t.student for t in trainers], [o for _, o in jobs])
         _fit(trainers, stream, source, _first_taught(jobs), device)
     return [
         {

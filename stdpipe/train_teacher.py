@@ -25,11 +25,11 @@ from stdpipe.device import autocast, pick_device
 from stdpipe.distill.charbonnier import charbonnier
 from stdpipe.distill.pisr import imitation_loss
 from stdpipe.features.quality import quality_of
-from stdpipe.models import checkpoints, zoo
+from stdpipe.models import checkpoints, fold, zoo
 from stdpipe.models.base import Network, window_indices
 from stdpipe.models.pisr import PISR
 from stdpipe.suggest import nearest
-from stdpipe.training import metrics_log, run_folder
+from stdpipe.training import metrics_log, run_folder, warm
 from stdpipe.training.config import TeacherTraining
 from stdpipe.training.jobs import TeacherRun
 
@@ -152,6 +152,7 @@ def _fit(
     stepper = run_folder.Stepper(list(net.parameters()), options, device)
     start = run_folder.resume(out, net=net, stepper=stepper)["step"]
     metrics = metrics_log.Metrics(out, start)
+    stream.lead = warm.lead([net], [options])
     losses = distributed.data_parallel(TeacherLosses(net, options.imitation))
     slices = distributed.slices(options.batch, options.accumulate)
     batches = iter(run_folder.loader(stream, start, options.steps, options, device))
@@ -166,11 +167,12 @@ def _fit(
             window, hr = _pick_frames(batch, net, options, step, clips)
             with distributed.apart(losses, more_to_come=clips is not slices[-1]):
                 with autocast(device, options.amp):
-                    made = losses(window, hr)
+                    made = losses(window, hr, warm.draw(net, options, step))
                 stepper.backward(made["loss"])
             inputs.append(batch)
             parts.append({name: part.detach() for name, part in made.items()})
         stepper.step(step)
+        fold.advance(net)
         values = metrics_log.to_floats(parts)
         run_folder.stop_on_nan(out, step, values, inputs)
         metrics.add(values, clock.lap())
@@ -195,7 +197,7 @@ def _pick_frames(
     (B, 2k+1, 3, H, W), and t itself at HR (B, 3, H, W).
     """
     if net.kind != "window":
-        return {"lr": batch["lr"]}, batch["hr"]
+        return {name: batch[name] for name in ("lr", "before") if name in batch}, batch["hr"]
     num_frames = batch["lr"].shape[1]
     rng = generator(options.stream_seed, "frame", step)
     t = rng.integers(num_frames, size=options.batch)[clips.start : clips.stop].tolist()
@@ -214,11 +216,14 @@ class TeacherLosses(nn.Module):
         self.net = net
         self.imitation = imitation
 
-    def forward(self, window: dict[str, Tensor], hr: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, window: dict[str, Tensor], hr: Tensor, start: warm.Start
+    ) -> dict[str, Tensor]:
         """Return the loss parts by name, means over the batch; "loss" alone has a gradient."""
         net = self.net
         if net.kind != "window":
-            return {"loss": charbonnier(net.features_clip(window["lr"]).sr, hr)}
+            seen, state = warm.begun(net, {**window, "hr": hr}, start)
+            return {"loss": charbonnier(net.features_clip(seen["lr"], **state).sr, seen["hr"])}
         if not isinstance(net, PISR):
             return {"loss": charbonnier(net(window["hr" if net.sees_hr else "lr"]), hr)}
         encoded = net.encode(window["hr"])

@@ -36,6 +36,8 @@ class Clip:
     frames: tuple[Path, ...] | range
     """Image files, or the frames' numbers within `place`; for a steady Video, an estimate."""
     place: PackedPlace | Video | None = None
+    before: tuple[Path, ...] | range = ()
+    """Frames of the same sequence that come before, where a clip was cut out of one."""
 
     @property
     def names(self) -> tuple[str, ...]:

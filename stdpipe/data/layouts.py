@@ -212,4 +212,5 @@ def _cut(clip: Clip, length: int) -> Iterator[Clip]:
         raise UserError(f"clip {clip.key} has {count} frames, but {length} are asked for: {advice}")
     for start in range(0, count - length + 1, length):
         key = clip.key if count == length else f"{clip.key}/{start:06d}"
-        yield replace(clip, key=key, frames=clip.frames[start : start + length])
+        frames = clip.frames[start : start + length]
+        yield replace(clip, key=key, frames=frames, before=clip.frames[:start])

@@ -6,7 +6,7 @@ Axes: T frames, H W HR size, h w LR size.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -116,13 +116,27 @@ def finish(sample: Sample, degradation: str) -> Sample:
     return {"hr": hr, "lr": lr, **others}
 
 
+def leading_up(clip: Clip, hr: Tensor, count: int) -> Tensor:
+    """Return `count` frames that lead up to a clip's own, hr (T, 3, H, W): those before it in its
+    sequence, to and fro where there are not so many; without any, the clip's, to and fro."""
+    nearest_first = hr[min(1, len(hr) - 1) :]
+    if clip.before:
+        run = replace(clip, frames=clip.before[-count:], before=())
+        nearest_first = _read_strided(run).hr.flip(0)
+    last = len(nearest_first) - 1
+    turns = (number % max(2 * last, 1) for number in range(count))
+    return nearest_first[[min(turn, 2 * last - turn) for turn in turns][::-1]]
+
+
 @dataclass(eq=False)
 class Stream(Dataset[Sample]):
     """The endless, reproducible sequence of training samples over a list of views.
 
     Item p holds lr (T, 3, h, w) and hr (T, 3, H, W), float32 in [0, 1], and, from position
     `targets_from` on, what `targets` returns for that view and window. With `unfinished`, it holds
-    a uint8 source in place of lr and hr, with a quarter of their bytes, for `finish`.
+    a uint8 source in place of lr and hr, with a quarter of their bytes, for `finish`. Where
+    `lead` asks for some at that position, it holds as many frames before the clip in the same
+    window, before (N, 3, h, w), by `leading_up`.
     """
 
     clips: Mapping[str, Clip]
@@ -133,6 +147,7 @@ class Stream(Dataset[Sample]):
     targets: Targets | None = None
     targets_from: int = 0
     unfinished: bool = False
+    lead: Callable[[int], int] | None = None
 
     def view(self, position: int) -> tuple[View, np.random.Generator]:
         """Return the view at a position of the stream, and the generator for its crop."""
@@ -148,6 +163,10 @@ class Stream(Dataset[Sample]):
         sample = {"source": cut_view(frames.hr, view, box, self.degradation)}
         if not self.unfinished:
             sample = finish(sample, self.degradation)
+        if self.lead and (count := self.lead(position)):
+            before = leading_up(self.clips[view.clip], frames.hr, count)
+            window = cut_view(before, view, box, self.degradation)
+            sample["before"] = window_pair(window, self.degradation)[1]
         if self.targets and position >= self.targets_from:
             sample.update(self.targets(view, box, frames.crc32))
         return sample

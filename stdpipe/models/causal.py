@@ -62,19 +62,12 @@ class CausalNetwork(Network):
         return stacked([found[t] for t in wanted])
 
     @torch.no_grad()
-    def warmed(self, clip: Tensor, steps: int) -> State:
-        """Return the state after some steps over the clip to and fro, which end before frame 0."""
-        last = max(clip.shape[1] - 1, 1)
-
-        def frame(before: int) -> Tensor:
-            """Return the frame that many steps before frame 0, or behind it where negative."""
-            turn = before % (2 * last)
-            return clip[:, min(turn, 2 * last - turn, clip.shape[1] - 1)]
-
-        state = self.begin(clip[:, 0])
-        for before in range(steps, 0, -1):
-            seen = [frame(before - d) for d in range(-1, self.num_ahead + 1)]
-            _, state = self.step(torch.stack(seen, 1), state)
+    def warmed(self, before: Tensor, clip: Tensor) -> State:
+        """Return the state after the frames before a clip, (B, N, 3, h, w) and (B, T, 3, h, w)."""
+        frames = torch.cat([before, clip[:, : self.num_ahead]], 1)
+        state = self.begin(before[:, 0])
+        for t in range(before.shape[1]):
+            _, state = self.step(self.around(frames, t), state)
         return state
 
     def around(self, clip: Tensor, t: int) -> Tensor:

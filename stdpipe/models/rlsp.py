@@ -31,8 +31,8 @@ class RLSP(CausalNetwork):
     """num_feat: the channels of all layers and of the state (published: 48, 64 and 128).
 
     published: whether to be what the published weights are for: luma, added to the repeated LR
-    pixel, of raw frames, with ReLU. head: as Mobile RRN's. contract: whether no convolution before
-    the head amplifies anything, against drift.
+    pixel, of raw frames, with ReLU. head: as Mobile RRN's. contract: whether no convolution
+    amplifies anything, against drift.
     """
 
     num_ahead = 1
@@ -55,10 +55,10 @@ class RLSP(CausalNetwork):
         self.conv_first = conv3x3(9 + num_feat + channels * SCALE**2, num_feat)
         self.body = nn.ModuleList(conv3x3(num_feat, num_feat) for _ in range(5))
         self.conv_hidden = conv3x3(num_feat, num_feat)
-        init_relu(self)
-        if contract:
-            fold.contract(self)
+        init_relu(self)  # before there is a head
         self.last = build_head(head, num_feat, f_sr_channels, channels)
+        if contract:
+            fold.contract(self, forked=("conv_hidden", "last"))
 
     def begin(self, frame: Tensor) -> State:
         """The hidden state, and what is fed back of the last image, are zero."""

@@ -64,6 +64,11 @@ class Training:
     """Seed of order, crops and (without a cache) orientations; -1 means seed."""
     amp: Amp = "none"
     """Mixed precision: "none", "bf16" or "fp16" (with loss scaling)."""
+    warm_start: Annotated[Float, Field(ge=-1, le=1)] = -1
+    """Share of steps in which a causal network starts from a state that has run, half of them
+    on a still scene; -1 takes what the network asks for."""
+    warm_steps: Positive = 50
+    """The most frames that such a state has run."""
     workers: NotNegative = 1
     """Processes that read and degrade clips; 0 does it in the training process."""
     log_every: Positive = 50
@@ -167,11 +172,6 @@ class StudentTraining(Training):
     td_crop: NotNegative = 0
     """Side in HR pixels of the squares that tile a patch, of which the ConvLSTM sees one a step,
     drawn at random, to save time; 0 shows it the whole patch."""
-    warm_start: Annotated[Float, Field(ge=-1, le=1)] = -1
-    """Share of steps in which a causal student starts from a state that has run, half of them
-    on a still scene; -1 takes what the network asks for."""
-    warm_steps: Positive = 50
-    """The most frames that such a state has run."""
     channels_last: StrictBool = True
     """Keep maps with their channels last in memory, which is faster on CPUs and in mixed precision;
     a GPU in float32 keeps torch's layout."""

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +22,8 @@ from stdpipe.distill.names import mark
 from stdpipe.distill.term import LossInputs
 from stdpipe.distill.terms import TERMS, scheme_loss
 from stdpipe.distill.time import CollapseGuard, Crop, draw_crop
+from stdpipe.models import fold
 from stdpipe.models.base import Network
-from stdpipe.models.causal import CausalNetwork
 from stdpipe.training import metrics_log, run_folder, warm
 from stdpipe.training.average import Average
 from stdpipe.training.config import StudentTraining
@@ -62,11 +61,7 @@ class StudentLosses(nn.Module):
         draws depends on its number alone: ranks, slices and a resumed run agree.
         """
         start = warm.draw(self.student, self.options, step)
-        if start.still:
-            batch = warm.stilled(batch)
-        state: dict[str, Any] = {}
-        if start.steps and isinstance(self.student, CausalNetwork):
-            state = {"state": self.student.warmed(batch["lr"], start.steps)}
+        batch, state = warm.begun(self.student, batch, start)
         if measures and self.options.compile:  # what is compiled has no gradient on its own maps
             state["centres"] = range(batch["lr"].shape[1])
         inputs = LossInputs(
@@ -114,7 +109,7 @@ class StudentTrainer:
     ) -> None:
         self.out, self.options, self.device = out, options, device
         self.weights = TermWeights(options, out)
-        self._student = student.train()
+        self.student = student.train()
         self.failed: run_folder.NotFiniteError | None = None
         self.dead = False
         self.parts: dict[str, nn.Module] = {"student": student, **helpers}  # all that is trained
@@ -146,7 +141,7 @@ class StudentTrainer:
         self.losses = distributed.data_parallel(StudentLosses(student, helpers, options, teachers))
         self._save_weights, self._evaluate, self._score = save_weights, evaluate, score
         self._slices: list[dict[str, Tensor]] = []
-        self._seen = {"hr", "lr", *seen}  # students beside this one may look at more
+        self._seen = {"hr", "lr", "before", *seen}  # students beside this one may look at more
 
     def learns(self, step: int) -> bool:
         """Return whether this step of its run is still to be done."""
@@ -167,6 +162,7 @@ class StudentTrainer:
         if (step + 1) % self.options.log_every == 0 and not self.dead:
             self._check_for_dead_units(step)
         self.stepper.step(step)
+        fold.advance(self.student)
         self.average.update()
         values = metrics_log.to_floats(self._slices)
         self._slices = []
@@ -180,7 +176,7 @@ class StudentTrainer:
     def _check_for_dead_units(self, step: int) -> None:
         """Warn once where no weight of the student has a gradient: too large a step has then pushed
         its ReLUs below zero everywhere, and its image is the base alone."""
-        weights = [p for p in self._student.parameters() if p.ndim > 1 and p.requires_grad]
+        weights = [p for p in self.student.parameters() if p.ndim > 1 and p.requires_grad]
         self.dead = not any(p.grad is not None and bool(p.grad.any()) for p in weights)
         if self.dead and distributed.first():
             LOG.warning(
@@ -249,7 +245,7 @@ class StudentTrainer:
     def _picture(self, batch: Mapping[str, Tensor]) -> NDArray[np.uint8]:
         """Return the first clip's middle frame: LR, SR, HR, the student's attention map and, if a
         term looks at it, the teacher's."""
-        student = self._student.eval()
+        student = self.student.eval()
         middle = batch["lr"].shape[1] // 2
         with autocast(self.device, self.options.amp):
             features = student.features_clip(batch["lr"][:1], [middle])

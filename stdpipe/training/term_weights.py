@@ -98,7 +98,8 @@ class TermWeights:
         return math.sqrt(self.squares[name] / weighed)
 
     def _tell(self, name: str, share: float) -> None:
-        if share > 1 and self.counts[name] >= SETTLED and name not in self.told:
+        """Warn once of a large share, but not of an image's: it pulls the way that L_rec does."""
+        if TERMS[name].needs != "sr" and share > 1 and self.counts[name] >= SETTLED and name not in self.told:
             self.told.add(name)
             LOG.warning(
                 f"stdpipe: in {self.out} the gradient of {name} is {share:.1f} times L_rec's and "

@@ -169,9 +169,9 @@ def test_a_weight_that_drowns_l_rec_is_told_once(
 ) -> None:  # fmt: skip
     more = ("--cache", tiny_cache, "--student", TINY, "--scheme")
     settings = {"steps": 8, "warmup_steps": 0, "patch": 16, "share_every": 1, "log_every": 1}
-    stdpipe(*train(tmp_path / "loud", tiny, *more, "output=40", **settings))
+    stdpipe(*train(tmp_path / "loud", tiny, *more, "sd=1e8", **settings))
     assert caplog.text.count("times L_rec") == 1
-    assert all(line["share.output"] > 10 for line in lines(tmp_path / "loud"))
+    assert all(line["share.sd"] > 10 for line in lines(tmp_path / "loud"))
     caplog.clear()
-    stdpipe(*train(tmp_path / "quiet", tiny, *more, "output=0.2", **settings))
+    stdpipe(*train(tmp_path / "quiet", tiny, *more, "output=40,sd=1e-9", **settings))
     assert "times L_rec" not in caplog.text
