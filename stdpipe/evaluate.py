@@ -37,7 +37,7 @@ from stdpipe.evaluation.results import Cost, Definition, NetworkResult, Result, 
 from stdpipe.evaluation.still import Still, still_figures, still_psnr
 from stdpipe.evaluation.temporal import Temporal
 from stdpipe.models.base import Features, Network, check_sees_lr, count_parameters
-from stdpipe.models.causal import CausalNetwork, is_causal
+from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.checkpoints import load_network, trained_for
 from stdpipe.models.macs import HEIGHT, WIDTH, count_macs
 from stdpipe.models.running import ClipRunner, frames_around
@@ -82,7 +82,11 @@ def evaluate(job: Evaluation) -> dict[str, Any]:
     lengths = {key: len(frames) for key, frames in setup.scored.items()}
     hashes = {name: facts["sha256"] for name, facts in setup.facts.items()}
     device = device_name(setup.device) if "cost" in job.metrics else None
-    still = setup.job.still if any(map(is_causal, setup.networks.values())) else 0
+    still = (
+        setup.job.still
+        if any(isinstance(net, CausalNetwork) for net in setup.networks.values())
+        else 0
+    )
     facts = _facts(definition, hashes, lengths, device, still)
     busy = f"another process evaluates into {job.out}: wait for it, or choose another --out"
     with locked(job.out / ".lock", busy) if job.out else nullcontext():
@@ -209,7 +213,7 @@ def _measure(setup: EvaluationSetup, log: FrameLog) -> None:
     total = sum(len(setup.scored[clip.key]) for clip in todo)
     nets = [*setup.networks.values(), setup.teacher]
     k = max(frames_around(net) for net in nets if net is not None)
-    causal = any(is_causal(net) for net in nets if net is not None)
+    causal = any(isinstance(net, CausalNetwork) for net in nets)
     lr = setup.degradation, setup.rules.lr_8bit
 
     def seen(clip: Clip) -> Sequence[int]:
@@ -340,7 +344,7 @@ def _report(setup: EvaluationSetup, name: str, log: FrameLog) -> NetworkResult:
         report["lists"] = results.by_list(report["clips"], lists, setup.figures)
     if "cost" in setup.job.metrics:
         report["cost"] = _cost(setup, setup.networks[name])
-    if setup.job.still and is_causal(setup.networks[name]):
+    if setup.job.still and isinstance(setup.networks[name], CausalNetwork):
         report["still"] = _still(setup, setup.networks[name])
     return report
 

@@ -23,6 +23,7 @@ from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import atomic_file
 from stdpipe.deploy.drift import warn_of_drift
 from stdpipe.models.base import Network, check_sees_lr, count_parameters
+from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.checkpoints import load_network
 from stdpipe.models.fold import folded
 
@@ -104,7 +105,7 @@ class AnySize(nn.Module):
 
     def forward(self, window: Tensor, *state: Tensor) -> Tensor | tuple[Tensor, ...]:
         """(B, 2k+1, 3, h, w) -> (B, 3, H, W); a causal network's state follows both."""
-        if self.net.kind == "causal":  # it takes any size, and so does its state
+        if isinstance(self.net, CausalNetwork):  # it takes any size, and so does its state
             found: tuple[Tensor, ...] = self.net(window, *state)
             return found
         padded = window

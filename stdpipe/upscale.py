@@ -34,6 +34,7 @@ from stdpipe.deploy.reach import reach
 from stdpipe.deploy.tiles import Tile, tiles
 from stdpipe.device import autocast, pick_device, settle
 from stdpipe.models.base import Network, check_sees_lr
+from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.checkpoints import load_network
 from stdpipe.models.fold import folded
 from stdpipe.models.running import WHOLE_CLIP, ClipRunner, frames_around
@@ -164,7 +165,7 @@ def _run(
     count = largest = 0
     progress = tqdm(total=len(source.frames) or None, unit="frame", desc="upscale", disable=None)
     with progress, closing(stream_frames(source)) as stream:
-        for scene in split_scenes(stream) if net.kind == "causal" else [stream]:
+        for scene in split_scenes(stream) if isinstance(net, CausalNetwork) else [stream]:
             runners = [ClipRunner(net) for _ in grid.tiles]  # a causal network has a state a tile
             for clip, first, centres in chunks(scene, frames_around(net)):
                 frames, step = _super_resolve_pixels(

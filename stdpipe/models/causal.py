@@ -84,11 +84,6 @@ class CausalNetwork(Network):
         return torch.stack([clip[:, place] for place in places], 1)
 
 
-def is_causal(net: Network) -> bool:
-    """Tell whether the network carries a state from frame to frame."""
-    return net.kind == "causal"
-
-
 def stacked(frames: Sequence[Features]) -> Features:
     """Return the features of some frames, each (B, C, ., .), as one of (B, N, C, ., .)."""
     return Features(*(torch.stack(x, 1) for x in zip(*frames, strict=True)))

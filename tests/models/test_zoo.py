@@ -13,6 +13,7 @@ from stdpipe.models.fastdvdnet import FastDVDnet
 
 OWN = """
 from stdpipe.models.base import Network
+from stdpipe.models.causal import CausalNetwork
 
 class Mine(Network):
     def __init__(self, width: int = 4, slope: float = 0.1, name: str | None = None) -> None:
@@ -22,8 +23,34 @@ class Mine(Network):
     def fuse(self, window):
         return window[:, 0]
 
+    def upsample(self, trunk):
+        return trunk
+
+    def to_rgb(self, f_sr, centre):
+        return f_sr
+
 class NoFusion(Network):
     pass
+
+class NoImage(Network):
+    fuse = upsample = Mine.fuse
+
+class Carries(Mine):
+    kind = "causal"
+
+class OneStage(Network):
+    kind = "clip"
+    fuse = Mine.fuse
+
+class NoStep(CausalNetwork):
+    def begin(self, frame):
+        return ()
+
+class Odd(NoStep):
+    kind, step = "window", NoStep.begin
+
+class NoKind(Mine):
+    kind = "windows"
 
 class NoNetwork:
     pass
@@ -142,7 +169,13 @@ def test_a_users_own_class() -> None:
     ("text", "told"),
     [
         ("own_net:NoNetwork", "is no network: derive it"),
-        ("own_net:NoFusion", "neither fuse nor fuse_clip"),
+        ("own_net:NoFusion", "window network writes .* has no fuse or fuse_clip"),
+        ("own_net:NoImage", "has no to_rgb"),
+        ("own_net:Carries", "derive it from stdpipe.models.causal's CausalNetwork"),
+        ("own_net:OneStage", "has no features_clip"),
+        ("own_net:NoStep", "causal network writes begin, step, and it has no step"),
+        ("own_net:Odd", "leave its kind"),
+        ("own_net:NoKind", "'windows': choose one of window, clip, causal"),
         ("own_net:Absent", "cannot import network own_net:Absent: .* no attribute"),
         ("own_net:Mine:widht=3", "has no option 'widht'; did you mean 'width'"),
     ],
