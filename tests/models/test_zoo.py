@@ -132,6 +132,9 @@ def test_builds_what_it_says() -> None:
         ("edvr:num_feat=big", r"edvr: num_feat: .* integer, got 'big'"),
         ("edvr:num_feat=32.5", r"edvr: num_feat: .* integer, got 32.5"),
         ("edvr:num_feat=true", r"edvr: num_feat: .* integer, got True"),
+        ("edvr:num_feat=0", r"edvr: num_feat: .* 1, got 0"),
+        ("rrn:num_feat=0", r"rrn: num_feat: .* 1, got 0"),
+        ("rlsp:head=f_sr,f_sr_channels=0", r"rlsp: f_sr_channels: .* 1, got 0"),
         ("edvr:num_feat=", r"edvr: num_feat: .* integer, got None"),
         ("edvr:with_tsa=1", r"edvr: with_tsa: .* boolean, got 1"),
         ("edvr:num_feat=[", r"option 'num_feat=\[' of .* is no YAML"),
@@ -143,6 +146,13 @@ def test_mistakes(text: str, told: str) -> None:
     with pytest.raises(ValueError, match=told) as error:
         zoo.parse(text)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["rrn", "rlsp", "swrn"])
+def test_channels_of_an_f_sr_that_is_not_there(name: str) -> None:
+    assert zoo.parse(f"{name}:head=f_sr,f_sr_channels=4").build().f_sr_channels == 4
+    with pytest.raises(ValueError, match="head=f_sr"):
+        zoo.parse(f"{name}:f_sr_channels=4").build()
 
 
 def test_with_phase() -> None:
