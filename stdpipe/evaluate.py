@@ -39,6 +39,7 @@ from stdpipe.evaluation.temporal import Temporal
 from stdpipe.models.base import Features, Network, check_sees_lr, count_parameters
 from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.checkpoints import load_network, trained_for
+from stdpipe.models.fold import folded
 from stdpipe.models.macs import HEIGHT, WIDTH, count_macs
 from stdpipe.models.running import ClipRunner, frames_around
 
@@ -82,12 +83,7 @@ def evaluate(job: Evaluation) -> dict[str, Any]:
     lengths = {key: len(frames) for key, frames in setup.scored.items()}
     hashes = {name: facts["sha256"] for name, facts in setup.facts.items()}
     device = device_name(setup.device) if "cost" in job.metrics else None
-    still = (
-        setup.job.still
-        if any(isinstance(net, CausalNetwork) for net in setup.networks.values())
-        else 0
-    )
-    facts = _facts(definition, hashes, lengths, device, still)
+    facts = _facts(definition, hashes, lengths, device, job.still)
     busy = f"another process evaluates into {job.out}: wait for it, or choose another --out"
     with locked(job.out / ".lock", busy) if job.out else nullcontext():
         if job.out and (found := _finished(job.out, facts, job.overwrite)):
@@ -164,6 +160,8 @@ def _set_up(job: Evaluation) -> EvaluationSetup:
             f"temporal metrics need consecutive frames, but protocol {rules.name!r} scores one of "
             "each clip here: choose --protocol vid4 or longer clips"
         )
+    if job.still and not any(isinstance(net, CausalNetwork) for net in nets.values()):
+        raise UserError("--still follows causal networks, and none is measured: leave it out")
     shown = {clip.key for clip in clips[: job.pictures]} if job.out else set()
     return EvaluationSetup(job, device, nets, facts, teacher, how, clips, rules, why, scored, shown)
 
@@ -375,6 +373,8 @@ def _images(net: Network, frame: Tensor, device: torch.device, amp: str) -> Iter
 
 
 def _cost(setup: EvaluationSetup, net: Network) -> Cost:
+    net = folded(net)  # as it is exported
+
     def run(*inputs: Tensor) -> None:
         with autocast(setup.device, setup.job.amp):
             net(*inputs)

@@ -327,6 +327,19 @@ def test_temporal_metrics_of_single_frames(tiny: Path, refused: Command) -> None
     assert "need consecutive frames, but protocol 'vimeo' scores one of each clip" in told
 
 
+def test_cost_is_that_of_what_is_exported(folders: Path, stdpipe: Command) -> None:
+    more = ("--model", "rrn-8:wide=2@random:0", "--model", "rrn-8@random:0", "--metrics", "cost")
+    arguments = ("evaluate", "--data", folders, *more, "--json")
+    wide, plain = (x["cost"] for x in json.loads(stdpipe(*arguments).stdout)["networks"])
+    assert {"parameters", "macs"} <= wide.keys()
+    assert [wide[x] == plain[x] for x in ("parameters", "macs", "peak_memory_bytes")] == [True] * 3
+
+
+def test_a_still_scene_of_no_causal_network(folders: Path, refused: Command) -> None:
+    told = refused("evaluate", "--data", folders, "--model", "bicubic", "--still", 1000)
+    assert "causal" in told
+
+
 def test_temporal_metrics_without_opencv(
     folders: Path, refused: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

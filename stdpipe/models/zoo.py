@@ -50,6 +50,7 @@ ZOO: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "fastdvdnet": (FastDVDnet, {}),
     "fastdvdnet-half": (FastDVDnet, {"width": 0.5}),
     "fastdvdnet-quarter": (FastDVDnet, {"width": 0.25}),
+    "fastdvdnet-eighth": (FastDVDnet, {"width": 0.125, "light": True}),
     "rlsp": (RLSP, {}),
     "rlsp-64": (RLSP, {"num_feat": 64}),
     "rlsp-128": (RLSP, {"num_feat": 128}),
