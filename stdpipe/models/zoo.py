@@ -76,7 +76,7 @@ ZOO: dict[str, tuple[type[Network], dict[str, Any]]] = {
 _OWN = re.compile(r"([^\W\d]\w*\.)*[^\W\d]\w*:[^\W\d]\w*")  # package.module:Class
 WRITES: dict[Kind, tuple[tuple[str, ...], ...]] = {  # methods of a kind; one of each group
     "window": (("fuse", "fuse_clip"), ("upsample",), ("to_rgb",)),
-    "clip": (("features_clip",),),
+    "clip": (("features_clip", "fuse_clip"),),
     "causal": (("begin",), ("step",)),
 }
 MOST_PARAMETERS = 2**28  # 1 GB in float32; EDVR-L has 2**24.3

@@ -1,6 +1,7 @@
 """Clip and causal networks through every command: the two in examples/."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -54,6 +55,21 @@ def test_a_clip_teacher_teaches_by_f_sr_and_by_its_image(
     assert "head=f_sr" in told
     causal = ("--student", "rrn-8:head=f_sr,f_sr_channels=4", "--scheme", "std", "--json")
     assert json.loads(stdpipe(*train("causal", *data, *causal)).stdout)["td"] > 0
+
+
+@pytest.mark.usefixtures("here")
+def test_a_clip_network_says_how_many_frames_a_file_takes(
+    tiny: Path, stdpipe: Command, refused: Command
+) -> None:
+    """Else one is not exported, nor is its cost counted; it is measured all the same."""
+    teacher = Path("clip_teacher.py")
+    teacher.write_text(re.sub("num_frame = .*", "pass", teacher.read_text()))
+    network = ("--model", TEACHER, "--weights", "random:0")
+    told = refused("export", *network, "--out", "c.pt2", "--format", "torch")
+    assert "num_frame" in told
+    assert "num_frame" in refused("evaluate", "--data", tiny, *network, "--metrics", "cost")
+    assert "num_frame" in refused("models", TEACHER)
+    stdpipe("evaluate", "--data", tiny, *network)
 
 
 @pytest.mark.usefixtures("here")

@@ -182,7 +182,7 @@ def test_a_users_own_class() -> None:
         ("own_net:NoFusion", "window network writes .* has no fuse or fuse_clip"),
         ("own_net:NoImage", "has no to_rgb"),
         ("own_net:Carries", "derive it from stdpipe.models.causal's CausalNetwork"),
-        ("own_net:OneStage", "has no features_clip"),
+        ("own_net:OneStage", "has no features_clip or fuse_clip"),
         ("own_net:NoStep", "causal network writes begin, step, and it has no step"),
         ("own_net:Odd", "leave its kind"),
         ("own_net:NoKind", "'windows': choose one of window, clip, causal"),
