@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from stdpipe.deploy.tiles import tiles
 from stdpipe.models.checkpoints import load_network
 
 Command = Callable[..., Any]
@@ -110,8 +111,8 @@ def test_a_causal_student_is_measured_as_it_runs(
 def test_a_video_is_upscaled_step_by_step(
     trained: Path, stdpipe: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As features_clip, one step a frame; a cut begins a new state; and with tiles, each has a
-    state of its own."""
+    """As features_clip, one step a frame; a cut begins a new state; and each tile is as if it were
+    all that there is."""
     draw = np.random.default_rng(0)
     scenes = [np.kron(draw.integers(0, 255, (3, 4, 3)), np.ones((8, 8, 1))) for _ in range(2)]
     frames = np.stack([np.roll(s, t, 1) for s in scenes for t in range(10)]).astype(np.uint8)
@@ -124,18 +125,31 @@ def test_a_video_is_upscaled_step_by_step(
     with monkeypatch.context() as patch:
         patch.setattr("stdpipe.upscale.warn_of_drift", lambda net: None)  # it takes steps, too
         patch.setattr(cls, "step", lambda *x: steps.append(x) or real(*x))
-        stdpipe("upscale", "lr", "sr", *network, "--tile", 0)
+        told = json.loads(stdpipe("upscale", "lr", "sr", *network, "--tile", 0, "--json").stdout)
     assert len(steps) == 20
+    assert told["scenes"] == 2
     made = np.stack([iio.imread(f"sr/{t:03d}.png") for t in range(20)])
     net, _ = load_network(STUDENT, str(trained))
-    for part in (slice(0, 10), slice(10, 20)):
-        clip = torch.from_numpy(frames[part]).permute(0, 3, 1, 2)[None].float() / 255
-        with torch.no_grad():
-            sr = net.features_clip(clip).sr[0].clamp(0, 1) * 255
-        expected = sr.round().byte().permute(0, 2, 3, 1).numpy()
-        assert (made[part] == expected).all()
-    stdpipe("upscale", "lr", "tiled", *network, "--tile", 8)
-    assert len(list(Path("tiled").iterdir())) == 20
+
+    @torch.no_grad()
+    def expected(part: slice, seen: tuple[Any, ...] = ()) -> np.ndarray:
+        clip = torch.from_numpy(frames[part]).permute(0, 3, 1, 2)[seen][None].float() / 255
+        sr = net.features_clip(clip).sr[0].clamp(0, 1) * 255
+        return sr.round().byte().permute(0, 2, 3, 1).numpy()
+
+    scene_parts = (slice(0, 10), slice(10, 20))
+    for part in scene_parts:
+        assert (made[part] == expected(part)).all()
+    monkeypatch.setattr("stdpipe.upscale.FREE_OVERLAP", 4)
+    told = json.loads(stdpipe("upscale", "lr", "tiled", *network, "--tile", 8, "--json").stdout)
+    assert told["tiles"]["count"] == 12
+    tiled = np.stack([iio.imread(f"tiled/{t:03d}.png") for t in range(20)])
+    for tile in tiles(24, 32, 8, 4, net.multiple):
+        y, x, height, width = (4 * side for side in tile.core)
+        top, left = 4 * tile.core.y - 4 * tile.seen.y, 4 * tile.core.x - 4 * tile.seen.x
+        for part in scene_parts:
+            alone = expected(part, tile.seen.cut())[:, top : top + height, left : left + width]
+            assert (tiled[part, y : y + height, x : x + width] == alone).all()
 
 
 @pytest.mark.parametrize("kind", ["torch", pytest.param("onnx", marks=pytest.mark.slow)])
