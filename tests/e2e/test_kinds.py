@@ -82,6 +82,7 @@ def test_a_teacher_without_f_sr_teaches_by_its_image(
     assert "--targets sr" in told
     stdpipe("extract-teacher", *given, "--cache", "c.zarr")
     stdpipe("cache", "check", "c.zarr", "--teacher-weights", "random:0")
+    assert json.loads(stdpipe("cache", "info", "c.zarr", "--json").stdout)["f_sr_channels"] == 0
     more = ("--cache", "c.zarr", "--student", STUDENT, "--scheme", "output", "--json")
     assert json.loads(stdpipe(*train("run", tiny, *more)).stdout)["output"] > 0
     told = refused(*train("no", tiny, "--cache", "c.zarr", "--scheme", "std"))
@@ -162,7 +163,10 @@ def test_an_exported_step_takes_and_gives_the_state(
     found = json.loads(stdpipe("export", *network, "--json").stdout)
     assert (found["kind"], found["window"], found["state"]) == ("causal", 2, [8])
     if kind == "torch":
-        program = torch.export.load(out).module()
+        told = {"stdpipe": ""}
+        program = torch.export.load(out, extra_files=told).module()
+        use = json.loads(told["stdpipe"])
+        assert (use["kind"], use["frames"], use["state"]) == ("causal", [-1, 0], [8])
         net, _ = load_network(STUDENT, str(trained))
         clip = torch.rand(1, 4, 3, 9, 13)
         state = net.begin(clip[:, 0])
@@ -171,6 +175,15 @@ def test_an_exported_step_takes_and_gives_the_state(
             for t in range(4):
                 sr, *state = program(net.around(clip, t), *state)
                 assert (sr - whole[:, t]).abs().max() < 1e-5
+
+
+@pytest.mark.usefixtures("here")
+def test_a_state_that_does_not_begin_at_zero_is_not_exported(refused: Command) -> None:
+    """Whoever runs the file would not know it."""
+    student = Path("causal_student.py")
+    student.write_text(student.read_text().replace("new_zeros", "new_ones"))
+    network = ("--model", STUDENT, "--weights", "random:0", "--out", "s.pt2", "--format", "torch")
+    assert "begin" in refused("export", *network)
 
 
 def test_a_still_scene_is_followed(trained: Path, tiny: Path, stdpipe: Command) -> None:
@@ -189,3 +202,17 @@ def test_a_still_scene_is_followed(trained: Path, tiny: Path, stdpipe: Command) 
     assert again["networks"][0]["still"] == still
     stdpipe("report", "out", "--out", "page", "--clips", 1)
     assert "over a still scene" in Path("page/index.html").read_text()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_network_that_drifts_is_told_where(tiny: Path, stdpipe: Command) -> None:
+    """Its image grows brighter by a level each frame."""
+    student = Path("causal_student.py")
+    text = student.read_text().replace("(trunk,)", "(state[0] + 1 / 255,)")
+    student.write_text(text.replace("sr = residual +", "sr = state[0][:, :1].mean() +"))
+    network = ("--model", STUDENT, "--weights", "random:0", "--still", 20)
+    found = json.loads(stdpipe("evaluate", "--data", tiny, *network, "--json").stdout)
+    curve, (figures,) = found["still"]["psnr_y"], found["still"]["clips"].values()
+    lost = [max(curve[: t + 1]) - psnr > 0.1 for t, psnr in enumerate(curve)]
+    assert figures["lost_at"] == lost.index(True) + 1 > 1
+    assert figures["lost"] > 0.1
