@@ -18,7 +18,7 @@ def _size(_context: object, _parameter: object, value: str | None) -> "Size | No
     if value is None:
         return None
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", value)
-    if not found or "0" in found.groups():
+    if not found or not all(map(int, found.groups())):
         raise click.BadParameter(f"give width x height in LR pixels, as 320x180, not {value!r}")
     return Size(*map(int, found.groups()))
 
@@ -37,7 +37,7 @@ def models(names: tuple[str, ...], size: "Size | None", as_json: bool) -> None:
 
     \b
     Example:
-      stdpipe models rrn fastdvdnet-quarter:light=true --size 320x180
+      stdpipe models rrn fastdvdnet-eighth --size 320x180
     """
     from stdpipe.models.table import describe_network, network_table, sized_table
     from stdpipe.models.zoo import ZOO

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stdpipe.models.base import Features, Network
+from stdpipe.models.base import Network
 from stdpipe.models.layers import bilinear_base, residual_blocks
 
 
@@ -32,7 +32,7 @@ class Bidirectional(Network):
         self.up = nn.Conv2d(width, width * 16, 3, padding=1)
         self.last = nn.Conv2d(width, 3, 3, padding=1)
 
-    def features_clip(self, clip: Tensor, centres: Sequence[int] | None = None) -> Features:
+    def fuse_clip(self, clip: Tensor, centres: Sequence[int]) -> Tensor:
         batch, count, _, height, width = clip.shape
         sides = []
         for conv, order in (
@@ -45,11 +45,14 @@ class Bidirectional(Network):
                 state = F.relu(conv(torch.cat([clip[:, t], state], 1)))
                 found[t] = state
             sides.append(found)
-        wanted = range(count) if centres is None else centres
-        both = torch.stack([torch.cat([side[t] for side in sides], 1) for t in wanted], 1)
-        f_lr = F.relu(self.fusion(both.flatten(0, 1)))
-        trunk = self.backbone(f_lr)
-        f_sr = F.leaky_relu(F.pixel_shuffle(self.up(trunk), 4), 0.1)
-        base = bilinear_base(torch.cat([clip[:, [t]] for t in wanted], 1).flatten(0, 1), self.phase)
-        sr = self.last(f_sr) + base
-        return Features(*(x.unflatten(0, (batch, -1)) for x in (f_lr, trunk, f_sr, sr)))
+        both = torch.stack([torch.cat([side[t] for side in sides], 1) for t in centres], 1)
+        return F.relu(self.fusion(both.flatten(0, 1))).unflatten(0, (batch, -1))
+
+    def reconstruct(self, f_lr: Tensor) -> Tensor:
+        return self.backbone(f_lr)
+
+    def upsample(self, trunk: Tensor) -> Tensor:
+        return F.leaky_relu(F.pixel_shuffle(self.up(trunk), 4), 0.1)
+
+    def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
+        return self.last(f_sr) + bilinear_base(centre, self.phase)

@@ -5,7 +5,7 @@ Axes: n frames, H W HR size, h w LR size.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
@@ -34,11 +34,12 @@ from stdpipe.evaluation.metrics import QUALITY, TEMPORAL
 from stdpipe.evaluation.pictures import save_comparison, to_pixels
 from stdpipe.evaluation.protocols import Protocol, rounded, score_frames, scored_frames
 from stdpipe.evaluation.results import Cost, Definition, NetworkResult, Result, read_result
-from stdpipe.evaluation.still import Still, still_figures, still_psnr
+from stdpipe.evaluation.still import Still, still_figures, still_images, still_psnr
 from stdpipe.evaluation.temporal import Temporal
-from stdpipe.models.base import Features, Network, check_sees_lr, count_parameters
-from stdpipe.models.causal import CausalNetwork, is_causal
+from stdpipe.models.base import Network, check_sees_lr, count_parameters
+from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.checkpoints import load_network, trained_for
+from stdpipe.models.fold import folded
 from stdpipe.models.macs import HEIGHT, WIDTH, count_macs
 from stdpipe.models.running import ClipRunner, frames_around
 
@@ -82,8 +83,7 @@ def evaluate(job: Evaluation) -> dict[str, Any]:
     lengths = {key: len(frames) for key, frames in setup.scored.items()}
     hashes = {name: facts["sha256"] for name, facts in setup.facts.items()}
     device = device_name(setup.device) if "cost" in job.metrics else None
-    still = setup.job.still if any(map(is_causal, setup.networks.values())) else 0
-    facts = _facts(definition, hashes, lengths, device, still)
+    facts = _facts(definition, hashes, lengths, device, job.still)
     busy = f"another process evaluates into {job.out}: wait for it, or choose another --out"
     with locked(job.out / ".lock", busy) if job.out else nullcontext():
         if job.out and (found := _finished(job.out, facts, job.overwrite)):
@@ -160,6 +160,8 @@ def _set_up(job: Evaluation) -> EvaluationSetup:
             f"temporal metrics need consecutive frames, but protocol {rules.name!r} scores one of "
             "each clip here: choose --protocol vid4 or longer clips"
         )
+    if job.still and not any(isinstance(net, CausalNetwork) for net in nets.values()):
+        raise UserError("--still follows causal networks, and none is measured: leave it out")
     shown = {clip.key for clip in clips[: job.pictures]} if job.out else set()
     return EvaluationSetup(job, device, nets, facts, teacher, how, clips, rules, why, scored, shown)
 
@@ -173,6 +175,8 @@ def _networks(
     def load(model: str | None, weights: str | None) -> tuple[Network, dict[str, Any]]:
         net, facts = load_network(model, weights, phase)
         check_sees_lr(net, "its output measures nothing")
+        if "cost" in job.metrics:
+            net.input_shapes(HEIGHT, WIDTH)  # tells at once if there are none
         return settle(net, device, job.amp), facts
 
     model, file = split_name(job.model or "")
@@ -209,7 +213,7 @@ def _measure(setup: EvaluationSetup, log: FrameLog) -> None:
     total = sum(len(setup.scored[clip.key]) for clip in todo)
     nets = [*setup.networks.values(), setup.teacher]
     k = max(frames_around(net) for net in nets if net is not None)
-    causal = any(is_causal(net) for net in nets if net is not None)
+    causal = any(isinstance(net, CausalNetwork) for net in nets)
     lr = setup.degradation, setup.rules.lr_8bit
 
     def seen(clip: Clip) -> Sequence[int]:
@@ -243,22 +247,25 @@ def _score(
 ) -> dict[str, list[Row]]:
     """Return the figures of a piece's scored frames, by network; save a picture of the middle."""
     job, middle = setup.job, len(clip.frames) // 2
-    wanted = set(setup.scored[clip.key])
-    scored = [at for at, centre in enumerate(piece.centres) if centre in wanted]
-    is_shown = clip.key in setup.shown
-    index = piece.centres.index(middle) if is_shown and middle in piece.centres else None
-    results, shown = {}, {}
+    scored = [t for t in piece.centres if t in set(setup.scored[clip.key])]
+    shown = middle if clip.key in setup.shown and middle in piece.centres else None
+    pictured = [] if shown is None else [shown]
+    wanted = sorted({*scored, *pictured})
+    how = piece, setup.device, job.amp
+    results, made = {}, {}
     for name, runner in runners.items():
-        features = super_resolve(runner, piece, setup.device, job.amp)
-        results[name] = _checked(features.sr, clip, piece)[scored]
-        if index is not None:
-            shown[name] = features.sr[index].clone(), features.f_sr[index].clone()
-    taught = super_resolve(teacher, piece, setup.device, job.amp) if is_shown and teacher else None
-    if index is not None:
-        _save_picture(setup, clip, piece, index, shown, taught)
+        sr, f_sr = super_resolve(runner, *how, wanted, shown)
+        results[name] = _checked(sr, clip, piece)[[wanted.index(t) for t in scored]]
+        if f_sr is not None:
+            made[name] = sr[wanted.index(middle)].clone(), f_sr.clone()
+    taught = None
+    if clip.key in setup.shown and teacher:
+        taught = super_resolve(teacher, *how, pictured, shown)[1]
+    if shown is not None:
+        _save_picture(setup, clip, piece, shown, made, taught)
     if not scored:
         return {name: [] for name in runners}
-    hr = piece.hr[scored].to(setup.device).float() / 255
+    hr = piece.hr[[piece.centres.index(t) for t in scored]].to(setup.device).float() / 255
     rows = score_frames(results, hr, setup.rules)
     if temporal:
         for frame, truth in enumerate(rounded(hr, setup.rules)):
@@ -266,19 +273,33 @@ def _score(
             for name, figures in temporal.next(truth, compared).items():
                 rows[name][frame] |= figures
     for of_network in rows.values():
-        for row, at in zip(of_network, scored, strict=True):
-            row["frame"] = piece.centres[at]
+        for row, t in zip(of_network, scored, strict=True):
+            row["frame"] = t
     return rows
 
 
 def super_resolve(
-    runner: ClipRunner, piece: Piece, device: torch.device, amp: str = "none"
-) -> Features:
-    """Return the features of a piece's centres, each (n, C, ., .), equal to the whole clip's."""
+    runner: ClipRunner,
+    piece: Piece,
+    device: torch.device,
+    amp: str = "none",
+    wanted: Sequence[int] | None = None,
+    shown: int | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Return sr (n, 3, H, W) of a piece's centres, equal to the whole clip's, or of those wanted;
+    and F^SR (C, H, W) of the one that is shown. A causal network runs over all the same."""
+    wanted = piece.centres if wanted is None else list(wanted)
+    centres = piece.centres if isinstance(runner.net, CausalNetwork) else wanted
+    if not centres:
+        return piece.lr[:0], None
     lr, first = piece.around(frames_around(runner.net))
+    f_sr = None
     with autocast(device, amp):
-        features = runner(lr.to(device)[None], first, piece.centres)
-    return Features(*(x[0] for x in features))
+        if shown is None:
+            sr = runner.sr(lr.to(device)[None], first, centres)
+        else:
+            sr, f_sr = runner.sr_and_map(lr.to(device)[None], first, centres, shown)
+    return sr[0, [centres.index(t) for t in wanted]], f_sr
 
 
 def _checked(sr: Tensor, clip: Clip, piece: Piece) -> Tensor:
@@ -297,24 +318,24 @@ def _save_picture(
     setup: EvaluationSetup,
     clip: Clip,
     piece: Piece,
-    index: int,
+    frame: int,
     shown: Mapping[str, Any],
-    taught: Features | None,
+    taught: Tensor | None,
 ) -> None:
     """Write one picture: LR, each network's SR, HR, each one's attention, the teacher's last.
 
-    shown: network -> SR and F^SR, a tensor each, of the frame at `index` in the piece.
-    taught: the teacher's features of the piece. A network without F^SR has no attention.
+    shown: network -> SR and F^SR, a tensor each, of that frame. taught: the teacher's F^SR.
+    A network without F^SR has no attention.
     """
     assert setup.job.out
     ends = {name: f", {name}" if len(shown) > 1 else "" for name in shown}
     maps = {f"attention{ends[name]}": f_sr for name, (_, f_sr) in shown.items() if len(f_sr)}
-    if taught is not None and taught.f_sr.shape[1]:
-        maps["attention, teacher"] = taught.f_sr[index]
+    if taught is not None and len(taught):
+        maps["attention, teacher"] = taught
     columns = {
-        "LR": to_pixels(piece.lr[piece.centres[index] - piece.first]),
+        "LR": to_pixels(piece.lr[frame - piece.first]),
         **{f"SR{ends[name]}": to_pixels(sr) for name, (sr, _) in shown.items()},
-        "HR": to_pixels(pad_to_scale(piece.hr[index][None])[0] / 255),
+        "HR": to_pixels(pad_to_scale(piece.hr[[piece.centres.index(frame)]])[0] / 255),
         **{label: attention_map(f_sr.float()).cpu().numpy() for label, f_sr in maps.items()},
     }
     file = f"{clip.key.replace('/', '_')}.png"
@@ -340,37 +361,28 @@ def _report(setup: EvaluationSetup, name: str, log: FrameLog) -> NetworkResult:
         report["lists"] = results.by_list(report["clips"], lists, setup.figures)
     if "cost" in setup.job.metrics:
         report["cost"] = _cost(setup, setup.networks[name])
-    if setup.job.still and is_causal(setup.networks[name]):
-        report["still"] = _still(setup, setup.networks[name])
+    if setup.job.still and isinstance(net := setup.networks[name], CausalNetwork):
+        report["still"] = _still(setup, net)
     return report
 
 
 @torch.inference_mode()
-def _still(setup: EvaluationSetup, net: Network) -> Still:
+def _still(setup: EvaluationSetup, net: CausalNetwork) -> Still:
     """Run a causal network over each clip's middle frame, given again and again."""
     curves = {}
     for clip in tqdm(setup.clips, unit="clip", desc="still", disable=None):
         lr = setup.degradation, setup.rules.lr_8bit
         (piece,) = pieces(clip, [len(clip.frames) // 2], 0, *lr)
         hr = piece.hr.to(setup.device).float() / 255
-        images = _images(net, piece.lr.to(setup.device), setup.device, setup.job.amp)
+        images = still_images(net, piece.lr.to(setup.device), setup.device, setup.job.amp)
         images = (sr[..., : hr.shape[-2], : hr.shape[-1]] for sr in images)
         curves[clip.key] = still_psnr(images, hr, setup.rules, setup.job.still)
     return still_figures(curves)
 
 
-def _images(net: Network, frame: Tensor, device: torch.device, amp: str) -> Iterator[Tensor]:
-    """Yield sr (1, 3, H, W) of one LR frame (1, 3, h, w) that never changes."""
-    assert isinstance(net, CausalNetwork)
-    frames = frame[:, None].expand(-1, 2 + net.num_ahead, -1, -1, -1)
-    state = net.begin(frame)
-    while True:
-        with autocast(device, amp):
-            features, state = net.step(frames, state)
-        yield features.sr.float()
-
-
 def _cost(setup: EvaluationSetup, net: Network) -> Cost:
+    net = folded(net)  # as it is exported
+
     def run(*inputs: Tensor) -> None:
         with autocast(setup.device, setup.job.amp):
             net(*inputs)

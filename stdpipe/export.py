@@ -3,12 +3,15 @@
 The network is traced with free batch, height and width. The file is written beside `out`, compared
 with the network at three sizes and batches, and only then renamed. Its graph takes a window
 (B, 2k+1, 3, h, w), float32 RGB in [0, 1] of any size, and gives sr (B, 3, 4h, 4w), unclipped.
+How to use it, with a causal network's state, is told by JSON in its metadata.
 """
 
 import importlib.metadata
 import importlib.util
 import io
+import json
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -23,12 +26,23 @@ from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import atomic_file
 from stdpipe.deploy.drift import warn_of_drift
 from stdpipe.models.base import Network, check_sees_lr, count_parameters
+from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.checkpoints import load_network
 from stdpipe.models.fold import folded
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 TOLERANCE = 1e-4  # largest difference from the network, for images in [0, 1]
+USE = "stdpipe"  # name of the metadata
 FREE_AXES = {0: "batch", 3: "height", 4: "width"}
+ENDS = (
+    "frames are offsets from the one that sr shows; beyond a clip's ends its end frame is repeated"
+)
+HOW = {
+    "window": ENDS,
+    "clip": "frames are those of a clip, in order, and sr shows each",
+    "causal": f"{ENDS}; state_i, of so many channels in the frames' size, is zero before the first "
+    "frame, and next_state_i is its value for the next",
+}
 LOG = logging.getLogger(__name__)
 
 
@@ -60,17 +74,18 @@ def export(job: Export) -> dict[str, Any]:
         _require_onnx()
     net, facts = load_network(job.model, job.weights)
     check_sees_lr(net, "its file would be of no use")
+    _check_begin(net)
     net = folded(net.eval())
     drift = warn_of_drift(net)
-    name, opset = facts["network"], None
+    name, opset, use = facts["network"], None, how_to_use(net)
     with _told(f"{name} cannot be traced for all frame sizes"):
         program = trace(net)
     with atomic_file(job.out) as aside:
         if job.format == "onnx":
             with _told(f"{name} has no ONNX form (try --format torch)"):
-                opset = write_onnx(program, net, aside)
+                opset = write_onnx(program, net, aside, use)
         else:
-            torch.export.save(program, aside)
+            torch.export.save(program, aside, extra_files={USE: json.dumps(use)})
         with _told(f"the file of {name} cannot be run"):
             run = _in_onnxruntime(aside) if opset else torch.export.load(aside).module()
             checked = _check(net, run, job.format)
@@ -86,12 +101,28 @@ def export(job: Export) -> dict[str, Any]:
         "opset": opset,
         "bytes": job.out.stat().st_size,
         "parameters": count_parameters(net),
-        "kind": net.kind,
-        "window": _inputs(net, 8, 8, 1)[0].shape[1],
-        "state": [x.shape[1] for x in _inputs(net, 8, 8, 1)[1:]],
+        **use,
         "drift": drift,
         "checked": checked,
     }
+
+
+def how_to_use(net: Network) -> dict[str, Any]:
+    """Return what whoever runs the file must know; the file holds it, too."""
+    window, *state = (shape[1] for shape in net.input_shapes(8, 8))
+    before = {"window": window // 2, "clip": 0, "causal": 1}[net.kind]
+    frames = [place - before for place in range(window)]
+    how = HOW[net.kind]
+    return {"kind": net.kind, "window": window, "frames": frames, "state": state, "use": how}
+
+
+def _check_begin(net: Network) -> None:
+    """Raise UserError for a state that a file's user, who begins with zeros, would not know."""
+    if isinstance(net, CausalNetwork) and any(x.any() for x in net.begin(torch.rand(1, 3, 8, 8))):
+        raise UserError(
+            f"{type(net).__name__}'s begin is not zero, and an exported step has no begin: let "
+            "step make what it needs of a state of zeros"
+        )
 
 
 class AnySize(nn.Module):
@@ -104,7 +135,7 @@ class AnySize(nn.Module):
 
     def forward(self, window: Tensor, *state: Tensor) -> Tensor | tuple[Tensor, ...]:
         """(B, 2k+1, 3, h, w) -> (B, 3, H, W); a causal network's state follows both."""
-        if self.net.kind == "causal":  # it takes any size, and so does its state
+        if isinstance(self.net, CausalNetwork):  # it takes any size, and so does its state
             found: tuple[Tensor, ...] = self.net(window, *state)
             return found
         padded = window
@@ -137,8 +168,8 @@ def trace(net: Network) -> ExportedProgram:
         )
 
 
-def write_onnx(program: ExportedProgram, net: Network, path: Path) -> int:
-    """Write one file, weights inside; return the opset.
+def write_onnx(program: ExportedProgram, net: Network, path: Path, use: dict[str, Any]) -> int:
+    """Write one file, weights and how to use it inside; return the opset.
 
     Its input is "window" and its output "sr"; a causal network's "state_0", ... and "next_state_0",
     ... follow, to be given back with the next frame.
@@ -153,6 +184,7 @@ def write_onnx(program: ExportedProgram, net: Network, path: Path) -> int:
         verbose=False,
     )
     assert written is not None
+    written.model.metadata_props[USE] = json.dumps(use)
     written.save(path)
     return int(written.model.opset_imports[""])
 
@@ -237,7 +269,8 @@ def _told(what: str) -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with redirect_stderr(io.StringIO()):
+        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     except (OSError, UserError):  # a full disk, or told already
         raise

@@ -34,6 +34,7 @@ from stdpipe.deploy.reach import reach
 from stdpipe.deploy.tiles import Tile, tiles
 from stdpipe.device import autocast, pick_device, settle
 from stdpipe.models.base import Network, check_sees_lr
+from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.checkpoints import load_network
 from stdpipe.models.fold import folded
 from stdpipe.models.running import WHOLE_CLIP, ClipRunner, frames_around
@@ -100,7 +101,7 @@ def upscale(job: Upscaling) -> dict[str, Any]:
         sink = write_video(job.out, height, width, rate, job.crf, sound)
     began = time.perf_counter()
     with sink as write:
-        count, seams = _run(net, source, grid, write, device, job.amp)
+        count, scenes, seams = _run(net, source, grid, write, device, job.amp)
     seconds = time.perf_counter() - began
     return {
         "model": facts["network"],
@@ -110,6 +111,7 @@ def upscale(job: Upscaling) -> dict[str, Any]:
         "source": str(job.source),
         "out": str(job.out),
         "frames": count,
+        "scenes": scenes if isinstance(net, CausalNetwork) else None,
         "width": width,
         "height": height,
         "fps": float(rate) if as_video else None,
@@ -159,12 +161,14 @@ def _check_places(job: Upscaling) -> None:
 
 def _run(
     net: Network, source: Clip, grid: Grid, write: Write, device: torch.device, amp: str
-) -> tuple[int, int]:
-    """Super-resolve all frames; return their number, and the largest step between tiles."""
-    count = largest = 0
+) -> tuple[int, int, int]:
+    """Super-resolve all frames; return their number, that of the scenes that a causal network sees
+    apart, and the largest step between tiles."""
+    count = scenes = largest = 0
     progress = tqdm(total=len(source.frames) or None, unit="frame", desc="upscale", disable=None)
     with progress, closing(stream_frames(source)) as stream:
-        for scene in split_scenes(stream) if net.kind == "causal" else [stream]:
+        for scene in split_scenes(stream) if isinstance(net, CausalNetwork) else [stream]:
+            scenes += 1
             runners = [ClipRunner(net) for _ in grid.tiles]  # a causal network has a state a tile
             for clip, first, centres in chunks(scene, frames_around(net)):
                 frames, step = _super_resolve_pixels(
@@ -177,7 +181,7 @@ def _run(
                 progress.update(len(frames))
     if not count:
         raise UserError(f"{source.key} has no frames")
-    return count, largest
+    return count, scenes, largest
 
 
 def chunks(frames: Iterator[Frame], k: int) -> Iterator[tuple[Tensor, int, range]]:

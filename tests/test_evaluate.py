@@ -19,6 +19,8 @@ from stdpipe.data.pieces import pieces
 from stdpipe.data.samples import read_frames
 from stdpipe.evaluation.metrics import QUALITY, TEMPORAL
 from stdpipe.evaluation.protocols import Protocol, protocol, score_frames, scored_frames
+from stdpipe.models.base import Network
+from stdpipe.models.bicubic import Bicubic
 from stdpipe.models.checkpoints import load_network, save_network
 from stdpipe.models.running import ClipRunner
 
@@ -89,6 +91,22 @@ def test_bicubic_at_the_true_phase_on_vid4(vid4: Path, stdpipe: Command) -> None
     assert sum(means) / 4 == pytest.approx(VID4_TRUE_PHASE_REPEATED_EDGE, abs=0.0005)
 
 
+def test_each_network_makes_what_is_scored(
+    tmp_path: Path, folders: Path, stdpipe: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a causal one, which runs over all frames; and maps of the pictured frame alone."""
+    images, maps = [], []
+    forward_clip, features_clip = Bicubic.forward_clip, Bicubic.features_clip
+    monkeypatch.setattr(Bicubic, "forward_clip", lambda *x: images.extend(x[2]) or forward_clip(*x))
+    monkeypatch.setattr(Bicubic, "features_clip", lambda *x: maps.extend(x[2]) or features_clip(*x))
+    monkeypatch.setattr(Network, "features_clip", Bicubic.features_clip)
+    named = ("--model", "bicubic", "--model", "rrn-8@random:0", "--protocol", "vimeo")
+    arguments = ("evaluate", "--data", folders, *named, "--out", tmp_path / "out")
+    found = json.loads(stdpipe(*arguments, "--pictures", 1, "--json").stdout)["networks"][0]
+    assert len(images) == len(found["clips"]) == 3
+    assert len(maps) == 1
+
+
 @pytest.mark.parametrize("degradation", VID4_START)
 def test_bicubic_on_the_start_of_vid4(
     tmp_path: Path, vid4: Path, stdpipe: Command, degradation: str
@@ -109,7 +127,7 @@ def test_pieces_give_what_the_whole_clip_gives(tiny: Path, network: str) -> None
         whole = net.forward_clip(degrade(read_frames(clip).hr, "bd")[None])[0]
         for centres in (range(7), [0, 6], [3], range(2, 5)):
             parts, run = pieces(clip, list(centres), 3, "bd", lr_8bit=True), ClipRunner(net)
-            sr = [evaluate.super_resolve(run, part, torch.device("cpu")).sr for part in parts]
+            sr = [evaluate.super_resolve(run, part, torch.device("cpu"))[0] for part in parts]
             assert (torch.cat(sr) - whole[list(centres)]).abs().max() < 1e-5
 
 
@@ -325,6 +343,19 @@ def test_temporal_metrics_of_single_frames(tiny: Path, refused: Command) -> None
     pytest.importorskip("cv2", reason="needs OpenCV's flow (extra: temporal)")
     told = refused("evaluate", "--data", tiny, "--model", "bicubic", "--metrics", "temporal")
     assert "need consecutive frames, but protocol 'vimeo' scores one of each clip" in told
+
+
+def test_cost_is_that_of_what_is_exported(folders: Path, stdpipe: Command) -> None:
+    more = ("--model", "rrn-8:wide=2@random:0", "--model", "rrn-8@random:0", "--metrics", "cost")
+    arguments = ("evaluate", "--data", folders, *more, "--json")
+    wide, plain = (x["cost"] for x in json.loads(stdpipe(*arguments).stdout)["networks"])
+    assert {"parameters", "macs"} <= wide.keys()
+    assert [wide[x] == plain[x] for x in ("parameters", "macs", "peak_memory_bytes")] == [True] * 3
+
+
+def test_a_still_scene_of_no_causal_network(folders: Path, refused: Command) -> None:
+    told = refused("evaluate", "--data", folders, "--model", "bicubic", "--still", 1000)
+    assert "causal" in told
 
 
 def test_temporal_metrics_without_opencv(

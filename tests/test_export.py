@@ -150,6 +150,29 @@ def test_a_small_network(stdpipe: Command, kind: str) -> None:
     assert {path.name for path in Path().iterdir()} <= {"own_export.py", "__pycache__", file}
 
 
+@needs_onnx
+def test_the_loop_of_the_page(
+    tmp_path: Path, stdpipe: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What docs/networks.md runs over an exported step, of two states and a frame ahead."""
+    monkeypatch.chdir(tmp_path)
+    name = "swrn:num_feat=4"
+    arguments = ("--model", name, "--weights", "random:0", "--out", "student.onnx", "--json")
+    found = json.loads(stdpipe("export", *arguments).stdout)
+    assert (found["frames"], found["state"]) == ([-1, 0, 1], [4, 4])
+    page = Path(__file__).parents[1] / "docs" / "networks.md"
+    (loop,) = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    clip = torch.rand(5, 3, 9, 13)
+    told: dict[str, Any] = {"frames": clip.numpy()}
+    exec(loop, told)
+    assert told["use"] == {key: found[key] for key in told["use"]}
+    net, _ = load_network(name, "random:0")
+    with torch.no_grad():
+        whole = net.eval().features_clip(clip[None]).sr[0]
+    made = torch.stack([torch.from_numpy(image) for image in told["images"]])
+    assert (whole - made).abs().max() < 1e-5
+
+
 @pytest.mark.slow
 @needs_onnx
 def test_what_is_printed(stdpipe: Command, tmp_path: Path) -> None:

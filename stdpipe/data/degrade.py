@@ -64,11 +64,13 @@ def _of_sigma(name: str) -> Degradation:
         sigma = float(name.removeprefix(ANY_SIGMA))
     except ValueError:
         sigma = math.nan
-    if not 0 < sigma <= WIDEST or name != f"{ANY_SIGMA}{sigma:g}":
+    if not 0 < sigma <= WIDEST:
         raise UserError(
             f"degradation {name!r}: sigma is a plain number of HR pixels, above 0 and at most "
             f"{WIDEST:g}, such as bd:sigma=1.5"
         )
+    if name != (written := f"{ANY_SIGMA}{sigma:g}"):  # caches and weights compare names
+        raise UserError(f"degradation {name!r}: write {written}")
     taps = 2 * int(4 * sigma + 0.5) + 1
     border = "edge pixel repeated beyond the border), sampled at 4j (RLSP)"
     return _gaussian(taps, 0.0, "symmetric", border, sigma)

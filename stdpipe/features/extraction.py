@@ -156,7 +156,8 @@ def prepare(job: Extraction) -> Prepared:
             "seed": job.seed,
             "amp": job.amp,
             "extractor": EXTRACTOR,
-            **({"f_sr_channels": c_sr} if c_sr not in (0, 64) else {}),
+            # caches made before this was told hold no value, and are resumed without one
+            **({"f_sr_channels": c_sr} if not made or "f_sr_channels" in made.made_by else {}),
             **({"ensemble": len(members)} if job.ensemble else {}),
         },
         entries=tuple(str(v) for v in views),

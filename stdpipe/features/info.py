@@ -36,7 +36,7 @@ class Provenance:
     amp: Literal["none", "bf16", "fp16"] = "none"
     batch: int = 1
     ensemble: int = 0  # ways in which the teacher saw each clip for its image; 0: one
-    f_sr_channels: int = 64  # C_SR of the teacher; caches of 64 do not say it
+    f_sr_channels: int = 64  # C_SR of the teacher; older caches of 64 do not say it
     data: Path | None = None
     error: EncodingError | None = None  # None where it was not measured
     quality: Quality | None = None  # of the teacher; likewise, and for random weights

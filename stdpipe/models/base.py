@@ -31,12 +31,13 @@ class Network(nn.Module):
     """A VSR network. There are three kinds, and `features_clip` is what all offer.
 
     "window": the four stages `fuse`, `reconstruct`, `upsample` and `to_rgb` of one window.
-    "clip": sees all frames of a clip at once, and writes `features_clip` alone.
+    "clip": sees all frames of a clip at once, and writes `features_clip` alone; or `fuse_clip` and
+    the stages behind it, whose maps at HR size are then of one frame at a time.
     "causal": see CausalNetwork in causal.py.
     """
 
     kind: Kind = "window"
-    num_frame: int = 1  # 2k+1 LR frames of a window
+    num_frame: int = 1  # 2k+1 LR frames of a window; of a clip network's exported file
     multiple: int = 1  # LR sizes are padded to a multiple of it
     scale: int = SCALE  # SR size / LR size; 1 only where the input has HR size
     channels: int = (
@@ -83,10 +84,16 @@ class Network(nn.Module):
 
         A clip network super-resolves a clip: (B, T, 3, h, w) -> (B, T, 3, H, W).
         """
-        return self.features_clip(window).sr if self.kind == "clip" else self.features(window).sr
+        return self.forward_clip(window) if self.kind == "clip" else self.features(window).sr
 
     def input_shapes(self, height: int, width: int, batch: int = 1) -> list[tuple[int, ...]]:
-        """Return the shapes of what `forward` takes for one LR size."""
+        """Return the shapes of what `forward` takes for one LR size.
+
+        Raises UserError for a clip network that does not say how many frames.
+        """
+        if self.kind == "clip" and self.num_frame < 2:
+            frames = "the frames of an exported file, whose cost is counted"
+            raise UserError(f"{type(self).__name__} sees whole clips: set its num_frame, {frames}")
         return [(batch, self.num_frame, 3, height, width)]
 
     def features(self, window: Tensor) -> Features:
@@ -113,7 +120,7 @@ class Network(nn.Module):
 
         Frames go one by one behind `fuse_clip`, since maps at HR size take the most memory.
         """
-        if self.kind != "window":
+        if type(self).features_clip is not Network.features_clip:
             return self.features_clip(clip, centres).sr
         height, width = clip.shape[-2] * self.scale, clip.shape[-1] * self.scale
         centres = range(clip.shape[1]) if centres is None else centres

@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stdpipe.cache.errors import UserError
 from stdpipe.models.base import SCALE, Features, Network
 from stdpipe.models.layers import conv3x3, leaky, shrink, surroundings
 
 State = tuple[Tensor, ...]
 Head = Literal["shuffle", "f_sr"]
+F_SR_CHANNELS = 8  # of head=f_sr, unless told
 
 
 class CausalNetwork(Network):
@@ -77,11 +79,6 @@ class CausalNetwork(Network):
         return torch.stack([clip[:, place] for place in places], 1)
 
 
-def is_causal(net: Network) -> bool:
-    """Tell whether the network carries a state from frame to frame."""
-    return net.kind == "causal"
-
-
 def stacked(frames: Sequence[Features]) -> Features:
     """Return the features of some frames, each (B, C, ., .), as one of (B, N, C, ., .)."""
     return Features(*(torch.stack(x, 1) for x in zip(*frames, strict=True)))
@@ -131,5 +128,7 @@ class WithFSR(nn.Module):
 def build_head(head: Head, channels: int, f_sr_channels: int, colours: int = 3) -> nn.Module:
     """Return the layers from a causal network's LR features to F^SR and the residual."""
     if head == "shuffle":
+        if f_sr_channels != F_SR_CHANNELS:
+            raise UserError("f_sr_channels is an option of head=f_sr: give both, or neither")
         return Shuffled(channels, colours)
     return WithFSR(channels, f_sr_channels, colours)

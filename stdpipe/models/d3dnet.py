@@ -15,7 +15,7 @@ from stdpipe.models.base import Network
 from stdpipe.models.deform import deform_conv2d
 from stdpipe.models.layers import bilinear_base, conv3x3, leaky, shrink
 from stdpipe.models.luma import in_channels, to_image
-from stdpipe.models.options import Channels, Window
+from stdpipe.models.options import Channels, Positive, Window
 
 AT_ONCE = 2**30  # bytes of samples at once: 27 copies of each frame's features
 
@@ -90,7 +90,7 @@ class D3DNet(Network):
 
     def __init__(
         self,
-        num_feat: int = 64,
+        num_feat: Positive = 64,
         num_frame: Window = 7,
         num_deform_block: int = 5,
         num_block: int = 6,

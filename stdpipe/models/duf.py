@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stdpipe.models.base import SCALE, Network, window_indices
+from stdpipe.models.options import Positive
 
 SIZES = {16: (3, 32), 28: (9, 16), 52: (21, 16)}  # layers -> dense blocks, channels each adds
 SIDE = 5  # of a filter, in LR pixels
@@ -84,7 +85,7 @@ class DUF(Network):
     def __init__(
         self,
         num_layer: Literal[16, 28, 52] = 52,
-        num_feat: int = 64,
+        num_feat: Positive = 64,
         adapt_official_weights: bool = False,
     ) -> None:
         super().__init__()

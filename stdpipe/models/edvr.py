@@ -15,7 +15,7 @@ from stdpipe.cache.errors import UserError
 from stdpipe.models.base import Network, window_indices
 from stdpipe.models.deform import DeformConvPack
 from stdpipe.models.layers import ResidualBlock, bilinear_base, conv3x3, leaky, residual_blocks, up2
-from stdpipe.models.options import Window
+from stdpipe.models.options import Positive, Window
 
 Pyramid = list[Tensor]
 LEVELS = ("l1", "l2", "l3")
@@ -179,9 +179,9 @@ class EDVR(Network):
 
     def __init__(
         self,
-        num_feat: int = 64,
+        num_feat: Positive = 64,
         num_frame: Window = 5,
-        deformable_groups: int = 8,
+        deformable_groups: Positive = 8,
         num_extract_block: int = 5,
         num_reconstruct_block: int = 10,
         hr_in: bool = False,

@@ -13,7 +13,8 @@ def _check_odd(num_frame: int) -> int:
     return num_frame
 
 
-Count = Annotated[int, Field(ge=0, le=MOST_OPTION)]
+Count = Annotated[int, Field(ge=0, le=MOST_OPTION)]  # of what may be left out: blocks, say
+Positive = Annotated[int, Field(ge=1, le=MOST_OPTION)]  # of channels, which must be there
 Window = Annotated[int, Field(le=MOST_OPTION), AfterValidator(_check_odd)]
 Width = Annotated[float, Field(gt=0, le=4), Strict(False)]  # YAML 1.1 reads 1e-1 as text
 Channels = Literal[1, 3]  # Y alone, or RGB

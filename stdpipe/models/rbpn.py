@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from stdpipe.models.base import Network, window_indices
 from stdpipe.models.flow import tvl1
 from stdpipe.models.layers import conv3x3, full_precision, init_relu, shrink
-from stdpipe.models.options import Window
+from stdpipe.models.options import Positive, Window
 from stdpipe.models.warp import over_pairs
 
 STRIDED = (8, 4, 2)  # kernel, stride and padding from HR to LR, or back
@@ -114,8 +114,8 @@ class RBPN(Network):
     def __init__(
         self,
         num_frame: Window = 7,
-        num_feat: int = 64,
-        num_base: int = 256,
+        num_feat: Positive = 64,
+        num_base: Positive = 256,
         num_resblock: int = 5,
         flow: Literal["tvl1", "none"] = "tvl1",
         published_head: bool = False,

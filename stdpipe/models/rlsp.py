@@ -14,7 +14,7 @@ from stdpipe.models.base import SCALE, Features
 from stdpipe.models.causal import CausalNetwork, Head, State, build_head, seen
 from stdpipe.models.layers import bicubic_base, bilinear_base, conv3x3, init_relu, leaky
 from stdpipe.models.luma import with_luma
-from stdpipe.models.options import Count
+from stdpipe.models.options import Positive
 
 # luma as RLSP's authors have it, of RGB in [0, 1]: BT.601 with coefficients in 256ths
 RED, GREEN, BLUE = 65.738 / 256, 129.057 / 256, 25.064 / 256
@@ -40,10 +40,10 @@ class RLSP(CausalNetwork):
 
     def __init__(
         self,
-        num_feat: Count = 48,
+        num_feat: Positive = 48,
         published: bool = False,
         head: Head = "shuffle",
-        f_sr_channels: Count = 8,
+        f_sr_channels: Positive = 8,
         contract: bool = False,
         phase: float = 1.5,
     ) -> None:

@@ -13,7 +13,7 @@ from stdpipe.models import fold
 from stdpipe.models.base import Features
 from stdpipe.models.causal import CausalNetwork, Head, State, build_head, seen
 from stdpipe.models.layers import bilinear_base, conv3x3, residual_blocks
-from stdpipe.models.options import Count
+from stdpipe.models.options import Count, Positive
 
 
 class MobileRRN(CausalNetwork):
@@ -27,11 +27,11 @@ class MobileRRN(CausalNetwork):
 
     def __init__(
         self,
-        num_feat: Count = 16,
+        num_feat: Positive = 16,
         num_block: Count = 5,
         published: bool = False,
         head: Head = "shuffle",
-        f_sr_channels: Count = 8,
+        f_sr_channels: Positive = 8,
         wide: Count = 0,
         phase: float = 1.5,
     ) -> None:

@@ -3,7 +3,7 @@
 Axes: T frames of a clip, N centres asked for, C channels, h w LR size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -40,23 +40,35 @@ class ClipRunner:
         """
         if not isinstance(self.net, CausalNetwork):
             return self.net.features_clip(lr, [t - first for t in centres])
-        return stacked(self._run(self.net, lr, first, centres))
+        return stacked([features for _, features in self._run(self.net, lr, first, centres)])
 
     def sr(self, lr: Tensor, first: int, centres: Sequence[int]) -> Tensor:
         """Return the images alone, (1, N, 3, H, W): a window network's maps of one at a time."""
         if not isinstance(self.net, CausalNetwork):
             return self.net.forward_clip(lr, [t - first for t in centres])
-        return torch.stack([x.sr for x in self._run(self.net, lr, first, centres)], 1)
+        return torch.stack([x.sr for _, x in self._run(self.net, lr, first, centres)], 1)
+
+    def sr_and_map(
+        self, lr: Tensor, first: int, centres: Sequence[int], shown: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the images, (1, N, 3, H, W), and F^SR of one of the centres, (C, H, W)."""
+        if not isinstance(self.net, CausalNetwork):
+            return self.sr(lr, first, centres), self(lr, first, [shown]).f_sr[0, 0]
+        images = []
+        for t, features in self._run(self.net, lr, first, centres):
+            images.append(features.sr)
+            if t == shown:
+                f_sr = features.f_sr[0]
+        return torch.stack(images, 1), f_sr
 
     def _run(
         self, net: CausalNetwork, lr: Tensor, first: int, centres: Sequence[int]
-    ) -> list[Features]:
+    ) -> Iterator[tuple[int, Features]]:
+        """Yield the features of each centre in turn, with its number."""
         if self._state is None:
             self._state = net.begin(lr[:, self.done - first])
-        found: list[Features] = []
         for t in range(self.done, centres[-1] + 1):
             features, self._state = net.step(net.around(lr, t - first), self._state)
+            self.done = t + 1
             if t in centres:
-                found.append(features)
-        self.done = centres[-1] + 1
-        return found
+                yield t, features

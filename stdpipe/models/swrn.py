@@ -15,7 +15,7 @@ from stdpipe.models import fold
 from stdpipe.models.base import Features
 from stdpipe.models.causal import CausalNetwork, Head, State, build_head, seen
 from stdpipe.models.layers import bilinear_base, conv3x3, init_relu, leaky, relu_chain
-from stdpipe.models.options import Count
+from stdpipe.models.options import Positive
 
 
 class SWRN(CausalNetwork):
@@ -28,10 +28,10 @@ class SWRN(CausalNetwork):
 
     def __init__(
         self,
-        num_feat: Count = 16,
+        num_feat: Positive = 16,
         published: bool = False,
         head: Head = "shuffle",
-        f_sr_channels: Count = 8,
+        f_sr_channels: Positive = 8,
         contract: bool = False,
         phase: float = 1.5,
     ) -> None:

@@ -12,6 +12,7 @@ from tabulate import tabulate
 from stdpipe.cache.schema import check, read_yaml
 from stdpipe.models import zoo
 from stdpipe.models.base import Network, count_parameters
+from stdpipe.models.fold import folded
 from stdpipe.models.macs import HEIGHT, WIDTH, count_macs, steady_macs
 
 
@@ -55,7 +56,7 @@ def describe_network(name: str, size: Size | None = None) -> dict[str, Any]:
     with work that windows share counted once, and state_bytes, what a causal network carries.
     """
     with torch.device("meta"):
-        net = zoo.parse(name).build()
+        net = folded(zoo.parse(name).build())  # as it is exported
     macs = count_macs(net)
     base = PUBLISHED.get(name.partition(":")[0], Published(source=""))
     published = PUBLISHED.get(name, Published(source=base.source))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stdpipe.models.base import SCALE, Network, window_indices
 from stdpipe.models.layers import bicubic_base
-from stdpipe.models.options import Window
+from stdpipe.models.options import Positive, Window
 from stdpipe.models.spynet import SPyNet
 from stdpipe.models.warp import warp
 
@@ -35,8 +35,8 @@ class TOFlow(Network):
     def __init__(
         self,
         num_frame: Window = 7,
-        num_feat: int = 64,
-        num_flow_feat: int = 32,
+        num_feat: Positive = 64,
+        num_flow_feat: Positive = 32,
         adapt_official_weights: bool = False,
         phase: float = 1.5,
     ) -> None:

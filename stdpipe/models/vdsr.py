@@ -13,7 +13,7 @@ from torch import Tensor
 from stdpipe.models.base import Network
 from stdpipe.models.layers import bicubic_base, conv3x3, init_relu, relu_chain, shrink
 from stdpipe.models.luma import in_channels, to_image
-from stdpipe.models.options import MOST_OPTION, Channels
+from stdpipe.models.options import MOST_OPTION, Channels, Positive
 
 
 class VDSR(Network):
@@ -21,7 +21,7 @@ class VDSR(Network):
 
     def __init__(
         self,
-        num_feat: int = 64,
+        num_feat: Positive = 64,
         num_layer: Annotated[int, Field(ge=2, le=MOST_OPTION)] = 20,
         channels: Channels = 3,
         phase: float = 1.5,

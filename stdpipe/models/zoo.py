@@ -22,8 +22,9 @@ from typing_extensions import TypedDict
 
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.schema import check, parse_yaml
-from stdpipe.models.base import Network, count_parameters
+from stdpipe.models.base import Kind, Network, count_parameters
 from stdpipe.models.bicubic import Bicubic
+from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.d3dnet import D3DNet
 from stdpipe.models.duf import DUF
 from stdpipe.models.edvr import EDVR
@@ -49,6 +50,7 @@ ZOO: dict[str, tuple[type[Network], dict[str, Any]]] = {
     "fastdvdnet": (FastDVDnet, {}),
     "fastdvdnet-half": (FastDVDnet, {"width": 0.5}),
     "fastdvdnet-quarter": (FastDVDnet, {"width": 0.25}),
+    "fastdvdnet-eighth": (FastDVDnet, {"width": 0.125, "light": True}),
     "rlsp": (RLSP, {}),
     "rlsp-64": (RLSP, {"num_feat": 64}),
     "rlsp-128": (RLSP, {"num_feat": 128}),
@@ -72,6 +74,11 @@ ZOO: dict[str, tuple[type[Network], dict[str, Any]]] = {
 
 
 _OWN = re.compile(r"([^\W\d]\w*\.)*[^\W\d]\w*:[^\W\d]\w*")  # package.module:Class
+WRITES: dict[Kind, tuple[tuple[str, ...], ...]] = {  # methods of a kind; one of each group
+    "window": (("fuse", "fuse_clip"), ("upsample",), ("to_rgb",)),
+    "clip": (("features_clip", "fuse_clip"),),
+    "causal": (("begin",), ("step",)),
+}
 MOST_PARAMETERS = 2**28  # 1 GB in float32; EDVR-L has 2**24.3
 
 
@@ -226,10 +233,24 @@ def _import(module: str, class_name: str) -> type[Network]:
         cls = getattr(importlib.import_module(module), class_name)
     except (ImportError, AttributeError) as error:
         raise UserError(f"cannot import network {module}:{class_name}: {error}") from error
-    if not all(hasattr(cls, method) for method in ("features_clip", "forward_clip")):
+    if not (isinstance(cls, type) and issubclass(cls, Network)):
         derive = "derive it from stdpipe.models.base.Network"
         raise UserError(f"{module}:{class_name} is no network: {derive}")
-    stages = ("fuse", "fuse_clip", "features_clip")
-    if all(getattr(cls, stage) is getattr(Network, stage, None) for stage in stages):
-        raise UserError(f"{module}:{class_name} writes neither fuse nor fuse_clip: write one")
+    _refuse_unwritten(cls, f"{module}:{class_name}")
     return cls
+
+
+def _refuse_unwritten(cls: type[Network], name: str) -> None:
+    """Raise UserError where a user's class does not write what its kind asks of it."""
+    if cls.kind not in WRITES:
+        raise UserError(f"{name} has kind = {cls.kind!r}: choose one of {', '.join(WRITES)}")
+    causal = issubclass(cls, CausalNetwork)
+    if causal != (cls.kind == "causal"):
+        instead = "leave its kind to" if causal else "derive it from stdpipe.models.causal's"
+        raise UserError(f"{name} has kind = {cls.kind!r}: {instead} CausalNetwork")
+    base = CausalNetwork if causal else Network
+    for group in WRITES[cls.kind]:
+        if all(getattr(cls, method) is getattr(base, method) for method in group):
+            asked = ", ".join(" or ".join(each) for each in WRITES[cls.kind])
+            told = f"a {cls.kind} network writes {asked}, and it has no {' or '.join(group)} yet"
+            raise UserError(f"{name}: {told}")

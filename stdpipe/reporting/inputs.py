@@ -21,6 +21,7 @@ from stdpipe.evaluation.results import NetworkResult, identity, read_result
 from stdpipe.features.info import provenance
 from stdpipe.models import zoo
 from stdpipe.models.base import count_parameters
+from stdpipe.models.fold import folded
 from stdpipe.models.macs import count_macs
 from stdpipe.training.metrics_log import read_metrics
 from stdpipe.training.run_folder import read_config
@@ -134,7 +135,7 @@ def _read_evaluation(folder: Path, labels: Labels, groups: dict[str, ResultGroup
 def _count(name: str) -> dict[str, int]:
     """Count parameters and MACs of a network whose evaluation did not."""
     try:
-        net = zoo.parse_trusted(name, "the result").build()
+        net = folded(zoo.parse_trusted(name, "the result").build())
     except UserError:
         return {}  # a user's own network: a file must not make us import it
     return {"parameters": count_parameters(net), "macs": count_macs(net).total}

@@ -30,6 +30,7 @@ from stdpipe.distill.attention import attention_map
 from stdpipe.evaluation.pictures import HEAT_PERCENTILE, to_pixels
 from stdpipe.models import zoo
 from stdpipe.models.base import SCALE, Features, Network
+from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.checkpoints import load_network
 from stdpipe.models.running import ClipRunner, frames_around
 from stdpipe.reporting.data_uris import Pixels
@@ -81,7 +82,7 @@ def take_shot(
     frame = len(clip.frames) // 2
     start = min(max(frame - length // 2, 0), max(len(clip.frames) - length, 0))
     span = list(range(start, min(start + length, len(clip.frames))))
-    causal = any(net.kind == "causal" for net in nets)
+    causal = any(isinstance(net, CausalNetwork) for net in nets)
     found, frames = [], []
     for piece in pieces(clip, range(span[-1] + 1) if causal else span, k, degradation, lr_8bit):
         frames.append(piece.hr[[at for at, t in enumerate(piece.centres) if t in span]])

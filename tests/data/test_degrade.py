@@ -133,6 +133,12 @@ def test_a_sigma_that_is_none_is_refused(sigma: str) -> None:
         degrade(noise(), f"bd:sigma={sigma}")
 
 
+@pytest.mark.parametrize(("sigma", "written"), [("1.50", "1.5"), (".5", "0.5"), ("2.0", "2")])
+def test_a_sigma_has_one_spelling(sigma: str, written: str) -> None:
+    with pytest.raises(ValueError, match=f"write bd:sigma={written}$"):
+        degrade(noise(), f"bd:sigma={sigma}")
+
+
 def test_padding() -> None:
     """Right and bottom edges repeat up to a multiple of 4; what fits is handed back as it is."""
     hr = noise(18, 21)

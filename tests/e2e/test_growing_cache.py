@@ -105,3 +105,23 @@ def test_other_clips_are_not_added_by_mistake(
     changed = data / "sequences/00001/0002/im3.png"
     changed.write_bytes((data / "sequences/00001/0003/im3.png").read_bytes())
     assert "00001/0002" in refused(*extract(data, place, "--targets", "f_sr"))
+
+
+def test_a_cache_that_does_not_tell_its_channels_grows(
+    tmp_path: Path, data: Path, extract: Command, stdpipe: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C_SR was told where it was neither 0 nor 64 alone."""
+    train_on(data, 1)
+
+    class Older(cache.Manifest):
+        def __post_init__(self) -> None:
+            self.made_by.pop("f_sr_channels", None)
+            super().__post_init__()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "Manifest", Older)
+        stdpipe(*extract(data, tmp_path / "c"))
+    train_on(data, 2)
+    stdpipe(*extract(data, tmp_path / "c"))
+    manifest = cache.open_reader(str(tmp_path / "c")).manifest
+    assert (len(manifest.entries), "f_sr_channels" in manifest.made_by) == (2, False)

@@ -1,6 +1,7 @@
 """Clip and causal networks through every command: the two in examples/."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from stdpipe.deploy.tiles import tiles
 from stdpipe.models.checkpoints import load_network
 
 Command = Callable[..., Any]
@@ -57,6 +59,21 @@ def test_a_clip_teacher_teaches_by_f_sr_and_by_its_image(
 
 
 @pytest.mark.usefixtures("here")
+def test_a_clip_network_says_how_many_frames_a_file_takes(
+    tiny: Path, stdpipe: Command, refused: Command
+) -> None:
+    """Else one is not exported, nor is its cost counted; it is measured all the same."""
+    teacher = Path("clip_teacher.py")
+    teacher.write_text(re.sub("num_frame = .*", "pass", teacher.read_text()))
+    network = ("--model", TEACHER, "--weights", "random:0")
+    told = refused("export", *network, "--out", "c.pt2", "--format", "torch")
+    assert "num_frame" in told
+    assert "num_frame" in refused("evaluate", "--data", tiny, *network, "--metrics", "cost")
+    assert "num_frame" in refused("models", TEACHER)
+    stdpipe("evaluate", "--data", tiny, *network)
+
+
+@pytest.mark.usefixtures("here")
 def test_a_teacher_without_f_sr_teaches_by_its_image(
     tiny: Path, stdpipe: Command, train: Command, refused: Command
 ) -> None:
@@ -65,6 +82,7 @@ def test_a_teacher_without_f_sr_teaches_by_its_image(
     assert "--targets sr" in told
     stdpipe("extract-teacher", *given, "--cache", "c.zarr")
     stdpipe("cache", "check", "c.zarr", "--teacher-weights", "random:0")
+    assert json.loads(stdpipe("cache", "info", "c.zarr", "--json").stdout)["f_sr_channels"] == 0
     more = ("--cache", "c.zarr", "--student", STUDENT, "--scheme", "output", "--json")
     assert json.loads(stdpipe(*train("run", tiny, *more)).stdout)["output"] > 0
     told = refused(*train("no", tiny, "--cache", "c.zarr", "--scheme", "std"))
@@ -94,8 +112,8 @@ def test_a_causal_student_is_measured_as_it_runs(
 def test_a_video_is_upscaled_step_by_step(
     trained: Path, stdpipe: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As features_clip, one step a frame; a cut begins a new state; and with tiles, each has a
-    state of its own."""
+    """As features_clip, one step a frame; a cut begins a new state; and each tile is as if it were
+    all that there is."""
     draw = np.random.default_rng(0)
     scenes = [np.kron(draw.integers(0, 255, (3, 4, 3)), np.ones((8, 8, 1))) for _ in range(2)]
     frames = np.stack([np.roll(s, t, 1) for s in scenes for t in range(10)]).astype(np.uint8)
@@ -108,18 +126,31 @@ def test_a_video_is_upscaled_step_by_step(
     with monkeypatch.context() as patch:
         patch.setattr("stdpipe.upscale.warn_of_drift", lambda net: None)  # it takes steps, too
         patch.setattr(cls, "step", lambda *x: steps.append(x) or real(*x))
-        stdpipe("upscale", "lr", "sr", *network, "--tile", 0)
+        told = json.loads(stdpipe("upscale", "lr", "sr", *network, "--tile", 0, "--json").stdout)
     assert len(steps) == 20
+    assert told["scenes"] == 2
     made = np.stack([iio.imread(f"sr/{t:03d}.png") for t in range(20)])
     net, _ = load_network(STUDENT, str(trained))
-    for part in (slice(0, 10), slice(10, 20)):
-        clip = torch.from_numpy(frames[part]).permute(0, 3, 1, 2)[None].float() / 255
-        with torch.no_grad():
-            sr = net.features_clip(clip).sr[0].clamp(0, 1) * 255
-        expected = sr.round().byte().permute(0, 2, 3, 1).numpy()
-        assert (made[part] == expected).all()
-    stdpipe("upscale", "lr", "tiled", *network, "--tile", 8)
-    assert len(list(Path("tiled").iterdir())) == 20
+
+    @torch.no_grad()
+    def expected(part: slice, seen: tuple[Any, ...] = ()) -> np.ndarray:
+        clip = torch.from_numpy(frames[part]).permute(0, 3, 1, 2)[seen][None].float() / 255
+        sr = net.features_clip(clip).sr[0].clamp(0, 1) * 255
+        return sr.round().byte().permute(0, 2, 3, 1).numpy()
+
+    scene_parts = (slice(0, 10), slice(10, 20))
+    for part in scene_parts:
+        assert (made[part] == expected(part)).all()
+    monkeypatch.setattr("stdpipe.upscale.FREE_OVERLAP", 4)
+    told = json.loads(stdpipe("upscale", "lr", "tiled", *network, "--tile", 8, "--json").stdout)
+    assert told["tiles"]["count"] == 12
+    tiled = np.stack([iio.imread(f"tiled/{t:03d}.png") for t in range(20)])
+    for tile in tiles(24, 32, 8, 4, net.multiple):
+        y, x, height, width = (4 * side for side in tile.core)
+        top, left = 4 * tile.core.y - 4 * tile.seen.y, 4 * tile.core.x - 4 * tile.seen.x
+        for part in scene_parts:
+            alone = expected(part, tile.seen.cut())[:, top : top + height, left : left + width]
+            assert (tiled[part, y : y + height, x : x + width] == alone).all()
 
 
 @pytest.mark.parametrize("kind", ["torch", pytest.param("onnx", marks=pytest.mark.slow)])
@@ -132,7 +163,10 @@ def test_an_exported_step_takes_and_gives_the_state(
     found = json.loads(stdpipe("export", *network, "--json").stdout)
     assert (found["kind"], found["window"], found["state"]) == ("causal", 2, [8])
     if kind == "torch":
-        program = torch.export.load(out).module()
+        told = {"stdpipe": ""}
+        program = torch.export.load(out, extra_files=told).module()
+        use = json.loads(told["stdpipe"])
+        assert (use["kind"], use["frames"], use["state"]) == ("causal", [-1, 0], [8])
         net, _ = load_network(STUDENT, str(trained))
         clip = torch.rand(1, 4, 3, 9, 13)
         state = net.begin(clip[:, 0])
@@ -141,6 +175,15 @@ def test_an_exported_step_takes_and_gives_the_state(
             for t in range(4):
                 sr, *state = program(net.around(clip, t), *state)
                 assert (sr - whole[:, t]).abs().max() < 1e-5
+
+
+@pytest.mark.usefixtures("here")
+def test_a_state_that_does_not_begin_at_zero_is_not_exported(refused: Command) -> None:
+    """Whoever runs the file would not know it."""
+    student = Path("causal_student.py")
+    student.write_text(student.read_text().replace("new_zeros", "new_ones"))
+    network = ("--model", STUDENT, "--weights", "random:0", "--out", "s.pt2", "--format", "torch")
+    assert "begin" in refused("export", *network)
 
 
 def test_a_still_scene_is_followed(trained: Path, tiny: Path, stdpipe: Command) -> None:
@@ -159,3 +202,17 @@ def test_a_still_scene_is_followed(trained: Path, tiny: Path, stdpipe: Command) 
     assert again["networks"][0]["still"] == still
     stdpipe("report", "out", "--out", "page", "--clips", 1)
     assert "over a still scene" in Path("page/index.html").read_text()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_network_that_drifts_is_told_where(tiny: Path, stdpipe: Command) -> None:
+    """Its image grows brighter by a level each frame."""
+    student = Path("causal_student.py")
+    text = student.read_text().replace("(trunk,)", "(state[0] + 1 / 255,)")
+    student.write_text(text.replace("sr = residual +", "sr = state[0][:, :1].mean() +"))
+    network = ("--model", STUDENT, "--weights", "random:0", "--still", 20)
+    found = json.loads(stdpipe("evaluate", "--data", tiny, *network, "--json").stdout)
+    curve, (figures,) = found["still"]["psnr_y"], found["still"]["clips"].values()
+    lost = [max(curve[: t + 1]) - psnr > 0.1 for t, psnr in enumerate(curve)]
+    assert figures["lost_at"] == lost.index(True) + 1 > 1
+    assert figures["lost"] > 0.1

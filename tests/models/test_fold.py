@@ -40,7 +40,7 @@ def test_folded_it_is_the_plain_network(name: str) -> None:
     ).build()
     assert plain.state_dict().keys() == known.state_dict().keys()
     assert count_parameters(plain) == count_parameters(known) < count_parameters(net) + 1
-    assert count_macs(plain).total == count_macs(known).total == count_macs(folded(net)).total
+    assert count_macs(plain).total == count_macs(known).total <= count_macs(net).total
 
 
 def test_a_network_without_any_is_left_as_it_is() -> None:

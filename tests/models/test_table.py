@@ -93,20 +93,33 @@ def test_text_is_a_markdown_table(stdpipe: Command) -> None:
 
 def test_a_size_orders_by_what_a_frame_costs(stdpipe: Command, refused: Command) -> None:
     """In a long video: work that windows share counts once; a state has bytes."""
-    names = ("fastdvdnet-quarter:light=true", "rrn", "vespcn")
+    names = ("fastdvdnet-eighth", "rrn", "vespcn")
     told = json.loads(stdpipe("models", *names, "--size", "320x180", "--json").stdout)["models"]
     light, rrn, vespcn = told
     kernels = 35_664 - 12 * 16 - 48  # less the biases
     assert rrn["gmac"] == pytest.approx(kernels * 320 * 180 / 1e9)
     assert rrn["state_bytes"] == 16 * 320 * 180 * 4
+    assert light["gmac"] == pytest.approx(1.37, abs=0.005)
     assert light["state_bytes"] == vespcn["state_bytes"] == 0
     # three blocks a frame in place of nine a window
     assert light["gmac"] < 0.65 * describe_network(names[0])["tmac"] * 1e3 * (320 * 180) / (
         180 * 120
     )
     lines = stdpipe("models", *names, "--size", "320x180").stdout.splitlines()
-    assert [line.split()[1] for line in lines[2:5]] == ["rrn", names[0], "vespcn"]
-    assert "320x180" in refused("models", "rrn", "--size", "320", code=2)
+    assert [line.split()[1] for line in lines[2:5]] == list(names)
+    for size in ("320", "00x10"):
+        assert "320x180" in refused("models", "rrn", "--size", size, code=2)
+
+
+@pytest.mark.parametrize(
+    ("special", "plain"),
+    [("rrn:wide=2", "rrn"), ("rlsp:contract=true", "rlsp"), ("swrn:contract=true", "swrn")],
+)
+def test_counts_are_of_what_is_exported(stdpipe: Command, special: str, plain: str) -> None:
+    """Convolutions that are folded at export count as the plain ones that they become."""
+    told = json.loads(stdpipe("models", special, plain, "--size", "32x18", "--json").stdout)
+    one, other = ({**row, "name": "", "published": ""} for row in told["models"])
+    assert one == other
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from stdpipe.models.fastdvdnet import FastDVDnet
 
 OWN = """
 from stdpipe.models.base import Network
+from stdpipe.models.causal import CausalNetwork
 
 class Mine(Network):
     def __init__(self, width: int = 4, slope: float = 0.1, name: str | None = None) -> None:
@@ -22,8 +23,34 @@ class Mine(Network):
     def fuse(self, window):
         return window[:, 0]
 
+    def upsample(self, trunk):
+        return trunk
+
+    def to_rgb(self, f_sr, centre):
+        return f_sr
+
 class NoFusion(Network):
     pass
+
+class NoImage(Network):
+    fuse = upsample = Mine.fuse
+
+class Carries(Mine):
+    kind = "causal"
+
+class OneStage(Network):
+    kind = "clip"
+    fuse = Mine.fuse
+
+class NoStep(CausalNetwork):
+    def begin(self, frame):
+        return ()
+
+class Odd(NoStep):
+    kind, step = "window", NoStep.begin
+
+class NoKind(Mine):
+    kind = "windows"
 
 class NoNetwork:
     pass
@@ -105,6 +132,9 @@ def test_builds_what_it_says() -> None:
         ("edvr:num_feat=big", r"edvr: num_feat: .* integer, got 'big'"),
         ("edvr:num_feat=32.5", r"edvr: num_feat: .* integer, got 32.5"),
         ("edvr:num_feat=true", r"edvr: num_feat: .* integer, got True"),
+        ("edvr:num_feat=0", r"edvr: num_feat: .* 1, got 0"),
+        ("rrn:num_feat=0", r"rrn: num_feat: .* 1, got 0"),
+        ("rlsp:head=f_sr,f_sr_channels=0", r"rlsp: f_sr_channels: .* 1, got 0"),
         ("edvr:num_feat=", r"edvr: num_feat: .* integer, got None"),
         ("edvr:with_tsa=1", r"edvr: with_tsa: .* boolean, got 1"),
         ("edvr:num_feat=[", r"option 'num_feat=\[' of .* is no YAML"),
@@ -116,6 +146,13 @@ def test_mistakes(text: str, told: str) -> None:
     with pytest.raises(ValueError, match=told) as error:
         zoo.parse(text)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["rrn", "rlsp", "swrn"])
+def test_channels_of_an_f_sr_that_is_not_there(name: str) -> None:
+    assert zoo.parse(f"{name}:head=f_sr,f_sr_channels=4").build().f_sr_channels == 4
+    with pytest.raises(ValueError, match="head=f_sr"):
+        zoo.parse(f"{name}:f_sr_channels=4").build()
 
 
 def test_with_phase() -> None:
@@ -142,7 +179,13 @@ def test_a_users_own_class() -> None:
     ("text", "told"),
     [
         ("own_net:NoNetwork", "is no network: derive it"),
-        ("own_net:NoFusion", "neither fuse nor fuse_clip"),
+        ("own_net:NoFusion", "window network writes .* has no fuse or fuse_clip"),
+        ("own_net:NoImage", "has no to_rgb"),
+        ("own_net:Carries", "derive it from stdpipe.models.causal's CausalNetwork"),
+        ("own_net:OneStage", "has no features_clip or fuse_clip"),
+        ("own_net:NoStep", "causal network writes begin, step, and it has no step"),
+        ("own_net:Odd", "leave its kind"),
+        ("own_net:NoKind", "'windows': choose one of window, clip, causal"),
         ("own_net:Absent", "cannot import network own_net:Absent: .* no attribute"),
         ("own_net:Mine:widht=3", "has no option 'widht'; did you mean 'width'"),
     ],
