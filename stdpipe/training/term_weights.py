@@ -99,7 +99,8 @@ class TermWeights:
 
     def _tell(self, name: str, share: float) -> None:
         """Warn once of a large share, but not of an image's: it pulls the way that L_rec does."""
-        if TERMS[name].needs != "sr" and share > 1 and self.counts[name] >= SETTLED and name not in self.told:
+        settled = self.counts[name] >= SETTLED and name not in self.told
+        if settled and share > 1 and TERMS[name].needs != "sr":
             self.told.add(name)
             LOG.warning(
                 f"stdpipe: in {self.out} the gradient of {name} is {share:.1f} times L_rec's and "
