@@ -34,14 +34,14 @@ from stdpipe.evaluation.metrics import QUALITY, TEMPORAL
 from stdpipe.evaluation.pictures import save_comparison, to_pixels
 from stdpipe.evaluation.protocols import Protocol, rounded, score_frames, scored_frames
 from stdpipe.evaluation.results import Cost, Definition, NetworkResult, Result, read_result
-from stdpipe.evaluation.still import Still, still_figures, still_images, still_psnr
+from stdpipe.evaluation.still import Still, still_figures, still_psnr
 from stdpipe.evaluation.temporal import Temporal
 from stdpipe.models.base import Network, check_sees_lr, count_parameters
 from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.checkpoints import load_network, trained_for
 from stdpipe.models.fold import folded
 from stdpipe.models.macs import HEIGHT, WIDTH, count_macs
-from stdpipe.models.running import ClipRunner, frames_around
+from stdpipe.models.running import ClipRunner, frames_around, still_images
 
 LOG = logging.getLogger(__name__)
 

@@ -3,13 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
-import torch
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from stdpipe.device import autocast
 from stdpipe.evaluation.protocols import Protocol, to_compare
-from stdpipe.models.causal import CausalNetwork
 
 LOST = 0.1  # dB below the best so far that count as lost
 TEXT = (
@@ -34,18 +31,6 @@ class Still(TypedDict):
     psnr_y: list[float]  # of each frame, in dB, averaged over clips
     clips: dict[str, StillFigures]
     text: str
-
-
-def still_images(
-    net: CausalNetwork, frame: Tensor, device: torch.device, amp: str
-) -> Iterator[Tensor]:
-    """Yield sr (1, 3, H, W) of one LR frame (1, 3, h, w) that never changes."""
-    frames = frame[:, None].expand(-1, 2 + net.num_ahead, -1, -1, -1)
-    state = net.begin(frame)
-    while True:
-        with autocast(device, amp):
-            features, state = net.step(frames, state)
-        yield features.sr.float()
 
 
 def still_psnr(images: Iterator[Tensor], hr: Tensor, rules: Protocol, frames: int) -> list[float]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from stdpipe.device import autocast
 from stdpipe.models.base import Features, Network
 from stdpipe.models.causal import CausalNetwork, State, stacked
 
@@ -72,3 +73,15 @@ class ClipRunner:
             self.done = t + 1
             if t in centres:
                 yield t, features
+
+
+def still_images(
+    net: CausalNetwork, frame: Tensor, device: torch.device, amp: str
+) -> Iterator[Tensor]:
+    """Yield sr (1, 3, H, W) of one LR frame (1, 3, h, w) that never changes."""
+    frames = frame[:, None].expand(-1, 2 + net.num_ahead, -1, -1, -1)
+    state = net.begin(frame)
+    while True:
+        with autocast(device, amp):
+            features, state = net.step(frames, state)
+        yield features.sr.float()
