@@ -85,7 +85,8 @@ def test_a_file_that_names_a_module_imports_nothing(tmp_path: Path, monkeypatch)
     """Only a name given by the user is imported: a checkpoint must not run code."""
     (tmp_path / "evil.py").write_text("raise SystemExit('it ran')")
     monkeypatch.chdir(tmp_path)
-    torch.save({"network": "evil:X", "params": {"w": torch.zeros(1)}}, tmp_path / "w.pt")
+    content = {"network": "evil:X", "degradation": "bd", "params": {"w": torch.zeros(1)}}
+    torch.save(content, tmp_path / "w.pt")
     with pytest.raises(ValueError, match="names the network 'evil:X'; name it on the command line"):
         load_network(None, str(tmp_path / "w.pt"))
     with pytest.raises(ValueError, match="holds evil:X, but edvr was asked for"):
