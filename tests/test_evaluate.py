@@ -19,6 +19,7 @@ from stdpipe.data.pieces import pieces
 from stdpipe.data.samples import read_frames
 from stdpipe.evaluation.metrics import QUALITY, TEMPORAL
 from stdpipe.evaluation.protocols import Protocol, protocol, score_frames, scored_frames
+from stdpipe.models import zoo
 from stdpipe.models.base import Network
 from stdpipe.models.bicubic import Bicubic
 from stdpipe.models.checkpoints import load_network, save_network
@@ -381,3 +382,16 @@ def test_pictures_show_what_was_scored(
     more = ("--model", "fastdvdnet-quarter@random:0", "--amp", "bf16", "--out", tmp_path / "out")
     measure(stdpipe, folders, *more, "--pictures", 1)
     assert calls == ["bf16"] * 3 * 2
+
+
+def test_weights_of_others_at_another_phase_are_warned_of(
+    tmp_path: Path, tiny: Path, stdpipe: Command, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They say no degradation: the score would be that of a shifted image, without a word."""
+    net = zoo.parse("vdsr:num_layer=3").build()
+    torch.save({"state_dict": net.state_dict()}, tmp_path / "w.pth")
+    named = ("--model", "vdsr:num_layer=3", "--weights", tmp_path / "w.pth", "--metrics", "quality")
+    stdpipe("evaluate", "--data", tiny, *named, "--degradation", "bi")
+    assert "HR pixels off" not in caplog.text
+    stdpipe("evaluate", "--data", tiny, *named, "--degradation", "bd")
+    assert "1.5 HR pixels off" in caplog.text

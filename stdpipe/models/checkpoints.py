@@ -83,7 +83,7 @@ def trained_for(facts: Mapping[str, Any], asked: str | None) -> str:
         raise UserError(f"{facts['weights']} was trained for {both}; change one of them")
     made_here = facts["weights"] is None or str(facts["weights"]).startswith("random:")
     if not (asked or known or made_here):
-        how = "give --degradation (bi for published EDVR checkpoints)"
+        how = "give --degradation (bd:sigma=1.5 for published RLSP, bi for most others)"
         raise UserError(
             f"{facts['weights']} does not say which degradation it was trained for: {how}"
         )
