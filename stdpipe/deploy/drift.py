@@ -45,6 +45,6 @@ def warn_of_drift(net: Network) -> float | None:
     if not found <= MOST:  # nan is not
         LOG.warning(
             f"stdpipe: this network runs away on a still scene: within {FRAMES} frames its image "
-            f"changes by {255 * found:.1f} of 255 levels; train it with warm_start"
+            f"changes by {255 * found:.1f} of 255 levels; train it on with warm_start (--init)"
         )
     return found

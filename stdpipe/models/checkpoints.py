@@ -114,7 +114,7 @@ def _without_file(
 def _agree(name: str | None, in_file: str | None, weights: str) -> zoo.Spec:
     if in_file is None:
         if name is None:
-            raise UserError(f"{weights} does not say which network it is for; name one")
+            raise UserError(f"{weights} does not say which network it is for: name it (--model)")
         return zoo.parse(name)
     if name is None:
         return zoo.parse_trusted(in_file, weights)
