@@ -36,6 +36,7 @@ from stdpipe.evaluation.protocols import Protocol, rounded, score_frames, scored
 from stdpipe.evaluation.results import Cost, Definition, NetworkResult, Result, read_result
 from stdpipe.evaluation.still import Still, still_figures, still_psnr
 from stdpipe.evaluation.temporal import Temporal
+from stdpipe.models import checkpoints
 from stdpipe.models.base import Network, check_sees_lr, count_parameters
 from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.checkpoints import load_network, trained_for
@@ -154,7 +155,8 @@ def _set_up(job: Evaluation) -> EvaluationSetup:
     clips, rules, why = scored_footage(job.data, job.protocol, job.crop)
     check_sizes(clips)
     how = _degradation(job, facts)
-    _warn_of_phase(nets, facts, how)
+    for name, net in nets.items():
+        checkpoints.warn_of_phase(name, net, facts[name], how, degradation(how).phase)
     scored = {clip.key: scored_frames(len(clip.frames), rules) for clip in clips}
     if "temporal" in job.metrics and max(map(len, scored.values())) < 2:
         raise UserError(
@@ -206,21 +208,6 @@ def _degradation(job: Evaluation, networks: Mapping[str, Mapping[str, Any]]) -> 
         raise UserError(f"trained for different degradations: {told}; give --degradation")
     others = [trained_for(facts, None) for facts in networks.values() if not facts["degradation"]]
     return str([*trained, *others][0])
-
-
-def _warn_of_phase(
-    networks: Mapping[str, Network], facts: Mapping[str, Mapping[str, Any]], how: str
-) -> None:
-    """Warn of weights of others, which say no degradation, in a network of another phase."""
-    phase = degradation(how).phase
-    for name, net in networks.items():
-        own = getattr(net, "phase", phase)
-        foreign = facts[name]["sha256"] and not facts[name]["degradation"]
-        if foreign and not str(facts[name]["sha256"]).startswith("random:") and own != phase:
-            LOG.warning(
-                f"stdpipe: {name} expects LR pixel j at HR pixel 4j + {own:g}, and {how} has it at "
-                f"4j + {phase:g}: its images will lie {abs(own - phase):g} HR pixels off"
-            )
 
 
 def _measure(setup: EvaluationSetup, log: FrameLog) -> None:

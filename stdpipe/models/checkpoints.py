@@ -5,6 +5,7 @@ stdpipe's own files hold the fields of Header and "params", a state dict.
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +34,8 @@ CONTAINERS = (
     "model",
 )
 OURS = ("network", "degradation", "params")  # what all files have that stdpipe wrote
+
+LOG = logging.getLogger(__name__)
 
 
 class Header(BaseModel):
@@ -193,6 +196,19 @@ def revised(net: nn.Module) -> dict[str, int]:
 
 def _revision(net: nn.Module) -> int:
     return int(getattr(net, "revision", 1))  # a user's own class need not have one
+
+
+def warn_of_phase(
+    name: str, net: nn.Module, facts: Mapping[str, Any], degradation: str, phase: float
+) -> None:
+    """Warn of weights of others, which say no degradation, in a network of another phase."""
+    own = getattr(net, "phase", phase)
+    of_a_file = facts["sha256"] and not str(facts["sha256"]).startswith("random:")
+    if of_a_file and not facts["degradation"] and own != phase:
+        LOG.warning(
+            f"stdpipe: {name} expects LR pixel j at HR pixel 4j + {own:g}, and {degradation} has "
+            f"it at 4j + {phase:g}: its images will lie {abs(own - phase):g} HR pixels off"
+        )
 
 
 def load_state(net: nn.Module, state: State, header: Header, source: str) -> None:
