@@ -217,7 +217,7 @@ class Manifest:
 
     @property
     def needs_tail(self) -> bool:
-        """Whether f_sr is served, and made of the trunk by the teacher's tail."""
+        """True where f_sr is served, and is made of the trunk by the teacher's tail."""
         return self.stored == "trunk" and "f_sr" in self.targets
 
     @cached_property

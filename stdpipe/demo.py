@@ -35,7 +35,7 @@ def run_demo(out: Path, say: Callable[[str], None]) -> dict[str, Any]:
     data, teacher = assets / "sample", str(assets / "teacher.pt")
     cache, runs, results = str(out / "cache.zarr"), out / "runs", out / "results"
     out.mkdir(parents=True, exist_ok=True)
-    say(f"1/3 the teacher runs once over 4 clips; F^SR and attention go to {cache}")
+    say(f"1/3 the teacher runs once over 4 clips; its image, F^SR and attention go to {cache}")
     extract_teacher(Extraction(data=data, cache=cache, weights=teacher, degradation=DEGRADATION))
     demo = Path(str(files("stdpipe.configs"))) / "demo.yaml"
     networks = {"bicubic": "bicubic", "bicubic, true phase": "bicubic:phase=0"}

@@ -36,10 +36,9 @@ from stdpipe.evaluation.protocols import Protocol, rounded, score_frames, scored
 from stdpipe.evaluation.results import Cost, Definition, NetworkResult, Result, read_result
 from stdpipe.evaluation.still import Still, still_figures, still_psnr
 from stdpipe.evaluation.temporal import Temporal
-from stdpipe.models import checkpoints
 from stdpipe.models.base import Network, check_sees_lr, count_parameters
 from stdpipe.models.causal import CausalNetwork
-from stdpipe.models.checkpoints import load_network, trained_for
+from stdpipe.models.checkpoints import load_network, trained_for, warn_of_phase
 from stdpipe.models.fold import folded
 from stdpipe.models.macs import HEIGHT, WIDTH, count_macs
 from stdpipe.models.running import ClipRunner, frames_around, still_images
@@ -156,7 +155,7 @@ def _set_up(job: Evaluation) -> EvaluationSetup:
     check_sizes(clips)
     how = _degradation(job, facts)
     for name, net in nets.items():
-        checkpoints.warn_of_phase(name, net, facts[name], how, degradation(how).phase)
+        warn_of_phase(name, net, facts[name], how, degradation(how).phase)
     scored = {clip.key: scored_frames(len(clip.frames), rules) for clip in clips}
     if "temporal" in job.metrics and max(map(len, scored.values())) < 2:
         raise UserError(
@@ -250,7 +249,8 @@ def _score(
 ) -> dict[str, list[Row]]:
     """Return the figures of a piece's scored frames, by network; save a picture of the middle."""
     job, middle = setup.job, len(clip.frames) // 2
-    scored = [t for t in piece.centres if t in set(setup.scored[clip.key])]
+    of_clip = set(setup.scored[clip.key])
+    scored = [t for t in piece.centres if t in of_clip]
     shown = middle if clip.key in setup.shown and middle in piece.centres else None
     pictured = [] if shown is None else [shown]
     wanted = sorted({*scored, *pictured})

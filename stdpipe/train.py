@@ -39,15 +39,8 @@ from stdpipe.training.student import StudentTrainer
 
 Job = tuple[StudentRun, StudentTraining]
 
-SHARED = (
-    "patch",
-    "batch",
-    "accumulate",
-    "stream_seed",
-    "workers",
-    "amp",
-    "hold_out",
-)  # by all students
+# by all students that train together
+SHARED = ("patch", "batch", "accumulate", "stream_seed", "workers", "amp", "hold_out")
 
 
 def train_student(run: StudentRun, options: StudentTraining) -> dict[str, Any]:

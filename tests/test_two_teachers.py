@@ -1,6 +1,5 @@
 """A student of several teachers: a cache for each, over the same clips in the same orientations."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import yaml
 
 from stdpipe.reporting.commands import train_command
 from stdpipe.reporting.inputs import TrainingRun
+from stdpipe.training.metrics_log import read_metrics
 
 Command = Callable[..., Any]
 
@@ -25,12 +25,7 @@ def other_cache(tiny: Path, extract: Command, stdpipe: Command, tmp_path_factory
 
 
 def lines(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def checkpoint(run: Path) -> dict[str, Any]:
-    content: dict[str, Any] = torch.load(run / "checkpoint.pt", weights_only=True)
-    return content
+    return read_metrics(run / "metrics.jsonl")
 
 
 def test_both_teach_with_their_weights(
@@ -56,7 +51,7 @@ def test_both_teach_with_their_weights(
     for name in ("sd", "output"):
         assert first[name] == pytest.approx(alone[name], rel=1e-5)
     assert first["output:2"] == pytest.approx(other["output"], rel=1e-5)
-    saved = checkpoint(tmp_path / "both")
+    saved = torch.load(tmp_path / "both/checkpoint.pt", weights_only=True)
     assert {"adapter", "memory", "frozen", "adapter:2", "memory:2", "frozen:2"} <= saved.keys()
     config = yaml.safe_load((tmp_path / "both" / "config.yaml").read_text())
     again = train_command(TrainingRun("both", tmp_path, "", config, [], True))
@@ -98,7 +93,10 @@ def test_stopped_and_resumed_it_is_the_unbroken_run(
     told = refused(*train(tmp_path / "parts", tiny, "--cache", tiny_cache))
     assert "other_cache_ids" in told
     stdpipe(*train(tmp_path / "parts", tiny, *both))
-    whole, parts = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")
+    whole, parts = (
+        torch.load(tmp_path / "whole/checkpoint.pt", weights_only=True),
+        torch.load(tmp_path / "parts/checkpoint.pt", weights_only=True),
+    )
     for role in ("student", "memory:2", "adapter:2"):
         for name, value in whole[role].items():
             assert torch.equal(value, parts[role][name]), (role, name)

@@ -116,16 +116,17 @@ def finish(sample: Sample, degradation: str) -> Sample:
     return {"hr": hr, "lr": lr, **others}
 
 
-def leading_up(clip: Clip, hr: Tensor, count: int) -> Tensor:
-    """Return `count` frames that lead up to a clip's own, hr (T, 3, H, W): those before it in its
-    sequence, to and fro where there are not so many; without any, the clip's, to and fro."""
-    nearest_first = hr[min(1, len(hr) - 1) :]
+def leading_up(clip: Clip, hr: Tensor, count: int) -> tuple[Tensor, list[int]]:
+    """Return frames (N, 3, H, W), the nearest first, and which of them, in order, are the `count`
+    that lead up to a clip's own, hr (T, 3, H, W): those before it in its sequence, to and fro where
+    there are not so many; without any, the clip's, to and fro."""
+    nearest_first = hr[min(1, len(hr) - 1) :][:count]
     if clip.before:
         run = replace(clip, frames=clip.before[-count:], before=())
         nearest_first = _read_strided(run).hr.flip(0)
     last = len(nearest_first) - 1
     turns = (number % max(2 * last, 1) for number in range(count))
-    return nearest_first[[min(turn, 2 * last - turn) for turn in turns][::-1]]
+    return nearest_first, [min(turn, 2 * last - turn) for turn in turns][::-1]
 
 
 @dataclass(eq=False)
@@ -164,9 +165,9 @@ class Stream(Dataset[Sample]):
         if not self.unfinished:
             sample = finish(sample, self.degradation)
         if self.lead and (count := self.lead(position)):
-            before = leading_up(self.clips[view.clip], frames.hr, count)
-            window = cut_view(before, view, box, self.degradation)
-            sample["before"] = window_pair(window, self.degradation)[1]
+            distinct, order = leading_up(self.clips[view.clip], frames.hr, count)
+            window = cut_view(distinct, view, box, self.degradation)
+            sample["before"] = window_pair(window, self.degradation)[1][order]
         if self.targets and position >= self.targets_from:
             sample.update(self.targets(view, box, frames.crc32))
         return sample

@@ -1,16 +1,18 @@
-"""Tells whether a recurrent network runs away where nothing moves.
+"""Tell whether a recurrent network runs away where nothing moves.
 
 Published RLSP 7-64 falls from 25.5 to 17.6 dB in 300 equal frames, which no score of short clips
 shows. `stdpipe evaluate --still` measures it; this is the quick look before a file is written.
 """
 
 import logging
+from itertools import islice
 
 import torch
 
 from stdpipe.models.base import Network
 from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.layers import surroundings
+from stdpipe.models.running import still_images
 
 FRAMES = 300  # of the still scene: ten seconds
 SETTLED = 30  # frames after which a network that does not drift has settled
@@ -28,13 +30,9 @@ def drift(net: CausalNetwork) -> float:
     draw = torch.Generator().manual_seed(0)
     noise = torch.rand(1, 3, SIDE, SIDE, generator=draw)
     frame = (0.5 + 3 * (surroundings(noise) - 0.5)).clamp(0, 1)
-    frames = frame[:, None].expand(-1, 2 + net.num_ahead, -1, -1, -1)
-    state = net.begin(frame)
-    for number in range(1, FRAMES + 1):
-        features, state = net.step(frames, state)
-        if number == SETTLED:
-            settled = features.sr
-    return float((features.sr - settled).square().mean().sqrt())
+    images = islice(still_images(net, frame, torch.device("cpu"), "none"), FRAMES)
+    settled, last = (sr for number, sr in enumerate(images, 1) if number in (SETTLED, FRAMES))
+    return float((last - settled).square().mean().sqrt())
 
 
 def warn_of_drift(net: Network) -> float | None:

@@ -33,8 +33,8 @@ def _compute(control: bool, x: LossInputs) -> Value:
     student, hr, teacher = x.student.sr.float(), x.batch["hr"], x.batch["sr"]
     if teacher.shape[-3] == 1:
         student, hr = luma(student), luma(hr)
-    share = min(x.progress / x.output_to_hr, 1.0) if x.output_to_hr else 0.0
-    share = 1.0 if control else share
+    eased = min(x.progress / x.output_to_hr, 1.0) if x.output_to_hr else 0.0
+    share = 1.0 if control else eased
     return Value(output_loss(student, target(teacher, hr, share)))
 
 
@@ -43,7 +43,7 @@ TERM = Term(
     needs="sr",
     weight=1.0,  # FAKD's alpha of 0.5 gives L1 to HR and L1 to the teacher equal parts
     source="FAKD, He et al. 2020",
-    about="The mean absolute distance to the SR image of a teacher (EDVR, FastDVDnet or RBPN).",
+    about="The mean absolute distance to the teacher's SR image, or to its luma if that is all.",
 )
 CONTROL = replace(
     TERM,

@@ -112,6 +112,13 @@ def score_frames(
     return {name: rows[number :: len(results)] for number, name in enumerate(results)}
 
 
+def psnr_y(image: Tensor, truth: Tensor, rules: Protocol) -> float:
+    """Return PSNR of luma in dB, without the cost of SSIM: two (3, H, W) in [0, 1]; inf if equal.
+    Raises UserError for too small a frame."""
+    luma, true = to_compare(image, rules)[0], to_compare(truth, rules)[0]
+    return float(10 * (255.0**2 / (luma - true).square().mean()).log10())
+
+
 def to_compare(rgb_CHW: Tensor, rules: Protocol) -> Tensor:
     """Turn RGB in [0, 1], (3, H, W), into the `planes` to compare, rounded and cropped.
 

@@ -6,7 +6,7 @@ from itertools import islice
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from stdpipe.evaluation.protocols import Protocol, to_compare
+from stdpipe.evaluation.protocols import Protocol, psnr_y
 
 LOST = 0.1  # dB below the best so far that count as lost
 TEXT = (
@@ -35,9 +35,7 @@ class Still(TypedDict):
 
 def still_psnr(images: Iterator[Tensor], hr: Tensor, rules: Protocol, frames: int) -> list[float]:
     """Return PSNR Y of the first images (1, 3, H, W) against hr (1, 3, H, W), in [0, 1]."""
-    truth = to_compare(hr[0], rules)[0]
-    luma = (to_compare(image[0], rules)[0] for image in islice(images, frames))
-    return [float(10 * (255.0**2 / (y - truth).square().mean()).log10()) for y in luma]
+    return [psnr_y(image[0], hr[0], rules) for image in islice(images, frames)]
 
 
 def still_figures(curves: Mapping[str, Sequence[float]]) -> Still:

@@ -156,9 +156,7 @@ def encoding_error(
     decoded = _there_and_back(stored, getattr(features, stored).float(), dtype)
     f_sr = decoded if stored == "f_sr" else teacher.upsample(decoded)
     if teacher.kind == "window":  # others have no last layer that could be run by itself
-        true = teacher.to_rgb(
-            features.f_sr.float(), seen
-        )  # not features.sr, perhaps of an ensemble
+        true = teacher.to_rgb(features.f_sr.float(), seen)  # features.sr may be an ensemble's
         mse = (teacher.to_rgb(f_sr, seen) - true).square().mean().item()
         lost["sr_psnr"] = float(-10 * np.log10(mse)) if mse else None
     error = lost | {

@@ -64,12 +64,12 @@ INPUTS: dict[str, tuple[Turn, Turn]] = {
 
 @dataclass(frozen=True)
 class Quality:
-    """What a teacher makes of the middle frames of a few clips; PSNR is of luma, mean over clips.
+    """The quality of a teacher's image of the middle frames of a few clips, as means over clips.
 
     Rounded to three places, so that processes on one kind of device note the same.
     """
 
-    psnr: float | None  # of its image, in dB; None where that has values that are not finite
+    psnr: float | None  # of luma, in dB; None where that has values that are not finite
     bicubic_psnr: float  # of bicubic interpolation at the degradation's phase
     shift: tuple[float, float] | None  # HR pixels by which its image lies below and right of HR
     offset: float | None  # mean offset of the worst deformable convolution, LR pixels, if any
@@ -137,14 +137,15 @@ def complaint(found: Quality) -> str:
 
 
 def _cause(trial: Trial, found: Quality) -> str:
-    """Return the degradation or input that makes the teacher much better, as text; else ""."""
+    """Return the degradation or input that makes the teacher much better, and about as good as
+    bicubic at least, as text; without one, the likeliest cause."""
     others = [] if trial.teacher.sees_hr else [n for n in DEGRADATIONS if n != trial.degradation]
     tries = {f"--degradation {name}": trial._replace(degradation=name) for name in others}
     tries |= {text: trial._replace(turns=turns) for text, turns in INPUTS.items()}
     psnr = {text: measure(each).psnr or -math.inf for text, each in tries.items()}
     best = max(psnr, key=psnr.__getitem__)
-    if psnr[best] < (found.psnr or 0) + BETTER:
-        return ""
+    if psnr[best] < max((found.psnr or 0) + BETTER, found.bicubic_psnr - BETTER):
+        return " (it may be hardly trained)"
     return f"; with {best} it has {psnr[best]:.2f} dB"
 
 

@@ -40,9 +40,7 @@ class Network(nn.Module):
     num_frame: int = 1  # 2k+1 LR frames of a window; of a clip network's exported file
     multiple: int = 1  # LR sizes are padded to a multiple of it
     scale: int = SCALE  # SR size / LR size; 1 only where the input has HR size
-    channels: int = (
-        3  # of the image that is its own: 1 where that is luma, Cb and Cr being bicubic's
-    )
+    channels: int = 3  # of the image that it makes itself: 1 for luma, with bicubic Cb and Cr
     f_sr_channels: int = 64  # C_SR; 0 where there is no F^SR, the image being shuffled out of LR
     tail: tuple[str, ...] = ()  # submodules that `upsample` runs; none where no trunk can be cached
     halo: int = 0  # LR pixels around a window of the trunk that its f_sr depends on

@@ -111,7 +111,7 @@ class Shuffled(nn.Module):
 
 
 class WithFSR(nn.Module):
-    """In place of `Shuffled`: F^SR of `f_sr_channels`, and one 3x3 convolution at HR size."""
+    """A head in place of `Shuffled`: F^SR of `f_sr_channels`, and one 3x3 convolution behind it."""
 
     def __init__(self, channels: int, f_sr_channels: int, colours: int = 3) -> None:
         super().__init__()

@@ -26,11 +26,11 @@ TINY = 1e-12
 class WideConv(nn.Module):
     """conv(x) + squeeze(expand(x)), computed as the one 3x3 convolution that it is."""
 
-    def __init__(self, channels_in: int, channels_out: int, times: int) -> None:
+    def __init__(self, conv: nn.Conv2d, times: int) -> None:
         super().__init__()
-        self.conv = conv3x3(channels_in, channels_out)
-        self.expand = conv3x3(channels_in, times * channels_out)
-        self.squeeze = nn.Conv2d(times * channels_out, channels_out, 1)
+        self.conv = conv
+        self.expand = conv3x3(conv.in_channels, times * conv.out_channels)
+        self.squeeze = nn.Conv2d(times * conv.out_channels, conv.out_channels, 1)
         shrink(self.squeeze, 0.1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,9 +56,7 @@ def widen(net: nn.Module, times: int) -> None:
     for part in list(net.modules()):
         for name, conv in part.named_children():
             if isinstance(conv, nn.Conv2d) and not isinstance(part, WideConv):
-                wide = WideConv(conv.in_channels, conv.out_channels, times)
-                wide.conv = conv
-                setattr(part, name, wide)
+                setattr(part, name, WideConv(conv, times))
 
 
 class ContractingConv(nn.Module):

@@ -34,7 +34,7 @@ BLOCK = 16  # HR pixels of an LR pixel
 
 
 class Source(NamedTuple):
-    """Whose names they are, how they become ours, and what the network has to be, since no name or
+    """An author's names, how they become ours, and what the network has to be, since no name or
     shape shows it: options that must be set, and the phase that a name may leave open."""
 
     name: str

@@ -1,4 +1,4 @@
-"""Reads files of weights, and says of a file that is none what it is and what to do.
+"""Read files of weights, and says of a file that is none what it is and what to do.
 
 Torch's files load with weights_only=True, always: one that would run code is refused.
 """
@@ -53,6 +53,8 @@ def read_file(path: Path) -> Any:
         content = path.read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(f"no weights file {path}") from None
+    if not content:
+        raise UserError(f"{path} is empty: copy or download it again")
     start = content[:200].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for beginnings, told in KINDS.items():
         if start.startswith(beginnings):

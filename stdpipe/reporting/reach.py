@@ -1,4 +1,4 @@
-"""How many steps a taught student takes to what the same student, untaught, ends with.
+"""Count the steps in which a taught student reaches what the same student, untaught, ends with.
 
 The reference of a run is one with scheme none, and the same network, clips, degradation and seed.
 """

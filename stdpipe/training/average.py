@@ -31,8 +31,11 @@ class Average:
     @contextmanager
     def used(self) -> Iterator[None]:
         """Have the network hold the average within the context."""
+        if not self.values:
+            yield
+            return
         own = {k: v.detach().clone() for k, v in self.net.state_dict().items()}
-        self.net.load_state_dict(self.values or own)
+        self.net.load_state_dict(self.values)
         yield
         self.net.load_state_dict(own)
 

@@ -225,6 +225,11 @@ class StudentTraining(Training):
                 f"keep=best needs clips to score: hold_out is {self.hold_out} and evaluate_every "
                 f"{self.evaluate_every}; set both"
             )
+        if self.hold_out and not self.evaluate_every:
+            raise UserError(
+                f"hold_out={self.hold_out} leaves out clips that evaluate_every=0 never scores: "
+                "set evaluate_every, too"
+            )
         self._check_spans()
         if self.share and not self.share_every:
             raise UserError("share_every=0 measures no gradients, and share needs them: set one")
@@ -233,7 +238,7 @@ class StudentTraining(Training):
 
     def _check_spans(self) -> None:
         for key in BY_TERM:
-            for term in getattr(self, key + "_" * keyword.iskeyword(key)):
+            for term in getattr(self, _field(key)):
                 if term not in self.terms:
                     told = f"{key}.{term} is of no term of scheme {self.scheme!r}"
                     raise UserError(f"{told}{nearest(term, self.terms)}")
@@ -302,7 +307,7 @@ def from_mapping(cls: type[Options], given: Mapping[str, Any]) -> Options:
         key, dot, term = str(name).partition(".")
         if key not in known:
             raise UserError(f"unknown config key {key!r}{nearest(key, known)}")
-        field = key + "_" * keyword.iskeyword(key)
+        field = _field(key)
         terms = options.get(field, {})
         if dot and not isinstance(terms, dict):
             raise UserError(f"config key {name!r}: {key} is not set by term")
@@ -315,8 +320,12 @@ def to_mapping(options: Training) -> dict[str, Any]:
     return {_key(name): value for name, value in dataclasses.asdict(options).items()}
 
 
+def _field(key: str) -> str:
+    """Return the field of an option; Python has its own use of the word "from"."""
+    return key + "_" * keyword.iskeyword(key)
+
+
 def _key(field: str) -> str:
-    """Return the key of an option; Python has its own use of the word "from"."""
     return field.rstrip("_")
 
 

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from stdpipe.data.degrade import degrade
 from stdpipe.data.frames import Clip
 from stdpipe.data.samples import read_frames
-from stdpipe.evaluation.metrics import luma
+from stdpipe.evaluation.protocols import protocol, psnr_y
 from stdpipe.models.base import Network
 
 
@@ -20,18 +19,17 @@ def held_out(keys: Sequence[str], count: int) -> list[str]:
 
 @torch.no_grad()
 def score(student: Network, clips: Sequence[Clip], degradation: str) -> float:
-    """Return the mean PSNR of luma, in dB, of the clips' middle frames."""
-    device = next(student.parameters()).device
+    """Return the mean PSNR of luma, in dB, of the clips' middle frames, by protocol vid4's rules.
+
+    Raises the errors of `read_frames`.
+    """
+    device, rules = next(student.parameters()).device, protocol("vid4")
+    found = []
     student.eval()
-    found = [_psnr(student, clip, degradation, device) for clip in clips]
+    for clip in clips:
+        hr = read_frames(clip).hr
+        middle = len(hr) // 2
+        sr = student.forward_clip(degrade(hr, degradation).to(device)[None], [middle])[0, 0]
+        found.append(psnr_y(sr, hr[middle].to(device) / 255, rules))
     student.train()
     return sum(found) / len(found)
-
-
-def _psnr(student: Network, clip: Clip, degradation: str, device: torch.device) -> float:
-    hr = read_frames(clip).hr
-    middle = len(hr) // 2
-    sr = student.forward_clip(degrade(hr, degradation).to(device)[None], [middle])[0, 0]
-    truth: Tensor = luma(hr[middle].to(device) / 255)
-    error = luma((sr.clamp(0, 1) * 255).round() / 255) - truth
-    return float(10 * torch.log10(255.0**2 / error.square().mean().clamp(min=1e-6)))

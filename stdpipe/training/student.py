@@ -47,6 +47,7 @@ class StudentLosses(nn.Module):
         self.teachers = teachers
         self.helpers = nn.ModuleDict(helpers)
         self.options = options
+        self.shared_map = shared_map(options.terms)
 
     def forward(
         self,
@@ -78,8 +79,7 @@ class StudentLosses(nn.Module):
         )
         parts, summands = scheme_loss(inputs, terms, self.options.luma, self.teachers)
         if measures:
-            level = shared_map(self.options.terms)
-            parts |= squared_norms(summands, inputs.student, level)
+            parts |= squared_norms(summands, inputs.student, self.shared_map)
         return {name: x if name == "loss" else x.detach() for name, x in parts.items()}
 
     def _td_crop(self, step: int) -> Crop | None:

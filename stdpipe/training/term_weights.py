@@ -37,6 +37,7 @@ class TermWeights:
 
     def __init__(self, options: StudentTraining, out: Path) -> None:
         self.options, self.out = options, out
+        self.terms, self.first = options.terms, options.first_taught  # parsed once, not each step
         self.squares: dict[str, float] = {}  # name of a loss -> sum over measurements, decayed
         self.counts: dict[str, int] = {}
         self.told: set[str] = set()
@@ -45,16 +46,17 @@ class TermWeights:
         """Return the weights of the terms that are computed in a step."""
         return {
             name: self._weight(name) * fade
-            for name in self.options.terms
+            for name in self.terms
             if (fade := self.options.fade(name, step)) > 0
         }
 
     def measures(self, step: int) -> bool:
         """Return whether gradients are measured in a step: in every `share_every`th one, and where
         a term begins."""
-        names = self.at(step)
-        due = (step - self.options.first_taught) % self.options.share_every == 0
-        return bool(names) and (due or not names.keys() <= self.counts.keys())
+        names, every = self.at(step), self.options.share_every
+        if not (names and every):
+            return False
+        return (step - self.first) % every == 0 or not names.keys() <= self.counts.keys()
 
     def take(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
         """Take a step's squared norms; return its values with each term's weight and share instead.
@@ -85,7 +87,7 @@ class TermWeights:
     def _weight(self, name: str) -> float:
         share = self.options.share.get(name)
         if share is None:
-            return self.options.terms[name]
+            return self.terms[name]
         return share * self._weight_of_equal(name) if name in self.counts else 0.0
 
     def _weight_of_equal(self, name: str) -> float:

@@ -18,7 +18,7 @@ from stdpipe.training.config import Training
 
 
 class Start(NamedTuple):
-    """How the clips of one step begin."""
+    """The beginning of one step's clips."""
 
     steps: int = 0  # that the state has run before
     still: bool = False  # whether one frame stands for all

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stdpipe.cache import Manifest, open_writer
+from stdpipe.cache import Manifest, open_place, open_writer
+from stdpipe.cache.place import Place
 
 MakeManifest = Callable[..., Manifest]
 Arrays = Callable[[Manifest, str], dict[str, np.ndarray]]
@@ -87,3 +88,9 @@ def cache(tmp_path: Path, manifest: Manifest) -> Path:
 def files_of() -> Callable[[Path], dict[str, bytes]]:
     """Every file below a folder, by relative path; locks apart, which hold nothing."""
     return _files
+
+
+@pytest.fixture
+def place(s3: str) -> Place:
+    """An empty prefix of an object store."""
+    return open_place(s3)

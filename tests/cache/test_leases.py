@@ -15,12 +15,6 @@ from stdpipe.cache import (
 LOCK = "journal/0.lock"
 
 
-@pytest.fixture
-def place(s3):
-    """An empty prefix."""
-    return open_place(s3)
-
-
 def stop_renewing(lease):
     """As if its process had been stopped: the thread ends, the object stays."""
     lease._stop.set()

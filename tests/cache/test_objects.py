@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -24,23 +23,11 @@ from stdpipe.cache import (
     verify,
 )
 
-LOCK = "journal/0.lock"
-
-
-@pytest.fixture
-def place(s3):
-    """An empty prefix."""
-    return open_place(s3)
-
 
 def stop_renewing(lease):
     """As if its process had been stopped: the thread ends, the object stays."""
     lease._stop.set()
     lease._thread.join()
-
-
-def wait_until_lapsed():
-    time.sleep(objects.LEASE_SECONDS + 0.1)
 
 
 # writers

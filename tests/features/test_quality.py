@@ -142,10 +142,11 @@ class Wrong(Bicubic):
         self.what = what
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
-        if self.what == "BGR":  # of red, which is worth more luma than blue, nothing is left
-            return torch.cat((0 * f_sr[:, :1], f_sr[:, 1:]), 1)
+        if self.what == "BGR":  # it takes these warm pictures for cold ones, and darkens them
+            red, _, blue = f_sr.mean((0, 2, 3))
+            return f_sr if blue > red else f_sr / 2
         if self.what == "255":
-            return f_sr - 16
+            return f_sr - 1
         return f_sr * torch.nan
 
 

@@ -21,7 +21,7 @@ SPECIAL = ("rrn-8:wide=2", "rlsp:num_feat=6,contract=true", "swrn:num_feat=6,con
 def test_a_wide_convolution_is_its_two_ways_beside_each_other() -> None:
     """At borders, too."""
     torch.manual_seed(0)
-    conv, x = WideConv(3, 5, 4), torch.randn(2, 3, 6, 7)
+    conv, x = WideConv(conv3x3(3, 5), 4), torch.randn(2, 3, 6, 7)
     torch.testing.assert_close(conv(x), conv.conv(x) + conv.squeeze(conv.expand(x)))
 
 

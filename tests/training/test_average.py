@@ -9,16 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stdpipe.data.layouts import find_clips
+from stdpipe.models import zoo
 from stdpipe.training.average import Average
-from stdpipe.training.held_out import held_out
+from stdpipe.training.held_out import held_out, score
+from stdpipe.training.metrics_log import read_metrics
 
 Command = Callable[..., Any]
 SETTINGS = {"steps": 6, "patch": 16, "log_every": 1, "save_every": 2, "evaluate_every": 2,
             "hold_out": 1, "lr": 1e-3}  # fmt: skip
-
-
-def lines(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def weights(file: Path) -> dict[str, Tensor]:
@@ -75,8 +74,8 @@ def test_stopped_and_resumed_it_keeps_the_same(
     for file in files:
         one, other = weights(tmp_path / "whole" / file), weights(tmp_path / "parts" / file)
         assert all(torch.equal(one[key], other[key]) for key in one)
-    scores = {line["step"]: line["held_out"] for line in lines(tmp_path / "whole")
-              if "held_out" in line}  # fmt: skip
+    log = read_metrics(tmp_path / "whole/metrics.jsonl")
+    scores = {line["step"]: line["held_out"] for line in log if "held_out" in line}
     assert sorted(scores) == [2, 4, 6]
     live = torch.load(tmp_path / "whole/checkpoint.pt", weights_only=True)
     averaged = weights(tmp_path / "whole" / files[-1])
@@ -89,5 +88,17 @@ def test_best_needs_clips_to_score(
 ) -> None:
     told = refused(*train(tmp_path, tiny, "--scheme", "none", keep="best"), code=2)
     assert "hold_out" in told
-    told = refused(*train(tmp_path, tiny, "--scheme", "none", hold_out=99))
-    assert "99" in told
+    told = refused(*train(tmp_path, tiny, "--scheme", "none", hold_out=1), code=2)
+    assert "evaluate_every" in told
+    some = {"hold_out": 99, "evaluate_every": 1}
+    assert "99" in refused(*train(tmp_path, tiny, "--scheme", "none", **some))
+
+
+def test_the_score_is_the_evaluations(tiny: Path, stdpipe: Command) -> None:
+    """Of a clip's middle frame, by protocol vid4's rules."""
+    net = zoo.parse("bicubic").build()
+    net.register_parameter("device", nn.Parameter(torch.zeros(1)))  # bicubic has none
+    clips = find_clips(tiny, "test")
+    evaluated = ("--data", tiny, "--model", "bicubic", "--degradation", "bi", "--protocol", "vimeo")
+    found = json.loads(stdpipe("evaluate", *evaluated, "--metrics", "quality", "--json").stdout)
+    assert score(net, clips, "bi") == pytest.approx(found["average"]["psnr_y"], abs=1e-9)

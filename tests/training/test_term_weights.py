@@ -1,6 +1,5 @@
 """Shares and schedules of terms: gradients against the plain way, resumed and sliced runs."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 from stdpipe.distill.charbonnier import charbonnier
 from stdpipe.models import zoo
 from stdpipe.training.config import StudentTraining, from_mapping, load
+from stdpipe.training.metrics_log import read_metrics
 from stdpipe.training.term_weights import SQUARED, TermWeights, shared_map, squared_norms
 
 Command = Callable[..., Any]
@@ -21,7 +21,7 @@ SHARED = {"steps": 8, "warmup_steps": 1, "patch": 16, "batch": 2, "log_every": 1
 
 
 def lines(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return read_metrics(run / "metrics.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -123,6 +123,15 @@ def test_a_share_sets_the_weight(
     assert (
         len({line["weight.sd"] for line in found[2:]}) == 2
     )  # of the measurements at steps 1 and 4
+
+
+def test_nothing_is_measured_where_share_every_is_zero(
+    tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command
+) -> None:
+    more = ("--cache", tiny_cache, "--student", TINY, "--scheme", "sd=2")
+    stdpipe(*train(tmp_path, tiny, *more, steps=3, patch=16, share_every=0))
+    assert [line.get("weight.sd") for line in lines(tmp_path)] == [None, 2, 2]
+    assert not any("share.sd" in line for line in lines(tmp_path))
 
 
 def test_it_is_resumed_to_the_bit(
