@@ -1,8 +1,10 @@
 """Sort errors into those of the user, those of the machine, and bugs of stdpipe."""
 
 import os
+import sysconfig
 import tempfile
 import traceback
+from pathlib import Path
 
 OUT_OF_MEMORY = ("out of memory", "not enough memory")  # how torch reports it on CUDA and CPU
 # how gloo and NCCL report that another rank has died
@@ -15,7 +17,8 @@ def one_line(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
     if text.startswith("Caught "):
         text = text.rpartition(f"{type(error).__name__}: ")[2]
-    return " ".join(text.split())
+    place = _own_place(error)
+    return " ".join((f"{place}: {type(error).__name__}: {text}" if place else text).split())
 
 
 def cause(error: Exception) -> Exception:
@@ -33,10 +36,29 @@ def says(error: Exception, marks: tuple[str, ...]) -> bool:
 
 def is_bug(error: Exception) -> bool:
     """Tell whether an error is none that the user, more memory or another try can mend."""
+    is_known = _is_told(error) or _own_place(error) is not None
+    return not (is_known or says(error, (*OUT_OF_MEMORY, *PEER_GONE, "DataLoader worker")))
+
+
+def _is_told(error: Exception) -> bool:
+    """Tell whether an error's message alone says what was wrong."""
     from stdpipe.cache.errors import UserError
 
-    is_known = isinstance(error, UserError | OSError | MemoryError)
-    return not (is_known or says(error, (*OUT_OF_MEMORY, *PEER_GONE, "DataLoader worker")))
+    return isinstance(error, UserError | OSError | MemoryError)
+
+
+def _own_place(error: Exception) -> str | None:
+    """Return the file and line where an error arose, if that is a network of the user's own."""
+    if _is_told(error):
+        return None
+    libraries = tuple(map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")))
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        module, file = frame.f_globals.get("__name__", ""), frame.f_code.co_filename
+        if module.partition(".")[0] == "stdpipe":
+            return None
+        if Path(file).is_file() and not file.startswith(libraries):
+            return f"{file}, line {line}"
+    return None
 
 
 def report_bug(error: Exception) -> str:

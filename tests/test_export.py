@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from stdpipe import export
+from stdpipe.cache.errors import UserError
 from stdpipe.models.base import Network
 from stdpipe.models.checkpoints import load_network, save_network
 from stdpipe.models.zoo import ZOO
@@ -183,6 +184,8 @@ def test_the_loop_of_the_page(
         whole = net.eval().features_clip(clip[None]).sr[0]
     made = torch.stack([torch.from_numpy(image) for image in told["images"]])
     assert (whole - made).abs().max() < 1e-5
+    with pytest.raises(UserError, match="is an ONNX file"):
+        load_network(name, "student.onnx")
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from stdpipe.cache.files import atomic_file
 from stdpipe.cache.schema import check
 from stdpipe.models import zoo
 from stdpipe.models.base import Network
-from stdpipe.models.foreign import State, published_phase, to_ours
+from stdpipe.models.foreign import State, published_phase, to_ours, whose
 from stdpipe.models.reading import Unneeded, read_file
 
 Name = Annotated[str, Field(max_length=2000)]
@@ -238,6 +238,8 @@ def load_state(net: nn.Module, state: State, header: Header, source: str) -> Non
     if len(parts) == 1 and parts < {key.split(".")[0] for key in own}:  # RBPN's new head, say
         part = parts.pop()
         told.append(f"only `{part}` differs: train-teacher --init {source} --set train_only={part}")
+    elif (fits := whose(state)) is not None:
+        told.append(f"its names and shapes are those of {fits}")
     raise UserError(f"{source} does not fit this network: it {'; '.join(told)}")
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.schema import read_yaml
-from stdpipe.models.zoo import Spec
+from stdpipe.models.zoo import ZOO, Spec, parse
 
 LOG = logging.getLogger(__name__)
 State = dict[str, Tensor]
@@ -30,6 +30,7 @@ VARIABLE = "/.ATTRIBUTES/VARIABLE_VALUE"  # ends TensorFlow's names
 SLOTS = re.compile(r"^optimizer/|/\.OPTIMIZER_SLOT/|/Adam(_1)?$")  # an optimiser's, in TensorFlow
 DOUBLED = re.compile(r"\{2\*(\d{1,3})\+(\d)\}")
 WHITE = 255  # TensorFlow's value of white; it is 1 here
+VARIANTS = {"channels": "1", "published": "true"}  # options of other shapes
 BLOCK = 16  # HR pixels of an LR pixel
 
 
@@ -58,15 +59,27 @@ def to_ours(state: State, path: str, spec: Spec | None = None, own: Collection[s
     Raises UserError, with the name to give, where `spec` would make other images of the weights
     than they were published for.
     """
-    if (source := _source("tensorflow", state)) is not None:
-        taken = Reading(_from_tensorflow(state, source), source, "")
-    else:
-        state = {k.replace("_orig_mod.", ""): v for k, v in state.items() if k not in COUNTERS}
-        taken = max(_readings(state), key=lambda reading: len(reading.state.keys() & own))
-        _tell_left_out(state, taken.under, path)
+    state = _bare(state)
+    taken = max(_readings(state), key=lambda reading: len(reading.state.keys() & own))
+    _tell_left_out(state, taken.under, path)
     if taken.source and spec and taken.source.name == spec.name:
         _check_options(taken.source, spec, path)
     return taken.state
+
+
+def whose(state: State) -> Spec | None:
+    """Return the first network of the zoo that has the names and shapes of one of the readings."""
+    variants = [
+        f"{name}:{k}={v}" for k, v in VARIANTS.items() for name in ZOO if parse(name).has(k)
+    ]
+    for spec in map(parse, (*ZOO, *variants)):
+        shapes = spec.shapes()
+        for reading in _readings(_bare(state)):
+            if shapes and {k: v.shape for k, v in reading.state.items()} == shapes:
+                needs = reading.source.needs if reading.source else {}
+                needed = {k: v for k, v in needs.items() if spec.has(k)}
+                return spec._replace(asked={**spec.asked, **needed})
+    return None
 
 
 def published_phase(names: Collection[str]) -> float | None:
@@ -83,14 +96,27 @@ def _check_options(source: Source, spec: Spec, path: str) -> None:
         raise UserError(f"{path} holds published weights, {told}")
 
 
-def _readings(state: State, under: str = "") -> Iterator[Reading]:
+def _bare(state: State) -> State:
+    """Return the state without torch.compile's prefix and wrappers' counters."""
+    return {k.replace("_orig_mod.", ""): v for k, v in state.items() if k not in COUNTERS}
+
+
+def _readings(state: State) -> Iterator[Reading]:
+    """Yield the ways to read a file's names."""
+    if (source := _source("tensorflow", state)) is not None:
+        yield Reading(_from_tensorflow(state, source), source, "")
+    else:
+        yield from _unwrapped(state)
+
+
+def _unwrapped(state: State, under: str = "") -> Iterator[Reading]:
     """Yield what is under wrappers' prefixes, taken off one at a time, the deepest first; each as
     translated, where its names tell a source, and as it is."""
     if under.count(".") < DEEPEST:
         for prefix in WRAPPERS:
             inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
             if inner:
-                yield from _readings(inner, under + prefix)
+                yield from _unwrapped(inner, under + prefix)
     if (source := _source("torch", state)) is not None:
         yield Reading(_from_torch(state, source), source, under)
     yield Reading(state, None, under)

@@ -23,6 +23,10 @@ KINDS = {  # by how a file begins, in lower case
     (b"version https://git-lfs",): (
         "a git-lfs pointer, not the file itself: run `git lfs pull` where it lies"
     ),
+    # the format's version and its writer, which torch.onnx and stdpipe export both give
+    tuple(b"\x08%c\x12\x07pytorch" % version for version in range(1, 20)): (
+        "an ONNX file, which only runs: give the weights that it was made from"
+    ),
 }
 PROGRAMS = {  # a member of a zip file
     "constants.pkl": "a TorchScript file, which is code: save torch.jit.load(FILE).state_dict()",

@@ -99,6 +99,10 @@ class Spec(NamedTuple):
         options = ",".join(f"{k}={_to_yaml(v)}" for k, v in sorted(self.options.items()))
         return f"{self.name}:{options}" if options else self.name
 
+    def has(self, option: str) -> bool:
+        """Tell whether the class has an option."""
+        return option in _parameters(self.cls)
+
     def option(self, name: str) -> Any:
         """Return an option's value, by default the class's."""
         return self.asked.get(name, _parameters(self.cls)[name].default)
@@ -124,9 +128,15 @@ class Spec(NamedTuple):
             most = f"more than the {MOST_PARAMETERS:,} that stdpipe builds"
             raise UserError(f"{self} has {count:,} parameters, {most}: choose smaller options")
 
+    def shapes(self) -> dict[str, torch.Size]:
+        """Return the parameters' and buffers' shapes by name, without memory for them."""
+        with torch.device("meta"), _Unfilled():
+            net = _builder(self.cls)(**self.options)
+        return {name: values.shape for name, values in net.state_dict().items()}
+
     def with_phase(self, phase: float) -> "Spec":
         """Return this with the option `phase`, where the class has it and the name does not."""
-        if "phase" not in _parameters(self.cls):
+        if not self.has("phase"):
             return self
         return self._replace(asked={"phase": phase, **self.asked})
 
@@ -153,7 +163,8 @@ def parse(text: str) -> Spec:
         cls, options = _import(name, class_name), {}
         canonical = f"{name}:{class_name}"
     else:
-        raise UserError(f"unknown network {name!r}{nearest(name, ZOO)}")
+        how = "options follow a colon, as in rrn:num_feat=8"
+        raise UserError(f"unknown network {name!r}{nearest(name, ZOO)}; {how}")
     given = {**options, **_options(text, rest)}
     known = _parameters(cls)
     for option in given:
@@ -231,7 +242,7 @@ def _import(module: str, class_name: str) -> type[Network]:
         sys.path.insert(0, os.getcwd())  # noqa: PTH109
     try:
         cls = getattr(importlib.import_module(module), class_name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise UserError(f"cannot import network {module}:{class_name}: {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, Network)):
         derive = "derive it from stdpipe.models.base.Network"

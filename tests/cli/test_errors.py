@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -46,12 +47,25 @@ def fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     def put(function: str, error: BaseException) -> None:
-        def raising(*_: object, **__: object) -> None:
-            raise error
-
-        monkeypatch.setattr(function, raising)
+        monkeypatch.setattr(function, Mock(side_effect=error))
 
     return put
+
+
+def test_an_error_in_a_network_of_ones_own(
+    refused: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told as what it is, with the file and the line, and not as a bug of stdpipe."""
+    monkeypatch.chdir(tmp_path)
+    body = "import torch\nfrom stdpipe.models.bicubic import Bicubic\n\nclass Own(Bicubic):\n"
+    Path("own_errors.py").write_text(f"{body}    def fuse(self, window):\n        return 1 / 0\n")
+    Path("own_layers.py").write_text(
+        f"{body}    def fuse(self, window):\n        return torch.stack([])\n"
+    )
+    Path("own_syntax.py").write_text("class Own(:\n")
+    assert "own_errors.py, line 6: ZeroDivisionError:" in refused("models", "own_errors:Own")
+    assert "own_layers.py, line 6: RuntimeError:" in refused("models", "own_layers:Own")
+    assert "own_syntax.py, line 1" in refused("models", "own_syntax:Own", code=2)
 
 
 def test_every_command_is_looked_at() -> None:
@@ -70,7 +84,7 @@ def test_a_fault_of_ours(fail: Command, refused: Command, tmp_path: Path, functi
     assert "bug of stdpipe (KeyError: 'f_sr')" in told
     (file,) = tmp_path.glob("stdpipe-*.txt")
     assert str(file) in told
-    assert "in raising" in file.read_text()
+    assert "KeyError: 'f_sr'" in file.read_text()
 
 
 @pytest.mark.parametrize(
@@ -98,16 +112,10 @@ def test_a_value_error_that_is_not_the_users(
     assert "of numpy" in refused(*extract(tiny, tmp_path / "c", *more), code=70)
 
 
-def test_a_fault_while_an_error_is_handled(
-    refused: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def raising(_: object) -> None:
-        try:
-            (tmp_path / "absent").read_text()
-        except OSError:
-            raise RuntimeError("ours")  # noqa: B904  its context is what matters
-
-    monkeypatch.setattr(RUNS, raising)
+def test_a_fault_while_an_error_is_handled(fail: Command, refused: Command) -> None:
+    error = RuntimeError("ours")
+    error.__context__ = FileNotFoundError("absent")
+    fail(RUNS, error)
     assert "RuntimeError" in refused("runs", ".", code=70)
 
 

@@ -19,6 +19,7 @@ from stdpipe.models import checkpoints
 from stdpipe.models.checkpoints import load_network, read_checkpoint, save_network
 from stdpipe.models.edvr import EDVR
 from stdpipe.models.fastdvdnet import FastDVDnet
+from stdpipe.models.zoo import parse
 
 TINY = "edvr:num_feat=8,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
 
@@ -134,11 +135,14 @@ def test_safetensors(tmp_path: Path) -> None:
     save_file({f"module.{k}": v for k, v in net.state_dict().items()}, path)
     assert equal(load_network(TINY, str(path))[0], net)
     whole = path.read_bytes()
-    for damaged in (b"", whole[:7], whole[:400], whole[:-1], b"\xff" * 64):
+    for damaged in (whole[:7], whole[:400], whole[:-1], b"\xff" * 64):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match="is no safetensors file, or a damaged one") as error:
             read_checkpoint(path)
         one_line(error, path)
+    path.write_bytes(b"")
+    with pytest.raises(UserError, match="is empty"):
+        read_checkpoint(path)
 
 
 def test_values_beside_the_tensors(tmp_path: Path) -> None:
@@ -220,6 +224,7 @@ def zipped(path: Path, *names: str) -> None:
         (b"\n<!DOCTYPE html><html><title>Sign in</title></html>", "is a web page"),
         (b"\xef\xbb\xbf<html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"\x08\x08\x12\x07pytorch\x1a\x052.1.0", "an ONNX file"),
     ],
 )
 def test_what_a_download_left(tmp_path: Path, suffix: str, content: bytes, told: str) -> None:
@@ -275,6 +280,29 @@ def test_a_checkpoint_of_another_network(tmp_path: Path) -> None:
         load_network(TINY, str(path))
 
 
+@pytest.mark.parametrize(
+    ("held", "asked"),
+    [
+        ("fastdvdnet:waist=16", "fastdvdnet-half"),  # a size that has no name
+        ("vdsr:channels=1", "vdsr"),
+        ("rrn-8", "rrn"),
+        ("rlsp-64:published=true", "rlsp"),
+        ("swrn", "rlsp"),
+    ],
+)
+def test_a_file_says_whose_it_is(tmp_path: Path, held: str, asked: str) -> None:
+    """The network's name is told, where one of the zoo has the file's names and shapes."""
+    path = tmp_path / "theirs.pth"
+    spec = parse(held)
+    torch.save({f"module.{k}": v for k, v in spec.build().state_dict().items()}, path)
+    with pytest.raises(UserError, match="does not fit") as error:
+        load_network(asked, str(path))
+    known = "waist" not in held
+    assert (f"those of {spec}" in one_line(error, path)) == known
+    if known:
+        load_network(held, str(path))
+
+
 def test_a_name_that_contradicts_the_file(tmp_path: Path) -> None:
     """Both are named, with what to do; options that agree, or are left open, pass."""
     path = tmp_path / "weights.pt"
@@ -312,7 +340,9 @@ def test_a_file_cut_short(tmp_path: Path, zipped: bool) -> None:
     whole = path.read_bytes()
     for length in (0, 1, 50, 200, 400, 900, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match=r"is no checkpoint, or a|asks for tor") as error:
+        with pytest.raises(
+            ValueError, match=r"is (no checkpoint, or a|empty)|asks for tor"
+        ) as error:
             read_checkpoint(path)
         assert not zipped or "run code" not in one_line(error, path)
 
