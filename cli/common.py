@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from stdpipe.assets import EMBEDDED, TEACHER
 from stdpipe.faults import one_line
 from stdpipe.suggest import nearest
 
@@ -31,6 +32,11 @@ class Known(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
         return value
 
 
+def weights_file(given: str | None) -> str | None:
+    """Return a --weights, or for `embedded` the path of the teacher that comes with stdpipe."""
+    return str(TEACHER) if given == EMBEDDED else given
+
+
 PATH = click.Path(path_type=Path)
 DEGRADATION = Known("stdpipe.data.degrade", "degradation")
 NETWORK = Known("stdpipe.models.zoo", "parse")
@@ -48,7 +54,12 @@ degradation_option = click.option(
     help="HR to LR by bi, bd, bd:sigma=S or bd-centred. "
     "[default: as the cache or the weights say, else bd]",
 )
-weights_option = click.option("--weights", metavar="FILE", help="A checkpoint, or random:SEED.")
+weights_option = click.option(
+    "--weights",
+    metavar="FILE",
+    callback=lambda _context, _option, value: weights_file(value),
+    help="A checkpoint, random:SEED, or `embedded`, the small EDVR that comes with stdpipe.",
+)
 model_option = click.option(
     "--model", type=NETWORK, help="The network, e.g. fastdvdnet. stdpipe's weights name theirs."
 )

@@ -9,10 +9,13 @@ from stdpipe.cli.errors import Command, when_stopped
 
 
 def known_networks(context: Any, parameter: Any, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Check each NAME of NAME, NAME@FILE or @FILE."""
+    """Check each NAME of NAME, NAME@FILE or @FILE, and find embedded weights."""
+    found = []
     for value in values:
-        common.NETWORK.convert(value.partition("@")[0], parameter, context)
-    return values
+        name, at, weights = value.partition("@")
+        common.NETWORK.convert(name, parameter, context)
+        found.append(f"{name}{at}{common.weights_file(weights)}")
+    return tuple(found)
 
 
 @click.command(cls=Command)
@@ -25,7 +28,7 @@ def known_networks(context: Any, parameter: Any, values: tuple[str, ...]) -> tup
     callback=known_networks,
     help="E.g. bicubic; stdpipe's weights name theirs (@FILE). Several are compared in one pass.",
 )
-@click.option("--weights", metavar="FILE", help="Weights of a single --model, or random:SEED.")
+@common.weights_option
 @common.degradation_option
 @click.option(
     "--protocol",

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from stdpipe.assets import SAMPLE, TEACHER
 from stdpipe.evaluate import evaluate
 from stdpipe.evaluation.job import Evaluation
 from stdpipe.extract import extract_teacher
@@ -31,25 +32,25 @@ def run_demo(out: Path, say: Callable[[str], None]) -> dict[str, Any]:
 
     Returns the table's `rows`, the paths of all outputs, and both as `text`.
     """
-    assets = Path(str(files("stdpipe.assets")))
-    data, teacher = assets / "sample", str(assets / "teacher.pt")
     cache, runs, results = str(out / "cache.zarr"), out / "runs", out / "results"
     out.mkdir(parents=True, exist_ok=True)
     say(f"1/3 the teacher runs once over 4 clips; its image, F^SR and attention go to {cache}")
-    extract_teacher(Extraction(data=data, cache=cache, weights=teacher, degradation=DEGRADATION))
+    extract_teacher(
+        Extraction(data=SAMPLE, cache=cache, weights=str(TEACHER), degradation=DEGRADATION)
+    )
     demo = Path(str(files("stdpipe.configs"))) / "demo.yaml"
     networks = {"bicubic": "bicubic", "bicubic, true phase": "bicubic:phase=0"}
     for number, (scheme, name) in enumerate(TAUGHT.items(), start=1):
         options = config.load(config.StudentTraining, demo, CHANGES[scheme])
         run = runs / scheme
         say(f"2/3 student {number} of 2, {scheme}: {options.steps} steps, in {run}")
-        trained = train_student(StudentRun(data, STUDENT, run, cache), options)
+        trained = train_student(StudentRun(SAMPLE, STUDENT, run, cache), options)
         networks[name] = f"@{trained['weights']}"
-    networks["teacher"] = f"@{teacher}"
+    networks["teacher"] = f"@{TEACHER}"
     say(f"3/3 {len(networks)} networks on 3 held-out clips; results and pictures in {results}")
     model, *others = networks.values()
     rules: dict[str, Any] = {"degradation": DEGRADATION, "protocol": "vid4"}
-    found = evaluate(Evaluation(data, model, others=tuple(others), out=results, **rules))
+    found = evaluate(Evaluation(SAMPLE, model, others=tuple(others), out=results, **rules))
     measured = dict(zip(networks, found["networks"], strict=True))
     labels = {each["name"]: name for name, each in measured.items()}
     labels |= {str(runs / scheme): name for scheme, name in TAUGHT.items()}

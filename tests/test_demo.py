@@ -38,14 +38,10 @@ def test_a_short_demo(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatc
     from stdpipe.models.checkpoints import save_network
 
     net, facts = load_network(TEACHER, "random:0")
-    assets = tmp_path / "assets"
-    assets.mkdir()
-    (assets / "sample").symlink_to(tiny)
-    save_network(assets / "teacher.pt", net, facts["network"], "bd")
+    save_network(tmp_path / "teacher.pt", net, facts["network"], "bd")
     settings = ["steps=2", "batch=1", "patch=32", "workers=0"]
-    configs = files("stdpipe.configs")
-    where = {"stdpipe.assets": assets, "stdpipe.configs": configs}
-    monkeypatch.setattr(demo, "files", where.__getitem__)
+    monkeypatch.setattr(demo, "SAMPLE", tiny)
+    monkeypatch.setattr(demo, "TEACHER", tmp_path / "teacher.pt")
     monkeypatch.setattr(
         demo.config, "load", lambda cls, file, given: load(cls, file, [*given, *settings])
     )

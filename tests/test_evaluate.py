@@ -177,6 +177,14 @@ def test_weights_bring_their_degradation(tmp_path: Path, tiny: Path, stdpipe: Co
     )
 
 
+@pytest.mark.parametrize("named", [("--model", "@embedded"), ("--weights", "embedded")])
+def test_the_embedded_teacher(tiny: Path, stdpipe: Command, named: tuple[str, str]) -> None:
+    """It is found by that word, and its file says what network it is."""
+    found = measure(stdpipe, tiny, *named)
+    assert found["model"].startswith("edvr:")
+    assert found["degradation"]["name"] == "bd"
+
+
 def test_random_weights_take_the_degradations_phase(tiny: Path, stdpipe: Command) -> None:
     more = ("--model", EDVR, "--weights", "random:0")
     assert measure(stdpipe, tiny, *more)["model"].endswith("phase=0.0")

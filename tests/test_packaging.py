@@ -21,7 +21,7 @@ VERBS = {
 # Every room may use these, and so does every plain module at the top of stdpipe/.
 COMMON = {
     "cache.errors", "cache.files", "cache.schema",
-    "suggest", "templates", "resample", "device", "distributed", "faults",
+    "assets", "suggest", "templates", "resample", "device", "distributed", "faults",
 }  # fmt: skip
 # room -> what else of stdpipe it may import: rooms, or single modules
 STANDS_ON = {

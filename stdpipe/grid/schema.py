@@ -25,7 +25,6 @@ from stdpipe.suggest import nearest, refuse_unknown
 from stdpipe.training import config
 from stdpipe.training.config import StudentTraining, TeacherTraining
 
-EMBEDDED = "embedded"  # weights: the small EDVR that comes with stdpipe
 OWN = "own"  # data of a test set: the training data's test list
 RENAMED = {"rivals": "baselines", "baseline": "reference"}  # since 0.1.0
 

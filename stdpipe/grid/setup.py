@@ -5,7 +5,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from stdpipe import cache
+from stdpipe.assets import EMBEDDED, TEACHER
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.schema import read_json
 from stdpipe.data.layouts import find_clips
@@ -20,7 +20,7 @@ from stdpipe.evaluation.job import Evaluation, scored_footage, split_name
 from stdpipe.evaluation.protocols import Protocol
 from stdpipe.evaluation.results import definition, identity, read_result
 from stdpipe.features.extraction import Extraction
-from stdpipe.grid.schema import EMBEDDED, OWN, Experiment, Teacher
+from stdpipe.grid.schema import OWN, Experiment, Teacher
 from stdpipe.models import zoo
 from stdpipe.models.checkpoints import file_sha256, load_network
 from stdpipe.suggest import refuse_unknown
@@ -106,7 +106,7 @@ class GridSetup:
         """Return the teacher's weights file, whether or not it exists yet."""
         given = self.job.teachers.get(teacher, self.teachers[teacher].weights)
         if given == EMBEDDED:
-            return str(files("stdpipe.assets") / "teacher.pt")
+            return str(TEACHER)
         return given or str(self.job.out / "teachers" / teacher / "weights.pt")
 
     def trains(self, teacher: str) -> bool:

@@ -98,7 +98,7 @@ def _without_file(
 ) -> tuple[zoo.Spec, Network]:
     """Build a network of weights "random:SEED", or None for one without parameters."""
     if name is None:
-        raise UserError("name a network, or give a weights file that stdpipe wrote")
+        raise UserError("name a network, or give --weights that stdpipe wrote (or embedded)")
     spec = zoo.parse(name)
     if weights is None:
         net = spec.build()
