@@ -18,7 +18,7 @@ from stdpipe.cli.errors import Command, when_stopped
     metavar="SIDE",
     type=click.IntRange(0),
     help="Cut frames into tiles of that many LR pixels; 0 never. "
-    "[default: frames above 640x360, to fit memory]",
+    "[default: frames above 640x360, of causal networks above 1280x720, to fit memory]",
 )
 @click.option(
     "--fps",

@@ -44,6 +44,7 @@ SPAN = 32  # and of a network that sees whole clips, with a quarter more on both
 # Larger frames are cut. FastDVDnet takes 20 KB of memory an LR pixel (VESPCN 13, D3Dnet 20, SOF-VSR
 # 30, VSRNet 87, EDVR-M 116), measured on a CPU: 4.7 GB for a frame of 640 x 360.
 WHOLE = 640 * 360  # LR pixels
+WHOLE_STEP = 4 * WHOLE  # of a causal network, which takes 1.5 (Mobile RRN) to 4.6 KB (RLSP 7-128)
 SEEN = 480  # default side of what a tile sees, in LR pixels: 480 x 480 is 640 x 360
 SMALLEST = 64  # least side of a tile's core by default, in LR pixels
 FREE_OVERLAP = 64  # LR pixels, where a network's reach has no bound
@@ -60,7 +61,7 @@ class Upscaling:
     out: Path
     model: str | None = None  # the network's name; None takes it from the weights file
     weights: str | None = None
-    tile: int | None = None  # LR pixels on its side; 0 never cuts, None cuts frames above WHOLE
+    tile: int | None = None  # LR pixels on its side; 0 never cuts, None cuts large frames
     fps: float | None = None  # frames a second of the output; None keeps the input's
     crf: int = 12  # H.264's constant quality: 0 loses nothing, 51 is worst
     overwrite: bool = False
@@ -210,7 +211,8 @@ def chunks(frames: Iterator[Frame], k: int) -> Iterator[tuple[Tensor, int, range
 def cut(net: Network, height: int, width: int, side: int | None) -> Grid:
     """Return tiles for frames of that size; side: see Upscaling.tile. The network is on a CPU."""
     whole = Box(0, 0, height, width)
-    if side == 0 or (side is None and height * width <= WHOLE):
+    most = WHOLE_STEP if isinstance(net, CausalNetwork) else WHOLE
+    if side == 0 or (side is None and height * width <= most):
         return Grid([Tile(whole, whole)], 0, exact=True)
     bound = reach(net) if net.kind == "window" else None
     overlap = FREE_OVERLAP if bound is None else max(bound, net.multiple)

@@ -243,6 +243,9 @@ def test_when_frames_are_cut_unasked() -> None:
     assert len(cut.tiles) == 2
     for tile in upscale.cut(net, 2160, 3840, None).tiles:
         assert tile.seen.height * tile.seen.width <= upscale.WHOLE
+    causal = load_network("rrn-8", "random:0")[0]
+    assert len(upscale.cut(causal, 720, 1280, None).tiles) == 1
+    assert len(upscale.cut(causal, 721, 1280, None).tiles) > 1
 
 
 def test_frames_are_let_go(
