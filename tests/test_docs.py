@@ -277,6 +277,6 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
         env={**os.environ, "PATH": f"{beside}:{os.environ['PATH']}"},
     )
     assert done.returncode == 0, done.stderr
-    for made in ("cache.zarr/complete.json", "runs/std/weights.pt", "results/table.md",
+    for made in ("cache.zarr/complete.json", "runs/taught/weights.pt", "results/table.md",
                  "large.mp4", "student.onnx"):  # fmt: skip
         assert (tmp_path / made).is_file()
