@@ -20,7 +20,6 @@ from stdpipe.data.degrade import degradation
 from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import Stream, check_sizes, finish
-from stdpipe.data.views import NUM_ORIENTATIONS, View, full_views
 from stdpipe.device import keep_memory, pick_device
 from stdpipe.distill.names import mark
 from stdpipe.distill.terms import build_helpers
@@ -31,6 +30,7 @@ from stdpipe.features.targets import to_device
 from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import SCALE, Network
 from stdpipe.training import metrics_log, run_folder, speed, warm
+from stdpipe.training.clips import clip_stream
 from stdpipe.training.config import StudentTraining
 from stdpipe.training.held_out import held_out, score
 from stdpipe.training.jobs import StudentRun
@@ -61,7 +61,17 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     with distributed.group(device), ExitStack() as opened:
         parts = run_folder.parts_of_caches(run.out for run, _ in jobs)
         source = open_source(run, [o for _, o in jobs], device, parts)
-        stream = _stream(run, options, source, resumes=bool(parts))
+        stream = clip_stream(
+            run.data,
+            source.reader,
+            source.degradation,
+            options.patch,
+            options.stream_seed,
+            frames=run.frames,
+            hold_out=options.hold_out,
+            resumes=bool(parts),
+            targets=source.targets,
+        )
         stream.targets_from = _first_taught(jobs) * options.batch
         stream.unfinished = device.type != "cpu"
         if any(o.evaluate_every for _, o in jobs):
@@ -226,32 +236,6 @@ def _probe(net: Network) -> Tensor:
     side = 16 * SCALE if net.sees_hr else 16
     device = next(net.parameters()).device
     return net.eval().features_clip(torch.zeros(1, 1, 3, side, side, device=device)).f_lr[:, 0]
-
-
-def _stream(run: StudentRun, options: StudentTraining, source: Source, resumes: bool) -> Stream:
-    """Return the samples; data and cache of a run that resumes may have grown since it began."""
-    clips = {c.key: c for c in find_clips(run.data, "train", length=run.frames)}
-    if source.reader is None:
-        views = full_views(list(clips), options.stream_seed, NUM_ORIENTATIONS)
-    else:
-        views = [View.parse(entry) for entry in source.reader.manifest.entries]
-        cached = {v.clip for v in views}
-        clips = {key: clip for key, clip in clips.items() if key in cached or not resumes}
-        if odd := sorted(cached ^ clips.keys()):
-            raise UserError(
-                f"clip lists differ by {len(odd)} clips, {odd[0]} first ({len(cached)} in "
-                f"{run.cache}, {len(clips)} in {run.data}): use the cache's data, or extract again"
-            )
-    unseen = held_out(list(clips), options.hold_out)
-    if len(clips) <= len(unseen):
-        raise UserError(
-            f"hold_out={options.hold_out} leaves none of {len(clips)} clips to train on"
-        )
-    views = [view for view in views if view.clip not in unseen]
-    check_sizes(list(clips.values()), options.patch)
-    return Stream(
-        clips, views, source.degradation, options.patch, options.stream_seed, source.targets
-    )
 
 
 def _fit(

@@ -19,11 +19,13 @@ from stdpipe.data.box import Box
 from stdpipe.data.views import View, orient, oriented_size, upright_box
 from stdpipe.device import autocast, settle
 from stdpipe.distill.names import mark, of_teacher
+from stdpipe.distill.schemes import stored
 from stdpipe.features.encoding import dequantise
 from stdpipe.features.info import provenance
 from stdpipe.models import zoo
 from stdpipe.models.base import SCALE, Network
 from stdpipe.models.luma import own_image
+from stdpipe.suggest import refuse_unknown
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -36,14 +38,14 @@ class CachedTargets:
         self.names = names
         self.halo = halo  # LR pixels around a trunk window
 
-    def __call__(self, view: View, box: Box, crc32: int) -> dict[str, Tensor]:
+    def __call__(self, view: View, box: Box, crc32: int | None) -> dict[str, Tensor]:
         """Read an oriented window in stored dtype: sr (T, 3 or 1, H, W), f_sr (T, C, H, W) or trunk
         (T, C, h, w) with its halo, attention (T, H, W), f_lr (T, C, h, w); int8 with its scale
-        (2, C).
+        (2, C). crc32: of the source's frames, where they are at hand to be compared.
         """
         key = str(view)
         made_from = self.reader.extra(key).get("source_crc32")
-        if made_from != crc32:
+        if crc32 is not None and made_from != crc32:
             raise UserError(
                 f"the frames of clip {view.clip} are not those the cache was made from (crc32 "
                 f"{crc32} here, {made_from} there); use the same data set or extract again"
@@ -178,6 +180,28 @@ class SeveralDecoders:
             made = decode(of_teacher(batch, n) | clips)
             out |= {mark(name, n): x for name, x in made.items() if name not in clips}
         return out
+
+
+def open_targets(
+    reader: cache.Reader, wanted: Collection[str], device: torch.device, amp: str = "none"
+) -> tuple[CachedTargets, Decoder]:
+    """Return what reads the maps of `wanted` from a cache, and what decodes them on a device.
+
+    "sr" is made of f_sr where the cache does not hold it. Raises UserError for a map that is
+    unknown, or that the cache does not hold.
+    """
+    held = reader.manifest.targets
+    refuse_unknown(wanted, cache.TARGETS, "unknown target")
+    needed = stored(wanted, held)
+    if missing := [name for name in cache.TARGETS if name in needed and name not in held]:
+        both = [name for name in cache.TARGETS if name in {*held, *needed}]
+        raise UserError(
+            f"{missing[0]} is needed, which {reader.url} does not hold (it has "
+            f"{', '.join(held)}); extract again with --targets {','.join(both)}"
+        )
+    decoder = Decoder(reader, device, "sr" in wanted and "sr" not in held, amp)
+    read = tuple(name for name in cache.TARGETS if name in needed)
+    return CachedTargets(reader, read, decoder.halo), decoder
 
 
 def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from stdpipe.features.targets import (
     LiveTeacher,
     SeveralDecoders,
     SeveralTargets,
+    open_targets,
 )
 from stdpipe.features.teacher import check_teacher
 from stdpipe.models import checkpoints, zoo
@@ -95,9 +96,9 @@ def open_source(
         held = reader.manifest.targets
         for options, names in zip(every, needed, strict=True):
             _refuse_missing(options.scheme, names, url, held)
-        decoders.append(Decoder(reader, device, "sr" in wanted and "sr" not in held, amp))
-        read = tuple(name for name in cache.TARGETS if name in stored(wanted, held))
-        targets.append(CachedTargets(reader, read, decoders[-1].halo))
+        read, decode_one = open_targets(reader, wanted, device, amp)
+        targets.append(read)
+        decoders.append(decode_one)
     if len(readers) == 1:
         return Source(degradation, readers, targets=targets[0], decode=decoders[0])
     several = SeveralTargets(targets)

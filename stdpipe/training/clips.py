@@ -1,0 +1,176 @@
+"""The clips that a training sees: a stream of samples, beside them what a cache's teacher made.
+
+train-student reads the stream itself. CachedClips is the same stream for any other training loop.
+Axes: T frames of a clip, C channels, H W HR size, h w LR size.
+"""
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from stdpipe import cache
+from stdpipe.cache.errors import UserError
+from stdpipe.data.layouts import find_clips
+from stdpipe.data.samples import Stream, Targets, check_sizes
+from stdpipe.data.views import NUM_ORIENTATIONS, View, full_views
+from stdpipe.features.targets import Decoder, open_targets
+from stdpipe.training.held_out import held_out
+
+ROUNDS = 3  # times that all clips are asked for before equal crops are told
+
+
+def clip_stream(
+    data: Path,
+    reader: cache.Reader | None,
+    degradation: str,
+    patch: int,
+    seed: int,
+    *,
+    frames: int = 7,
+    hold_out: int = 0,
+    resumes: bool = False,
+    targets: Targets | None = None,
+) -> Stream:
+    """Return the samples of the data set's train clips, in the views of a cache if there is one.
+
+    hold_out: clips to leave out. resumes: whether this goes on with a run, since whose beginning
+    data and cache may have grown. Raises UserError where data and cache hold other clips, where a
+    clip is smaller than the patch, and where none is left.
+    """
+    clips = {c.key: c for c in find_clips(data, "train", length=frames)}
+    if reader is None:
+        views = full_views(list(clips), seed, NUM_ORIENTATIONS)
+    else:
+        views = [View.parse(entry) for entry in reader.manifest.entries]
+        cached = {v.clip for v in views}
+        clips = {key: clip for key, clip in clips.items() if key in cached or not resumes}
+        if odd := sorted(cached ^ clips.keys()):
+            raise UserError(
+                f"clip lists differ by {len(odd)} clips, {odd[0]} first ({len(cached)} in "
+                f"{reader.url}, {len(clips)} in {data}): use the cache's data, or extract again"
+            )
+    unseen = held_out(list(clips), hold_out)
+    if len(clips) <= len(unseen):
+        raise UserError(f"hold_out={hold_out} leaves none of {len(clips)} clips to train on")
+    views = [view for view in views if view.clip not in unseen]
+    check_sizes(list(clips.values()), patch)
+    return Stream(clips, views, degradation, patch, seed, targets)
+
+
+class CachedClips(Dataset[dict[str, Any]]):
+    """A map-style dataset of random crops with the teacher's maps, for any DataLoader and sampler.
+
+    data: what every command takes as --data. cache: a cache's path or URL; None gives LR and HR
+    alone. targets: some of "sr", "f_sr", "attention" and "f_lr". patch: the side of the crop in HR
+    pixels, a multiple of 4. degradation: without a cache, `bd` unless given.
+
+    An item is a dict of lr (T, 3, h, w) and hr (T, 3, H, W), float32 RGB in [0, 1], the targets by
+    name, float32 without gradient (sr (T, 3, H, W), or luma alone (T, 1, H, W); f_sr (T, C, H, W);
+    attention (T, H, W); f_lr (T, C, h, w)), and text: key, the clip's name, and cache, its id.
+
+    Item p is a function of (seed, p) alone: of one clip in one orientation of the cache, the crop
+    at random. There are len() views; p may be any larger number, and then counts on into later
+    epochs, so that `sampler=range(start, stop)` is an endless, shuffled order that can be resumed,
+    and train-student's own. With shuffle=True or a DistributedSampler call `set_epoch` before each
+    epoch, or every epoch has the same crops.
+
+    decode=False leaves the maps as they are stored; `decode` then makes of a whole batch, on the
+    device that its LR lies on, what they stand for: less work for the loader's processes.
+
+    Raises UserError where data and cache do not fit, and for a target that the cache lacks.
+    """
+
+    def __init__(
+        self,
+        data: str | os.PathLike[str],
+        cache: str | os.PathLike[str] | None = None,
+        targets: Sequence[str] = (),
+        patch: int = 64,
+        seed: int = 0,
+        *,
+        degradation: str | None = None,
+        frames: int = 7,
+        decode: bool = True,
+    ) -> None:
+        self.targets, self.decodes, self.reader = (
+            tuple(targets),
+            decode,
+            _open(cache, degradation, frames),
+        )
+        read = None
+        if self.reader is None:
+            if self.targets:
+                told = f"targets {', '.join(self.targets)} come from a cache, and none is given"
+                raise UserError(f"{told}: give cache, or leave them out")
+        else:
+            degradation = str(self.reader.manifest.made_by["degradation"])
+            if self.targets:
+                read, _ = open_targets(self.reader, self.targets, torch.device("cpu"))
+        self.stream = clip_stream(
+            Path(data), self.reader, degradation or "bd", patch, seed, frames=frames, targets=read
+        )
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers see it change
+        self._decoders: dict[torch.device, Decoder] = {}
+        self._asked = 0
+
+    def __len__(self) -> int:
+        return len(self.stream.views)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the crops of items 0 to len() - 1; the loader's processes see it, too."""
+        self.epoch.fill_(epoch)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        position = int(self.epoch) * len(self) + index
+        self._warn_of_equal_crops(position)
+        sample: dict[str, Any] = self.stream[position]
+        if self.decodes and self.targets:
+            batch = {name: values[None] for name, values in sample.items()}
+            sample = {name: values[0] for name, values in self.decode(batch).items()}
+        view, _ = self.stream.view(position)
+        return {**sample, "key": view.clip, "cache": self.cache_id}
+
+    @property
+    def cache_id(self) -> str:
+        """The identity of the cache; "" without one."""
+        return self.reader.manifest.cache_id if self.reader else ""
+
+    def decode(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a batch with its stored maps decoded to the targets, on the device of its LR."""
+        if self.reader is None or not self.targets:
+            return dict(batch)
+        device = batch["lr"].device
+        if device not in self._decoders:
+            self._decoders[device] = open_targets(self.reader, self.targets, device)[1]
+        made = self._decoders[device](batch)
+        maps = {name: made[name].float() for name in self.targets}
+        return {name: batch[name] for name in ("lr", "hr", "key", "cache") if name in batch} | maps
+
+    def _warn_of_equal_crops(self, position: int) -> None:
+        self._asked += 1
+        if self._asked > ROUNDS * len(self) and position < len(self):
+            self._asked = -(2**62)  # once
+            warnings.warn(
+                "CachedClips gives the crops of epoch 0 again: call set_epoch before each epoch, "
+                "or take sampler=range(start, stop), which counts on",
+                stacklevel=3,
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_decoders": {}}
+
+
+def _open(
+    url: str | os.PathLike[str] | None, degradation: str | None, frames: int
+) -> cache.Reader | None:
+    if url is None:
+        return None
+    expect: dict[str, Any] = {"frames": frames}
+    return cache.open_reader(
+        os.fspath(url), expect | ({"degradation": degradation} if degradation else {})
+    )
