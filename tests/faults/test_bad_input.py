@@ -85,7 +85,7 @@ def test_a_worker_process_tells_its_error_in_one_line_too(
 
 
 @pytest.mark.parametrize(
-    ("keep", "message"), [(0, "truncated"), (40, "truncated"), (5000, "truncated")]
+    ("keep", "message"), [(0, "is empty"), (40, "truncated"), (5000, "truncated")]
 )
 def test_truncated_weights(
     tmp_path: Path, tiny: Path, refused: Command, keep: int, message: str
@@ -94,8 +94,8 @@ def test_truncated_weights(
     save_network(file, load_network(NET, "random:0")[0], NET, "bd")
     file.write_bytes(file.read_bytes()[:keep])
     told = refused("evaluate", "--data", tiny, "--weights", file)
-    assert f"{file} is no checkpoint" in told
-    assert message in told or "damaged" in told
+    assert told.startswith(f"stdpipe: {file} is ")
+    assert message in told
 
 
 def test_weights_of_another_network(
@@ -138,7 +138,7 @@ def test_weights_that_would_run_code(tmp_path: Path, tiny: Path, refused: Comman
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name a network, or give a weights file"),
+        ([], "name a network, or give --weights"),
         (["--model", NET], f"{NET} needs weights: give a checkpoint file, or random:SEED"),
         (["--model", NET, "--weights", "random:x"], "should read random:SEED"),
         (["--weights", "random:0"], "name a network"),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -171,9 +172,7 @@ def test_wrong_use(refused: Command, arguments: list[str], code: int, message: s
 def test_a_value_error_of_ours_is_not_the_files(
     tmp_path: Path, refused: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def mistaken(*_: object) -> None:
-        raise ValueError("of ours")
-
+    mistaken = Mock(side_effect=ValueError("of ours"))
     monkeypatch.setattr("stdpipe.grid.schema._overlaid", mistaken)
     refused("experiment", write(tmp_path), "--out", tmp_path / "o", code=70)
 
