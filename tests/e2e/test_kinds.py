@@ -58,6 +58,16 @@ def test_a_clip_teacher_teaches_by_f_sr_and_by_its_image(
     assert json.loads(stdpipe(*train("causal", *data, *causal)).stdout)["td"] > 0
 
 
+def test_edvr_teaches_a_causal_student(
+    tmp_path: Path, tiny: Path, tiny_cache: Path, stdpipe: Command, train: Command
+) -> None:
+    """By its image, which every student has, and by STD, which asks for F^SR."""
+    for scheme, student in (("output", "rrn-8"), ("std", "rrn-8:head=f_sr,f_sr_channels=4")):
+        how = ("--cache", tiny_cache, "--student", student, "--scheme", scheme, "--json")
+        taught = json.loads(stdpipe(*train(tmp_path / scheme, tiny, *how)).stdout)
+        assert all(taught[term] > 0 for term in {"std": ("sd", "td")}.get(scheme, (scheme,)))
+
+
 @pytest.mark.usefixtures("here")
 def test_a_clip_network_says_how_many_frames_a_file_takes(
     tiny: Path, stdpipe: Command, refused: Command
