@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from stdpipe.cli.common import PATH, device_option, json_option, progress, report
+from stdpipe.cli.common import PATH, device_option, find_embedded, json_option, progress, report
 from stdpipe.cli.errors import Command
 
 
@@ -72,7 +72,12 @@ def verify(path: str, fresh: bool, as_json: bool) -> None:
 
 @command
 @click.option(
-    "--teacher-weights", "--teacher", required=True, metavar="FILE", help="The teacher's weights."
+    "--teacher-weights",
+    "--teacher",
+    required=True,
+    metavar="FILE",
+    callback=find_embedded,
+    help="The teacher's weights.",
 )
 @click.option("--data", type=PATH, help="The cache's data set. [default: as its manifest says]")
 @click.option("--clips", default=8, type=click.IntRange(1), help="How many random clips to take.")

@@ -32,9 +32,10 @@ class Known(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
         return value
 
 
-def weights_file(given: str | None) -> str | None:
-    """Return a --weights, or for `embedded` the path of the teacher that comes with stdpipe."""
-    return str(TEACHER) if given == EMBEDDED else given
+def find_embedded(_context: object, _option: object, given: Any) -> Any:
+    """Return the weights that an option names, or for `embedded` the file that comes with
+    stdpipe, as text or as a path."""
+    return type(given)(TEACHER) if str(given) == EMBEDDED else given
 
 
 PATH = click.Path(path_type=Path)
@@ -57,7 +58,7 @@ degradation_option = click.option(
 weights_option = click.option(
     "--weights",
     metavar="FILE",
-    callback=lambda _context, _option, value: weights_file(value),
+    callback=find_embedded,
     help="A checkpoint, random:SEED, or `embedded`, the small EDVR that comes with stdpipe.",
 )
 model_option = click.option(

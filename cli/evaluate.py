@@ -14,7 +14,7 @@ def known_networks(context: Any, parameter: Any, values: tuple[str, ...]) -> tup
     for value in values:
         name, at, weights = value.partition("@")
         common.NETWORK.convert(name, parameter, context)
-        found.append(f"{name}{at}{common.weights_file(weights)}")
+        found.append(f"{name}{at}{common.find_embedded(context, parameter, weights)}")
     return tuple(found)
 
 
@@ -54,7 +54,12 @@ def known_networks(context: Any, parameter: Any, values: tuple[str, ...]) -> tup
 @click.option(
     "--teacher", metavar="NAME", type=common.NETWORK, help="Show its attention in the pictures."
 )
-@click.option("--teacher-weights", metavar="FILE", help="Weights of --teacher.")
+@click.option(
+    "--teacher-weights",
+    metavar="FILE",
+    callback=common.find_embedded,
+    help="Weights of --teacher.",
+)
 @click.option(
     "--pictures", default=4, type=click.IntRange(0), help="Number of clips to save a picture of."
 )

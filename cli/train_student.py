@@ -59,11 +59,15 @@ def _numbers(_context: Any, _parameter: Any, value: str | None) -> tuple[float, 
 )
 @common.degradation_option
 @click.option(
-    "--teacher-weights", type=common.PATH, help="Refuse a (first) cache that other weights made."
+    "--teacher-weights",
+    type=common.PATH,
+    callback=common.find_embedded,
+    help="Refuse a (first) cache that other weights made.",
 )
 @click.option(
     "--live-teacher",
     metavar="FILE",
+    callback=common.find_embedded,
     help="For comparison, run this teacher in every step instead of reading cached targets.",
 )
 @common.config_options("recipe", "paper", "demo")

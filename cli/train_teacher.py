@@ -25,6 +25,7 @@ from stdpipe.cli.errors import Command
 @click.option(
     "--init",
     type=common.PATH,
+    callback=common.find_embedded,
     help="Weights to start from; with tsa_steps or train_only, of a network that lacks the part.",
 )
 @common.config_options("edvr")

@@ -185,6 +185,14 @@ def test_the_embedded_teacher(tiny: Path, stdpipe: Command, named: tuple[str, st
     assert found["degradation"]["name"] == "bd"
 
 
+def test_the_embedded_teacher_did_not_make_this_cache(
+    tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, refused: Command
+) -> None:
+    """Options that name a file as a path know the word, too."""
+    how = ("--cache", tiny_cache, "--scheme", "output", "--teacher-weights", "embedded")
+    assert "teacher_sha256" in refused(*train(tmp_path / "run", tiny, *how))
+
+
 def test_random_weights_take_the_degradations_phase(tiny: Path, stdpipe: Command) -> None:
     more = ("--model", EDVR, "--weights", "random:0")
     assert measure(stdpipe, tiny, *more)["model"].endswith("phase=0.0")

@@ -190,18 +190,23 @@ def open_targets(
     "sr" is made of f_sr where the cache does not hold it. Raises UserError for a map that is
     unknown, or that the cache does not hold.
     """
-    held = reader.manifest.targets
     refuse_unknown(wanted, cache.TARGETS, "unknown target")
-    needed = stored(wanted, held)
-    if missing := [name for name in cache.TARGETS if name in needed and name not in held]:
-        both = [name for name in cache.TARGETS if name in {*held, *needed}]
-        raise UserError(
-            f"{missing[0]} is needed, which {reader.url} does not hold (it has "
-            f"{', '.join(held)}); extract again with --targets {','.join(both)}"
-        )
+    refuse_missing(reader, wanted, f"the target {', '.join(wanted)}")
+    held = reader.manifest.targets
     decoder = Decoder(reader, device, "sr" in wanted and "sr" not in held, amp)
-    read = tuple(name for name in cache.TARGETS if name in needed)
+    read = tuple(name for name in cache.TARGETS if name in stored(wanted, held))
     return CachedTargets(reader, read, decoder.halo), decoder
+
+
+def refuse_missing(reader: cache.Reader, wanted: Collection[str], asker: str) -> None:
+    """Raise UserError where a cache lacks what maps are read from; `asker` begins the message."""
+    held = reader.manifest.targets
+    both = [name for name in cache.TARGETS if name in {*held, *stored(wanted, held)}]
+    if missing := [name for name in both if name not in held]:
+        raise UserError(
+            f"{asker} needs {missing[0]}, which {reader.url} does not hold "
+            f"(it has {', '.join(held)}); extract again with --targets {','.join(both)}"
+        )
 
 
 def to_device(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

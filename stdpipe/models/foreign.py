@@ -72,12 +72,15 @@ def whose(state: State) -> Spec | None:
     variants = [
         f"{name}:{k}={v}" for k, v in VARIANTS.items() for name in ZOO if parse(name).has(k)
     ]
+    readings = [
+        ({k: v.shape for k, v in reading.state.items()}, reading.source)
+        for reading in _readings(_bare(state))
+    ]
     for spec in map(parse, (*ZOO, *variants)):
         shapes = spec.shapes()
-        for reading in _readings(_bare(state)):
-            if shapes and {k: v.shape for k, v in reading.state.items()} == shapes:
-                needs = reading.source.needs if reading.source else {}
-                needed = {k: v for k, v in needs.items() if spec.has(k)}
+        for found, source in readings:
+            if shapes and found == shapes:
+                needed = {k: v for k, v in (source.needs if source else {}).items() if spec.has(k)}
                 return spec._replace(asked={**spec.asked, **needed})
     return None
 

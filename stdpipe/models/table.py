@@ -40,7 +40,7 @@ HEAD = ("network", "role", "kind", "frames", "parameters", "MB", "TMAC", "of the
         "source")  # fmt: skip
 SIZED = ("network", "role", "kind", "GMAC a frame", "state MB", "file MB", "parameters")
 FLOAT_BYTES = 4
-MILLI = 0.01  # TMAC below which three decimals say too little
+SMALL = 0.01  # TMAC below which three decimals say too little
 
 
 class Size(NamedTuple):
@@ -129,7 +129,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
         str(row["frames"]),
         f"{row['parameters']:,}",
         f"{row['file_bytes'] / 1e6:.2f}",
-        f"{row['tmac']:.3f}" if row["tmac"] >= MILLI else f"{row['tmac']:.2g}",
+        f"{row['tmac']:.3f}" if row["tmac"] >= SMALL else f"{row['tmac']:.2g}",
         f"{row['tmac_deformable']:.3f}" if row["tmac_deformable"] else "",
         str(row["f_sr_channels"]),
         f"{published['parameters']:,}{form}" if published["parameters"] else "",

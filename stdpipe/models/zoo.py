@@ -117,8 +117,7 @@ class Spec(NamedTuple):
     def _try_options(self) -> None:
         """Build the network without memory, in milliseconds; raise UserError where that fails."""
         try:
-            with torch.device("meta"), _Unfilled():
-                count = count_parameters(_builder(self.cls)(**self.options))
+            count = count_parameters(self._build_unfilled())
         except UserError:
             raise
         except Exception as error:  # layers raise anything for sizes that do not go together
@@ -130,9 +129,12 @@ class Spec(NamedTuple):
 
     def shapes(self) -> dict[str, torch.Size]:
         """Return the parameters' and buffers' shapes by name, without memory for them."""
+        state = self._build_unfilled().state_dict()
+        return {name: values.shape for name, values in state.items()}
+
+    def _build_unfilled(self) -> Network:
         with torch.device("meta"), _Unfilled():
-            net = _builder(self.cls)(**self.options)
-        return {name: values.shape for name, values in net.state_dict().items()}
+            return _builder(self.cls)(**self.options)
 
     def with_phase(self, phase: float) -> "Spec":
         """Return this with the option `phase`, where the class has it and the name does not."""

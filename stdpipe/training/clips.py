@@ -6,7 +6,7 @@ Axes: T frames of a clip, C channels, H W HR size, h w LR size.
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,8 @@ class CachedClips(Dataset[dict[str, Any]]):
     decode=False leaves the maps as they are stored; `decode` then makes of a whole batch, on the
     device that its LR lies on, what they stand for: less work for the loader's processes.
 
-    Raises UserError where data and cache do not fit, and for a target that the cache lacks.
+    Raises UserError where data and cache do not fit, where no crop of that side can be cut, and
+    for a target that the cache lacks.
     """
 
     def __init__(
@@ -97,11 +98,11 @@ class CachedClips(Dataset[dict[str, Any]]):
         frames: int = 7,
         decode: bool = True,
     ) -> None:
-        self.targets, self.decodes, self.reader = (
-            tuple(targets),
-            decode,
-            _open(cache, degradation, frames),
-        )
+        if patch < 4 or patch % 4:
+            raise UserError(f"patch is a side on the LR grid, a multiple of 4, got {patch}")
+        self.targets, self.decodes = tuple(targets), decode
+        self.reader = _open(cache, degradation, frames)
+        self._decoders: dict[torch.device, Decoder] = {}
         read = None
         if self.reader is None:
             if self.targets:
@@ -110,12 +111,12 @@ class CachedClips(Dataset[dict[str, Any]]):
         else:
             degradation = str(self.reader.manifest.made_by["degradation"])
             if self.targets:
-                read, _ = open_targets(self.reader, self.targets, torch.device("cpu"))
+                cpu = torch.device("cpu")
+                read, self._decoders[cpu] = open_targets(self.reader, self.targets, cpu)
         self.stream = clip_stream(
             Path(data), self.reader, degradation or "bd", patch, seed, frames=frames, targets=read
         )
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers see it change
-        self._decoders: dict[torch.device, Decoder] = {}
         self._asked = 0
 
     def __len__(self) -> int:
@@ -125,7 +126,13 @@ class CachedClips(Dataset[dict[str, Any]]):
         """Choose the crops of items 0 to len() - 1; the loader's processes see it, too."""
         self.epoch.fill_(epoch)
 
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Give one epoch, where Python would go on through all positions."""
+        return map(self.__getitem__, range(len(self)))
+
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if index < 0:
+            raise IndexError(f"positions begin at 0, got {index}")
         position = int(self.epoch) * len(self) + index
         self._warn_of_equal_crops(position)
         sample: dict[str, Any] = self.stream[position]

@@ -9,7 +9,7 @@ import torch
 
 from stdpipe import cache, distributed
 from stdpipe.cache.errors import UserError
-from stdpipe.distill.schemes import needs, stored
+from stdpipe.distill.schemes import needs
 from stdpipe.distill.terms import TERMS
 from stdpipe.features.targets import (
     CachedTargets,
@@ -18,6 +18,7 @@ from stdpipe.features.targets import (
     SeveralDecoders,
     SeveralTargets,
     open_targets,
+    refuse_missing,
 )
 from stdpipe.features.teacher import check_teacher
 from stdpipe.models import checkpoints, zoo
@@ -91,11 +92,10 @@ def open_source(
         decode = LiveTeacher(teacher, device, amp, sorted(wanted))
         return Source(degradation, readers, live=teacher, decode=decode)
     targets, decoders = [], []
-    for url, reader in zip(run.caches, readers, strict=True):
+    for reader in readers:
         _warn_of_another_teacher(str(reader.manifest.made_by.get("teacher")), every)
-        held = reader.manifest.targets
         for options, names in zip(every, needed, strict=True):
-            _refuse_missing(options.scheme, names, url, held)
+            refuse_missing(reader, names, f"scheme {options.scheme!r}")
         read, decode_one = open_targets(reader, wanted, device, amp)
         targets.append(read)
         decoders.append(decode_one)
@@ -112,15 +112,6 @@ def looked_at(run: StudentRun, options: StudentTraining, held: Collection[str]) 
 
 def _held_by_all(readers: Sequence[cache.Reader]) -> set[str]:
     return set.intersection(*({*r.manifest.targets} for r in readers)) if readers else set()
-
-
-def _refuse_missing(scheme: str, names: set[str], url: str, held: Sequence[str]) -> None:
-    both = [name for name in cache.TARGETS if name in {*held, *stored(names, held)}]
-    if missing := [name for name in both if name not in held]:
-        raise UserError(
-            f"scheme {scheme!r} needs {missing[0]}, which {url} does not hold "
-            f"(it has {', '.join(held)}); extract again with --targets {','.join(both)}"
-        )
 
 
 def _open_caches(

@@ -249,7 +249,7 @@ def test_the_recipes_table(tmp_path: Path, tiny: Path, profile: str | None) -> N
         assert getattr(ours, key) == getattr(recipe, key), key
     alike = dataclasses.replace(control, scheme=ours.scheme, share=ours.share)
     assert alike == ours
-    assert [*control.share.values()] == [*ours.share.values()]
+    assert [*control.terms.values()] == [*ours.terms.values()]
 
 
 def test_the_first_table_explains_every_key() -> None:

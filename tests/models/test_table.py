@@ -89,6 +89,8 @@ def test_text_is_a_markdown_table(stdpipe: Command) -> None:
     counts = ["668,227", "2.67", "0.231", "", "64", "665,921 (Y)", "0.230 (Y)", "0.22"]
     assert vdsr[1:12] == ["student", "window", "1", *counts]
     assert vdsr[12].startswith("VDSR")
+    small = next(x for x in stdpipe("models", "rrn").stdout.splitlines() if x.startswith("| rrn "))
+    assert small.split("|")[7].strip() == "0.00077"
 
 
 def test_a_size_orders_by_what_a_frame_costs(stdpipe: Command, refused: Command) -> None:

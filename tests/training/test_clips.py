@@ -33,6 +33,10 @@ def test_items_are_those_of_the_stream(tiny: Path, tiny_cache: Path) -> None:
         assert item["cache"] == reader.manifest.cache_id
         for name in ("lr", "hr", *names):
             assert torch.equal(item[name], batch[name][0].float()), name
+    with pytest.raises(IndexError):
+        clips[-1]
+    assert [item["key"] for item in clips] == [stream.view(p)[0].clip for p in range(6)]
+    item = clips[0]
     assert item["lr"].shape == (7, 3, 4, 4)
     assert item["sr"].shape == item["hr"].shape == (7, 3, 16, 16)
 
@@ -79,9 +83,10 @@ def test_equal_crops_are_told(tiny: Path) -> None:
     ("given", "told"),
     [
         ({"targets": ["attentoin"]}, "attentoin.*did you mean 'attention'"),
-        ({"targets": ["f_lr"]}, "f_lr is needed.*it has sr, f_sr, attention"),
+        ({"targets": ["f_lr"]}, "needs f_lr.*it has sr, f_sr, attention"),
         ({"degradation": "bi"}, "bi"),
         ({"frames": 5}, "frames"),
+        ({"patch": 18}, "multiple of 4"),
         ({"patch": 64}, "smaller than the patch"),
         ({"cache": None, "targets": ["sr"]}, "none is given"),
     ],
