@@ -24,21 +24,22 @@ from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import MOTION_LISTS, vimeo_lists
 from stdpipe.data.pieces import Piece, ahead, pieces
 from stdpipe.data.samples import check_sizes
-from stdpipe.device import autocast, keep_memory, pick_device, settle
+from stdpipe.device import autocast, keep_memory, pick_device
 from stdpipe.distill.attention import attention_map
 from stdpipe.evaluation import results
 from stdpipe.evaluation.cost import device_name, running_cost
 from stdpipe.evaluation.frame_log import UNFINISHED, FrameLog, Row, publish, unfinished
-from stdpipe.evaluation.job import Evaluation, scored_footage, split_name
+from stdpipe.evaluation.job import Evaluation, scored_footage
 from stdpipe.evaluation.metrics import QUALITY, TEMPORAL
+from stdpipe.evaluation.networks import agreed_degradation, load_networks
 from stdpipe.evaluation.pictures import save_comparison, to_pixels
 from stdpipe.evaluation.protocols import Protocol, rounded, score_frames, scored_frames
 from stdpipe.evaluation.results import Cost, Definition, NetworkResult, Result, read_result
 from stdpipe.evaluation.still import Still, still_figures, still_psnr
 from stdpipe.evaluation.temporal import Temporal
-from stdpipe.models.base import Network, check_sees_lr, count_parameters
+from stdpipe.models.base import Network, count_parameters
 from stdpipe.models.causal import CausalNetwork
-from stdpipe.models.checkpoints import load_network, trained_for, warn_of_phase
+from stdpipe.models.checkpoints import warn_of_phase
 from stdpipe.models.fold import folded
 from stdpipe.models.macs import HEIGHT, WIDTH, count_macs
 from stdpipe.models.running import ClipRunner, frames_around, still_images
@@ -150,10 +151,10 @@ def _facts(
 def _set_up(job: Evaluation) -> EvaluationSetup:
     device = pick_device(job.device)
     keep_memory(device)
-    nets, facts, teacher = _networks(job, device)
+    nets, facts, teacher = load_networks(job, device)
     clips, rules, why = scored_footage(job.data, job.protocol, job.crop)
     check_sizes(clips)
-    how = _degradation(job, facts)
+    how = agreed_degradation(job, facts)
     for name, net in nets.items():
         warn_of_phase(name, net, facts[name], how, degradation(how).phase)
     scored = {clip.key: scored_frames(len(clip.frames), rules) for clip in clips}
@@ -166,47 +167,6 @@ def _set_up(job: Evaluation) -> EvaluationSetup:
         raise UserError("--still follows causal networks, and none is measured: leave it out")
     shown = {clip.key for clip in clips[: job.pictures]} if job.out else set()
     return EvaluationSetup(job, device, nets, facts, teacher, how, clips, rules, why, scored, shown)
-
-
-def _networks(
-    job: Evaluation, device: torch.device
-) -> tuple[dict[str, Network], dict[str, Mapping[str, Any]], Network | None]:
-    """Load the networks to measure, their facts, and the teacher, onto the device."""
-    phase = degradation(job.degradation or "bd").phase
-
-    def load(model: str | None, weights: str | None) -> tuple[Network, dict[str, Any]]:
-        net, facts = load_network(model, weights, phase)
-        check_sees_lr(net, "its output measures nothing")
-        if "cost" in job.metrics:
-            net.input_shapes(HEIGHT, WIDTH)  # tells at once if there are none
-        return settle(net, device, job.amp), facts
-
-    model, file = split_name(job.model or "")
-    networks: dict[str, Network] = {}
-    all_facts: dict[str, Mapping[str, Any]] = {}
-    for named in [(model, file or job.weights), *map(split_name, job.others)]:
-        net, facts = load(*named)
-        name = facts["network"] + (f" @ {facts['weights']}" if facts["weights"] else "")
-        if name in networks:
-            raise UserError(f"network {name} is named twice: leave one out")
-        networks[name], all_facts[name] = net, facts
-    shown = job.teacher or job.teacher_weights
-    return networks, all_facts, load(job.teacher, job.teacher_weights)[0] if shown else None
-
-
-def _degradation(job: Evaluation, networks: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the degradation asked for, else the one that all weights were trained for."""
-    trained = {e["degradation"]: name for name, e in networks.items() if e["degradation"]}
-    if job.degradation:
-        for name, network in trained.items():
-            if name != job.degradation:
-                LOG.warning("stdpipe: %s is for %s, not %s", network, name, job.degradation)
-        return job.degradation
-    if len(trained) > 1:
-        told = ", ".join(f"{network} for {name}" for name, network in trained.items())
-        raise UserError(f"trained for different degradations: {told}; give --degradation")
-    others = [trained_for(facts, None) for facts in networks.values() if not facts["degradation"]]
-    return str([*trained, *others][0])
 
 
 def _measure(setup: EvaluationSetup, log: FrameLog) -> None:

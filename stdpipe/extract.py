@@ -11,7 +11,7 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -62,7 +62,7 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
             first = ready.views[::count][: ready.batch]  # as the first share begins, to round alike
             manifest, computed = _measured(ready, computed, _compute(reading, ready, [first]))
         with cache.open_writer(job.cache, manifest, f"{index}-of-{count}", kept) as writer:
-            _write_all(writer, computed, share, ready.batch)
+            _write_all(writer, computed, share, ready.batch, job.progress)
             missing = writer.missing()
             if not missing:
                 writer.finalise()
@@ -155,7 +155,11 @@ def _measured(
 
 
 def _write_all(
-    writer: cache.Writer, computed: Iterator[Computed], share: list[View], batch: int
+    writer: cache.Writer,
+    computed: Iterator[Computed],
+    share: list[View],
+    batch: int,
+    progress: Callable[[int, int], object] | None,
 ) -> None:
     """Commit missing clips in order, in a thread of their own.
 
@@ -170,13 +174,16 @@ def _write_all(
         initial=done,
         unit="clip",
         desc="extract-teacher",
-        disable=True if distributed.from_torchrun()[0] else None,
+        disable=True if progress or distributed.from_torchrun()[0] else None,
         smoothing=0,  # clips come in bursts: only the overall rate predicts the time left
     )
 
     def settle(oldest: Future[int]) -> None:
-        nonlocal written
+        nonlocal written, done
         written += oldest.result()
+        done += 1
+        if progress:
+            progress(done, len(share))
         speed = written / 1e6 / (time.perf_counter() - began)
         bar.set_postfix_str(f"{speed:.1f} MB/s", refresh=False)
         bar.update()

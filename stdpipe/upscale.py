@@ -37,6 +37,7 @@ from stdpipe.models.base import Network, check_sees_lr
 from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.checkpoints import load_network
 from stdpipe.models.fold import folded
+from stdpipe.models.given import facts_of
 from stdpipe.models.running import WHOLE_CLIP, ClipRunner, frames_around
 
 CHUNK = 8  # centre frames at once: their windows share work
@@ -61,6 +62,7 @@ class Upscaling:
     out: Path
     model: str | None = None  # the network's name; None takes it from the weights file
     weights: str | None = None
+    network: Network | None = None  # one that is loaded already, in place of model and weights
     tile: int | None = None  # LR pixels on its side; 0 never cuts, None cuts large frames
     fps: float | None = None  # frames a second of the output; None keeps the input's
     crf: int = 12  # H.264's constant quality: 0 loses nothing, 51 is worst
@@ -84,7 +86,10 @@ def upscale(job: Upscaling) -> dict[str, Any]:
     """
     _check_places(job)
     device = pick_device(job.device)
-    net, facts = load_network(job.model, job.weights)
+    if job.network:
+        net, facts = job.network, facts_of(job.network)
+    else:
+        net, facts = load_network(job.model, job.weights)
     check_sees_lr(net, "it enlarges nothing")
     net = folded(net.eval())
     source = find_one_clip(job.source)

@@ -8,7 +8,9 @@ end in "-lr" do on F^LR what their namesakes do on F^SR.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from importlib import import_module
+from operator import add
 
 from torch import Tensor, nn
 
@@ -46,12 +48,14 @@ def scheme_loss(
     terms: Mapping[str, float],
     luma_weight: float = 0.0,
     teachers: Sequence[float] = (1.0,),
+    rec: bool = True,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the loss parts of a batch: "loss", "rec" (Eq. 8), "luma" where it has a weight, each
     term's unweighted value by its name, and the values that terms log beside; and, by name, the
     summands that weights multiply, of which "rec" is all of L_rec.
 
     teachers: the weight of each of several, whose values have names of their own, but one summand.
+    rec: whether L_rec is in the loss; it is among the parts all the same.
     """
     taught = {name: values.detach() for name, values in inputs.batch.items()}
     inputs = replace(inputs, batch=taught)  # no gradient enters the teacher, even if it asks
@@ -61,6 +65,7 @@ def scheme_loss(
         parts["luma"] = charbonnier(luma(inputs.student.sr.float()), luma(taught["hr"]))
         loss = loss + luma_weight * parts["luma"]
     summands = {"rec": loss}
+    weighted = [loss] if rec else []
     taught_by = {n: inputs.of_teacher(n) for n in range(1, len(teachers) + 1)}
     for name, weight in terms.items():
         for number, of_all in enumerate(teachers, 1):
@@ -68,5 +73,5 @@ def scheme_loss(
             values = {name: value, **dict(zip(TERMS[name].logs, beside, strict=True))}
             parts |= {mark(key, number): x for key, x in values.items()}
             summands[name] = summands.get(name, 0) + of_all * value / divisor
-        loss = loss + weight * summands[name]
-    return {"loss": loss, **parts}, summands
+        weighted.append(weight * summands[name])
+    return {"loss": reduce(add, weighted), **parts}, summands

@@ -8,6 +8,7 @@ from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import find_test_clips
 from stdpipe.evaluation import protocols
 from stdpipe.evaluation.protocols import Protocol
+from stdpipe.models.base import Network
 from stdpipe.suggest import refuse_unknown
 
 KINDS = ("quality", "temporal", "cost")
@@ -20,6 +21,7 @@ class Evaluation:
     data: Path  # a folder that find_clips knows, or a video file
     model: str | None = None  # NAME, NAME@FILE with its weights, or None if the weights name it
     weights: str | None = None
+    network: Network | None = None  # one that is loaded already, in place of model and weights
     others: tuple[str, ...] = ()  # more networks for the same pass: NAME, NAME@FILE or @FILE
     degradation: str | None = None  # None takes what the weights were trained for, or `bd`
     protocol: str | None = None  # None takes the one for what lies in `data`

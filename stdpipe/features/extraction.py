@@ -5,7 +5,7 @@ A cache that is there may hold less than is asked for: it grows, and what it hol
 Axes: T frames of a clip, H W HR size.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +71,8 @@ class Extraction:
     apart from upright ones."""
     device: str = "auto"
     amp: str = "none"
+    progress: Callable[[int, int], object] | None = None
+    """Called after each clip with the clips that are done, and of how many, in place of a bar."""
     accept_teacher: bool = False  # go on with one that measures badly (features/quality.py)
 
     def __post_init__(self) -> None:

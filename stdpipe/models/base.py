@@ -46,6 +46,8 @@ class Network(nn.Module):
     halo: int = 0  # LR pixels around a window of the trunk that its f_sr depends on
     head: tuple[str, ...] = ()  # submodules of `to_rgb`; none if it sees beyond the next LR pixel
     sees_hr: bool = False  # True in a privileged teacher, which is shown HR in place of LR
+    name: str = ""  # with options, where load_network knows it
+    trained_for: str | None = None  # the degradation, likewise
     revision: int = 1  # raised when the same weights give another image; older files are refused
 
     def fuse(self, window: Tensor) -> Tensor:

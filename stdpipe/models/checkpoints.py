@@ -70,6 +70,7 @@ def load_network(
         net = spec.build()
         load_state(net, _in_our_names(state, header, net, spec, weights), header, weights)
         sha256 = file_sha256(Path(weights))
+    net.name, net.trained_for = str(spec), header.degradation
     facts = {"network": str(spec), "weights": weights, "sha256": sha256}
     return net, {**facts, "degradation": header.degradation}
 

@@ -15,19 +15,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from stdpipe import distributed
-from stdpipe.data.views import generator
 from stdpipe.device import autocast
 from stdpipe.distill.attention import attention_map, teacher_map
 from stdpipe.distill.names import mark
-from stdpipe.distill.term import LossInputs
-from stdpipe.distill.terms import TERMS, scheme_loss
-from stdpipe.distill.time import CollapseGuard, Crop, draw_crop
+from stdpipe.distill.terms import TERMS
+from stdpipe.distill.time import CollapseGuard
 from stdpipe.models import fold
 from stdpipe.models.base import Network
 from stdpipe.training import metrics_log, run_folder, warm
 from stdpipe.training.average import Average
 from stdpipe.training.config import StudentTraining
-from stdpipe.training.term_weights import TermWeights, shared_map, squared_norms
+from stdpipe.training.distillation import SchemeLosses
+from stdpipe.training.term_weights import TermWeights
 
 LOG = logging.getLogger(__name__)
 
@@ -43,11 +42,8 @@ class StudentLosses(nn.Module):
         teachers: Sequence[float],
     ) -> None:
         super().__init__()
-        self.student = student
-        self.teachers = teachers
-        self.helpers = nn.ModuleDict(helpers)
-        self.options = options
-        self.shared_map = shared_map(options.terms)
+        self.student, self.options = student, options
+        self.losses = SchemeLosses(helpers, options, teachers)
 
     def forward(
         self,
@@ -56,35 +52,14 @@ class StudentLosses(nn.Module):
         step: int,
         measures: bool = False,
     ) -> dict[str, Tensor]:
-        """Return the loss parts by name, means over the batch; "loss" alone has a gradient.
-
-        measures: whether squared norms of the terms' gradients are among them. All that a step
-        draws depends on its number alone: ranks, slices and a resumed run agree.
-        """
+        """Return the loss parts of SchemeLosses, of the student's images of "lr"."""
         start = warm.draw(self.student, self.options, step)
         batch, state = warm.begun(self.student, batch, start)
         if measures and self.options.compile:  # what is compiled has no gradient on its own maps
             state["centres"] = range(batch["lr"].shape[1])
-        inputs = LossInputs(
-            self.student.features_clip(batch["lr"], **state),
-            batch,
-            dict(self.helpers.items()),
-            attention=self.options.attention,
-            attention_norm=self.options.attention_norm,
-            td_scale=self.options.td_scale,
-            normalise=self.options.normalise,
-            td_crop=self._td_crop(step),
-            output_to_hr=self.options.output_to_hr,
-            progress=step / self.options.steps,
-        )
-        parts, summands = scheme_loss(inputs, terms, self.options.luma, self.teachers)
-        if measures:
-            parts |= squared_norms(summands, inputs.student, self.shared_map)
-        return {name: x if name == "loss" else x.detach() for name, x in parts.items()}
-
-    def _td_crop(self, step: int) -> Crop | None:
-        side, patch, seed = self.options.td_crop, self.options.patch, self.options.stream_seed
-        return draw_crop(generator(seed, "td_crop", step), side, patch) if side else None
+        features = self.student.features_clip(batch["lr"], **state)
+        parts: dict[str, Tensor] = self.losses(features, batch, terms, step, measures)
+        return parts
 
 
 class StudentTrainer:

@@ -61,11 +61,12 @@ class TermWeights:
     def take(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
         """Take a step's squared norms; return its values with each term's weight and share instead.
 
-        Norms that are not finite, as a step of fp16 may have, are left out.
+        Norms that are not finite, as a step of fp16 may have, are left out, and those of zero, as
+        L_rec's on F^SR is where a student's last layer starts from zero.
         """
         weights, kept = self.at(step), dict(values)
         found = {name: kept.pop(name) for name in values if name.startswith(SQUARED)}
-        if found and all(map(math.isfinite, found.values())):
+        if found and all(0 < square < math.inf for square in found.values()):
             for name, square in found.items():
                 name = name.removeprefix(SQUARED)
                 self.squares[name] = SMOOTHED * self.squares.get(name, 0.0) + square

@@ -1,0 +1,122 @@
+"""The names of `import stdpipe`: quick to import, and equal to the commands."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import stdpipe as api
+
+Command = Callable[..., Any]
+TEACHER = (
+    "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
+)
+
+
+def bicubic(lr: Tensor) -> Tensor:
+    """A plain function as a network."""
+    sr = F.interpolate(lr.flatten(0, 1), scale_factor=4, mode="bicubic", align_corners=False)
+    return sr.unflatten(0, lr.shape[:2])
+
+
+class Net(nn.Module):
+    """A module that returns more than images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, lr: Tensor) -> dict[str, Tensor]:
+        return {"f_sr": lr, "sr": self.scale * bicubic(lr)}
+
+
+def test_import_is_quick_and_without_torch() -> None:
+    """Only a name that is used imports what it needs."""
+    code = (
+        "import sys, stdpipe; heavy = {'torch', 'numpy', 'zarr'} & sys.modules.keys(); "
+        "assert not heavy, heavy; assert set(stdpipe.__all__) <= set(dir(stdpipe)); "
+        "stdpipe.UserError; assert 'torch' not in sys.modules; stdpipe.Distillation; "
+        "assert 'torch' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="distil"):
+        api.distil  # noqa: B018
+
+
+def test_extraction(tmp_path: Path, tiny: Path, stdpipe: Command, extract: Command) -> None:
+    """The cache is the command's, and the same call goes on with it."""
+    seen: list[tuple[int, int]] = []
+    options = {"weights": "random:0", "teacher": TEACHER, "encoding": "float32"}
+    made = api.extract_teacher(
+        tiny, tmp_path / "a", progress=lambda *done: seen.append(done), **options
+    )
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    printed = json.loads(stdpipe(*extract(tiny, tmp_path / "b"), "--json").stdout)
+    assert printed | {"cache": made["cache"]} == made
+    assert api.extract_teacher(tiny, str(tmp_path / "a"), **options)["missing"] == 0
+    with pytest.raises(TypeError, match="orientation"):
+        api.extract_teacher(tiny, tmp_path / "c", orientation=2)
+
+
+def test_evaluation(tmp_path: Path, tiny: Path, stdpipe: Command) -> None:
+    """A network's figures are the command's; a function's those of the same function by name."""
+    torch.manual_seed(0)
+    network = api.load_network("random:0", "rrn-8")
+    assert not network.training
+    printed = json.loads(
+        stdpipe(
+            "evaluate", "--data", tiny, "--model", "rrn-8", "--weights", "random:0", "--json"
+        ).stdout
+    )
+    found = api.evaluate_network(network, tiny)
+    assert found["average"] == printed["average"]
+    assert found["model"] == "rrn:num_feat=8" or found["model"] == printed["model"]
+    own = Net().train()
+    centred = api.evaluate_network(own, tiny, degradation="bi")
+    assert own.training
+    assert next(own.parameters()).device.type == "cpu"
+    plain = api.evaluate_network(bicubic, tiny, degradation="bi")
+    named = api.evaluate_network(api.load_network(network="bicubic"), tiny, degradation="bi")
+    assert plain["average"] == centred["average"]
+    assert plain["average"]["psnr_y"] == pytest.approx(named["average"]["psnr_y"], abs=0.5)
+    assert (plain["model"], centred["model"]) == ("bicubic", "Net")
+
+
+def test_upscaling(tmp_path: Path, tiny: Path, stdpipe: Command) -> None:
+    source, names = tiny / "sequences/00001/0001", [f"im{n}.png" for n in range(1, 8)]
+    stdpipe("upscale", source, tmp_path / "a", "--model", "rrn-8", "--weights", "random:0")
+    made = api.upscale_video(
+        source, tmp_path / "b", api.load_network("random:0", "rrn-8", degradation="bi")
+    )
+    assert made["frames"] == 7
+    for name in names:
+        assert (iio.imread(tmp_path / "a" / name) == iio.imread(tmp_path / "b" / name)).all()
+    api.upscale_video(source, tmp_path / "c", Net())
+    frames = torch.from_numpy(iio.imread(source / "im1.png")).permute(2, 0, 1)[None, None] / 255
+    expected = (bicubic(frames)[0, 0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    assert abs(iio.imread(tmp_path / "c" / "im1.png").astype(int) - expected.astype(int)).max() <= 1
+    with pytest.raises(FileExistsError):
+        api.upscale_video(source, tmp_path / "c", Net())
+
+
+def test_weights_by_name(tmp_path: Path, tiny: Path) -> None:
+    """embedded, a file, and what they were trained for."""
+    teacher = api.load_network("embedded")
+    assert teacher.trained_for == "bd"
+    assert api.evaluate_network("embedded", tiny)["trained_for"] == "bd"
+    with pytest.raises(FileNotFoundError):
+        api.evaluate_network(tmp_path / "no.pt", tiny)
+    with pytest.raises(api.UserError, match="vid4"):
+        api.evaluate_network(teacher, tiny, protocol="nothing")
+    with pytest.raises(api.UserError, match="int"):
+        api.evaluate_network(3, tiny)  # type: ignore[arg-type]
+    with pytest.raises(api.UserError, match="should return"):
+        api.evaluate_network(lambda lr: lr, tiny)
