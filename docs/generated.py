@@ -11,6 +11,7 @@ from functools import cache
 from itertools import pairwise
 
 import click
+import public
 
 from stdpipe.cache import ENCODINGS
 from stdpipe.cli.main import main
@@ -162,6 +163,11 @@ def cost_metrics() -> str:
     return "\n".join(f"- {_plain(part)}" for part in metrics.COST.split("; "))
 
 
+def public_names() -> str:
+    """Every public name with its signature and docstring."""
+    return public.page()
+
+
 def encodings() -> str:
     """What lies on disk in each encoding."""
     rows = [
@@ -199,5 +205,6 @@ GENERATED: dict[str, Callable[[], str]] = {
         temporal_metrics,
         cost_metrics,
         encodings,
+        public_names,
     )
 }

@@ -43,6 +43,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)|<(https?://[^>\s]+)>")
 @pytest.fixture(scope="module")
 def generated() -> ModuleType:
     """docs/generated.py, which is no package."""
+    sys.path.insert(0, str(DOCS))  # as conf.py does, for the files beside it
     spec = spec_from_file_location("generated", DOCS / "generated.py")
     assert spec
     assert spec.loader

@@ -60,7 +60,14 @@ def test_a_plain_loop(tmp_path: Path, data: Path, cache: Path) -> None:
     assert not any(name.startswith("distillation") for name in weights)
 
 
-ACCELERATE = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "accelerate_loop.py"]
+ACCELERATE = [
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc_per_node",
+    "2",
+    "accelerate_loop.py",
+]
 
 
 @pytest.mark.parametrize(
