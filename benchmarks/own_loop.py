@@ -66,7 +66,7 @@ def main() -> None:
 
 
 class Pass:
-    """Takes so many batches of one endless loader; the time before the first ones does not count."""
+    """Takes so many batches of one endless loader; what starts it does not count."""
 
     def __init__(self, make: Callable[..., Any], targets: list[str], arguments: Any) -> None:
         steps = (arguments.repeats + 2) * arguments.batches + BEFORE

@@ -30,6 +30,13 @@ class PixelNet(nn.Module):
         after = torch.cat([lr[:, 1:], lr[:, -1:]], 1)
         seen = torch.cat([before, lr, after], 2).flatten(0, 1)
         f_sr = F.leaky_relu(F.pixel_shuffle(self.up(self.body(seen)), 4), 0.1)
-        base = F.interpolate(lr.flatten(0, 1), scale_factor=4, mode="bicubic", align_corners=False)
-        sr = base + self.last(f_sr)
+        sr = enlarged(lr.flatten(0, 1)) + self.last(f_sr)
         return sr.unflatten(0, lr.shape[:2]), f_sr.unflatten(0, lr.shape[:2])
+
+
+def enlarged(lr: Tensor) -> Tensor:
+    """Bicubic, with LR pixel j at HR pixel 4j, where `bd` puts it; most networks have 4j + 1.5."""
+    *_, height, width = lr.shape
+    size = 4 * height - 3, 4 * width - 3
+    inside = F.interpolate(lr, size=size, mode="bicubic", align_corners=True)
+    return F.pad(inside, (0, 3, 0, 3), mode="replicate")

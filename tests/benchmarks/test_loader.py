@@ -37,3 +37,29 @@ def test_loader_says_what_it_needs(tiny: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert "pip install lmdb" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_own_loop(tiny: Path, tiny_cache: Path) -> None:
+    """Both loaders gave the same batches, else it had ended with an assertion."""
+    script = LOADER.with_name("own_loop.py")
+    words = [
+        "--data",
+        tiny,
+        "--cache",
+        tiny_cache,
+        "--patch",
+        16,
+        "--workers",
+        1,
+        "--quick",
+        "--json",
+    ]
+    done = subprocess.run(
+        [sys.executable, str(script), *map(str, words)], capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ratios = json.loads(done.stdout)["ratios"]
+    assert ratios.keys() == {"sr_clips_over_stream", "f_sr_clips_over_stream"}
+    assert all(ratio > 0 for ratio in ratios.values())
