@@ -8,8 +8,15 @@ HR are in memory for all. Reading is done in the training process, so nothing of
   int8         read from a cache of f_sr, dequantised
   trunk-int8   read from a cache of the trunk with its halo, dequantised, put through the tail
   live         the teacher runs in the loop
+and with the teacher's image, the scheme `output`, in place of STD:
+  sr           read from a cache
+  sr free      in memory
+  none         L_rec alone
+  measured     sr free, in a step that measures the terms' gradients for their shares
 Ratios are of medians of interleaved steps: `int8_over_free`, `trunk-int8_over_free`,
-`live_over_trunk-int8`; `predicted_` ones are what multiply-accumulates alone make of them.
+`live_over_trunk-int8`, `sr_over_free`, `sr_over_none`, and `shares_over_weights`, with one step of
+share_every measured; `--only sr` leaves STD out. `predicted_` ones are what multiply-accumulates
+alone make of them.
 `--wait 4` trains that many steps from the trunk-int8 cache as train-student does, with 1 and with 2
 workers; `wait_1` and `wait_2` are the shares of time, after the first step, waited for data.
 """
@@ -45,8 +52,9 @@ from stdpipe.features.teacher import tail_of
 from stdpipe.models import zoo
 from stdpipe.models.base import SCALE, Network
 from stdpipe.train import train_student
-from stdpipe.training import run_folder, speed
+from stdpipe.training import metrics_log, run_folder, speed
 from stdpipe.training.config import StudentTraining
+from stdpipe.training.distillation import SchemeLosses
 from stdpipe.training.jobs import StudentRun
 
 FRAMES = 7
@@ -78,6 +86,17 @@ class Stage:
     def step(self, batch: Batch, **how: Any) -> None:
         self.stepper.backward(self.parts(batch, **how)["loss"])
         self.stepper.step(0)
+
+    def taught(self, batch: Batch, scheme: bool = True, measures: bool = False) -> None:
+        """A step as train-student takes it, of its scheme or of L_rec alone."""
+        losses = SchemeLosses(self.learners, self.options)
+        with autocast(self.device, self.options.amp):
+            features = self.student.features_clip(batch["lr"])
+            terms = self.options.terms if scheme else {}
+            parts = losses(features, batch, terms, 0, measures)
+        self.stepper.backward(parts["loss"])
+        self.stepper.step(0)
+        metrics_log.to_floats([{name: part.detach() for name, part in parts.items()}])
 
 
 def write_caches(folder: Path, data: Path, teacher: Network, name: str) -> dict[str, Path]:
@@ -128,12 +147,12 @@ def windows(data: Path, patch: int, batch: int) -> tuple[Batch, list[tuple[View,
 
 
 def from_cache(
-    path: Path, amp: str, base: Batch, where: Any, device: torch.device
+    path: Path, amp: str, base: Batch, where: Any, device: torch.device, name: str = "f_sr"
 ) -> Callable[[], Batch]:
     """Reads the batch's windows as a worker does, and decodes them as training does."""
     reader = cache.open_reader(path)
     decode = Decoder(reader, device, amp=amp)
-    targets = CachedTargets(reader, ("f_sr",), decode.halo)
+    targets = CachedTargets(reader, (name,), decode.halo)
 
     def batch() -> Batch:
         read = default_collate([targets(*window) for window in where])
@@ -159,14 +178,18 @@ def measure(folder: Path, arguments: argparse.Namespace, options: StudentTrainin
     ready = sources["int8"]()
     sources = {"free": lambda: ready, **sources}
     sources["live"] = partial(LiveTeacher(teacher, device, options.amp), base)
+    seconds, ratios = images(folder, arguments, options, base, where, device)
+    if arguments.only == "sr":
+        report_all(arguments, ratios, {"seconds": seconds})
+        return
     stage = Stage(arguments.student, options, device)
     baselines = {n: lambda get=get: stage.step(get()) for n, get in sources.items()}
-    seconds = medians(baselines, arguments.repeats)
+    seconds |= medians(baselines, arguments.repeats)
     targets = {n: get for n, get in sources.items() if n in paths}
     seconds |= {f"targets of {n}": s for n, s in medians(targets, arguments.repeats).items()}
     giga = {name: count / 1e9 for name, count in macs(arguments, options, teacher).items()}
     predicted = predict(giga)
-    ratios = {
+    ratios |= {
         "int8_over_free": seconds["int8"] / seconds["free"],
         "trunk-int8_over_free": seconds["trunk-int8"] / seconds["free"],
         "live_over_trunk-int8": seconds["live"] / seconds["trunk-int8"],
@@ -174,10 +197,58 @@ def measure(folder: Path, arguments: argparse.Namespace, options: StudentTrainin
     }
     if arguments.wait:
         ratios |= {f"wait_{n}": wait(folder, paths, n, arguments, options) for n in (1, 2)}
+    report_all(arguments, ratios, {"seconds": seconds, "gmacs": giga})
+
+
+def report_all(arguments: Any, ratios: Mapping[str, float], measured: Mapping[str, Any]) -> None:
     names = ("student", "teacher", "batch", "patch", "amp", "threads", "device", "repeats", "wait")
     settings = {name: getattr(arguments, name) for name in names}
-    measured = {"seconds": seconds, "gmacs": giga}
     report("step", settings, ratios, arguments.json, measured)
+
+
+def images(
+    folder: Path, arguments: Any, options: StudentTraining, base: Batch, where: Any,
+    device: torch.device,
+) -> tuple[dict[str, float], dict[str, float]]:  # fmt: skip
+    """Seconds and ratios of steps with the teacher's image."""
+    options = dataclasses.replace(options, scheme="output")
+    path = write_images(folder, arguments.data)
+    read = from_cache(path, options.amp, base, where, device, "sr")
+    ready = read()
+    stage = Stage(arguments.student, options, device)
+    baselines: dict[str, Callable[[], object]] = {
+        "sr": lambda: stage.taught(read()),
+        "sr free": lambda: stage.taught(ready),
+        "none": lambda: stage.taught(base, scheme=False),
+        "measured": lambda: stage.taught(ready, measures=True),
+    }
+    seconds = medians(baselines, arguments.repeats)
+    more = (seconds["measured"] / seconds["sr free"] - 1) / options.share_every
+    return seconds, {
+        "sr_over_free": seconds["sr"] / seconds["sr free"],
+        "sr_over_none": seconds["sr"] / seconds["none"],
+        "shares_over_weights": 1 + more,
+    }
+
+
+def write_images(folder: Path, data: Path) -> Path:
+    """A cache of random images for every training clip."""
+    clips = {clip.key: clip for clip in find_clips(data, "train", FRAMES)}
+    views = full_views(list(clips), 0, 1)
+    height, width = read_with_crc32(next(iter(clips.values())))[0].shape[1:3]
+    manifest = cache.Manifest(
+        made_by={"teacher": "t", "degradation": "bd", "teacher_sha256": "random:0"},
+        entries=tuple(map(str, views)), frames=FRAMES, channels=1, height=height, width=width,
+        targets=("sr",),
+    )  # fmt: skip
+    numbers = np.random.default_rng(0)
+    with cache.open_writer(folder / "sr.zarr", manifest) as writer:
+        for view in views:
+            image = numbers.integers(256, size=(FRAMES, 3, height, width), dtype=np.uint8)
+            crc32 = read_with_crc32(clips[view.clip])[1]
+            writer.write(str(view), {"sr": image}, {"source_crc32": crc32})
+        writer.finalise()
+    return folder / "sr.zarr"
 
 
 def macs(
@@ -251,6 +322,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", choices=("sr",), help="leave out steps of STD, which take long")
     parser.add_argument("--wait", type=int, default=0, metavar="STEPS")
     arguments = parser.parse_args()
     if arguments.quick:

@@ -46,6 +46,11 @@ def is_manifest(path: str) -> bool:
     return bool(_NAME.fullmatch(path.rpartition("/")[2]))
 
 
+def manifest_name(manifest: Manifest) -> str:
+    """Return the name of the manifest's file."""
+    return _numbered(layout.MANIFEST, manifest.times_grown)
+
+
 def _files(place: Place) -> list[tuple[str, str]]:
     """List the manifest and its copy of each time that the cache has grown, in order."""
     found = {name for folder in ("", layout.JOURNAL) for name in place.names(folder)}
@@ -76,7 +81,7 @@ def grow_manifest(place: Place, wanted: Manifest) -> Manifest:
         grown = made.grown(wanted, place.url)
         if grown == made:
             return made
-        place.create(_numbered(layout.MANIFEST, grown.times_grown), _text(grown))
+        place.create(manifest_name(grown), _text(grown))
 
 
 def complete_manifests(place: Place, manifest: Manifest, *, anew: Sequence[str] = ()) -> None:

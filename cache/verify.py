@@ -23,6 +23,7 @@ from stdpipe.cache.manifest_files import (
     finished,
     is_manifest,
     load_manifest,
+    manifest_name,
     marks,
 )
 from stdpipe.cache.place import Place
@@ -160,7 +161,12 @@ def _damaged_rest(place: Place, manifest: Manifest) -> list[Broken]:
             tail = read_tail(place)
         except CacheError as error:
             broken.append(Broken("", layout.TAIL, str(error), layout.TAIL))
-    paths = [*damaged_manifests(place), *damaged_metadata(place, manifest, tail)]
+    paths = damaged_manifests(place)
+    if manifest.times_grown and finished(place, manifest) != manifest.part:
+        newest = manifest_name(manifest)  # its files, too, may be half written
+        paths = [path for path in paths if not path.endswith(newest)]
+    else:
+        paths += damaged_metadata(place, manifest, tail)
     return [*broken, *map(_metadata, paths)]
 
 

@@ -37,6 +37,7 @@ def test_step(tiny: Path) -> None:
     assert found.keys() == {
         "int8_over_free", "trunk-int8_over_free", "live_over_trunk-int8",
         "predicted_trunk-int8_over_free", "predicted_live_over_trunk-int8", "wait_1", "wait_2",
+        "sr_over_free", "sr_over_none", "shares_over_weights",
     }  # fmt: skip
     assert found["predicted_trunk-int8_over_free"] > 1
     assert max(found["wait_1"], found["wait_2"]) <= 1

@@ -105,6 +105,12 @@ def assert_close(a: Path, b: Path) -> None:
             id="normalised",
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            OTHER_WIDTH,
+            {"share.sd": 0.1, "share.td": 0.1, "share_every": 2},
+            id="shares",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_two_processes_learn_what_one_does(

@@ -13,18 +13,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stdpipe.cache import CacheError, Manifest, open_reader, open_writer, verify
+from stdpipe.cache import (
+    CacheError,
+    Manifest,
+    manifest_exists,
+    open_place,
+    open_reader,
+    open_writer,
+    verify,
+)
 
 # forked, so that a writer is at work at once: nothing here has threads
 FORK = multiprocessing.get_context("fork")
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+FEATURES = ("f_sr", "attention")
 TAIL = {"upconv1.weight": np.arange(60, dtype=np.float32).reshape(3, 4, 5)}
 
 
-def write_part(root: Path, part: int, parts: int, entries: int) -> None:
+def write_part(
+    root: Path, part: int, parts: int, entries: int, targets: tuple[str, ...] = FEATURES
+) -> None:
     keys = tuple(f"00001/{i:04d}@0" for i in range(entries))
     sizes = {"frames": 2, "channels": 4, "height": 40, "width": 100}
-    manifest = Manifest(made_by={"teacher": "t"}, entries=keys, **sizes, encoding="trunk-int8")
+    made_by, how = {"teacher": "t"}, {"encoding": "trunk-int8", "targets": targets}
+    manifest = Manifest(made_by=made_by, entries=keys, **sizes, **how)
+    if manifest_exists(open_place(root)):
+        there = open_reader(root, allow_incomplete=True).manifest
+        manifest = there.grown(manifest, str(root))
     with open_writer(root, manifest, f"{part}-of-{parts}", TAIL) as writer:
         for index, key in list(enumerate(keys))[part::parts]:
             if key in writer.committed:
@@ -32,7 +47,11 @@ def write_part(root: Path, part: int, parts: int, entries: int) -> None:
             rng = np.random.default_rng(index)
             shapes = {name: manifest.arrays[name].shape[1:] for name in manifest.given}
             arrays = {name: rng.random(shape, dtype=np.float32) for name, shape in shapes.items()}
-            writer.write(key, arrays, {"source_crc32": index})
+            if "sr" in arrays:
+                arrays["sr"] = (arrays["sr"] * 255).astype(np.uint8)
+            lacks = writer.lacks(key)
+            given = {name: values for name, values in arrays.items() if name in lacks}
+            writer.write(key, given, {"source_crc32": index})
         if not writer.missing():
             writer.finalise()
 
@@ -107,6 +126,44 @@ def test_killed_while_creating(tmp_path):
         check_survivor(root)
     run(root, [0, 1, 2, 3], 4)
     assert files_of(root) == expected
+
+
+@pytest.mark.parametrize("moments", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_while_it_grows(tmp_path, moments):
+    """By a target and by entries: what was finished is served all the time, to the byte."""
+
+    def begun(root: Path) -> dict[str, bytes]:
+        write_part(root, 0, 1, 6)
+        return files_of(root)
+
+    def grow(root: Path, kill_after: float | None = None) -> float:
+        began = time.monotonic()
+        job = FORK.Process(target=write_part, args=(root, 0, 1, 12, ("sr", *FEATURES)))
+        job.start()
+        if kill_after is not None:
+            time.sleep(kill_after)
+            job.kill()
+        job.join(60)
+        assert kill_after is not None or job.exitcode == 0
+        return time.monotonic() - began
+
+    first = begun(tmp_path / "whole")
+    seconds = grow(tmp_path / "whole")
+    expected, rng = files_of(tmp_path / "whole"), random.Random(3)
+    assert open_reader(tmp_path / "whole").manifest.targets == ("sr", *FEATURES)
+    for moment in range(moments):
+        root = tmp_path / str(moment)
+        assert begun(root) == first
+        grow(root, kill_after=seconds * (moment + rng.random()) / moments)
+        here = files_of(root)
+        journal = [name for name in first if name.endswith(".jsonl")]  # lines are added there
+        changes = {*journal, *(name for name in first if name.endswith("zarr.json"))}
+        assert all(here[name] == first[name] for name in first.keys() - changes)
+        assert all(here[name].startswith(first[name]) for name in journal)
+        assert open_reader(root).manifest.targets in (FEATURES, ("sr", *FEATURES))
+        assert verify(root).broken == []
+        grow(root)
+        assert files_of(root) == expected
 
 
 def test_a_killed_writers_lock_is_free_again(tmp_path):
