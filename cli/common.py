@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from stdpipe.assets import EMBEDDED, TEACHER
+from stdpipe.assets import named
 from stdpipe.faults import one_line
 from stdpipe.suggest import nearest
 
@@ -35,7 +35,7 @@ class Known(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
 def find_embedded(_context: object, _option: object, given: Any) -> Any:
     """Return the weights that an option names, or for `embedded` the file that comes with
     stdpipe, as text or as a path."""
-    return type(given)(TEACHER) if str(given) == EMBEDDED else given
+    return given if given is None else type(given)(named(str(given)))
 
 
 PATH = click.Path(path_type=Path)

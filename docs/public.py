@@ -12,6 +12,7 @@ from pathlib import Path
 import griffe
 
 ROOT = Path(__file__).parents[1]
+OPENED = ("TeacherCache",)
 
 
 @cache
@@ -43,25 +44,20 @@ def signatures() -> Iterator[str]:
         if thing.is_function:
             yield _signature(name, thing)
             continue
-        init = thing.members.get("__init__")
-        yield _signature(name, init, method=True) if init else name
+        yield _head(name, thing)
         for member, method in _members(thing):
-            is_method = method.is_function
-            yield _signature(f"{name}.{member}", method, True) if is_method else f"{name}.{member}"
+            yield _line(f"{name}.{member}", method)
 
 
 def page() -> str:
     """The same with docstrings, as Markdown."""
     parts = []
     for name, thing in names().items():
-        init = thing.members.get("__init__")
-        head = (
-            _signature(name, init or thing, thing.is_class) if thing.is_function or init else name
-        )
+        head = _head(name, thing) if thing.is_class else _signature(name, thing)
         parts += [f"## `{name}`", _code(head), _text(thing)]
         if thing.is_class:
             for member, method in _members(thing):
-                shown = _signature(member, method, True) if method.is_function else member
+                shown = _line(member, method)
                 parts += [f"### `{name}.{member}`", _code(shown), _text(method)]
     return "\n\n".join(part for part in parts if part)
 
@@ -72,6 +68,18 @@ def _members(thing: griffe.Object) -> Iterator[tuple[str, griffe.Object]]:
         counts = member.is_function or "property" in member.labels
         if counts and member.docstring and not name.startswith("_"):
             yield name, member
+
+
+def _head(name: str, thing: griffe.Object) -> str:
+    """A class as it is built; one that a function of ours opens has no promise of how."""
+    init = thing.members.get("__init__")
+    return _signature(name, init, method=True) if init and name not in OPENED else name
+
+
+def _line(name: str, member: griffe.Object) -> str:
+    if member.is_function:
+        return _signature(name, member, method=True)
+    return f"{name}: {member.annotation}"
 
 
 def _signature(name: str, function: griffe.Object, method: bool = False) -> str:

@@ -47,5 +47,6 @@ if __name__ == "__main__":
     student = PixelNet()
     train(student, data, cache, "output", *map(int, steps))
     torch.save(student.state_dict(), out)
-    result = stdpipe.evaluate_network(student, data)
+    degradation = stdpipe.open_cache(cache).degradation
+    result = stdpipe.evaluate_network(student, data, degradation=degradation)
     print(f"PSNR of luma {result['average']['psnr_y']:.2f} dB")

@@ -10,9 +10,11 @@ import zarr
 cache, entry, out = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 manifests = [json.loads(path.read_text()) for path in cache.glob("manifest*.json")]
 newest = max(manifests, key=lambda manifest: manifest.get("times_grown", 0))
-index = newest["entries"].index(entry)
+finished = max(json.loads(path.read_text())["entries"] for path in cache.glob("complete*.json"))
+index = newest["entries"][:finished].index(entry)  # what lies behind is not all written
 arrays = zarr.open_group(cache, mode="r")
-codes, scale = arrays["f_sr"][index], arrays["f_sr_scale"][index][:, :, None, None]
-f_sr = codes * scale[0] + scale[1]  # (T, C, H, W), upright
-attention = arrays["attention"][index].astype(np.float32)  # (T, H, W), upright
-np.savez(out, f_sr=f_sr, attention=attention)
+maps = {name: arrays[name][index] for name in newest["targets"] if name in arrays}  # upright
+if "f_sr_scale" in arrays:  # int8
+    scale = arrays["f_sr_scale"][index][:, :, None, None]
+    maps["f_sr"] = maps["f_sr"] * scale[0] + scale[1]
+np.savez(out, **maps)

@@ -9,16 +9,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from stdpipe import evaluate, extract, upscale
-from stdpipe.assets import EMBEDDED, TEACHER
-from stdpipe.data.degrade import degradation as named_degradation
+from stdpipe.assets import named
+from stdpipe.data import degrade
 from stdpipe.evaluation.job import Evaluation
 from stdpipe.features.extraction import Extraction
 from stdpipe.models import checkpoints
 from stdpipe.models.base import Network
-from stdpipe.models.given import Given, given_network
+from stdpipe.models.given import given_network
 
 Place = str | os.PathLike[str]
+"""A path, or a URL where the cache may lie in an object store."""
+Given = Network | Callable[[Tensor], Any] | Place
+"""A network from load_network, a function of LR clips, or a file of weights."""
 
 
 def extract_teacher(
@@ -28,55 +33,86 @@ def extract_teacher(
     weights: Place | None = None,
     teacher: str | None = None,
     targets: Sequence[str] | None = None,
+    degradation: str | None = None,
+    encoding: str | None = None,
+    orientations: int = 1,
+    ensemble: bool = False,
+    compression: str | None = None,
+    views: str = "full",
+    baked: int = 4,
+    patch: int = 256,
+    seed: int = 0,
+    part: tuple[int, int] | None = None,
+    batch: int | None = None,
+    device: str = "auto",
+    amp: str = "none",
+    accept_teacher: bool = False,
     progress: Callable[[int, int], object] | None = None,
-    **options: Any,
 ) -> dict[str, Any]:
     """Run a teacher once over a training set, and write its maps to a cache; resume one.
 
-    data: a folder or file that every command takes as --data. cache: a path, or the URL of an
-    object store. weights: a file, "random:SEED", or "embedded", the small EDVR that comes with
-    stdpipe. teacher: the network's name, where the file does not say it. targets: some of "sr",
-    "f_sr", "attention", "f_lr". progress: called after each clip with the numbers of clips that are
-    done and to be done, in place of a bar. options: degradation, encoding, orientations, seed,
-    batch, device, amp and the other fields of stdpipe.features.extraction.Extraction.
+    data: a folder or file that every command takes as --data. weights: a file, "random:SEED", or
+    "embedded", the small EDVR that comes with stdpipe. teacher: the network's name, where the file
+    does not say it. targets: some of "sr", "f_sr", "attention", "f_lr". progress: called after each
+    view of a clip with how many are done, and of how many, in place of a bar. The other keywords
+    are those of `stdpipe extract-teacher`; part is (i, n), counted from 0.
 
     Returns what `extract-teacher --json` prints: cache_id, entries, missing, bytes, the teacher's
     quality. Raises UserError, or OSError, in one line; what is written stays, and the same call
     goes on with it.
 
-        stdpipe.extract_teacher("data", "c.zarr", weights="embedded", orientations=2)
+        stdpipe.extract_teacher("data", "c.zarr", weights="embedded")
     """
-    return extract.extract_teacher(
-        Extraction(
-            Path(data),
-            os.fspath(cache),
-            teacher,
-            _file(weights),
-            targets=tuple(targets) if targets else None,
-            progress=progress,
-            **options,
-        )
+    _refuse_text(targets)
+    job = Extraction(
+        Path(data),
+        os.fspath(cache),
+        teacher,
+        _file(weights),
+        degradation=degradation,
+        encoding=encoding,
+        targets=tuple(targets) if targets else None,
+        ensemble=ensemble,
+        compression=compression,
+        views=views,
+        orientations=orientations,
+        baked=baked,
+        patch=patch,
+        seed=seed,
+        part=part,
+        batch=batch,
+        device=device,
+        amp=amp,
+        accept_teacher=accept_teacher,
+        progress=progress,
     )
+    return extract.extract_teacher(job)
 
 
 def load_network(
-    weights: Place | None = None, network: str | None = None, *, degradation: str = "bd"
+    weights: Place | None = None, network: str | None = None, *, degradation: str | None = None
 ) -> Network:
     """Return a network with its weights, in evaluation mode, on the CPU.
 
     weights: a file of stdpipe's or, with its name, of others; "random:SEED"; "embedded"; or None
     for a network without parameters. network: its name with options, as `stdpipe models` lists
-    them, or "module:Class" of your own. degradation: of the LR that random weights are
-    made for.
+    them, or "module:Class" of your own. degradation: what random weights are made for (`bd` unless
+    given), and what those of others were trained for, which their files do not say.
 
     `features_clip(lr)` returns f_lr, trunk, f_sr and sr of a clip (B, T, 3, h, w) in [0, 1];
-    `forward_clip(lr)` the images alone. Raises UserError where weights and name do not fit.
+    `forward_clip(lr)` the images alone. Raises UserError where weights and name, or the
+    degradation, do not fit.
 
         network = stdpipe.load_network("runs/a/weights.pt")
         network = stdpipe.load_network("random:0", "rrn:head=f_sr")
     """
-    phase = named_degradation(degradation).phase
-    return checkpoints.load_network(network, _file(weights), phase)[0].eval()
+    phase = degrade.degradation(degradation or "bd").phase
+    net, facts = checkpoints.load_network(network, _file(weights), phase)
+    is_random = str(facts["weights"]).startswith("random:")
+    if degradation or is_random:
+        known = checkpoints.trained_for(facts, degradation)
+        net.facts = {**facts, "degradation": known}
+    return net.eval()
 
 
 def evaluate_network(
@@ -92,19 +128,21 @@ def evaluate_network(
 ) -> dict[str, Any]:
     """Measure a network on the test clips of a data set by a named protocol.
 
-    network: from load_network, a file of weights, or any function or module that makes images
-    (B, T, 3, 4h, 4w) of LR clips (B, T, 3, h, w), RGB in [0, 1], which then sees whole clips. A
-    module is copied; yours stays as it is. degradation: as the weights say, else `bd`. The other
-    keywords are those of `stdpipe evaluate`.
+    network: a file of weights, a network from load_network, or any function or module that makes
+    images (B, T, 3, 4h, 4w) of LR clips (B, T, 3, h, w), RGB in [0, 1], which then sees whole
+    clips. A module is copied; yours stays as it is. degradation: as the weights say, and `bd` for a
+    function: give what its clips were made by. The other keywords are those of `stdpipe evaluate`.
 
-    Returns what `evaluate --json` prints: `average` and `clips` with "psnr_y", "ssim_y", ... Raises
-    UserError for clips that cannot be measured and for a network that makes other sizes.
+    Returns what `evaluate --json` prints: `average` and `clips` with "psnr_y", "ssim_y", ... Of a
+    network that is loaded, it tells no sha256. Raises UserError for clips that cannot be measured
+    and for a network that makes other sizes.
 
         stdpipe.evaluate_network(student, "vid4", protocol="vid4")["average"]["psnr_y"]
     """
+    _refuse_text(metrics)
     job = Evaluation(
         Path(data),
-        network=given_network(network),
+        **_network(network),
         degradation=degradation,
         protocol=protocol,
         metrics=tuple(metrics),
@@ -116,25 +154,51 @@ def evaluate_network(
 
 
 def upscale_video(
-    source: Place, out: Place, network: Given, *, device: str = "auto", amp: str = "none",
-    **options: Any,
-) -> dict[str, Any]:  # fmt: skip
+    source: Place,
+    out: Place,
+    network: Given,
+    *,
+    tile: int | None = None,
+    fps: float | None = None,
+    crf: int = 12,
+    overwrite: bool = False,
+    device: str = "auto",
+    amp: str = "none",
+) -> dict[str, Any]:
     """Super-resolve a video or a folder of frames by 4, whatever its length.
 
     network: as evaluate_network takes it; a function that sees whole clips is given 48 frames at a
-    time. options: tile, fps, crf and overwrite, as `stdpipe upscale` explains them.
+    time. The keywords are those of `stdpipe upscale`.
 
     Returns what `upscale --json` prints. Raises UserError, or OSError, and leaves `out` as it was.
 
         stdpipe.upscale_video("in.mp4", "out.mp4", network)
     """
-    given = given_network(network)
-    return upscale.upscale(
-        upscale.Upscaling(Path(source), Path(out), network=given, device=device, amp=amp, **options)
+    job = upscale.Upscaling(
+        Path(source),
+        Path(out),
+        **_network(network),
+        tile=tile,
+        fps=fps,
+        crf=crf,
+        overwrite=overwrite,
+        device=device,
+        amp=amp,
     )
+    return upscale.upscale(job)
+
+
+def _network(network: Given) -> dict[str, Any]:
+    """Return how a job names a network: by its file, as the command does, or as it is."""
+    if isinstance(network, str | os.PathLike):
+        return {"weights": _file(network)}
+    return {"network": given_network(network)}
 
 
 def _file(weights: Place | None) -> str | None:
-    if weights is None:
-        return None
-    return str(TEACHER) if os.fspath(weights) == EMBEDDED else os.fspath(weights)
+    return None if weights is None else named(os.fspath(weights))
+
+
+def _refuse_text(names: Sequence[str] | None) -> None:
+    if isinstance(names, str):
+        raise TypeError(f"a list of names is asked for, such as [{names!r}], got {names!r}")

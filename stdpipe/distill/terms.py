@@ -74,4 +74,4 @@ def scheme_loss(
             parts |= {mark(key, number): x for key, x in values.items()}
             summands[name] = summands.get(name, 0) + of_all * value / divisor
         weighted.append(weight * summands[name])
-    return {"loss": reduce(add, weighted), **parts}, summands
+    return {"loss": reduce(add, weighted or [0 * loss]), **parts}, summands

@@ -74,12 +74,13 @@ class CollapseGuard:
 
     def __init__(self, memory: nn.Module, frozen: bool = False) -> None:
         self.memory, self.frozen = memory, frozen
-        memory.requires_grad_(not frozen)
+        memory.requires_grad_(not frozen)  # and from now on touched only to freeze it
 
     def watch(self, td: float | None) -> None:
         """Freeze where the step's L_TD, None where it was not computed, is too small."""
-        self.frozen |= td is not None and td < COLLAPSE
-        self.memory.requires_grad_(not self.frozen)
+        if td is not None and td < COLLAPSE:
+            self.frozen = True
+            self.memory.requires_grad_(False)
 
 
 def term(level: FeatureLevel) -> Term:

@@ -51,6 +51,11 @@ class TeacherCache:
         return self.reader.manifest.targets
 
     @property
+    def degradation(self) -> str:
+        """How LR was made of HR for the teacher: measure students by the same."""
+        return str(self.reader.manifest.made_by["degradation"])
+
+    @property
     def manifest(self) -> dict[str, Any]:
         """What manifest.json says: the teacher, its degradation, sizes, encoding, notes."""
         return dict(self.reader.manifest.to_json())
@@ -96,6 +101,8 @@ class TeacherCache:
         Raises UserError for a clip, orientation or target that is not held, and for a box that is
         not on the LR grid or not within the clip.
         """
+        if isinstance(targets, str):
+            raise TypeError(f"targets is a list of names, such as [{targets!r}], got {targets!r}")
         for name in targets:
             if name not in self.targets:
                 raise UserError(
@@ -143,22 +150,22 @@ class TeacherCache:
         size = oriented_size(*upright, turned)
         if box is None:
             return Box(0, 0, *size)
-        window = Box(*(int(side) for side in box))
+        asked = window = Box(*(int(side) for side in box))
         if any(side % SCALE for side in window):
-            raise UserError(f"box {tuple(window)} is not on the LR grid: take multiples of {SCALE}")
+            raise UserError(f"box {tuple(asked)} is not on the LR grid: take multiples of {SCALE}")
+        frame = size
         if crop_first:
             if view.crop:
                 raise UserError(f"{view} is a crop of its own: crop_first has no meaning for it")
+            frame = upright
             window = upright_box(window, UNDOES[turned], *size)
-        if (
-            min(window) < 0
-            or min(window[2:]) < SCALE
-            or window.bottom > size[0]
-            or window.right > size[1]
-        ):
+        is_empty = min(asked.height, asked.width) < SCALE
+        if is_empty or min(asked) < 0 or asked.bottom > frame[0] or asked.right > frame[1]:
             raise UserError(
-                f"box {tuple(window)} (y, x, height, width) does not lie within {view}, which is "
-                f"{size[0]} x {size[1]} HR pixels (height x width)"
+                f"box {tuple(asked)} (y, x, height, width) does not lie within {view}, which is "
+                f"{frame[0]} x {frame[1]} HR pixels (height x width)"
+                + " before it is flipped and turned"
+                * crop_first
             )
         return window
 
@@ -172,6 +179,7 @@ def open_cache(cache: str | os.PathLike[str]) -> TeacherCache:
     Raises CacheError where there is none, or one that is damaged or not finished.
 
         cache = stdpipe.open_cache("c.zarr")
-        f_sr = cache.read(cache.keys[0], "f_sr", box=(0, 0, 64, 64))
+        turn = cache.orientations(cache.keys[0])[0]
+        f_sr = cache.read(cache.keys[0], "f_sr", box=(0, 0, 64, 64), orientation=turn)
     """
     return TeacherCache(open_reader(os.fspath(cache)))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from stdpipe import cache
-from stdpipe.assets import EMBEDDED, TEACHER
+from stdpipe.assets import EMBEDDED, named
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.schema import read_json
 from stdpipe.data.layouts import find_clips
@@ -106,7 +106,7 @@ class GridSetup:
         """Return the teacher's weights file, whether or not it exists yet."""
         given = self.job.teachers.get(teacher, self.teachers[teacher].weights)
         if given == EMBEDDED:
-            return str(TEACHER)
+            return named(EMBEDDED)
         return given or str(self.job.out / "teachers" / teacher / "weights.pt")
 
     def trains(self, teacher: str) -> bool:

@@ -5,8 +5,9 @@ Axes: B batch, T frames of a clip, N centres asked for, C channels, h w LR size,
 H W = 4h 4w HR size.
 """
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -46,8 +47,7 @@ class Network(nn.Module):
     halo: int = 0  # LR pixels around a window of the trunk that its f_sr depends on
     head: tuple[str, ...] = ()  # submodules of `to_rgb`; none if it sees beyond the next LR pixel
     sees_hr: bool = False  # True in a privileged teacher, which is shown HR in place of LR
-    name: str = ""  # with options, where load_network knows it
-    trained_for: str | None = None  # the degradation, likewise
+    facts: Mapping[str, Any] = MappingProxyType({})  # what load_network told of its weights
     revision: int = 1  # raised when the same weights give another image; older files are refused
 
     def fuse(self, window: Tensor) -> Tensor:

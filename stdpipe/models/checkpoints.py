@@ -70,9 +70,9 @@ def load_network(
         net = spec.build()
         load_state(net, _in_our_names(state, header, net, spec, weights), header, weights)
         sha256 = file_sha256(Path(weights))
-    net.name, net.trained_for = str(spec), header.degradation
-    facts = {"network": str(spec), "weights": weights, "sha256": sha256}
-    return net, {**facts, "degradation": header.degradation}
+    told = {"network": str(spec), "weights": weights, "sha256": sha256}
+    net.facts = facts = {**told, "degradation": header.degradation}
+    return net, facts
 
 
 def trained_for(facts: Mapping[str, Any], asked: str | None) -> str:
@@ -204,7 +204,7 @@ def warn_of_phase(
 ) -> None:
     """Warn of weights of others, which say no degradation, in a network of another phase."""
     own = getattr(net, "phase", phase)
-    of_a_file = facts["sha256"] and not str(facts["sha256"]).startswith("random:")
+    of_a_file = facts["weights"] and not str(facts["weights"]).startswith("random:")
     if of_a_file and not facts["degradation"] and own != phase:
         LOG.warning(
             f"stdpipe: {name} expects LR pixel j at HR pixel 4j + {own:g}, and {degradation} has "

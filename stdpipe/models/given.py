@@ -4,18 +4,13 @@ Axes: B batch, T frames of a clip, h w LR size.
 """
 
 import copy
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from stdpipe.assets import EMBEDDED, TEACHER
 from stdpipe.cache.errors import UserError
 from stdpipe.models.base import Features, Network, take
-from stdpipe.models.checkpoints import load_network
-
-Given = Network | Callable[[Tensor], Any] | str | os.PathLike[str]
 
 
 class ClipFunction(Network):
@@ -47,21 +42,22 @@ class ClipFunction(Network):
                 f"return images {size}, alone, first or as 'sr'"
             )
         sr = made if centres is None else take(made, centres)
-        none = sr[:, :, :0]
-        return Features(clip[:, :, :0], clip[:, :, :0], none, sr)
+        return Features(clip[:, :, :0], clip[:, :, :0], sr[:, :, :0], sr)
 
 
-def given_network(network: Given) -> Network:
-    """Return a network to run, a copy of the one that is given: its mode and device stay.
+def given_network(network: object) -> Network:
+    """Return a network to run: a copy of a module, whose mode and device then stay as they are.
 
-    network: one of ours, any function as ClipFunction takes it, or a file of weights that stdpipe
-    wrote. Raises UserError for anything else, and OSError for a file that is not there.
+    network: one of ours, or a function as ClipFunction takes it. Raises UserError for anything
+    else, and for a module that cannot be copied.
     """
-    if isinstance(network, str | os.PathLike):
-        file = TEACHER if os.fspath(network) == EMBEDDED else os.fspath(network)
-        return load_network(None, str(file))[0]
     if isinstance(network, nn.Module):
-        network = copy.deepcopy(network)
+        try:
+            network = copy.deepcopy(network)
+        except RuntimeError as error:  # it keeps a tensor of some computation
+            first = str(error).partition("\n")[0]
+            told = f"{name_of(network)} cannot be copied ({first}): give a function that calls it"
+            raise UserError(told) from error
     if isinstance(network, Network):
         return network
     if callable(network):
@@ -75,15 +71,12 @@ def name_of(network: object) -> str:
     """Return what messages and results call a network."""
     if isinstance(network, ClipFunction):
         return name_of(network.function)
-    own = network.name if isinstance(network, Network) else getattr(network, "__name__", "")
-    return own or type(network).__name__
+    own = str(network.facts.get("network", "")) if isinstance(network, Network) else ""
+    return own or getattr(network, "__name__", "") or type(network).__name__
 
 
 def facts_of(network: Network) -> dict[str, Any]:
-    """Return what load_network tells of a network; of its weights nothing, which may be trained."""
-    return {
-        "network": name_of(network),
-        "weights": None,
-        "sha256": None,
-        "degradation": network.trained_for,
-    }
+    """Return what load_network told of a network. Of its weights only where they came from: they
+    may have been trained since."""
+    none = {"weights": None, "degradation": None}
+    return {**none, **network.facts, "network": name_of(network), "sha256": None}

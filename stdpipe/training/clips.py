@@ -84,6 +84,9 @@ class CachedClips(Dataset[dict[str, Any]]):
 
     Raises UserError where data and cache do not fit, where no crop of that side can be cut, and
     for a target that the cache lacks.
+
+        clips = stdpipe.CachedClips("data", cache="c.zarr", targets=["sr"], patch=64, seed=0)
+        loader = DataLoader(clips, batch_size=2, sampler=range(2 * 1000), num_workers=1)
     """
 
     def __init__(
@@ -100,6 +103,8 @@ class CachedClips(Dataset[dict[str, Any]]):
     ) -> None:
         if patch < 4 or patch % 4:
             raise UserError(f"patch is a side on the LR grid, a multiple of 4, got {patch}")
+        if isinstance(targets, str):
+            raise TypeError(f"targets is a list of names, such as [{targets!r}], got {targets!r}")
         self.targets, self.decodes = tuple(targets), decode
         self.reader = _open(cache, degradation, frames)
         self._decoders: dict[torch.device, Decoder] = {}
@@ -141,6 +146,11 @@ class CachedClips(Dataset[dict[str, Any]]):
             sample = {name: values[0] for name, values in self.decode(batch).items()}
         view, _ = self.stream.view(position)
         return {**sample, "key": view.clip, "cache": self.cache_id}
+
+    @property
+    def degradation(self) -> str:
+        """How LR is made of HR: measure students by the same."""
+        return self.stream.degradation
 
     @property
     def cache_id(self) -> str:

@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stdpipe.cache import Manifest, open_reader
+from stdpipe.cache import open_reader
 from stdpipe.cache.errors import UserError
 from stdpipe.data.views import generator
 from stdpipe.distill.schemes import needs
 from stdpipe.distill.term import LossInputs
 from stdpipe.distill.terms import TERMS, build_helpers, scheme_loss
 from stdpipe.distill.time import CollapseGuard, Crop, draw_crop
-from stdpipe.features.info import provenance
 from stdpipe.features.targets import refuse_missing
 from stdpipe.models.base import Features
 from stdpipe.suggest import refuse_unknown
 from stdpipe.training import metrics_log
+from stdpipe.training.batch_check import BatchCheck
 from stdpipe.training.config import StudentTraining, from_mapping
 from stdpipe.training.term_weights import SQUARED, TermWeights, shared_map, squared_norms
 
@@ -30,9 +30,9 @@ from stdpipe.training.term_weights import SQUARED, TermWeights, shared_map, squa
 SETTINGS = (
     *("luma", "share", "share_every", "from", "until", "decay", "warmup_steps", "steps", "lambda1"),
     *("lambda2", "attention", "attention_norm", "normalise", "memory", "td_scale", "td_crop"),
-    *("patch", "seed", "data_seed", "output_to_hr"),
+    *("seed", "output_to_hr"),
 )
-CHANNELS = {"f_sr": "student_channels", "f_lr": "student_lr_channels"}
+ENDLESS = 2**62  # steps of a training that does not say how many
 
 
 class SchemeLosses(nn.Module):
@@ -75,7 +75,7 @@ class SchemeLosses(nn.Module):
             attention_norm=self.options.attention_norm,
             td_scale=self.options.td_scale,
             normalise=self.options.normalise,
-            td_crop=self._td_crop(step),
+            td_crop=self._td_crop(step, batch["hr"].shape[-1]),
             output_to_hr=self.options.output_to_hr,
             progress=step / self.options.steps,
         )
@@ -84,8 +84,8 @@ class SchemeLosses(nn.Module):
             parts |= squared_norms(summands, student, self.shared_map)
         return {name: x if name == "loss" else x.detach() for name, x in parts.items()}
 
-    def _td_crop(self, step: int) -> Crop | None:
-        side, patch, seed = self.options.td_crop, self.options.patch, self.options.stream_seed
+    def _td_crop(self, step: int, patch: int) -> Crop | None:
+        side, seed = self.options.td_crop, self.options.stream_seed
         return draw_crop(generator(seed, "td_crop", step), side, patch) if side else None
 
 
@@ -95,13 +95,18 @@ class Distillation(nn.Module):
     scheme: as in --scheme, such as "output", "std" or "sd,output=1". cache: the cache whose maps
     the batches hold; where a term reads F^SR or F^LR, it says the teacher's channels.
     student_channels: C of the student's F^SR, where a term reads that; student_lr_channels likewise
-    of its F^LR. rec: whether L_rec is part of the loss. settings: the keys in SETTINGS, explained
-    in docs/config.md, such as luma=1, share={"output": 2}, normalise=True, or td_crop=32 with
-    patch=64. Unlike in train-student, warmup_steps is 0 unless given.
+    of its F^LR. rec: whether L_rec is part of the loss.
+
+    settings: keys of docs/config.md that shape a loss: luma=1, share={"output": 2}, td_crop=32,
+    normalise=True, and seed, share_every, from, until, decay, warmup_steps, steps, lambda1,
+    lambda2, attention, attention_norm, memory, td_scale, output_to_hr. Unlike in train-student,
+    warmup_steps is 0, gradients are measured for shares alone, and without `steps` no term ends.
+    What counts as a step is a call in training mode.
 
     Its parameters are what the scheme trains beside the student, an adapter of channels and L_TD's
     ConvLSTM: give them to the optimiser, and move the module to the student's device. Build it
-    after the student, which then begins alike in every scheme. The number of steps and all else
+    after the student, which then begins alike in every scheme. For several processes put both into
+    one module, or what this one trains drifts apart between them. The number of steps and all else
     that a resumed training needs is in its state_dict.
 
     Raises UserError for an unknown scheme or setting, for a scheme whose maps the cache lacks, and
@@ -123,35 +128,33 @@ class Distillation(nn.Module):
         **settings: Any,
     ) -> None:
         super().__init__()
-        refuse_unknown(settings, SETTINGS, "unknown setting of a loss")
-        given = {"warmup_steps": 0, **settings, "scheme": scheme}
-        self.options = options = from_mapping(StudentTraining, given)
-        if not (rec or options.terms):
-            raise UserError(f"scheme {scheme!r} without L_rec (rec=False) is no loss: name a term")
+        self.options = options = _options(scheme, settings, rec)
         reader = open_reader(os.fspath(cache)) if cache else None
-        self.cache = reader.url if reader else ""
-        self.cache_id = reader.manifest.cache_id if reader else ""
         held = reader.manifest.targets if reader else ()
-        self.needs = needs(options.terms, options.attention, held=held)
+        self._needs = needs(options.terms, options.attention, held=held)
         if reader:
-            refuse_missing(reader, self.needs, f"scheme {scheme!r}")
-        self.channels = _channels(
-            {"f_sr": student_channels, "f_lr": student_lr_channels},
-            reader.manifest if reader else None,
-            {TERMS[name].needs for name in options.terms},
-            scheme,
-        )
-        helpers = build_helpers(options.terms, self.channels["f_sr"], self.channels["f_lr"])
+            refuse_missing(reader, self._needs, f"scheme {scheme!r}")
+        mine = {"f_sr": student_channels, "f_lr": student_lr_channels}
+        self._check = BatchCheck(scheme, options, mine, reader, self._needs)
+        widths = self._check.channels
+        helpers = build_helpers(options.terms, widths["f_sr"], widths["f_lr"])
         used = {role for name in options.terms for role in TERMS[name].helpers}
+        # DistributedDataParallel waits for the gradients of all that is here
         helpers = {role: helper for role, helper in helpers.items() if role in used}
         self.losses = SchemeLosses(helpers, options, rec=rec)
-        self.weights = TermWeights(options, Path("this training"))
-        self.guards = {
+        self._weights = TermWeights(options, Path("this training"))
+        self._guards = {
             name: CollapseGuard(helpers[TERMS[name].memory], options.memory == "frozen")
             for name in options.terms
             if TERMS[name].memory
         }
+        self._measured: dict[str, float] = {}  # values of the last step that guards watch
         self.step = 0
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The teacher's maps that the scheme reads: the targets to ask of CachedClips."""
+        return tuple(sorted(self._needs))
 
     def forward(
         self,
@@ -164,151 +167,71 @@ class Distillation(nn.Module):
 
         batch: from CachedClips, or a dict of hr (B, T, 3, H, W) and the teacher's maps that the
         scheme reads. sr (B, T, 3, H, W), f_sr (B, T, C, H, W), f_lr (B, T, C, h, w): the student's.
-        Each call in training mode counts as one step. Raises UserError where a map is missing or
-        has another size, and for a batch of another cache.
+        Raises UserError where a map is missing or has another size, and for a batch of another
+        cache.
         """
-        self._check_cache(batch)
-        student = Features(*self._of_student(batch, {"sr": sr, "f_sr": f_sr, "f_lr": f_lr}))
-        seen = {name: _map(batch, name) for name in ("hr", *sorted(self.needs))}
-        _check_teacher(seen, student.sr, self.channels)
-        step = self.step
-        learns = self.training and torch.is_grad_enabled()
-        measures = learns and self.weights.measures(step)
-        parts = self.losses(student, seen, self.weights.at(step), step, measures)
+        self._watch()
+        student, seen = self._check(batch, {"sr": sr, "f_sr": f_sr, "f_lr": f_lr})
+        learns = self.training and torch.is_grad_enabled() and sr.requires_grad
+        step = min(self.step, self.options.steps - 1)  # what lasts to the end stays
+        measures = learns and bool(self.options.share_every) and self._weights.measures(step)
+        parts = self.losses(student, seen, self._weights.at(step), step, measures)
         loss = parts["loss"]
         log: dict[str, float | Tensor] = {name: x.detach() for name, x in parts.items()}
         if self.training:
             self.step += 1
-            log = self._watched(step, log)
+            log = self._taken(step, parts)
         return loss, log
 
-    def _watched(self, step: int, log: Mapping[str, Any]) -> dict[str, float | Tensor]:
-        """Watch over the ConvLSTM and take the gradients' norms; both need numbers on the host."""
-        read = [name for name in log if name.startswith(SQUARED) or name in self.guards]
-        values = metrics_log.to_floats([{name: log[name] for name in read}]) if read else {}
-        for name, guard in self.guards.items():
-            guard.watch(values.get(name))
+    def _taken(self, step: int, parts: Mapping[str, Tensor]) -> dict[str, float | Tensor]:
+        """Return what to log; what guards and shares read is fetched to the host."""
+        read = [name for name in parts if name.startswith(SQUARED) or name in self._guards]
+        values = metrics_log.to_floats([{n: parts[n].detach() for n in read}]) if read else {}
+        self._measured = {name: values[name] for name in self._guards if name in values}
         squares = {name: x for name, x in values.items() if name.startswith(SQUARED)}
-        kept = {name: x for name, x in log.items() if not name.startswith(SQUARED)}
-        return kept | self.weights.take(step, squares)
+        kept = {n: x.detach() for n, x in parts.items() if not n.startswith(SQUARED)}
+        return kept | self._weights.take(step, squares)
 
-    def _check_cache(self, batch: Mapping[str, Any]) -> None:
-        """Refuse clips of another cache, whose text the default collation has put into a list."""
-        told = batch.get("cache", ())
-        for theirs in {told} if isinstance(told, str) else set(told):
-            if self.cache_id and theirs and theirs != self.cache_id:
-                raise UserError(
-                    f"the batch is of cache {theirs}, and this loss was made for {self.cache_id} "
-                    f"({self.cache}): give both the same cache"
-                )
-
-    def _of_student(
-        self, batch: Mapping[str, Any], maps: Mapping[str, Tensor | None]
-    ) -> list[Tensor]:
-        """Return f_lr, trunk, f_sr and sr, checked; those that no term reads are all the image."""
-        hr, sr = _map(batch, "hr"), maps["sr"]
-        assert sr is not None
-        if sr.shape != hr.shape:
-            raise UserError(f"sr is {_size(sr)} and hr {_size(hr)}: they should be alike")
-        found = {"sr": sr}
-        for name, (mine, _) in self.channels.items():
-            given = maps[name]
-            if not mine or given is None:
-                if mine and self._reads(name):
-                    raise UserError(
-                        f"scheme {self.options.scheme!r} reads {name} of the student, which is "
-                        f"missing: call with {name}=, (B, T, {mine}, height, width)"
-                    )
-                continue
-            shape = (*sr.shape[:2], mine, *_sides(sr, name))
-            if given.shape != shape:
-                raise UserError(
-                    f"{name} of the student is {_size(given)}, and {CHANNELS[name]}={mine} with "
-                    f"sr of {_size(sr)} asks for {' x '.join(map(str, shape))}"
-                )
-            found[name] = given
-        return [found.get(name, sr) for name in ("f_lr", "f_lr", "f_sr", "sr")]
-
-    def _reads(self, level: str) -> bool:
-        read = {TERMS[name].needs for name in self.options.terms}
-        return bool(read & ({"f_lr"} if level == "f_lr" else {"f_sr", "attention"}))
+    def _watch(self) -> None:
+        """Freeze a ConvLSTM that has collapsed in the last step, whose gradients are taken now."""
+        for name, value in self._measured.items():
+            self._guards[name].watch(value)
+        self._measured = {}
 
     def get_extra_state(self) -> dict[str, Any]:
-        frozen = [name for name, guard in self.guards.items() if guard.frozen]
-        return {"step": self.step, "weights": self.weights.state_dict(), "frozen": frozen}
+        self._watch()
+        frozen = [name for name, guard in self._guards.items() if guard.frozen]
+        told = {"scheme": self.options.scheme, "step": self.step, "frozen": frozen}
+        return {**told, "weights": self._weights.state_dict()}
 
     def set_extra_state(self, state: Mapping[str, Any]) -> None:
+        if state["scheme"] != self.options.scheme:
+            raise UserError(
+                f"the state is of scheme {state['scheme']!r}, and this loss is "
+                f"{self.options.scheme!r}: build it with the same scheme"
+            )
         self.step = int(state["step"])
-        self.weights.load_state_dict(state["weights"])
-        for name, guard in self.guards.items():
-            guard.frozen = guard.frozen or name in state["frozen"]
-            guard.watch(None)
+        self._weights.load_state_dict(state["weights"])
+        self._measured = {}
+        for name, guard in self._guards.items():
+            guard.frozen = self.options.memory == "frozen" or name in state["frozen"]
+            guard.memory.requires_grad_(not guard.frozen)
 
 
-def _channels(
-    mine: Mapping[str, int], manifest: Manifest | None, read: set[str], scheme: str
-) -> dict[str, tuple[int, int]]:
-    """Return the student's and the teacher's channels of f_sr and f_lr; zeros where one is unknown.
-
-    Raises UserError where terms, which read the maps of these names, need them.
-    """
-    read = {"f_sr" if name == "attention" else name for name in read}
-    theirs = {"f_sr": 0, "f_lr": 0}
-    if manifest:
-        known = provenance(manifest).f_sr_channels
-        theirs = {"f_sr": known, "f_lr": manifest.f_lr_channels}
-    for name in sorted(read & CHANNELS.keys()):
-        if not mine[name]:
-            raise UserError(
-                f"scheme {scheme!r} compares {name}: say how many channels the student's has, "
-                f"{CHANNELS[name]}=C"
-            )
-        if not theirs[name]:
-            raise UserError(
-                f"scheme {scheme!r} compares {name}, and only its cache says how many channels the "
-                "teacher's has: give cache="
-            )
-    return {name: (mine[name], theirs[name] or mine[name]) for name in CHANNELS}
-
-
-def _map(batch: Mapping[str, Any], name: str) -> Tensor:
-    values = batch.get(name)
-    stored = {"f_sr": ("trunk", "f_sr_scale"), "f_lr": ("f_lr_scale",)}.get(name, ())
-    if isinstance(values, Tensor) and values.is_floating_point() and not {*stored} & batch.keys():
-        return values
-    if values is not None or {*stored} & batch.keys():
-        raise UserError(f"{name} of the batch is as it is stored: call decode of CachedClips first")
-    held = ", ".join(key for key, x in batch.items() if isinstance(x, Tensor)) or "no tensor"
-    raise UserError(
-        f"the batch has no {name}, which this loss reads (it has {held}): name it among the "
-        "targets of CachedClips"
-    )
-
-
-def _check_teacher(
-    seen: Mapping[str, Tensor], sr: Tensor, channels: Mapping[str, tuple[int, int]]
-) -> None:
-    for name, values in seen.items():
-        if name in CHANNELS:
-            of = (*sr.shape[:2], channels[name][1], *_sides(sr, name))
-            fit = values.shape == of
-        else:
-            image = name != "attention"
-            of = (*sr.shape[:2], *((3,) if image else ()), *sr.shape[-2:])
-            fit = values.shape == of or (
-                name == "sr" and values.shape == (*sr.shape[:2], 1, *sr.shape[-2:])
-            )
-        if not fit:
-            raise UserError(
-                f"{name} of the batch is {_size(values)}, and the student's sr of {_size(sr)} asks "
-                f"for {' x '.join(map(str, of))}"
-            )
-
-
-def _sides(sr: Tensor, name: str) -> tuple[int, int]:
-    height, width = sr.shape[-2:]
-    return (height // 4, width // 4) if name == "f_lr" else (height, width)
-
-
-def _size(x: Tensor) -> str:
-    return " x ".join(map(str, x.shape))
+def _options(scheme: str, settings: Mapping[str, Any], rec: bool) -> StudentTraining:
+    """Return a training's options with what a loss needs of them."""
+    refuse_unknown(settings, SETTINGS, "unknown setting of a loss")
+    given = {"warmup_steps": 0, "steps": ENDLESS, **settings, "scheme": scheme}
+    given |= {"patch": 16 * int(settings.get("td_crop", 0) or 1)}  # the real one is the batch's
+    if not settings.get("share"):
+        given = {"share_every": 0, **given}
+    options = from_mapping(StudentTraining, given)
+    if not rec and (options.luma or not options.terms):
+        raise UserError(
+            f"scheme {scheme!r} without L_rec (rec=False) "
+            + ("has no luma, which is a part of L_rec" if options.terms else "is no loss")
+            + ": name a term, or leave rec as it is"
+        )
+    if options.output_to_hr and "steps" not in settings:
+        raise UserError("output_to_hr is a share of the steps of a run: say how many, steps=")
+    return options

@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +42,7 @@ class TermWeights:
         self.squares: dict[str, float] = {}  # name of a loss -> sum over measurements, decayed
         self.counts: dict[str, int] = {}
         self.told: set[str] = set()
+        self.without = 0  # measurements in which some gradient was zero
 
     def at(self, step: int) -> dict[str, float]:
         """Return the weights of the terms that are computed in a step."""
@@ -56,7 +58,8 @@ class TermWeights:
         names, every = self.at(step), self.options.share_every
         if not (names and every):
             return False
-        return (step - self.first) % every == 0 or not names.keys() <= self.counts.keys()
+        begins = not names.keys() <= self.counts.keys() and self.without < SETTLED
+        return (step - self.first) % every == 0 or begins
 
     def take(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
         """Take a step's squared norms; return its values with each term's weight and share instead.
@@ -66,7 +69,9 @@ class TermWeights:
         """
         weights, kept = self.at(step), dict(values)
         found = {name: kept.pop(name) for name in values if name.startswith(SQUARED)}
-        if found and all(0 < square < math.inf for square in found.values()):
+        if zero := [name.removeprefix(SQUARED) for name, square in found.items() if not square]:
+            self._count_without(zero[0])
+        elif all(map(math.isfinite, found.values())):
             for name, square in found.items():
                 name = name.removeprefix(SQUARED)
                 self.squares[name] = SMOOTHED * self.squares.get(name, 0.0) + square
@@ -78,10 +83,12 @@ class TermWeights:
                 self._tell(name, share)
         return kept
 
-    def state_dict(self) -> dict[str, dict[str, float]]:
-        return {"squares": dict(self.squares), "counts": dict(self.counts)}
+    def state_dict(self) -> dict[str, Any]:
+        kept = {"squares": dict(self.squares), "counts": dict(self.counts)}
+        return {**kept, "without": self.without}
 
-    def load_state_dict(self, state: Mapping[str, Mapping[str, float]]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.without = int(state.get("without", 0))  # older checkpoints lack it
         self.squares = dict(state["squares"])
         self.counts = {name: int(count) for name, count in state["counts"].items()}
 
@@ -99,6 +106,16 @@ class TermWeights:
         """Return the root of the average of squared norms, recent ones counting more."""
         weighed = (1 - SMOOTHED ** self.counts[name]) / (1 - SMOOTHED)
         return math.sqrt(self.squares[name] / weighed)
+
+    def _count_without(self, name: str) -> None:
+        """Warn once where a loss keeps having no gradient on the map that its share is taken on."""
+        self.without += 1
+        if self.without == SETTLED and self.options.share:
+            LOG.warning(
+                f"stdpipe: in {self.out} the gradient of {name} is zero on "
+                f"{shared_map(self.terms)}, so that terms with a share stay out of the loss: does "
+                "the student's image depend on that map?"
+            )
 
     def _tell(self, name: str, share: float) -> None:
         """Warn once of a large share, but not of an image's: it pulls the way that L_rec does."""

@@ -61,7 +61,7 @@ def test_the_loop_of_anyone_is_train_students(
     )  # fmt: skip
     stdpipe(*command)
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
-    mine = {"steps": 20, "patch": 16, **settings}
+    mine = {"steps": 20, "share_every": 50, **settings}
     losses, logs = plain_loop(tiny, tiny_cache, scheme, **mine)
     assert losses == [row["loss"] for row in rows]
     for row, log in zip(rows, logs, strict=True):
@@ -97,15 +97,16 @@ def test_a_loop_goes_on_from_its_state(tiny: Path, tiny_cache: Path) -> None:
     assert again.step == 3
     assert run(again, range(3, 6)) == rest
     assert rest[-1]["share.td"] == pytest.approx(0.1)
-    guard = again.guards["td"]
-    guard.watch(0.0)
+    again._measured = {"td": 0.0}  # as after a step in which it collapsed
     third = build()
     assert all(p.requires_grad for p in third.parameters())
     third.load_state_dict(again.state_dict())
-    assert not any(p.requires_grad for p in guard.memory.parameters())
-    assert [p.requires_grad for p in third.parameters()] == [
-        p.requires_grad for p in again.parameters()
-    ]
+    memory = third.losses.helpers["memory"]
+    assert not any(p.requires_grad for p in memory.parameters())
+    third.load_state_dict(saved)  # from before it collapsed
+    assert all(p.requires_grad for p in memory.parameters())
+    with pytest.raises(api.UserError, match="std"):
+        api.Distillation("sd,td", tiny_cache, 4, **settings).load_state_dict(saved)
 
 
 def test_without_l_rec_and_without_a_cache() -> None:
@@ -134,6 +135,64 @@ def test_a_term_without_gradient_at_first(tiny_cache: Path) -> None:
     assert log["share.sd"] == pytest.approx(0.1)
 
 
+def test_an_image_that_never_depends_on_f_sr(
+    tiny_cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Told once; its gradients are then measured as seldom as others."""
+    distillation = api.Distillation("sd", tiny_cache, 4, share={"sd": 0.1}, share_every=100)
+    batch = {"hr": torch.rand(1, 2, 3, 16, 16), "attention": torch.rand(1, 2, 16, 16)}
+    f_sr = torch.rand(1, 2, 4, 16, 16, requires_grad=True)
+    for _ in range(9):
+        distillation(batch, sr=batch["hr"] * 0.9 + 0 * f_sr[:, :, :3], f_sr=f_sr)
+    assert [x.message.count("zero") for x in caplog.records] == [1]
+    assert "rec" in caplog.text
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_autocast_around_the_student_or_all(tiny: Path, tiny_cache: Path, inside: bool) -> None:
+    clips = api.CachedClips(tiny, tiny_cache, ["f_sr", "attention"], patch=16)
+    batch = next(iter(DataLoader(clips, 2)))
+    distillation = api.Distillation("std", tiny_cache, 4)
+    layer = torch.nn.Conv2d(3, 4, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        f_sr = layer(batch["hr"].flatten(0, 1)).unflatten(0, (2, 7))
+        assert f_sr.dtype == torch.bfloat16
+        if inside:
+            loss, _ = distillation(batch, sr=f_sr[:, :, :3], f_sr=f_sr)
+    if not inside:
+        loss, _ = distillation(batch, sr=f_sr[:, :, :3], f_sr=f_sr)
+    loss.backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.isfinite().all()
+
+
+def test_td_crop_sees_all_of_any_crop(tiny: Path, tiny_cache: Path) -> None:
+    """Whatever the size of the crops: every pixel gets a gradient in some step."""
+    clips = api.CachedClips(tiny, tiny_cache, ["f_sr"], patch=32)
+    batch = next(iter(DataLoader(clips, 1)))
+    distillation = api.Distillation("td", tiny_cache, 4, td_crop=8, rec=False)
+    f_sr = torch.rand(1, 7, 4, 32, 32, requires_grad=True)
+    for _ in range(60):
+        distillation(batch, sr=batch["hr"], f_sr=f_sr)[0].backward()
+    assert f_sr.grad is not None
+    assert bool((f_sr.grad[:, -1] != 0).any(1).all())
+
+
+def test_what_lasts_to_the_end_stays() -> None:
+    """After the last of `steps`, and without L_rec before a term begins."""
+    batch = {"hr": torch.rand(1, 2, 3, 16, 16), "sr": torch.rand(1, 2, 3, 16, 16)}
+    sr = torch.rand(1, 2, 3, 16, 16, requires_grad=True)
+    distillation = api.Distillation("output", steps=2)
+    losses = [distillation(batch, sr=sr)[0] for _ in range(4)]
+    assert losses[0] == losses[3]
+    assert distillation.eval()(batch, sr=sr)[0] == losses[0]
+    late = api.Distillation("output", warmup_steps=1, rec=False)
+    assert [float(late(batch, sr=sr)[0].detach()) > 0 for _ in range(2)] == [False, True]
+    with torch.no_grad():
+        distillation.train()(batch, sr=sr)
+    distillation(batch, sr=batch["sr"])  # a dry run: nothing of it can learn
+
+
 def test_bad_use(
     tiny: Path, tiny_cache: Path, tmp_path: Path, stdpipe: Command, extract: Command
 ) -> None:
@@ -160,8 +219,23 @@ def test_bad_use(
     refused("sd", "sr", str(other), make=lambda: build("sd", other, 4))
     refused("sd-lr", "f_lr", make=lambda: build("sd-lr", tiny_cache, 4, student_lr_channels=4))
     refused("none", make=lambda: build("none", rec=False))
-    refused("f_sr", "4", make=lambda: std(batch, sr=sr))
-    refused("8", "4", make=lambda: std(batch, sr=sr, f_sr=torch.rand(2, 7, 8, 16, 16)))
+    refused("luma", "rec", make=lambda: build("output", luma=1, rec=False))
+    refused("output_to_hr", "steps", make=lambda: build("output", output_to_hr=0.5))
+    whole = {name: x for name, x in batch.items() if name != "hr"} | {"hr": (sr * 255).byte()}
+    refused("hr", "uint8", make=lambda: build("none")(whole, sr=sr))
+    crop = build("td", tiny_cache, 4, td_crop=16)
+    wide = {"hr": sr.repeat(1, 1, 1, 1, 2), "f_sr": batch["f_sr"].repeat(1, 1, 1, 1, 2)}
+    refused(
+        "16 x 32",
+        "td_crop=16",
+        make=lambda: crop(wide, sr=wide["hr"], f_sr=f_sr.repeat(1, 1, 1, 1, 2)),
+    )
+    refused("f_sr", "2 x 7 x 4 x 16 x 16", make=lambda: std(batch, sr=sr))
+    refused(
+        "2 x 7 x 8 x 16 x 16",
+        "student_channels=4",
+        make=lambda: std(batch, sr=sr, f_sr=torch.rand(2, 7, 8, 16, 16)),
+    )
     refused("2 x 7 x 3 x 8 x 8", "16 x 16", make=lambda: std(batch, sr=sr[..., :8, :8], f_sr=f_sr))
     without = {k: v for k, v in batch.items() if k != "attention"}
     refused("attention", "hr", make=lambda: build("sd", tiny_cache, 4)(without, sr=sr, f_sr=f_sr))
@@ -169,7 +243,7 @@ def test_bad_use(
     refused("f_sr", "64 x 8 x 8", make=lambda: std(small, sr=sr, f_sr=f_sr))
     theirs = next(iter(DataLoader(api.CachedClips(tiny, other, ["sr"], patch=16), 2)))
     mine = build("output", tiny_cache)
-    refused(mine.cache_id, theirs["cache"][0], make=lambda: mine(theirs, sr=theirs["hr"]))
+    refused(batch["cache"][0], theirs["cache"][0], make=lambda: mine(theirs, sr=theirs["hr"]))
     raw = api.CachedClips(tiny, other, ["sr"], patch=16, decode=False)
     stored = next(iter(DataLoader(raw, 2)))
     refused("decode", make=lambda: build("output", other)(stored, sr=stored["hr"]))
