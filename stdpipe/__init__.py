@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stdpipe.api import (
+        degrade_clip as degrade_clip,
+    )
+    from stdpipe.api import (
         evaluate_network as evaluate_network,
     )
     from stdpipe.api import (
@@ -40,6 +43,7 @@ _PUBLIC = {
     "load_network": "api",
     "evaluate_network": "api",
     "upscale_video": "api",
+    "degrade_clip": "api",
     "UserError": "cache.errors",
 }
 __all__ = list(_PUBLIC)

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from stdpipe import evaluate, extract, upscale
 from stdpipe.assets import named
+from stdpipe.cache import schema
+from stdpipe.cache.errors import UserError
 from stdpipe.data import degrade
 from stdpipe.evaluation.job import Evaluation
 from stdpipe.features.extraction import Extraction
@@ -64,28 +66,29 @@ def extract_teacher(
         stdpipe.extract_teacher("data", "c.zarr", weights="embedded")
     """
     _refuse_text(targets)
-    job = Extraction(
-        Path(data),
-        os.fspath(cache),
-        teacher,
-        _file(weights),
-        degradation=degradation,
-        encoding=encoding,
-        targets=tuple(targets) if targets else None,
-        ensemble=ensemble,
-        compression=compression,
-        views=views,
-        orientations=orientations,
-        baked=baked,
-        patch=patch,
-        seed=seed,
-        part=part,
-        batch=batch,
-        device=device,
-        amp=amp,
-        accept_teacher=accept_teacher,
-        progress=progress,
-    )
+    given = {
+        "data": Path(data),
+        "cache": os.fspath(cache),
+        "teacher": teacher,
+        "weights": _file(weights),
+        "degradation": degradation,
+        "encoding": encoding,
+        "targets": tuple(targets) if targets else None,
+        "ensemble": ensemble,
+        "compression": compression,
+        "views": views,
+        "orientations": orientations,
+        "baked": baked,
+        "patch": patch,
+        "seed": seed,
+        "part": part,
+        "batch": batch,
+        "device": device,
+        "amp": amp,
+        "accept_teacher": accept_teacher,
+        "progress": progress,
+    }
+    job = schema.check(Extraction, given, "extract_teacher", strict=False)
     return extract.extract_teacher(job)
 
 
@@ -140,16 +143,17 @@ def evaluate_network(
         stdpipe.evaluate_network(student, "vid4", protocol="vid4")["average"]["psnr_y"]
     """
     _refuse_text(metrics)
-    job = Evaluation(
-        Path(data),
+    given = {
+        "data": Path(data),
         **_network(network),
-        degradation=degradation,
-        protocol=protocol,
-        metrics=tuple(metrics),
-        still=still,
-        device=device,
-        amp=amp,
-    )
+        "degradation": degradation,
+        "protocol": protocol,
+        "metrics": tuple(metrics),
+        "still": still,
+        "device": device,
+        "amp": amp,
+    }
+    job = schema.check(Evaluation, given, "evaluate_network", strict=False)
     return evaluate.evaluate(job)
 
 
@@ -174,18 +178,35 @@ def upscale_video(
 
         stdpipe.upscale_video("in.mp4", "out.mp4", network)
     """
-    job = upscale.Upscaling(
-        Path(source),
-        Path(out),
+    given = {
+        "source": Path(source),
+        "out": Path(out),
         **_network(network),
-        tile=tile,
-        fps=fps,
-        crf=crf,
-        overwrite=overwrite,
-        device=device,
-        amp=amp,
-    )
+        "tile": tile,
+        "fps": fps,
+        "crf": crf,
+        "overwrite": overwrite,
+        "device": device,
+        "amp": amp,
+    }
+    job = schema.check(upscale.Upscaling, given, "upscale_video", strict=False)
     return upscale.upscale(job)
+
+
+def degrade_clip(hr: Tensor, degradation: str = "bd") -> Tensor:
+    """Make the LR of a clip as stdpipe does: (T, 3, H, W) -> float32 (T, 3, h, w) in [0, 1].
+
+    hr: uint8, or float in [0, 1], whose sides are multiples of 4: whole frames, flipped and turned
+    already; crop afterwards, since LR at a crop's border depends on what lies beyond. Values are
+    rounded to 8 bits, as in files on disk. Raises UserError for an unknown degradation and for
+    other shapes.
+
+        lr = stdpipe.degrade_clip(torch.rand(7, 3, 64, 64), "bd")
+    """
+    if hr.ndim != 4 or hr.shape[1] != 3 or hr.shape[-2] % 4 or hr.shape[-1] % 4:
+        asked = "(T, 3, H, W), sides multiples of 4"
+        raise UserError(f"a clip should be {asked}, got {tuple(hr.shape)}")
+    return degrade.degrade(hr, degradation)
 
 
 def _network(network: Given) -> dict[str, Any]:

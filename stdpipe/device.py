@@ -4,7 +4,7 @@ import ctypes
 import os
 import sys
 from contextlib import nullcontext
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from torch import nn
 from stdpipe.cache.errors import UserError
 
 Net = TypeVar("Net", bound=nn.Module)
+Amp = Literal["none", "bf16", "fp16"]
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's mallopt
 KEPT, KEPT_BY_OLDER = 2**31 - 1, 2**25  # bytes; the largest that glibc, and an older one, takes

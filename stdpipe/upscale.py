@@ -13,11 +13,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
 from torch import Tensor
 from tqdm import tqdm
 
@@ -32,7 +33,7 @@ from stdpipe.data.video import Video
 from stdpipe.deploy.drift import warn_of_drift
 from stdpipe.deploy.reach import reach
 from stdpipe.deploy.tiles import Tile, tiles
-from stdpipe.device import autocast, pick_device, settle
+from stdpipe.device import Amp, autocast, pick_device, settle
 from stdpipe.models.base import Network, check_sees_lr
 from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.checkpoints import load_network
@@ -63,12 +64,19 @@ class Upscaling:
     model: str | None = None  # the network's name; None takes it from the weights file
     weights: str | None = None
     network: Network | None = None  # one that is loaded already, in place of model and weights
-    tile: int | None = None  # LR pixels on its side; 0 never cuts, None cuts large frames
-    fps: float | None = None  # frames a second of the output; None keeps the input's
-    crf: int = 12  # H.264's constant quality: 0 loses nothing, 51 is worst
+    tile: Annotated[int, Field(ge=0)] | None = (
+        None  # LR pixels on its side; 0 never cuts, None cuts large frames
+    )
+    fps: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = (
+        None  # frames a second of the output; None keeps the input's
+    )
+    crf: Annotated[int, Field(ge=0, le=51)] = (
+        12  # H.264's constant quality: 0 loses nothing, 51 is worst
+    )
     overwrite: bool = False
     device: str = "auto"
-    amp: str = "none"
+    amp: Amp = "none"
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True)
 
 
 class Grid(NamedTuple):

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import stdpipe as api
+from stdpipe.data.views import orient
 
 Command = Callable[..., Any]
 TEACHER = (
@@ -133,3 +134,77 @@ def test_weights_by_name(tmp_path: Path, tiny: Path) -> None:
         api.evaluate_network(3, tiny)  # type: ignore[arg-type]
     with pytest.raises(api.UserError, match="should return"):
         api.evaluate_network(lambda lr: lr, tiny)
+
+
+class Keeps(nn.Module):
+    """Remembers its last features, as hooks and recurrent networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Parameter(torch.ones(())) * 2
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return bicubic(lr)
+
+
+def test_bad_options(tmp_path: Path, tiny: Path) -> None:
+    """Checked as the command line checks them; nothing is written."""
+    source, data = tiny / "sequences/00001/0001", str(tiny)
+    out, cache = tmp_path / "out", tmp_path / "c"
+
+    def extracted(**options: Any) -> Callable[[], Any]:
+        return lambda: api.extract_teacher(tiny, cache, weights="embedded", **options)
+
+    def upscaled(**options: Any) -> Callable[[], Any]:
+        return lambda: api.upscale_video(source, out, bicubic, **options)
+
+    def measured(network: Any = bicubic, **options: Any) -> Callable[[], Any]:
+        return lambda: api.evaluate_network(network, tiny, **options)
+
+    for call, told in (
+        (extracted(amp="fp8"), "amp"),
+        (extracted(encoding="int9"), "int9"),
+        (extracted(seed="a"), "seed"),
+        (extracted(batch=0), "batch"),
+        (extracted(orientations=9), "orientations"),
+        (extracted(compression="lz4"), "compression"),
+        (upscaled(crf=99), "crf"),
+        (upscaled(fps=0), "fps"),
+        (upscaled(fps=float("nan")), "fps"),
+        (upscaled(tile=-1), "tile"),
+        (upscaled(amp="x"), "amp"),
+        (measured(amp="fp8"), "amp"),
+        (measured(Net), "class Net"),
+        (measured(Keeps()), "lambda"),
+        (measured(lambda lr: (bicubic(lr) * 255).byte()), "uint8"),
+        (lambda: api.degrade_clip(torch.rand(3, 64, 64)), "(3, 64, 64)"),
+        (lambda: api.degrade_clip(torch.rand(1, 3, 64, 64), "db"), "bd"),
+        (lambda: api.CachedClips(data, degradation="db"), "bd"),
+        (lambda: api.CachedClips(data, patch=16.0), "patch"),  # type: ignore[arg-type]
+        (lambda: api.CachedClips(data, patch=16).set_epoch(-1), "epoch"),
+    ):
+        with pytest.raises(api.UserError) as error:
+            call()
+        assert told in str(error.value)
+    assert not out.exists()
+    assert not cache.exists()
+
+
+def test_an_open_cache_is_a_cache(tiny: Path, tiny_cache: Path) -> None:
+    """It is taken wherever a cache's path is; LR made of turned frames is the clips' own."""
+    cache = api.open_cache(tiny_cache)
+    clips = api.CachedClips(tiny, cache, ["sr"], patch=32)
+    assert clips.cache_id == cache.id
+    assert api.Distillation("sd", cache, 4).needs == ("attention",)
+    view, _ = clips.stream.view(0)
+    frames = [iio.imread(tiny / "sequences" / view.clip / f"im{n}.png") for n in range(1, 8)]
+    hr = torch.stack([torch.from_numpy(x).permute(2, 0, 1) for x in frames])
+    turned = orient(hr, view.orientation)
+    lr, item = api.degrade_clip(turned, cache.degradation), clips[0]
+    height, width = turned.shape[-2:]
+    places = [(y, x) for y in range(0, height - 31, 4) for x in range(0, width - 31, 4)]
+    (y, x), *_ = [
+        (y, x) for y, x in places
+        if torch.equal(turned[..., y : y + 32, x : x + 32].float() / 255, item["hr"])
+    ]  # fmt: skip
+    assert torch.equal(lr[..., y // 4 : y // 4 + 8, x // 4 : x // 4 + 8], item["lr"])

@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import ConfigDict, Field
 
 from stdpipe.cache.errors import UserError
 from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import find_test_clips
+from stdpipe.device import Amp
 from stdpipe.evaluation import protocols
 from stdpipe.evaluation.protocols import Protocol
 from stdpipe.models.base import Network
@@ -25,10 +29,12 @@ class Evaluation:
     others: tuple[str, ...] = ()  # more networks for the same pass: NAME, NAME@FILE or @FILE
     degradation: str | None = None  # None takes what the weights were trained for, or `bd`
     protocol: str | None = None  # None takes the one for what lies in `data`
-    crop: int | None = None  # pixels left out at each border; None leaves the protocol's
+    crop: Annotated[int, Field(ge=0)] | None = (
+        None  # pixels left out at each border; None leaves the protocol's
+    )
     metrics: tuple[str, ...] = ("quality",)  # of KINDS; `quality` is always measured
     out: Path | None = None  # folder of results and pictures; None writes none and cannot resume
-    still: int = 0
+    still: Annotated[int, Field(ge=0)] = 0
     """Frames of a still scene over which the PSNR of causal networks is followed; 0: none."""
     overwrite: bool = False
     """Measure although `out` holds a finished result, which stays until the new one is complete."""
@@ -36,7 +42,8 @@ class Evaluation:
     teacher_weights: str | None = None
     pictures: int = 4  # number of clips whose middle frame is shown
     device: str = "auto"
-    amp: str = "none"
+    amp: Amp = "none"
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True)
 
     def __post_init__(self) -> None:
         refuse_unknown(self.metrics, KINDS, "unknown metrics")

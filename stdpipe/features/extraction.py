@@ -8,8 +8,10 @@ Axes: T frames of a clip, H W HR size.
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from stdpipe import cache
@@ -18,8 +20,8 @@ from stdpipe.data.degrade import degradation
 from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import check_sizes, read_frames
-from stdpipe.data.views import View, baked_views, full_views
-from stdpipe.device import keep_memory, pick_device, settle
+from stdpipe.data.views import NUM_ORIENTATIONS, View, baked_views, full_views
+from stdpipe.device import Amp, keep_memory, pick_device, settle
 from stdpipe.features.info import provenance
 from stdpipe.features.quality import Quality, quality_of
 from stdpipe.features.teacher import (
@@ -35,6 +37,7 @@ from stdpipe.features.teacher import (
 from stdpipe.models import checkpoints
 from stdpipe.models.base import Features, Network
 from stdpipe.models.checkpoints import load_network
+from stdpipe.suggest import refuse_unknown
 
 EXTRACTOR = 1  # raise it when a change makes the same teacher yield other numbers
 
@@ -52,30 +55,35 @@ class Extraction:
     targets: tuple[str, ...] | None = None
     """None: else sr, f_sr and attention, or sr alone where the teacher has no F^SR."""
     ensemble: bool = False  # average sr over the members of features.teacher.ensemble
-    compression: str | None = None  # lossless: "none" or "zstd"; None: else "none"
-    views: str = "full"
+    compression: Literal["none", "zstd"] | None = (
+        None  # lossless: "none" or "zstd"; None: else "none"
+    )
+    views: Literal["full", "baked"] = "full"
     """"full" frames, of which any crop can be read, or "baked": fixed crops, seen alone."""
-    orientations: int = 1  # of full views: flips and quarter turns of each clip, by seed and key
+    orientations: Annotated[int, Field(ge=1, le=NUM_ORIENTATIONS)] = (
+        1  # of full views: flips and quarter turns of each clip, by seed and key
+    )
     baked: int = 4  # of baked views: crops of each clip, each in its own orientation
     patch: int = 256  # of baked views: side of the crop in HR pixels
     seed: int = 0
-    frames: int = 7  # T of a clip; longer sequences are cut
+    frames: Annotated[int, Field(ge=1)] = 7  # T of a clip; longer sequences are cut
     part: tuple[int, int] | None = None
     """(i, n): do the i-th of n shares, counted from 0; several may run at once. torchrun's ranks
     divide that share among them."""
-    batch: int | None = None
+    batch: Annotated[int, Field(ge=1)] | None = None
     """Clips that the teacher sees at once; None: else 1. A group is a fixed run of views of the
     share, computed whole where one view is missing, so that a resumed cache has the bytes of an
     unbroken one. Another batch, or other shares, may differ in the last bits: the manifest notes
     the batch, but it is no part of a cache's identity. Clips turned on their side are computed
     apart from upright ones."""
     device: str = "auto"
-    amp: str = "none"
+    amp: Amp = "none"
     progress: Callable[[int, int], object] | None = None
     """Called after each clip with the clips that are done, and of how many, in place of a bar."""
     accept_teacher: bool = False  # go on with one that measures badly (features/quality.py)
 
     def __post_init__(self) -> None:
+        refuse_unknown([self.encoding] if self.encoding else [], cache.ENCODINGS, "encoding")
         if self.views == "baked" and (self.baked < 1 or self.patch < 16 or self.patch % 16):
             need = "baked views need at least 1 crop whose side is a multiple of 16"
             raise UserError(f"{need}, got --baked {self.baked} --patch {self.patch}")

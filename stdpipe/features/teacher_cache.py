@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -150,7 +151,9 @@ class TeacherCache:
         size = oriented_size(*upright, turned)
         if box is None:
             return Box(0, 0, *size)
-        asked = window = Box(*(int(side) for side in box))
+        if not (len(box) == 4 and all(isinstance(side, int | np.integer) for side in box)):
+            raise UserError(f"box is y, x, height, width in whole HR pixels, got {box!r}")
+        asked = window = Box(*map(int, box))
         if any(side % SCALE for side in window):
             raise UserError(f"box {tuple(asked)} is not on the LR grid: take multiples of {SCALE}")
         frame = size
@@ -168,6 +171,10 @@ class TeacherCache:
                 * crop_first
             )
         return window
+
+    def __fspath__(self) -> str:
+        """Return its path or URL: whatever takes a cache takes an open one."""
+        return self.reader.url
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": {}}

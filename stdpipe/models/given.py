@@ -41,6 +41,8 @@ class ClipFunction(Network):
                 f"{name_of(self.function)} made {shape} of LR {tuple(clip.shape)}: it should "
                 f"return images {size}, alone, first or as 'sr'"
             )
+        if not made.is_floating_point():
+            raise UserError(f"{name_of(self.function)} made {made.dtype}: return floats in [0, 1]")
         sr = made if centres is None else take(made, centres)
         return Features(clip[:, :, :0], clip[:, :, :0], sr[:, :, :0], sr)
 
@@ -54,17 +56,19 @@ def given_network(network: object) -> Network:
     if isinstance(network, nn.Module):
         try:
             network = copy.deepcopy(network)
-        except RuntimeError as error:  # it keeps a tensor of some computation
+        except (RuntimeError, TypeError) as error:  # it keeps a tensor of some computation
             first = str(error).partition("\n")[0]
-            told = f"{name_of(network)} cannot be copied ({first}): give a function that calls it"
+            told = f"{name_of(network)} cannot be copied, so that yours stays as it is ({first}): "
+            told += "give a function that calls it, such as `lambda lr: network(lr)`"
             raise UserError(told) from error
     if isinstance(network, Network):
         return network
-    if callable(network):
+    if callable(network) and not isinstance(network, type):
         return ClipFunction(network)
-    raise UserError(
-        f"a network is a function of LR clips or a file of weights, got {type(network).__name__}"
-    )
+    got = type(network).__name__
+    if isinstance(network, type):
+        got = f"the class {network.__name__}, not one of it"
+    raise UserError(f"a network is a function of LR clips or a file of weights, got {got}")
 
 
 def name_of(network: object) -> str:

@@ -46,7 +46,7 @@ class BatchCheck:
         read = {TERMS[name].needs for name in options.terms}
         self.read = {"f_sr" if name == "attention" else name for name in read} & ARGUMENT.keys()
         for name in sorted(self.read):
-            if not mine[name]:
+            if not (isinstance(mine[name], int) and mine[name] > 0):
                 raise UserError(
                     f"scheme {scheme!r} compares {name}: say how many channels the student's has, "
                     f"{ARGUMENT[name]}=C"
@@ -63,9 +63,18 @@ class BatchCheck:
     ) -> tuple[Features, dict[str, Tensor]]:
         """Return the student's features, where those that no term reads are the image, and the
         tensors of the batch that the loss reads."""
+        if not isinstance(batch, Mapping):
+            raise UserError(f"a batch is a dict of tensors by name, got {type(batch).__name__}")
+        for name, given in student.items():
+            if not (isinstance(given, Tensor) or (given is None and name != "sr")):
+                raise UserError(f"{name} of the student is a {type(given).__name__}: give a tensor")
         self._check_cache(batch)
         hr, sr = _tensor(batch, "hr"), student["sr"]
         assert sr is not None
+        if hr.ndim != 5 or not hr.numel():
+            raise UserError(
+                f"hr of the batch is {_size(hr)}: give B x T x 3 x H x W, B one or more"
+            )
         if sr.shape != hr.shape:
             raise UserError(f"sr is {_size(sr)} and hr {_size(hr)}: they should be alike")
         crop, sides = self.td_crop, sr.shape[-2:]
@@ -97,7 +106,7 @@ class BatchCheck:
 
     def _check_cache(self, batch: Mapping[str, Any]) -> None:
         """Refuse clips of another cache, whose text the default collation has put into a list."""
-        told = batch.get("cache", ())
+        told = batch.get("cache") or ()
         for theirs in {told} if isinstance(told, str) else set(told):
             if self.cache_id and theirs and theirs != self.cache_id:
                 raise UserError(

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from stdpipe import cache
 from stdpipe.cache.errors import UserError
+from stdpipe.data.degrade import degradation as named_degradation
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import Stream, Targets, check_sizes
 from stdpipe.data.views import NUM_ORIENTATIONS, View, full_views
@@ -101,11 +102,12 @@ class CachedClips(Dataset[dict[str, Any]]):
         frames: int = 7,
         decode: bool = True,
     ) -> None:
-        if patch < 4 or patch % 4:
+        if not isinstance(patch, int) or patch < 4 or patch % 4:
             raise UserError(f"patch is a side on the LR grid, a multiple of 4, got {patch}")
         if isinstance(targets, str):
             raise TypeError(f"targets is a list of names, such as [{targets!r}], got {targets!r}")
         self.targets, self.decodes = tuple(targets), decode
+        named_degradation(degradation or "bd")
         self.reader = _open(cache, degradation, frames)
         self._decoders: dict[torch.device, Decoder] = {}
         read = None
@@ -129,6 +131,8 @@ class CachedClips(Dataset[dict[str, Any]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the crops of items 0 to len() - 1; the loader's processes see it, too."""
+        if not isinstance(epoch, int) or epoch < 0:
+            raise UserError(f"epochs count from 0, got {epoch!r}")
         self.epoch.fill_(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

@@ -14,10 +14,10 @@ from pydantic.dataclasses import dataclass
 
 from stdpipe.cache import schema
 from stdpipe.cache.errors import UserError
+from stdpipe.device import Amp
 from stdpipe.distill.schemes import parse_scheme, weighed_terms
 from stdpipe.suggest import nearest
 
-Amp = Literal["none", "bf16", "fp16"]
 BY_TERM = ("share", "from", "until", "decay")  # keys that are set by term
 
 

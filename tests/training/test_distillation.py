@@ -170,7 +170,7 @@ def test_td_crop_sees_all_of_any_crop(tiny: Path, tiny_cache: Path) -> None:
     """Whatever the size of the crops: every pixel gets a gradient in some step."""
     clips = api.CachedClips(tiny, tiny_cache, ["f_sr"], patch=32)
     batch = next(iter(DataLoader(clips, 1)))
-    distillation = api.Distillation("td", tiny_cache, 4, td_crop=8, rec=False)
+    distillation = api.Distillation("td", tiny_cache, 4, td_crop=16, rec=False)
     f_sr = torch.rand(1, 7, 4, 32, 32, requires_grad=True)
     for _ in range(60):
         distillation(batch, sr=batch["hr"], f_sr=f_sr)[0].backward()
@@ -222,6 +222,9 @@ def test_bad_use(
     refused("luma", "rec", make=lambda: build("output", luma=1, rec=False))
     refused("output_to_hr", "steps", make=lambda: build("output", output_to_hr=0.5))
     whole = {name: x for name, x in batch.items() if name != "hr"} | {"hr": (sr * 255).byte()}
+    refused("tuple", "tensor", make=lambda: build("none")(batch, sr=(sr, f_sr)))  # type: ignore
+    refused("list", make=lambda: build("none")([batch], sr=sr))  # type: ignore[arg-type]
+    refused("7 x 3 x 16 x 16", make=lambda: build("none")({"hr": sr[0]}, sr=sr[0]))
     refused("hr", "uint8", make=lambda: build("none")(whole, sr=sr))
     crop = build("td", tiny_cache, 4, td_crop=16)
     wide = {"hr": sr.repeat(1, 1, 1, 1, 2), "f_sr": batch["f_sr"].repeat(1, 1, 1, 1, 2)}
