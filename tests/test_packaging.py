@@ -16,7 +16,7 @@ HOMES = {"stdpipe": ROOT / "stdpipe", "stdpipe.cache": ROOT / "cache", "stdpipe.
 HOMES["stdpipe.configs"] = ROOT / "configs"
 VERBS = {
     "extract", "train", "train_teacher", "evaluate", "report", "experiment", "upscale", "export",
-    "bench", "check", "plan", "demo",
+    "api", "bench", "check", "plan", "demo",
 }  # fmt: skip
 # Every room may use these, and so does every plain module at the top of stdpipe/.
 COMMON = {
@@ -29,7 +29,7 @@ STANDS_ON = {
     "data": set(),
     "distill": {"models"},
     "deploy": {"models", "data.box"},
-    "evaluation": {"data"},
+    "evaluation": {"data", "models"},
     "features": {"cache", "models", "data", "distill"},
     "training": {"cache", "models", "data", "distill", "evaluation", "features"},
     "grid": {"cache", "models", "data", "distill", "evaluation", "features", "training"},

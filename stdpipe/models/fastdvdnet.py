@@ -71,7 +71,8 @@ class DenoisingBlock(nn.Module):
     def forward(self, triplet: Tensor) -> Tensor:
         """(B, 9, h, w), three RGB frames in order -> (B, channels_out, h, w)."""
         centre = triplet[:, 3:6]
-        x0 = self.inc(triplet if self.normed else triplet - surroundings(centre).repeat(1, 3, 1, 1))
+        mean = torch.cat([surroundings(centre)] * 3, 1)
+        x0 = self.inc(triplet if self.normed else triplet - mean)
         x1 = self.down0(x0)
         x1 = x1 + self.up1(self.down1(x1))
         out: Tensor = self.out(x0 + self.up0(x1))
@@ -137,6 +138,18 @@ class FastDVDnet(Network):
             level = [tuple(zip(w, w[1:], w[2:], strict=False)) for w in level]
             known = _apply(stage, known, sorted({triplet for w in level for triplet in w}))
         return torch.stack([known[w[0]] for w in level], 1)
+
+    def stream(self, frames: Sequence[Tensor], state: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Super-resolve frame t, with each stage run once: what windows share is in the state.
+
+        frames: t to t + 3, (B, 3, h, w) each. state: what stage 1 made around t and t + 1, and
+        stage 2 around t - 1 and t, (B, 3, h, w) each. Returns sr and the state for t + 1.
+        """
+        first = self.stage1(torch.cat(list(frames[1:]), 1))  # around t + 2
+        second = self.stage2(torch.cat([state[0], state[1], first], 1))  # around t + 1
+        trunk = self.stage3(torch.cat([state[2], state[3], second], 1))
+        sr = self.to_rgb(self.upsample(trunk), frames[0])
+        return sr, state[1], first, state[3], second
 
     def upsample(self, trunk: Tensor) -> Tensor:
         x = leaky(F.pixel_shuffle(self.upconv1(trunk), 2))

@@ -1,0 +1,40 @@
+"""Files of ExecuTorch (.pte), with what XNNPACK takes of the graph delegated to it."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from stdpipe.deploy.graph import Run
+
+NEEDS = ("executorch",)
+
+
+def write(program: ExportedProgram, path: Path) -> dict[str, Any]:
+    """Write the program; return how many of its operators the delegate took."""
+    exir: Any = importlib.import_module("executorch.exir")
+    xnnpack: Any = importlib.import_module(
+        "executorch.backends.xnnpack.partition.xnnpack_partitioner"
+    )
+    debug: Any = importlib.import_module("executorch.devtools.backend_debug")
+    edge = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
+    info = debug.get_delegation_info(edge.exported_program().graph_module)
+    path.write_bytes(edge.to_executorch().buffer)
+    taken, left = info.num_delegated_nodes, info.num_non_delegated_nodes
+    return {"delegate": "XNNPACK", "delegated": taken, "operators": taken + left}
+
+
+def load(path: Path) -> Run:
+    """Open a file in ExecuTorch's own runtime."""
+    runtime: Any = importlib.import_module("executorch.runtime")
+    program = runtime.Runtime.get().load_program(str(path))
+    method = program.load_method("forward")
+
+    def run(*inputs: torch.Tensor) -> list[torch.Tensor]:
+        # its outputs lie in memory of the program, which the next call overwrites
+        return [x.clone() for x in method.execute([x.contiguous() for x in inputs])]
+
+    run.program = program  # type: ignore[attr-defined]  # kept alive
+    return run

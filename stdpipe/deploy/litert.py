@@ -1,0 +1,59 @@
+"""Files of LiteRT, which was TensorFlow Lite (.tflite): frames and state channels last."""
+
+import contextlib
+import importlib
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from stdpipe.deploy.graph import Plain, Run
+
+NEEDS = ("litert_torch", "ai_edge_litert")
+
+
+def write(program: ExportedProgram, path: Path) -> dict[str, Any]:
+    """Write the program, its inputs and outputs (1, h, w, C)."""
+    litert: Any = importlib.import_module("litert_torch")
+    args, _ = program.example_inputs
+    count = len(program.graph_signature.user_outputs)
+    last = litert.to_channel_last_io(
+        Plain(program), args=list(range(len(args))), outputs=list(range(count))
+    )
+    given = tuple(x.permute(0, 2, 3, 1).contiguous() for x in args)
+    with contextlib.redirect_stdout(io.StringIO()):
+        litert.convert(last, given).export(str(path))
+    return {}
+
+
+def load(path: Path, threads: int = 1) -> Run:
+    """Open a file in LiteRT's interpreter, with XNNPACK as it is by default."""
+    module: Any = importlib.import_module("ai_edge_litert.interpreter")
+    interpreter = module.Interpreter(str(path), num_threads=threads)
+    interpreter.allocate_tensors()
+
+    runner = interpreter.get_signature_runner()
+
+    def in_order(details: dict[str, Any]) -> list[int]:
+        """The places of args_0, args_1, ... or of output_0, output_1, ..."""
+        return [details[name]["index"] for name in sorted(details, key=_number)]
+
+    places = in_order(runner.get_input_details())
+    results = in_order(runner.get_output_details())
+
+    def run(*inputs: Tensor) -> list[Tensor]:
+        for place, x in zip(places, inputs, strict=True):
+            interpreter.set_tensor(place, x.permute(0, 2, 3, 1).contiguous().numpy())
+        interpreter.invoke()
+        found = [torch.from_numpy(interpreter.get_tensor(i)) for i in results]
+        return [x.permute(0, 3, 1, 2) for x in found]
+
+    return run
+
+
+def _number(name: str) -> int:
+    return int(re.sub(r"\D", "", name))
