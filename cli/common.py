@@ -3,17 +3,21 @@
 import importlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from stdpipe.assets import named
 from stdpipe.faults import one_line
 from stdpipe.suggest import nearest
+
+if TYPE_CHECKING:
+    from stdpipe.models.table import Size
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -36,6 +40,18 @@ def find_embedded(_context: object, _option: object, given: Any) -> Any:
     """Return the weights that an option names, or for `embedded` the file that comes with
     stdpipe, as text or as a path."""
     return given if given is None else type(given)(named(str(given)))
+
+
+def lr_size(_context: object, _parameter: object, value: str | None) -> "Size | None":
+    """Return the LR size that an option names, as 320x180."""
+    from stdpipe.models.table import Size
+
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", value)
+    if not found or not all(map(int, found.groups())):
+        raise click.BadParameter(f"give width x height in LR pixels, as 320x180, not {value!r}")
+    return Size(*map(int, found.groups()))
 
 
 PATH = click.Path(path_type=Path)

@@ -11,24 +11,32 @@ from stdpipe.cli.errors import Command, when_stopped
 @click.command(cls=Command)
 @common.model_option
 @common.weights_option
-@click.option("--out", required=True, type=common.PATH, help="A .onnx or a .pt2 file.")
+@click.option("--out", required=True, type=common.PATH, help="The file, by its format's suffix.")
 @click.option(
     "--format",
     default="onnx",
-    type=click.Choice(["onnx", "torch"]),
-    help="onnx needs stdpipe[export]; torch writes a .pt2 file of torch.export.",
+    type=click.Choice(["onnx", "torch", "executorch", "litert", "ncnn"]),
+    help="onnx (.onnx, needs stdpipe[export]), torch (.pt2), executorch (.pte), litert (.tflite) "
+    "or ncnn (.param and .bin); the last three need the extra of their name.",
+)
+@click.option(
+    "--size",
+    callback=common.lr_size,
+    metavar="WxH",
+    help="The only LR size of the file, for a graph of one frame a call. [default: any]",
 )
 @common.json_option
 def export(as_json: bool, **options: Any) -> None:
-    """Write a network as one file that runs without stdpipe, at any frame size.
+    """Write a network as a file that runs without stdpipe.
 
-    The file takes a window (batch, frames, 3, height, width), RGB in [0, 1], edges of a clip
-    repeated, and returns its centre frame four times as large. Before it gets its name, it is
-    compared with the network at three sizes.
+    With --size, what phones take: one frame a call, (1, 3, height, width) each, RGB in [0, 1], and
+    a state that a causal network or FastDVDnet carries on. Without, a file of any size that takes a
+    window (batch, frames, 3, height, width) and returns its centre frame four times as large.
+    Before a file gets its name, it is run and compared with the network.
 
     \b
     Example:
-      stdpipe export --weights runs/std/weights.pt --out student.onnx
+      stdpipe export --weights runs/std/weights.pt --size 320x180 --out student.onnx
     """
     from stdpipe.export import Export, export
 
@@ -42,10 +50,23 @@ def _text(result: dict[str, Any]) -> str:
     opset = f", opset {result['opset']}" if result["opset"] else ""
     lines = [
         f"{result['model']}, {result['parameters']:,} parameters, as {result['out']}: "
-        f"{result['bytes'] / 1e6:,.2f} MB{opset}; a window is {result['window']} frames"
+        f"{result['bytes'] / 1e6:,.2f} MB{opset}; {_takes(result)}"
     ]
     if checked := result["checked"]:
-        sizes = ", ".join(f"{width}x{height}" for height, width in checked["sizes"])
+        sizes = checked.get("sizes")
+        where = "at " + ", ".join(f"{w}x{h}" for h, w in sizes) if sizes else "over a clip"
         most = f"differs by at most {checked['largest_difference']:.1e}"
-        lines.append(f"{checked['by']} {most} at {sizes}")
+        lines.append(f"{checked['by']} {most} {where}")
+    if "delegated" in result:
+        taken = f"{result['delegated']} of {result['operators']} operators"
+        lines.append(f"{result['delegate']} takes {taken}")
     return "\n".join(lines)
+
+
+def _takes(result: dict[str, Any]) -> str:
+    if not result["size"]:
+        return f"a window is {result['window']} frames"
+    width, height = result["size"]
+    frames = ", ".join(f"{offset:+d}" if offset else "0" for offset in result["frames"])
+    state = f" and {len(result['state'])} maps of state" if result["state"] else ""
+    return f"a call takes frames {frames} of {width}x{height}{state}"

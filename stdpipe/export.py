@@ -1,19 +1,20 @@
-"""Writes a network as one file that runs without stdpipe: ONNX, or a program of torch.export.
+"""Writes a network as a file that runs without stdpipe: in ONNX, torch, ExecuTorch, LiteRT or ncnn.
 
-The network is traced with free batch, height and width. The file is written beside `out`, compared
-with the network at three sizes and batches, and only then renamed. Its graph takes a window
-(B, 2k+1, 3, h, w), float32 RGB in [0, 1] of any size, and gives sr (B, 3, 4h, 4w), unclipped.
-How to use it, with a causal network's state, is told by JSON in its metadata.
+With a size, the graph is what phones run: one frame a call, inputs of four dimensions, work that
+windows share kept in a state (deploy/graph.py). It is written beside `out`, played over a clip in
+its own runtime, compared with the network, and only then renamed.
+
+Without one, ONNX and torch take a window (B, 2k+1, 3, h, w), float32 RGB in [0, 1] of any size, and
+give sr (B, 3, 4h, 4w), unclipped; it is compared at three sizes and batches.
+How to use a file is told by JSON in its metadata, or beside it.
 """
 
 import importlib.metadata
 import importlib.util
-import io
 import json
 import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,20 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from stdpipe.cache.errors import UserError
-from stdpipe.cache.files import atomic_file
+from stdpipe.cache.files import atomic_file, write_atomically
 from stdpipe.deploy.drift import warn_of_drift
+from stdpipe.deploy.formats import FORMATS, files_of, module_of, use_beside
+from stdpipe.deploy.graph import Graph, Run, play
+from stdpipe.deploy.graph import trace as trace_frames
+from stdpipe.deploy.quiet import quiet
 from stdpipe.models.base import Network, check_sees_lr, count_parameters
 from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.checkpoints import load_network
 from stdpipe.models.fold import folded
+from stdpipe.models.table import Size
 
-SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
+FREE = ("onnx", "torch")  # formats that hold a graph of any size
+CHECKED = 4  # frames of the clip that a graph of one size is played over
 TOLERANCE = 1e-4  # largest difference from the network, for images in [0, 1]
 USE = "stdpipe"  # name of the metadata
 FREE_AXES = {0: "batch", 3: "height", 4: "width"}
@@ -43,6 +50,11 @@ HOW = {
     "causal": f"{ENDS}; state_i, of so many channels in the frames' size, is zero before the first "
     "frame, and next_state_i is its value for the next",
 }
+PLAYED = (
+    "a call takes the frames at these offsets from the one that sr shows, RGB in [0, 1]; beyond a "
+    "clip's ends its end frame is repeated; then the state, zero at first, and each next state in "
+    "its order; the calls of `lead` come before the first frame, and their images are dropped"
+)
 LOG = logging.getLogger(__name__)
 
 
@@ -55,13 +67,18 @@ class Export:
     """The network's name; None takes it from the weights file."""
     weights: str | None = None
     format: str = "onnx"
+    size: Size | None = None
+    """The only LR size of the file's frames; None: any, for a graph of whole windows."""
 
     def __post_init__(self) -> None:
-        if self.out.suffix != SUFFIXES[self.format]:
+        suffix = FORMATS[self.format].suffix
+        if self.out.suffix != suffix:
             raise UserError(
-                f"--format {self.format} writes a {SUFFIXES[self.format]} file, but --out is "
-                f"{self.out}; change one of them"
+                f"--format {self.format} writes a {suffix} file, but --out is {self.out}; change "
+                "one of them"
             )
+        if not self.size and self.format not in FREE:
+            raise UserError(f"a file of {self.format} has one frame size: give --size, say 320x180")
 
 
 def export(job: Export) -> dict[str, Any]:
@@ -72,12 +89,25 @@ def export(job: Export) -> dict[str, Any]:
     """
     if job.format == "onnx":
         _require_onnx()
+    writer = module_of(job.format) if job.size else None
     net, facts = load_network(job.model, job.weights)
     check_sees_lr(net, "its file would be of no use")
     _check_begin(net)
     net = folded(net.eval())
     drift = warn_of_drift(net)
     name, opset, use = facts["network"], None, how_to_use(net)
+    of_all = {
+        "model": name,
+        "weights": facts["weights"],
+        "weights_sha256": facts["sha256"],
+        "degradation": facts["degradation"],
+        "out": str(job.out),
+        "format": job.format,
+        "parameters": count_parameters(net),
+        "drift": drift,
+    }
+    if job.size:
+        return {**of_all, **_export_frames(job, job.size, net, of_all, writer)}
     with _told(f"{name} cannot be traced for all frame sizes"):
         program = trace(net)
     with atomic_file(job.out) as aside:
@@ -91,20 +121,61 @@ def export(job: Export) -> dict[str, Any]:
             checked = _check(net, run, job.format)
     if not checked:
         LOG.warning("stdpipe: not checked, since onnxruntime is not installed")
-    return {
-        "model": name,
-        "weights": facts["weights"],
-        "weights_sha256": facts["sha256"],
-        "degradation": facts["degradation"],
-        "out": str(job.out),
-        "format": job.format,
-        "opset": opset,
-        "bytes": job.out.stat().st_size,
-        "parameters": count_parameters(net),
-        **use,
-        "drift": drift,
-        "checked": checked,
+    told = {"opset": opset, "bytes": job.out.stat().st_size, "size": None}
+    return {**of_all, **told, **use, "checked": checked}
+
+
+def _export_frames(
+    job: Export, size: Size, net: Network, facts: Mapping[str, Any], writer: Any
+) -> dict[str, Any]:
+    """Write a graph of one frame a call, and what says how to use it; return the facts of both."""
+    graph = Graph(net)
+    shapes = graph.inputs(size.height, size.width)
+    use = {
+        "kind": "stream" if graph.state else "frames",
+        "size": list(size),
+        "frames": list(graph.offsets),
+        "state": [list(shape[1:]) for shape in shapes[len(graph.offsets) :]],
+        "lead": graph.lead,
+        "use": PLAYED,
     }
+    kept = {name: facts[name] for name in ("model", "weights_sha256", "degradation")}
+    name = facts["model"]
+    with _told(f"{name} cannot be traced for frames of {size.width}x{size.height}"):
+        program = trace_frames(graph, size.height, size.width)
+    with ExitStack() as stack:
+        files = files_of(job.format, job.out)
+        named = [stack.enter_context(atomic_file(file)) for file in reversed(files)]
+        asides = named[::-1]  # the graph gets its name last
+        with _told(f"{name} has no form in {job.format}"):
+            written = writer.write(program, asides, use)
+        with _told(f"the file of {name} cannot be run"):
+            largest = _compare_frames(graph, writer.load(asides), size)
+        told = {**kept, "format": job.format, **use, **written}
+        write_atomically(use_beside(job.out), json.dumps(told, indent=1) + "\n")
+    checked = {"by": job.format, "frames": CHECKED, "largest_difference": largest}
+    written = {"opset": None, **written, "bytes": sum(file.stat().st_size for file in files)}
+    return {**use, **written, "checked": checked}
+
+
+@torch.no_grad()
+def _compare_frames(graph: Graph, run: Run, size: Size) -> float:
+    """Play a clip and return the largest difference from the network's own images of it.
+
+    Raises UserError where it is too large.
+    """
+    draw = torch.Generator().manual_seed(1)
+    clip = torch.rand(CHECKED, 3, size.height, size.width, generator=draw)
+    expected = graph.net.forward_clip(clip[None])[0]
+    largest = 0.0
+    for mine, theirs in zip(play(graph, run, clip), expected, strict=True):
+        largest = max(largest, float((mine[0] - theirs).abs().nan_to_num(float("inf")).max()))
+    if largest > TOLERANCE:
+        raise UserError(
+            f"the exported network differs from torch's by {largest:g}, more than {TOLERANCE:g}, "
+            "so it is not written; please report the network"
+        )
+    return largest
 
 
 def how_to_use(net: Network) -> dict[str, Any]:
@@ -265,12 +336,9 @@ def _require_onnx() -> None:
 
 @contextmanager
 def _told(what: str) -> Iterator[None]:
-    """Drop what tracers print; raise UserError with the first line of whatever they raise."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    """Drop what converters print; raise UserError with the first line of whatever they raise."""
     try:
-        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             yield
     except (OSError, UserError):  # a full disk, or told already
         raise
@@ -280,5 +348,3 @@ def _told(what: str) -> Iterator[None]:
             root = root.__cause__
         first = str(root).strip().partition("\n")[0]
         raise UserError(f"{what}: {type(root).__name__}: {first}") from error
-    finally:
-        logging.disable(level)

@@ -1,6 +1,7 @@
 """Files of ExecuTorch (.pte), with what XNNPACK takes of the graph delegated to it."""
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from stdpipe.deploy.graph import Run
 NEEDS = ("executorch",)
 
 
-def write(program: ExportedProgram, path: Path) -> dict[str, Any]:
+def write(program: ExportedProgram, files: Sequence[Path], _use: object) -> dict[str, Any]:
     """Write the program; return how many of its operators the delegate took."""
     exir: Any = importlib.import_module("executorch.exir")
     xnnpack: Any = importlib.import_module(
@@ -21,15 +22,15 @@ def write(program: ExportedProgram, path: Path) -> dict[str, Any]:
     debug: Any = importlib.import_module("executorch.devtools.backend_debug")
     edge = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
     info = debug.get_delegation_info(edge.exported_program().graph_module)
-    path.write_bytes(edge.to_executorch().buffer)
+    files[0].write_bytes(edge.to_executorch().buffer)
     taken, left = info.num_delegated_nodes, info.num_non_delegated_nodes
     return {"delegate": "XNNPACK", "delegated": taken, "operators": taken + left}
 
 
-def load(path: Path) -> Run:
+def load(files: Sequence[Path]) -> Run:
     """Open a file in ExecuTorch's own runtime."""
     runtime: Any = importlib.import_module("executorch.runtime")
-    program = runtime.Runtime.get().load_program(str(path))
+    program = runtime.Runtime.get().load_program(str(files[0]))
     method = program.load_method("forward")
 
     def run(*inputs: torch.Tensor) -> list[torch.Tensor]:

@@ -1,7 +1,7 @@
 """The graph of a network that phones run: one frame a call, maps of four dimensions alone.
 
-Its inputs are frames (B, 3, h, w), by their distance from the one that is shown, then the state; its
-outputs are sr (B, 3, H, W) and the next state. `play` says how a clip goes through it.
+Its inputs are frames (B, 3, h, w), by their distance from the one that is shown, then the state;
+its outputs are sr (B, 3, H, W) and the next state. `play` says how a clip goes through it.
 """
 
 from collections.abc import Callable, Iterator, Sequence

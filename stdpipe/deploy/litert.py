@@ -1,9 +1,8 @@
 """Files of LiteRT, which was TensorFlow Lite (.tflite): frames and state channels last."""
 
-import contextlib
 import importlib
-import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from stdpipe.deploy.graph import Plain, Run
 NEEDS = ("litert_torch", "ai_edge_litert")
 
 
-def write(program: ExportedProgram, path: Path) -> dict[str, Any]:
+def write(program: ExportedProgram, files: Sequence[Path], _use: object) -> dict[str, Any]:
     """Write the program, its inputs and outputs (1, h, w, C)."""
     litert: Any = importlib.import_module("litert_torch")
     args, _ = program.example_inputs
@@ -25,15 +24,14 @@ def write(program: ExportedProgram, path: Path) -> dict[str, Any]:
         Plain(program), args=list(range(len(args))), outputs=list(range(count))
     )
     given = tuple(x.permute(0, 2, 3, 1).contiguous() for x in args)
-    with contextlib.redirect_stdout(io.StringIO()):
-        litert.convert(last, given).export(str(path))
+    litert.convert(last, given).export(str(files[0]))
     return {}
 
 
-def load(path: Path, threads: int = 1) -> Run:
+def load(files: Sequence[Path]) -> Run:
     """Open a file in LiteRT's interpreter, with XNNPACK as it is by default."""
     module: Any = importlib.import_module("ai_edge_litert.interpreter")
-    interpreter = module.Interpreter(str(path), num_threads=threads)
+    interpreter = module.Interpreter(str(files[0]), num_threads=1)
     interpreter.allocate_tensors()
 
     runner = interpreter.get_signature_runner()

@@ -1,15 +1,13 @@
-"""Files of ncnn, written by pnnx: NAME.ncnn.param has the graph, NAME.ncnn.bin beside it the weights.
+"""Files of ncnn, written by pnnx: NAME.param has the graph, NAME.bin beside it the weights.
 
 ncnn has no batch: its maps are (C, h, w).
 """
 
-import contextlib
 import importlib
-import io
-import os
 import shutil
+import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +16,44 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from stdpipe.cache.errors import UserError
 from stdpipe.deploy.graph import Plain, Run
 
 NEEDS = ("pnnx", "ncnn")
-PARAM, BIN = ".ncnn.param", ".ncnn.bin"
 
 
-def write(program: ExportedProgram, path: Path) -> dict[str, Any]:
-    """Write the graph to `path`, which ends in .param, and the weights beside it."""
+def write(program: ExportedProgram, files: Sequence[Path], _use: object) -> dict[str, Any]:
+    """Write the graph to the first file, and the weights to the second."""
     pnnx: Any = importlib.import_module("pnnx")
     args, _ = program.example_inputs
-    with tempfile.TemporaryDirectory() as folder, _inside(folder):
-        with contextlib.redirect_stdout(io.StringIO()):
-            pnnx.export(Plain(program), "net.pt", args, fp16=False)
-        param, weights = Path(folder, "net.ncnn.param"), Path(folder, "net.ncnn.bin")
-        if not (param.is_file() and weights.is_file()):
-            raise RuntimeError("pnnx wrote no ncnn files")
-        shutil.copyfile(weights, beside(path))
-        shutil.copyfile(param, path)
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        traced = torch.jit.trace(Plain(program), args)
+        traced.save(str(folder / "net.pt"))
+        shapes = ",".join(f"[{','.join(map(str, x.shape))}]f32" for x in args)
+        command = [pnnx.EXEC_PATH, "net.pt", f"inputshape={shapes}", "fp16=0"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        made = [folder / "net.ncnn.param", folder / "net.ncnn.bin"]
+        if not all(file.is_file() for file in made):
+            raise UserError(f"pnnx makes no file of it: {done.stderr.strip()[-200:]}")
+        layers = {line.split()[0] for line in made[0].read_text().splitlines()[2:] if line}
+        if unknown := sorted(layer for layer in layers if "." in layer):  # torch's own names
+            raise UserError(f"ncnn has no layer for {', '.join(unknown)}: take another format")
+        for file, target in zip(made, files, strict=True):
+            shutil.copyfile(file, target)
     return {}
 
 
-def beside(path: Path) -> Path:
-    """Return the file of weights that belongs to a file of a graph."""
-    return path.with_name(path.name.removesuffix(".param") + ".bin")
-
-
-def load(path: Path, threads: int = 1) -> Run:
+def load(files: Sequence[Path]) -> Run:
     """Open both files in ncnn, in float32."""
     ncnn: Any = importlib.import_module("ncnn")
     net = ncnn.Net()
-    net.opt.num_threads = threads
+    net.opt.num_threads = 1
     for name in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_storage"):
         setattr(net.opt, f"use_{name}", False)
-    assert net.load_param(str(path)) == 0
-    assert net.load_model(str(beside(path))) == 0
+    graph, weights = map(str, files)
+    if net.load_param(graph) or net.load_model(weights):
+        raise UserError(f"ncnn cannot read {graph} and {weights}: export it again")
     outputs = sum(name.startswith("out") for name in net.output_names())
 
     def run(*inputs: Tensor) -> list[Tensor]:
@@ -64,14 +65,3 @@ def load(path: Path, threads: int = 1) -> Run:
         return [torch.from_numpy(np.array(x))[None] for x in found]
 
     return run
-
-
-@contextlib.contextmanager
-def _inside(folder: str) -> Iterator[None]:
-    """Work in a folder: pnnx writes a dozen files beside its own."""
-    here = os.getcwd()  # noqa: PTH109
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(here)

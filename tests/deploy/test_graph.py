@@ -1,0 +1,148 @@
+"""The graph of one frame a call against the clip, and through every format that is installed."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import stdpipe as api
+from stdpipe.deploy.formats import FORMATS, files_of, load, module_of, use_beside
+from stdpipe.deploy.graph import Graph, example, play, trace
+from stdpipe.models.fold import folded
+from stdpipe.models.macs import count_macs
+
+Command = Callable[..., Any]
+CAUSAL = ("rrn", "rrn:head=f_sr,wide=2", "rlsp", "swrn")
+STREAMED = ("fastdvdnet-eighth", "fastdvdnet-quarter:light=true")
+WINDOWS = ("vespcn", "vdsr:num_feat=8,num_layer=3")
+
+
+def graph(name: str) -> Graph:
+    return Graph(folded(api.load_network("random:0", name, degradation="bi"))).eval()
+
+
+@pytest.mark.parametrize("name", [*CAUSAL, *STREAMED, *WINDOWS])
+@given(
+    frames=st.integers(1, 8),
+    height=st.integers(9, 14),
+    width=st.integers(9, 14),
+)
+@settings(max_examples=3, deadline=None)
+def test_it_plays_what_the_clip_is(name: str, frames: int, height: int, width: int) -> None:
+    """For any number of frames, shorter than a window too, and any size."""
+    made = graph(name)
+    clip = torch.rand(frames, 3, height, width)
+    with torch.no_grad():
+        found = torch.cat(list(play(made, made, clip)))
+        expected = made.net.features_clip(clip[None]).sr[0]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", [*CAUSAL, *STREAMED])
+def test_no_map_has_five_dimensions(name: str) -> None:
+    program = trace(graph(name), 16, 20)
+    values = [node.meta.get("val") for node in program.graph.nodes]
+    assert {x.ndim for x in values if isinstance(x, torch.Tensor)} <= {1, 4}  # biases, maps
+    mine, theirs = program.module()(*example(graph(name), 16, 20)), graph(name)
+    for one, two in zip(mine, theirs(*example(theirs, 16, 20)), strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_a_stream_runs_each_stage_once(name: str) -> None:
+    """It costs at most 0.7 of a window's multiply-accumulates."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    made = graph(name)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        made(*example(made, 120, 180))
+    assert counter.get_total_flops() / 2 <= 0.7 * count_macs(made.net).total
+
+
+def test_a_clip_network_has_no_such_graph() -> None:
+    from stdpipe.models.given import ClipFunction
+
+    with pytest.raises(api.UserError, match="whole clips"):
+        Graph(ClipFunction(lambda lr: lr))
+
+
+def skip_without(name: str) -> None:
+    if missing := [x for x in module_of_needs(name) if importlib.util.find_spec(x) is None]:
+        pytest.skip(f"{name} needs {', '.join(missing)}")
+
+
+def module_of_needs(name: str) -> tuple[str, ...]:
+    module = importlib.import_module(f"stdpipe.deploy.{FORMATS[name].module}")
+    needs: tuple[str, ...] = module.NEEDS
+    return needs
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("network", ["rrn-8", "fastdvdnet-eighth"])
+def test_a_file_of_one_size(tmp_path: Path, stdpipe: Command, name: str, network: str) -> None:
+    """Written by the command, told how to use beside it, and played in its own runtime."""
+    skip_without(name)
+    out = tmp_path / f"student{FORMATS[name].suffix}"
+    done = stdpipe("export", "--model", network, "--weights", "random:0", "--size", "36x24",
+                   "--format", name, "--out", out, "--json")  # fmt: skip
+    told = json.loads(done.stdout)
+    assert told["checked"]["largest_difference"] <= 1e-4
+    files = files_of(name, out)
+    assert told["bytes"] == sum(file.stat().st_size for file in files)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *(file.name for file in files), use_beside(out).name
+    }  # fmt: skip
+    use = json.loads(use_beside(out).read_text())
+    assert use["size"] == [36, 24]
+    made = Graph(folded(api.load_network("random:0", network, degradation="bi")))
+    assert use["frames"] == list(made.offsets)
+    assert [shape[0] for shape in use["state"]] == list(made.state)
+    clip = torch.rand(5, 3, 24, 36)
+    with torch.no_grad():
+        expected = made.net.features_clip(clip[None]).sr[0]
+        found = torch.cat(list(play(made, load(name, files), clip)))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_a_hundred_frames(tmp_path: Path, stdpipe: Command) -> None:
+    """The state carries no error on: as near after a hundred frames as after one."""
+    skip_without("onnx")
+    out = tmp_path / "s.onnx"
+    stdpipe("export", "--model", "rrn-8", "--weights", "random:0", "--size", "24x16", "--out", out)
+    made = graph("rrn-8")
+    clip = torch.rand(100, 3, 16, 24)
+    with torch.no_grad():
+        found = torch.cat(list(play(made, load("onnx", [out]), clip)))
+        expected = made.net.features_clip(clip[None]).sr[0]
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_bad_input(tmp_path: Path, refused: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line each, and nothing is left behind."""
+
+    def export(*more: object, code: int = 1) -> str:
+        given = ("--model", "rrn-8", "--weights", "random:0", "--out")
+        told: str = refused("export", *given, *more, code=code)
+        assert list(tmp_path.iterdir()) == []
+        return told
+
+    assert "--size" in export(tmp_path / "s.pte", "--format", "executorch", code=2)
+    assert ".pte" in export(tmp_path / "s.onnx", "--format", "executorch", code=2)
+    assert "320x180" in export(tmp_path / "s.onnx", "--size", "320", code=2)
+    monkeypatch.setattr("stdpipe.deploy.formats.importlib.util.find_spec", lambda _name: None)
+    assert "stdpipe[ncnn]" in export(tmp_path / "s.param", "--format", "ncnn", "--size", "32x32")
+    monkeypatch.undo()
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such operator\nand more")
+
+    monkeypatch.setattr("stdpipe.deploy.torch_program.write", fail)
+    told = export(tmp_path / "s.pt2", "--format", "torch", "--size", "32x32")
+    assert "no such operator" in told
+    assert module_of("torch").write is fail
