@@ -59,8 +59,8 @@ class Graph(nn.Module):
         if isinstance(self.net, FastDVDnet):
             sr, *state = self.net.stream(frames, given[count:])
         elif isinstance(self.net, CausalNetwork):
-            features, state = self.net.step(torch.stack(frames, 1), given[count:])
-            sr = features.sr
+            features, after = self.net.step(torch.stack(frames, 1), given[count:])
+            sr, state = features.sr, [*after]
         else:
             window = torch.stack(frames, 1)
             centre = frames[count // 2]

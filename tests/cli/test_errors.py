@@ -29,6 +29,7 @@ CALLS = {
     "stdpipe.report.write_report": ["report", "r", "--out", "o"],
     "stdpipe.upscale.upscale": ["upscale", "in.mp4", "out.mp4"],
     "stdpipe.export.export": ["export", "--out", "net.onnx"],
+    "stdpipe.bench.bench": ["bench", "net.onnx"],
     "stdpipe.data.packing.pack_clips": ["pack-clips", "--data", "d", "--out", "o.h5"],
     "stdpipe.cache.open_reader": ["cache", "info", "c"],
     "stdpipe.cache.verify": ["cache", "verify", "c"],

@@ -14,7 +14,7 @@ import pytest
 from stdpipe.cli.main import main
 
 Command = Callable[..., Any]
-SLOW = ("train-student", "experiment", "report", "export", "train-teacher", "runs")
+SLOW = ("train-student", "experiment", "report", "export", "bench", "train-teacher", "runs")
 ORDER = [
     "pack-clips",
     "extract-teacher",
@@ -24,6 +24,7 @@ ORDER = [
     "report",
     "upscale",
     "export",
+    "bench",
     "train-teacher",
     "cache",
     "cache info",
@@ -84,7 +85,8 @@ def test_the_examples_run(
     monkeypatch.chdir(tmp_path)
     known = dict(commands())
     for name in ORDER:
-        if (name in SLOW and not slow) or (name == "export" and not find_spec("onnxscript")):
+        exports = name in ("export", "bench")
+        if (name in SLOW and not slow) or (exports and not find_spec("onnxscript")):
             continue  # export needs pip install 'stdpipe[export]'
         words = example(known[name])
         assert " ".join(words).startswith(name)
@@ -139,7 +141,7 @@ def test_no_new_options() -> None:
         "source", "out", "--model", "--weights", "--tile", "--fps", "--crf", "--overwrite",
         "--device", "--amp", "--json",
     }  # fmt: skip
-    assert found["export"] == {"--model", "--weights", "--out", "--format", "--json"}
+    assert found["export"] == {"--model", "--weights", "--out", "--format", "--size", "--json"}
     assert found["pack-clips"] == {"--data", "--out", "--split", "--json"}
     assert found["models"] == {"names", "--size", "--json"}
     assert found["runs"] == {"folders", "--json"}

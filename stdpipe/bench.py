@@ -1,0 +1,166 @@
+"""Measure exported files side by side, each in its own runtime on one thread of this machine.
+
+setup -> a frame of each in turn, A B A B, so that noise hits all alike -> peak memory, each in a
+process of its own -> report.
+"""
+
+import json
+import multiprocessing
+import re
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import Tensor
+
+from stdpipe.cache.errors import UserError
+from stdpipe.cache.schema import parse_json, read_bytes
+from stdpipe.deploy.formats import files_of, format_of, load, use_beside
+from stdpipe.deploy.quiet import quiet
+from stdpipe.models.table import Size
+
+FIRST = 3  # frames before any is timed
+HEAD = ("file", "format", "ms", "90 %", "MB", "peak MB", "delegated")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One call of bench: exported files of one frame size, and how many frames each runs."""
+
+    files: tuple[Path, ...]
+    size: Size | None = None
+    frames: int = 30
+
+
+def bench(job: Bench) -> dict[str, Any]:
+    """Return what each file takes: milliseconds a frame, bytes, peak memory, share of operators
+    that its delegate took.
+
+    Raises UserError for what is no exported file, or is of another size.
+    """
+    torch.set_num_threads(1)
+    told = {file: read_use(file, job.size) for file in job.files}
+    running = []
+    for file, use in told.items():
+        with quiet():
+            running.append((load(use["format"], files_of(use["format"], file)), inputs(use)))
+    times: list[list[float]] = [[] for _ in running]
+    for frame in range(FIRST + job.frames):
+        for number, (run, given) in enumerate(running):
+            began = time.perf_counter()
+            found = run(*given)
+            taken = time.perf_counter() - began
+            # the state goes on, as it does over a clip
+            running[number] = run, [*given[: len(given) - len(found) + 1], *found[1:]]
+            if frame >= FIRST:
+                times[number].append(1000 * taken)
+    measured = [
+        _report(file, use, taken, _peak(file, use))
+        for (file, use), taken in zip(told.items(), times, strict=True)
+    ]
+    return {"threads": 1, "frames": job.frames, "files": measured}
+
+
+def read_use(file: Path, size: Size | None = None) -> dict[str, Any]:
+    """Read what lies beside an exported file. Raises UserError for another size."""
+    name = format_of(file)
+    beside = use_beside(file)
+    if not beside.is_file():
+        raise UserError(f"{beside} is not there: export {file.name} with --size, which writes it")
+    use = parse_json(read_bytes(beside), str(beside))
+    if not isinstance(use, dict) or use.get("format") != name or "state" not in use:
+        raise UserError(f"{beside} does not say how to use {file.name}: export it again")
+    if size and list(size) != use["size"]:
+        width, height = use["size"]
+        raise UserError(
+            f"{file} is for frames of {width}x{height}, and {size.width}x{size.height} was asked "
+            "for: export it at that size"
+        )
+    return use
+
+
+def inputs(use: dict[str, Any]) -> list[Tensor]:
+    """Return random frames, and a state of zeros."""
+    width, height = use["size"]
+    draw = torch.Generator().manual_seed(0)
+    frames = [torch.rand(1, 3, height, width, generator=draw) for _ in use["frames"]]
+    return [*frames, *(torch.zeros(1, *shape) for shape in use["state"])]
+
+
+def _report(file: Path, use: dict[str, Any], times: list[float], peak: int) -> dict[str, Any]:
+    taken, operators = use.get("delegated"), use.get("operators")
+    return {
+        "file": str(file),
+        "format": use["format"],
+        "model": use["model"],
+        "size": use["size"],
+        "ms": statistics.median(times),
+        "ms_90": sorted(times)[max(round(0.9 * len(times)) - 1, 0)],
+        "bytes": sum(part.stat().st_size for part in files_of(use["format"], file)),
+        "peak_bytes": peak,
+        "delegated": taken / operators if taken is not None and operators else None,
+    }
+
+
+def _peak(file: Path, use: dict[str, Any]) -> int:
+    """Return the memory that loading a file and running it takes, in a process of its own."""
+    spawn = multiprocessing.get_context("spawn")
+    receive, send = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_measure_peak, args=(send, file, use))
+    process.start()
+    send.close()
+    try:
+        return int(receive.recv())
+    except EOFError:
+        raise UserError(f"{file} cannot be run in a process of its own") from None
+    finally:
+        process.join()
+
+
+def _measure_peak(send: Any, file: Path, use: dict[str, Any]) -> None:
+    torch.set_num_threads(1)
+    given = inputs(use)
+    before = _most_memory()
+    with quiet():
+        run = load(use["format"], files_of(use["format"], file))
+        for _ in range(FIRST):
+            run(*given)
+    send.send(_most_memory() - before)
+
+
+def _most_memory() -> int:
+    """Return the most memory that this process has had, in bytes."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage counts what the parent had before exec, too
+        found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        if found:
+            return 1024 * int(found[1])
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
+
+
+def table(files: Sequence[dict[str, Any]]) -> str:
+    """Return the files as Markdown, the fastest first."""
+    rows = [
+        (
+            *(Path(each["file"]).name, each["format"], f"{each['ms']:.1f}", f"{each['ms_90']:.1f}"),
+            *(f"{each['bytes'] / 1e6:.2f}", f"{each['peak_bytes'] / 1e6:.0f}"),
+            "" if each["delegated"] is None else f"{each['delegated']:.0%}",
+        )
+        for each in sorted(files, key=lambda each: float(each["ms"]))
+    ]
+    align = ["left", "left"] + ["right"] * 5
+    return tabulate(rows, HEAD, tablefmt="pipe", colalign=align, disable_numparse=True)
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """Return the table with what was measured; the runtimes' names are the formats'."""
+    of = json.dumps({name: result[name] for name in ("threads", "frames")})
+    return f"{table(result['files'])}\n\nms: median of a frame, and the 90th percentile; {of}"
