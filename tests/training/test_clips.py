@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 
 from stdpipe import cache
 from stdpipe.cache.errors import UserError
@@ -94,3 +94,21 @@ def test_equal_crops_are_told(tiny: Path) -> None:
 def test_what_does_not_fit(tiny: Path, tiny_cache: Path, given: dict[str, Any], told: str) -> None:
     with pytest.raises((UserError, cache.CacheError), match=told):
         CachedClips(tiny, **{"cache": tiny_cache, **SETTINGS, **given})
+
+
+def test_the_usual_distributed_sampler(tiny: Path, tiny_cache: Path) -> None:
+    """Two ranks share out each epoch's items, whose crops change with set_epoch."""
+    clips = CachedClips(tiny, tiny_cache, ["sr"], **SETTINGS)
+    seen: list[list[torch.Tensor]] = []
+    for epoch in range(2):
+        clips.set_epoch(epoch)
+        items = []
+        for rank in range(2):
+            sampler = DistributedSampler(clips, num_replicas=2, rank=rank, shuffle=True, seed=1)
+            sampler.set_epoch(epoch)
+            items += [batch["hr"][0] for batch in DataLoader(clips, 1, sampler=sampler)]
+        expected = [clips[i]["hr"] for i in range(len(clips))]
+        assert len(items) == len(clips) == 6
+        assert all(any(torch.equal(x, y) for y in items) for x in expected)
+        seen.append(expected)
+    assert not any(torch.equal(x, y) for x, y in zip(*seen, strict=True))
