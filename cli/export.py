@@ -25,6 +25,18 @@ from stdpipe.cli.errors import Command, when_stopped
     metavar="WxH",
     help="The only LR size of the file, for a graph of one frame a call. [default: any]",
 )
+@click.option(
+    "--precision",
+    default="fp32",
+    type=click.Choice(["fp32", "fp16"]),
+    help="Half precision: half the weights, and faster where the device computes in it.",
+)
+@click.option(
+    "--measure",
+    type=common.PATH,
+    metavar="DATA",
+    help="Print what the file loses in dB on the test clips of DATA, of that size.",
+)
 @common.json_option
 def export(as_json: bool, **options: Any) -> None:
     """Write a network as a file that runs without stdpipe.
@@ -57,6 +69,11 @@ def _text(result: dict[str, Any]) -> str:
         where = "at " + ", ".join(f"{w}x{h}" for h, w in sizes) if sizes else "over a clip"
         most = f"differs by at most {checked['largest_difference']:.1e}"
         lines.append(f"{checked['by']} {most} {where}")
+    if "lost_db" in result:
+        lines.append(
+            f"PSNR of luma {result['psnr']['file']:.3f} dB, {result['lost_db']:.3f} less than the "
+            f"network's on those clips"
+        )
     if "delegated" in result:
         taken = f"{result['delegated']} of {result['operators']} operators"
         lines.append(f"{result['delegate']} takes {taken}")

@@ -27,18 +27,22 @@ from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import atomic_file, write_atomically
 from stdpipe.deploy.drift import warn_of_drift
 from stdpipe.deploy.formats import FORMATS, files_of, module_of, use_beside
-from stdpipe.deploy.graph import Graph, Run, play
+from stdpipe.deploy.graph import Graph, InHalf, Run, play
 from stdpipe.deploy.graph import trace as trace_frames
 from stdpipe.deploy.quiet import quiet
+from stdpipe.evaluate import evaluate
+from stdpipe.evaluation.job import Evaluation
 from stdpipe.models.base import Network, check_sees_lr, count_parameters
 from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.checkpoints import load_network
 from stdpipe.models.fold import folded
+from stdpipe.models.given import ClipFunction
 from stdpipe.models.table import Size
 
 FREE = ("onnx", "torch")  # formats that hold a graph of any size
 CHECKED = 4  # frames of the clip that a graph of one size is played over
 TOLERANCE = 1e-4  # largest difference from the network, for images in [0, 1]
+TOLERANCES = {"fp32": TOLERANCE, "fp16": 2e-2}  # of graphs of one size
 USE = "stdpipe"  # name of the metadata
 FREE_AXES = {0: "batch", 3: "height", 4: "width"}
 ENDS = (
@@ -69,6 +73,10 @@ class Export:
     format: str = "onnx"
     size: Size | None = None
     """The only LR size of the file's frames; None: any, for a graph of whole windows."""
+    precision: str = "fp32"
+    """"fp16" computes in half precision; in ncnn it halves the weights alone."""
+    measure: Path | None = None
+    """A data set on whose test clips, of that size, the file and the network are compared."""
 
     def __post_init__(self) -> None:
         suffix = FORMATS[self.format].suffix
@@ -79,6 +87,13 @@ class Export:
             )
         if not self.size and self.format not in FREE:
             raise UserError(f"a file of {self.format} has one frame size: give --size, say 320x180")
+        if (self.precision != "fp32" or self.measure) and not self.size:
+            raise UserError("--precision and --measure are for graphs of one size: give --size")
+        if self.precision == "fp16" and self.format == "litert":
+            raise UserError(
+                "LiteRT's converter takes no graph in half precision: leave --precision, or take "
+                "--format executorch, onnx or ncnn"
+            )
 
 
 def export(job: Export) -> dict[str, Any]:
@@ -134,6 +149,7 @@ def _export_frames(
     use = {
         "kind": "stream" if graph.state else "frames",
         "size": list(size),
+        "precision": job.precision,
         "frames": list(graph.offsets),
         "state": [list(shape[1:]) for shape in shapes[len(graph.offsets) :]],
         "lead": graph.lead,
@@ -142,7 +158,9 @@ def _export_frames(
     kept = {name: facts[name] for name in ("model", "weights_sha256", "degradation")}
     name = facts["model"]
     with _told(f"{name} cannot be traced for frames of {size.width}x{size.height}"):
-        program = trace_frames(graph, size.height, size.width)
+        halved = job.precision == "fp16" and job.format != "ncnn"
+        traced = InHalf(graph).eval() if halved else graph
+        program = trace_frames(traced, size.height, size.width)
     with ExitStack() as stack:
         files = files_of(job.format, job.out)
         named = [stack.enter_context(atomic_file(file)) for file in reversed(files)]
@@ -150,16 +168,40 @@ def _export_frames(
         with _told(f"{name} has no form in {job.format}"):
             written = writer.write(program, asides, use)
         with _told(f"the file of {name} cannot be run"):
-            largest = _compare_frames(graph, writer.load(asides), size)
+            run = writer.load(asides)
+            largest = _compare_frames(graph, run, size, TOLERANCES[job.precision])
+        cost = _cost(job, size, graph, run) if job.measure else {}
         told = {**kept, "format": job.format, **use, **written}
         write_atomically(use_beside(job.out), json.dumps(told, indent=1) + "\n")
     checked = {"by": job.format, "frames": CHECKED, "largest_difference": largest}
     written = {"opset": None, **written, "bytes": sum(file.stat().st_size for file in files)}
-    return {**use, **written, "checked": checked}
+    return {**use, **written, "checked": checked, **cost}
+
+
+def _cost(job: Export, size: Size, graph: Graph, run: Run) -> dict[str, Any]:
+    """Return what the file loses against the network in dB, on a data set's test clips."""
+    assert job.measure
+
+    def played(lr: Tensor) -> Tensor:
+        found = Size(lr.shape[-1], lr.shape[-2])
+        if found != size:
+            raise UserError(
+                f"the clips of {job.measure} have LR of {found.width}x{found.height}, and the file "
+                f"is for {size.width}x{size.height}: export it at their size to measure it"
+            )
+        return torch.stack([torch.cat(list(play(graph, run, clip))) for clip in lr])
+
+    facts = graph.net.facts
+    psnr = {}
+    for name, network in (("network", graph.net), ("file", ClipFunction(played))):
+        how = facts["degradation"] or "bd"
+        found = evaluate(Evaluation(job.measure, network=network, degradation=how))
+        psnr[name] = found["average"]["psnr_y"]
+    return {"psnr": psnr, "lost_db": psnr["network"] - psnr["file"]}
 
 
 @torch.no_grad()
-def _compare_frames(graph: Graph, run: Run, size: Size) -> float:
+def _compare_frames(graph: Graph, run: Run, size: Size, tolerance: float) -> float:
     """Play a clip and return the largest difference from the network's own images of it.
 
     Raises UserError where it is too large.
@@ -170,9 +212,9 @@ def _compare_frames(graph: Graph, run: Run, size: Size) -> float:
     largest = 0.0
     for mine, theirs in zip(play(graph, run, clip), expected, strict=True):
         largest = max(largest, float((mine[0] - theirs).abs().nan_to_num(float("inf")).max()))
-    if largest > TOLERANCE:
+    if largest > tolerance:
         raise UserError(
-            f"the exported network differs from torch's by {largest:g}, more than {TOLERANCE:g}, "
+            f"the exported network differs from torch's by {largest:g}, more than {tolerance:g}, "
             "so it is not written; please report the network"
         )
     return largest

@@ -4,6 +4,7 @@ Its inputs are frames (B, 3, h, w), by their distance from the one that is shown
 its outputs are sr (B, 3, H, W) and the next state. `play` says how a clip goes through it.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -76,7 +77,24 @@ class Graph(nn.Module):
         return bool(height % self.multiple or width % self.multiple)
 
 
-def play(graph: Graph, run: Run, clip: Tensor) -> Iterator[Tensor]:
+class InHalf(nn.Module):
+    """A graph that computes in half precision, with inputs and outputs in float32."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.half_graph = copy.deepcopy(graph).half()
+        self.inputs = graph.inputs
+        self.offsets, self.lead, self.state = graph.offsets, graph.lead, graph.state
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """As Graph.forward."""
+        return tuple(x.float() for x in self.half_graph(*(x.half() for x in given)))
+
+
+AnyGraph = Graph | InHalf
+
+
+def play(graph: AnyGraph, run: Run, clip: Tensor) -> Iterator[Tensor]:
     """Yield sr (1, 3, H, W) of each frame of a clip (T, 3, h, w) as a program with the graph does.
 
     run: the graph itself or what was exported of it.
@@ -90,7 +108,7 @@ def play(graph: Graph, run: Run, clip: Tensor) -> Iterator[Tensor]:
             yield sr
 
 
-def trace(graph: Graph, height: int, width: int) -> torch.export.ExportedProgram:
+def trace(graph: AnyGraph, height: int, width: int) -> torch.export.ExportedProgram:
     """Return a program for frames of one size, without maps of five dimensions where none is
     needed. Its random example inputs are those of `example`."""
     given = example(graph, height, width)
@@ -117,7 +135,7 @@ class Plain(nn.Module):
         return self
 
 
-def example(graph: Graph, height: int, width: int) -> tuple[Tensor, ...]:
+def example(graph: AnyGraph, height: int, width: int) -> tuple[Tensor, ...]:
     draw = torch.Generator().manual_seed(0)
     return tuple(torch.rand(x, generator=draw) for x in graph.inputs(height, width))
 

@@ -7,7 +7,7 @@ import importlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from stdpipe.deploy.graph import Plain, Run
 NEEDS = ("pnnx", "ncnn")
 
 
-def write(program: ExportedProgram, files: Sequence[Path], _use: object) -> dict[str, Any]:
+def write(
+    program: ExportedProgram, files: Sequence[Path], use: Mapping[str, Any]
+) -> dict[str, Any]:
     """Write the graph to the first file, and the weights to the second."""
     pnnx: Any = importlib.import_module("pnnx")
     args, _ = program.example_inputs
@@ -31,7 +33,12 @@ def write(program: ExportedProgram, files: Sequence[Path], _use: object) -> dict
         traced = torch.jit.trace(Plain(program), args)
         traced.save(str(folder / "net.pt"))
         shapes = ",".join(f"[{','.join(map(str, x.shape))}]f32" for x in args)
-        command = [pnnx.EXEC_PATH, "net.pt", f"inputshape={shapes}", "fp16=0"]
+        command = [
+            pnnx.EXEC_PATH,
+            "net.pt",
+            f"inputshape={shapes}",
+            f"fp16={int(use.get('precision') == 'fp16')}",
+        ]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         made = [folder / "net.ncnn.param", folder / "net.ncnn.bin"]
         if not all(file.is_file() for file in made):

@@ -141,7 +141,16 @@ def test_no_new_options() -> None:
         "source", "out", "--model", "--weights", "--tile", "--fps", "--crf", "--overwrite",
         "--device", "--amp", "--json",
     }  # fmt: skip
-    assert found["export"] == {"--model", "--weights", "--out", "--format", "--size", "--json"}
+    assert found["export"] == {
+        "--model",
+        "--weights",
+        "--out",
+        "--format",
+        "--size",
+        "--precision",
+        "--measure",
+        "--json",
+    }
     assert found["pack-clips"] == {"--data", "--out", "--split", "--json"}
     assert found["models"] == {"names", "--size", "--json"}
     assert found["runs"] == {"folders", "--json"}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import stdpipe as api
 from stdpipe.deploy.formats import FORMATS, files_of, load, module_of, use_beside
-from stdpipe.deploy.graph import Graph, example, play, trace
+from stdpipe.deploy.graph import Graph, InHalf, example, play, trace
 from stdpipe.models.fold import folded
 from stdpipe.models.macs import count_macs
 
@@ -146,3 +146,48 @@ def test_bad_input(tmp_path: Path, refused: Command, monkeypatch: pytest.MonkeyP
     told = export(tmp_path / "s.pt2", "--format", "torch", "--size", "32x32")
     assert "no such operator" in told
     assert module_of("torch").write is fail
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "litert"])
+def test_half_precision_and_what_it_costs(
+    tmp_path: Path, tiny: Path, stdpipe: Command, name: str
+) -> None:
+    """Smaller files, measured in dB on clips of the file's size."""
+    skip_without(name)
+    sizes = {}
+    for precision in ("fp32", "fp16"):
+        out = tmp_path / f"{precision}{FORMATS[name].suffix}"
+        done = stdpipe("export", "--model", "fastdvdnet-eighth", "--weights", "random:0",
+                       "--size", "12x8", "--format", name, "--precision", precision,
+                       "--measure", tiny, "--out", out, "--json")  # fmt: skip
+        told = json.loads(done.stdout)
+        sizes[precision] = told["bytes"]
+        assert told["precision"] == precision
+        assert abs(told["lost_db"]) <= (0.01 if precision == "fp16" else 1e-3)
+        assert told["psnr"]["network"] > 10
+    # XNNPACK keeps a file's weights in float32
+    assert sizes["fp16"] < sizes["fp32"] * (1.05 if name == "executorch" else 1)
+
+
+def test_half_precision_over_a_thousand_frames() -> None:
+    """The state carries its rounding on, and what is lost does not grow: moving, then still."""
+    made = graph("rrn-8")
+    half = InHalf(made).eval()
+    moving = torch.rand(60, 3, 12, 12)
+    with torch.no_grad():
+        for clip in (moving, moving[:1].expand(1000, -1, -1, -1)):
+            pairs = zip(play(made, made, clip), play(half, half, clip), strict=True)
+            errors = [float((one - two).abs().max()) for one, two in pairs]
+            assert max(errors[-10:]) <= 2 * max(errors[:10]) + 1e-4
+
+
+def test_bad_precision(tmp_path: Path, tiny: Path, refused: Command) -> None:
+    given = ("export", "--model", "rrn-8", "--weights", "random:0", "--precision", "fp16")
+    assert "--size" in refused(*given, "--out", tmp_path / "s.onnx", code=2)
+    lite = ("--format", "litert", "--size", "32x32", "--out", tmp_path / "s.tflite")
+    assert "executorch" in refused(*given, *lite, code=2)
+    torch_file = ("--format", "torch", "--size", "32x32", "--out", tmp_path / "s.pt2")
+    told = refused(*given, *torch_file, "--measure", tiny)
+    assert "12x8" in told
+    assert "32x32" in told
+    assert list(tmp_path.iterdir()) == []
