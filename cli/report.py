@@ -4,8 +4,7 @@ from pathlib import Path
 
 import click
 
-from stdpipe.cli.common import PATH, device_option, json_option
-from stdpipe.cli.common import report as answer
+from stdpipe.cli.common import PATH, device_option, json_option, report as answer
 from stdpipe.cli.errors import Command
 
 

@@ -10,11 +10,12 @@ import zarr
 cache, entry, out = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 manifests = [json.loads(path.read_text()) for path in cache.glob("manifest*.json")]
 newest = max(manifests, key=lambda manifest: manifest.get("times_grown", 0))
-finished = max(json.loads(path.read_text())["entries"] for path in cache.glob("complete*.json"))
-index = newest["entries"][:finished].index(entry)  # what lies behind is not all written
-arrays = zarr.open_group(cache, mode="r")
-maps = {name: arrays[name][index] for name in newest["targets"] if name in arrays}  # upright
-if "f_sr_scale" in arrays:  # int8
+marks = [json.loads(path.read_text()) for path in cache.glob("complete*.json")]
+done = max(marks, key=lambda mark: (mark["entries"], len(mark.get("targets", ()))))  # no others
+index = newest["entries"][: done["entries"]].index(entry)
+arrays, targets = zarr.open_group(cache, mode="r"), done.get("targets", newest["targets"])
+maps = {name: arrays[name][index] for name in targets if name in arrays}  # upright
+if "f_sr" in maps and "f_sr_scale" in arrays:  # int8
     scale = arrays["f_sr_scale"][index][:, :, None, None]
     maps["f_sr"] = maps["f_sr"] * scale[0] + scale[1]
 np.savez(out, **maps)

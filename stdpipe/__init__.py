@@ -10,24 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stdpipe.api import (
         degrade_clip as degrade_clip,
-    )
-    from stdpipe.api import (
         evaluate_network as evaluate_network,
-    )
-    from stdpipe.api import (
         extract_teacher as extract_teacher,
-    )
-    from stdpipe.api import (
         load_network as load_network,
-    )
-    from stdpipe.api import (
         upscale_video as upscale_video,
     )
     from stdpipe.cache.errors import UserError as UserError
     from stdpipe.features.teacher_cache import (
         TeacherCache as TeacherCache,
-    )
-    from stdpipe.features.teacher_cache import (
         open_cache as open_cache,
     )
     from stdpipe.training.clips import CachedClips as CachedClips

@@ -21,6 +21,7 @@ from stdpipe.features.extraction import Extraction
 from stdpipe.models import checkpoints
 from stdpipe.models.base import Network
 from stdpipe.models.given import given_network
+from stdpipe.suggest import refuse_text
 
 Place = str | os.PathLike[str]
 """A path, or a URL where the cache may lie in an object store."""
@@ -53,11 +54,12 @@ def extract_teacher(
 ) -> dict[str, Any]:
     """Run a teacher once over a training set, and write its maps to a cache; resume one.
 
-    data: a folder or file that every command takes as --data. weights: a file, "random:SEED", or
-    "embedded", the small EDVR that comes with stdpipe. teacher: the network's name, where the file
-    does not say it. targets: some of "sr", "f_sr", "attention", "f_lr". progress: called after each
-    view of a clip with how many are done, and of how many, in place of a bar. The other keywords
-    are those of `stdpipe extract-teacher`; part is (i, n), counted from 0.
+    data: a folder or file that every command takes as --data. cache: a path, or the URL of an
+    object store. weights: a file, "random:SEED", or "embedded", the small EDVR that comes with
+    stdpipe. teacher: the network's name, where the file does not say it. targets: some of "sr",
+    "f_sr", "attention", "f_lr". progress: called after each view of a clip with how many are done,
+    and of how many, in place of a bar. The other keywords are those of `stdpipe extract-teacher`;
+    part is (i, n), counted from 0.
 
     Returns what `extract-teacher --json` prints: cache_id, entries, missing, bytes, the teacher's
     quality. Raises UserError, or OSError, in one line; what is written stays, and the same call
@@ -65,7 +67,7 @@ def extract_teacher(
 
         stdpipe.extract_teacher("data", "c.zarr", weights="embedded")
     """
-    _refuse_text(targets)
+    refuse_text(targets, "targets")
     given = {
         "data": Path(data),
         "cache": os.fspath(cache),
@@ -142,7 +144,7 @@ def evaluate_network(
 
         stdpipe.evaluate_network(student, "vid4", protocol="vid4")["average"]["psnr_y"]
     """
-    _refuse_text(metrics)
+    refuse_text(metrics, "metrics")
     given = {
         "data": Path(data),
         **_network(network),
@@ -218,8 +220,3 @@ def _network(network: Given) -> dict[str, Any]:
 
 def _file(weights: Place | None) -> str | None:
     return None if weights is None else named(os.fspath(weights))
-
-
-def _refuse_text(names: Sequence[str] | None) -> None:
-    if isinstance(names, str):
-        raise TypeError(f"a list of names is asked for, such as [{names!r}], got {names!r}")

@@ -24,11 +24,10 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from stdpipe.cache.errors import UserError
-from stdpipe.cache.files import atomic_file, write_atomically
+from stdpipe.cache.files import atomic_file
 from stdpipe.deploy.drift import warn_of_drift
-from stdpipe.deploy.formats import FORMATS, files_of, module_of, use_beside
-from stdpipe.deploy.graph import Graph, InHalf, Run, play
-from stdpipe.deploy.graph import trace as trace_frames
+from stdpipe.deploy.formats import FORMATS, USE, files_of, load, module_of, use_beside
+from stdpipe.deploy.graph import Graph, InHalf, Run, play, trace as trace_frames
 from stdpipe.deploy.quiet import quiet
 from stdpipe.evaluate import evaluate
 from stdpipe.evaluation.job import Evaluation
@@ -43,7 +42,6 @@ FREE = ("onnx", "torch")  # formats that hold a graph of any size
 CHECKED = 4  # frames of the clip that a graph of one size is played over
 TOLERANCE = 1e-4  # largest difference from the network, for images in [0, 1]
 TOLERANCES = {"fp32": TOLERANCE, "fp16": 2e-2}  # of graphs of one size
-USE = "stdpipe"  # name of the metadata
 FREE_AXES = {0: "batch", 3: "height", 4: "width"}
 ENDS = (
     "frames are offsets from the one that sr shows; beyond a clip's ends its end frame is repeated"
@@ -102,9 +100,9 @@ def export(job: Export) -> dict[str, Any]:
     Raises UserError, and leaves nothing at `out`, where the network cannot be traced or written, or
     the file gives other images than the network.
     """
+    writer = module_of(job.format) if job.size else None
     if job.format == "onnx":
         _require_onnx()
-    writer = module_of(job.format) if job.size else None
     net, facts = load_network(job.model, job.weights)
     check_sees_lr(net, "its file would be of no use")
     _check_begin(net)
@@ -132,8 +130,9 @@ def export(job: Export) -> dict[str, Any]:
         else:
             torch.export.save(program, aside, extra_files={USE: json.dumps(use)})
         with _told(f"the file of {name} cannot be run"):
-            run = _in_onnxruntime(aside) if opset else torch.export.load(aside).module()
+            run = None if _is_unchecked(job.format) else load(job.format, [aside])
             checked = _check(net, run, job.format)
+        use_beside(job.out).unlink(missing_ok=True)  # it would be of an earlier file of one size
     if not checked:
         LOG.warning("stdpipe: not checked, since onnxruntime is not installed")
     told = {"opset": opset, "bytes": job.out.stat().st_size, "size": None}
@@ -163,39 +162,46 @@ def _export_frames(
         program = trace_frames(traced, size.height, size.width)
     with ExitStack() as stack:
         files = files_of(job.format, job.out)
-        named = [stack.enter_context(atomic_file(file)) for file in reversed(files)]
-        asides = named[::-1]  # the graph gets its name last
+        asides = [stack.enter_context(atomic_file(file)) for file in files]
+        beside = stack.enter_context(atomic_file(use_beside(job.out)))  # the graph is named last
         with _told(f"{name} has no form in {job.format}"):
             written = writer.write(program, asides, use)
         with _told(f"the file of {name} cannot be run"):
             run = writer.load(asides)
             largest = _compare_frames(graph, run, size, TOLERANCES[job.precision])
-        cost = _cost(job, size, graph, run) if job.measure else {}
+        cost = _cost(job.measure, size, graph, run) if job.measure else {}
         told = {**kept, "format": job.format, **use, **written}
-        write_atomically(use_beside(job.out), json.dumps(told, indent=1) + "\n")
-    checked = {"by": job.format, "frames": CHECKED, "largest_difference": largest}
+        beside.write_text(json.dumps(told, indent=1) + "\n")
+    checked = {"by": _runtime(job.format), "frames": CHECKED, "largest_difference": largest}
     written = {"opset": None, **written, "bytes": sum(file.stat().st_size for file in files)}
     return {**use, **written, "checked": checked, **cost}
 
 
-def _cost(job: Export, size: Size, graph: Graph, run: Run) -> dict[str, Any]:
-    """Return what the file loses against the network in dB, on a data set's test clips."""
-    assert job.measure
+def _cost(data: Path, size: Size, graph: Graph, run: Run) -> dict[str, Any]:
+    """Return what the file loses against the network in dB, on a data set's test clips.
+
+    Raises UserError for clips of another size, and for weights that do not say their degradation.
+    """
+    facts = graph.net.facts
+    if not (facts["degradation"] or str(facts["weights"]).startswith("random:")):
+        raise UserError(
+            f"{facts['weights']} does not say which degradation it was trained for, so that "
+            "--measure cannot make its LR: leave it out"
+        )
 
     def played(lr: Tensor) -> Tensor:
         found = Size(lr.shape[-1], lr.shape[-2])
         if found != size:
             raise UserError(
-                f"the clips of {job.measure} have LR of {found.width}x{found.height}, and the file "
+                f"the clips of {data} have LR of {found.width}x{found.height}, and the file "
                 f"is for {size.width}x{size.height}: export it at their size to measure it"
             )
         return torch.stack([torch.cat(list(play(graph, run, clip))) for clip in lr])
 
-    facts = graph.net.facts
-    psnr = {}
+    how, psnr = facts["degradation"] or "bd", {}
     for name, network in (("network", graph.net), ("file", ClipFunction(played))):
-        how = facts["degradation"] or "bd"
-        found = evaluate(Evaluation(job.measure, network=network, degradation=how))
+        job = Evaluation(data, network=network, degradation=how, device="cpu")  # as the file runs
+        found = evaluate(job)
         psnr[name] = found["average"]["psnr_y"]
     return {"psnr": psnr, "lost_db": psnr["network"] - psnr["file"]}
 
@@ -325,9 +331,8 @@ def _check(
             f"the exported network differs from torch's by {differences} at {sizes}, more than "
             f"{TOLERANCE:g}, so it is not written; please report the network"
         )
-    package = "torch" if kind == "torch" else "onnxruntime"
     return {
-        "by": f"{package} {importlib.metadata.version(package)}",
+        "by": _runtime(kind),
         "sizes": [list(size) for size in sizes],
         "batches": batches,
         "largest_difference": max(differences),
@@ -355,18 +360,15 @@ def _outputs(found: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
     return [found] if isinstance(found, Tensor) else found
 
 
-def _in_onnxruntime(path: Path) -> Callable[..., Sequence[Tensor]] | None:
-    if importlib.util.find_spec("onnxruntime") is None:
-        return None
-    onnxruntime = importlib.import_module("onnxruntime")  # it has no types
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = [x.name for x in session.get_inputs()]
+def _is_unchecked(kind: str) -> bool:
+    """Tell whether onnxruntime, which runs files of onnx, is missing: a free size does without."""
+    return kind == "onnx" and importlib.util.find_spec("onnxruntime") is None
 
-    def run(*inputs: Tensor) -> list[Tensor]:
-        given = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
-        return [torch.from_numpy(x) for x in session.run(None, given)]
 
-    return run
+def _runtime(kind: str) -> str:
+    """Return the package that runs a format's files, with its version."""
+    package = module_of(kind).NEEDS[-1]
+    return f"{package} {importlib.metadata.version(package)}"
 
 
 def _require_onnx() -> None:

@@ -13,6 +13,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"{meant} (known: {', '.join(known)})"
 
 
+def refuse_text(names: Any, what: str) -> None:
+    """Raise UserError for a text where a list of names is asked for: its letters are none."""
+    from stdpipe.cache.errors import UserError  # here: --help has no need of numpy
+
+    if isinstance(names, str):
+        raise UserError(f"{what} is a list of names, such as [{names!r}], got {names!r}")
+
+
 def refuse_unknown(names: Iterable[Any], known: Iterable[str], what: str) -> None:
     """Raise UserError for the first of `names` that is not known; `what` begins the message."""
     from stdpipe.cache.errors import UserError  # here: --help has no need of numpy

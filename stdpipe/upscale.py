@@ -64,15 +64,12 @@ class Upscaling:
     model: str | None = None  # the network's name; None takes it from the weights file
     weights: str | None = None
     network: Network | None = None  # one that is loaded already, in place of model and weights
-    tile: Annotated[int, Field(ge=0)] | None = (
-        None  # LR pixels on its side; 0 never cuts, None cuts large frames
-    )
-    fps: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = (
-        None  # frames a second of the output; None keeps the input's
-    )
-    crf: Annotated[int, Field(ge=0, le=51)] = (
-        12  # H.264's constant quality: 0 loses nothing, 51 is worst
-    )
+    tile: Annotated[int, Field(ge=0)] | None = None
+    """LR pixels on a tile's side; 0 never cuts, None cuts large frames."""
+    fps: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Frames a second of the output; None keeps the input's."""
+    crf: Annotated[int, Field(ge=0, le=51)] = 12
+    """H.264's constant quality: 0 loses nothing, 51 is worst."""
     overwrite: bool = False
     device: str = "auto"
     amp: Amp = "none"
@@ -94,7 +91,7 @@ def upscale(job: Upscaling) -> dict[str, Any]:
     """
     _check_places(job)
     device = pick_device(job.device)
-    if job.network:
+    if job.network is not None:
         net, facts = job.network, facts_of(job.network)
     else:
         net, facts = load_network(job.model, job.weights)

@@ -126,7 +126,7 @@ def test_weights_by_name(tmp_path: Path, tiny: Path) -> None:
         api.evaluate_network(loaded, tiny)
     known = api.load_network(foreign, "rrn-8", degradation="bi")
     assert api.evaluate_network(known, tiny)["degradation"]["name"] == "bi"
-    with pytest.raises(TypeError, match="list"):
+    with pytest.raises(api.UserError, match="list"):
         api.extract_teacher(tiny, tmp_path / "c", targets="sr")
     with pytest.raises(api.UserError, match="vid4"):
         api.evaluate_network(teacher, tiny, protocol="nothing")

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stdpipe import cache, check
-from stdpipe import extract as stage
+from stdpipe import cache, check, extract as stage
 from stdpipe.data.views import NUM_ORIENTATIONS, View
 from stdpipe.models.checkpoints import file_sha256, load_network, save_network
 

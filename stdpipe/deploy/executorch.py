@@ -1,4 +1,4 @@
-"""Files of ExecuTorch (.pte), with what XNNPACK takes of the graph delegated to it."""
+"""Write and run files of ExecuTorch (.pte); what XNNPACK takes of a graph is delegated to it."""
 
 import importlib
 from collections.abc import Sequence
@@ -33,9 +33,8 @@ def load(files: Sequence[Path]) -> Run:
     program = runtime.Runtime.get().load_program(str(files[0]))
     method = program.load_method("forward")
 
-    def run(*inputs: torch.Tensor) -> list[torch.Tensor]:
+    def run(*inputs: torch.Tensor, _kept: Any = program) -> list[torch.Tensor]:
         # its outputs lie in memory of the program, which the next call overwrites
         return [x.clone() for x in method.execute([x.contiguous() for x in inputs])]
 
-    run.program = program  # type: ignore[attr-defined]  # kept alive
     return run

@@ -4,20 +4,22 @@ import importlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from stdpipe.cache.errors import UserError
 from stdpipe.deploy.graph import Run
 
 
 class Format(NamedTuple):
-    """One format. `module` has write(program, files) and load(files), and the packages in NEEDS."""
+    """One format. `module` has write(program, files, use), load(files), and in NEEDS the packages
+    that these take, the runtime last."""
 
     suffix: str
     module: str
     extra: str
 
 
+USE = "stdpipe"  # name of what says how to use a file, in those that hold it
 FORMATS = {
     "onnx": Format(".onnx", "onnx_file", "export"),
     "torch": Format(".pt2", "torch_program", ""),
@@ -61,4 +63,5 @@ def format_of(file: Path) -> str:
 
 def load(name: str, files: Sequence[Path]) -> Run:
     """Open a file in its own runtime, on one thread of the CPU."""
-    return cast(Run, module_of(name).load(files))
+    run: Run = module_of(name).load(files)
+    return run

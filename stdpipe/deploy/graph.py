@@ -53,28 +53,18 @@ class Graph(nn.Module):
 
     def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, h, w) for each frame, then the state -> sr (B, 3, H, W), then the next state."""
-        height, width = given[0].shape[-2:]
         count = len(self.offsets)
-        frames = [pad_to_multiple(frame[:, None], self.multiple)[:, 0] if self._pads(height, width)
-                  else frame for frame in given[:count]]  # fmt: skip
+        frames, state = given[:count], given[count:]
         if isinstance(self.net, FastDVDnet):
-            sr, *state = self.net.stream(frames, given[count:])
-        elif isinstance(self.net, CausalNetwork):
-            features, after = self.net.step(torch.stack(frames, 1), given[count:])
-            sr, state = features.sr, [*after]
-        else:
-            window = torch.stack(frames, 1)
-            centre = frames[count // 2]
-            sr, state = self.net.to_rgb(self._f_sr(window), centre), []
-        if self._pads(height, width):
-            sr = sr[..., : height * self.net.scale, : width * self.net.scale]
-        return sr, *state
-
-    def _f_sr(self, window: Tensor) -> Tensor:
-        return self.net.upsample(self.net.reconstruct(self.net.fuse(window)))
-
-    def _pads(self, height: int, width: int) -> bool:
-        return bool(height % self.multiple or width % self.multiple)
+            height, width = (side * self.net.scale for side in frames[0].shape[-2:])
+            padded = [pad_to_multiple(x, self.multiple) for x in frames]
+            sr, *after = self.net.stream(padded, state)
+            return sr[..., :height, :width], *after
+        window = torch.stack(frames, 1)
+        if isinstance(self.net, CausalNetwork):  # it takes any size
+            found: tuple[Tensor, ...] = self.net(window, *state)
+            return found
+        return (self.net(window),)
 
 
 class InHalf(nn.Module):
@@ -109,8 +99,8 @@ def play(graph: AnyGraph, run: Run, clip: Tensor) -> Iterator[Tensor]:
 
 
 def trace(graph: AnyGraph, height: int, width: int) -> torch.export.ExportedProgram:
-    """Return a program for frames of one size, without maps of five dimensions where none is
-    needed. Its random example inputs are those of `example`."""
+    """Return a program for frames of one LR size, without maps of five dimensions where none is
+    needed. Raises whatever torch.export does for a network that cannot be traced."""
     given = example(graph, height, width)
     with torch.no_grad():
         graph(*given)  # caches its constants, where a trace would cache symbols
@@ -136,6 +126,7 @@ class Plain(nn.Module):
 
 
 def example(graph: AnyGraph, height: int, width: int) -> tuple[Tensor, ...]:
+    """Return random inputs of a graph for one LR size: (1, 3, h, w) and (1, C, h, w)."""
     draw = torch.Generator().manual_seed(0)
     return tuple(torch.rand(x, generator=draw) for x in graph.inputs(height, width))
 

@@ -1,4 +1,4 @@
-"""Files of LiteRT, which was TensorFlow Lite (.tflite): frames and state channels last."""
+"""Write and run files of LiteRT, once TensorFlow Lite (.tflite): frames and state channels last."""
 
 import importlib
 import re

@@ -1,4 +1,4 @@
-"""Files of ncnn, written by pnnx: NAME.param has the graph, NAME.bin beside it the weights.
+"""Write files of ncnn, by pnnx, and run them: NAME.param has the graph, NAME.bin the weights.
 
 ncnn has no batch: its maps are (C, h, w).
 """

@@ -1,4 +1,4 @@
-"""Files of ONNX (.onnx)."""
+"""Write and run files of ONNX (.onnx)."""
 
 import importlib
 import json
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from stdpipe.deploy.formats import USE
 from stdpipe.deploy.graph import Run
 
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
-USE = "stdpipe"  # name of the metadata
 
 
 def write(

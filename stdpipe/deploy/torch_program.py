@@ -1,4 +1,4 @@
-"""Files of torch.export (.pt2)."""
+"""Write and run files of torch.export (.pt2)."""
 
 import copy
 import json
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from stdpipe.deploy.formats import USE
 from stdpipe.deploy.graph import Run
 
 NEEDS = ("torch",)
-USE = "stdpipe"  # name of the file inside that says how to use it
 
 
 def write(

@@ -35,14 +35,11 @@ def load_networks(
     model, file = split_name(job.model or "")
     networks: dict[str, Network] = {}
     all_facts: dict[str, Mapping[str, Any]] = {}
-    if job.network:
+    if job.network is not None:
         check_sees_lr(job.network, CONSEQUENCE)
         facts = facts_of(job.network)
-        return (
-            {facts["network"]: settle(job.network, device, job.amp)},
-            {facts["network"]: facts},
-            None,
-        )
+        name, net = facts["network"], settle(job.network, device, job.amp)
+        return {name: net}, {name: facts}, None
     for named in [(model, file or job.weights), *map(split_name, job.others)]:
         net, facts = load(*named)
         name = facts["network"] + (f" @ {facts['weights']}" if facts["weights"] else "")

@@ -17,7 +17,7 @@ from stdpipe.data.box import Box
 from stdpipe.data.views import UNDOES, View, oriented_size, upright_box
 from stdpipe.features.targets import CachedTargets, Decoder, open_targets
 from stdpipe.models.base import SCALE
-from stdpipe.suggest import nearest
+from stdpipe.suggest import nearest, refuse_text
 
 TOLD = 3  # names in a message
 
@@ -102,8 +102,7 @@ class TeacherCache:
         Raises UserError for a clip, orientation or target that is not held, and for a box that is
         not on the LR grid or not within the clip.
         """
-        if isinstance(targets, str):
-            raise TypeError(f"targets is a list of names, such as [{targets!r}], got {targets!r}")
+        refuse_text(targets, "targets")
         for name in targets:
             if name not in self.targets:
                 raise UserError(

@@ -20,6 +20,7 @@ from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import Stream, Targets, check_sizes
 from stdpipe.data.views import NUM_ORIENTATIONS, View, full_views
 from stdpipe.features.targets import Decoder, open_targets
+from stdpipe.suggest import refuse_text
 from stdpipe.training.held_out import held_out
 
 ROUNDS = 3  # times that all clips are asked for before equal crops are told
@@ -104,8 +105,7 @@ class CachedClips(Dataset[dict[str, Any]]):
     ) -> None:
         if not isinstance(patch, int) or patch < 4 or patch % 4:
             raise UserError(f"patch is a side on the LR grid, a multiple of 4, got {patch}")
-        if isinstance(targets, str):
-            raise TypeError(f"targets is a list of names, such as [{targets!r}], got {targets!r}")
+        refuse_text(targets, "targets")
         self.targets, self.decodes = tuple(targets), decode
         named_degradation(degradation or "bd")
         self.reader = _open(cache, degradation, frames)

@@ -90,7 +90,8 @@ class SchemeLosses(nn.Module):
 
 
 class Distillation(nn.Module):
-    """The whole loss of a student, L_rec and the terms of a scheme, for tensors of any network.
+    """Computes the whole loss of a student, L_rec (Eq. 8) and the terms of a scheme (Eq. 9), for
+    tensors of any network.
 
     scheme: as in --scheme, such as "output", "std" or "sd,output=1". cache: the cache whose maps
     the batches hold; where a term reads F^SR or F^LR, it says the teacher's channels.
@@ -222,7 +223,8 @@ def _options(scheme: str, settings: Mapping[str, Any], rec: bool) -> StudentTrai
     """Return a training's options with what a loss needs of them."""
     refuse_unknown(settings, SETTINGS, "unknown setting of a loss")
     given = {"warmup_steps": 0, "steps": ENDLESS, **settings, "scheme": scheme}
-    given |= {"patch": 16 * int(settings.get("td_crop", 0) or 1)}  # the real one is the batch's
+    crop = settings.get("td_crop", 0)
+    given |= {"patch": 16 * (crop if isinstance(crop, int) and crop > 0 else 1)}  # any that fits
     if not settings.get("share"):
         given = {"share_every": 0, **given}
     options = from_mapping(StudentTraining, given)

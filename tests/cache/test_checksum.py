@@ -1,8 +1,7 @@
 """CRC-32C: the right polynomial, in pieces too, of whatever holds bytes."""
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stdpipe.cache.checksum import crc32c
 

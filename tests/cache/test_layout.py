@@ -1,8 +1,7 @@
 """The chunk rule and the file names of the written format."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stdpipe.cache.layout import array_specs, chunk_side
 

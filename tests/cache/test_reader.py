@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from stdpipe.cache import CacheError, Manifest, open_reader, open_writer, verify
 from stdpipe.cache.local import LocalPlace

@@ -1,8 +1,7 @@
 """JSON under its own checksum."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from stdpipe.cache.seal import seal, unseal
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from stdpipe.cache import Manifest, open_place, open_writer
 from stdpipe.cache.checksum import crc32c

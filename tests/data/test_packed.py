@@ -14,8 +14,7 @@ import h5py
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from stdpipe.cache.errors import UserError
 from stdpipe.data.frames import Clip, clip_sizes, read_clip, read_with_crc32, source_crc32

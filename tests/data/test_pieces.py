@@ -7,8 +7,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from stdpipe.data.degrade import degrade
 from stdpipe.data.frames import Clip

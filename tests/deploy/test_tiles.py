@@ -1,8 +1,7 @@
 """Tiles cover every frame once, see what they must, and lie on the network's grid."""
 
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from stdpipe.data.box import Box
 from stdpipe.deploy.tiles import Tile, tiles

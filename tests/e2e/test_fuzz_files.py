@@ -24,8 +24,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
 from stdpipe.cache.seal import seal, unseal
 from stdpipe.cli.main import main

@@ -10,8 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from stdpipe.cache.errors import UserError
 from stdpipe.grid import schema

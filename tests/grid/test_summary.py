@@ -3,8 +3,7 @@
 import math
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from stdpipe.evaluation.results import columns
 from stdpipe.grid.intervals import MOST, T95, mean_and_spread, paired

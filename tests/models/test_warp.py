@@ -1,8 +1,7 @@
 """Warping, the flow network's size, and that every pair of frames is seen once and in its place."""
 
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from stdpipe.models.base import count_parameters, window_indices
