@@ -71,8 +71,8 @@ def _text(result: dict[str, Any]) -> str:
         lines.append(f"{checked['by']} {most} {where}")
     if "lost_db" in result:
         lines.append(
-            f"PSNR of luma {result['psnr']['file']:.3f} dB, {result['lost_db']:.3f} less than the "
-            f"network's on those clips"
+            f"PSNR of luma {result['psnr']['file']:.3f} dB on those clips, the network's "
+            f"{result['psnr']['network']:.3f}"
         )
     if "delegated" in result:
         taken = f"{result['delegated']} of {result['operators']} operators"
@@ -85,5 +85,5 @@ def _takes(result: dict[str, Any]) -> str:
         return f"a window is {result['window']} frames"
     width, height = result["size"]
     frames = ", ".join(f"{offset:+d}" if offset else "0" for offset in result["frames"])
-    state = f" and {len(result['state'])} maps of state" if result["state"] else ""
+    state = f" and its state, maps: {len(result['state'])}" if result["state"] else ""
     return f"a call takes frames {frames} of {width}x{height}{state}"

@@ -68,8 +68,11 @@ def bench(job: Bench) -> dict[str, Any]:
 
 
 def read_use(file: Path, size: Size | None = None) -> dict[str, Any]:
-    """Read what lies beside an exported file. Raises UserError for another size."""
+    """Read what lies beside an exported file. Raises UserError for another size, and
+    FileNotFoundError where there is no such file."""
     name = format_of(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {file}")
     beside = use_beside(file)
     if not beside.is_file():
         raise UserError(f"{beside} is not there: export {file.name} with --size, which writes it")

@@ -52,6 +52,7 @@ def test_bad_input(tmp_path: Path, exported: Command, refused: Command) -> None:
     other = tmp_path / "weights.pt"
     other.write_bytes(b"")
     assert ".onnx" in refused("bench", other)
+    assert "no.onnx" in refused("bench", tmp_path / "no.onnx")
     told = refused("bench", file, "--size", "64x24")
     assert "32x24" in told
     assert "64x24" in told
