@@ -28,23 +28,28 @@ from stdpipe.cli.errors import Command, when_stopped
 @click.option(
     "--precision",
     default="fp32",
-    type=click.Choice(["fp32", "fp16"]),
-    help="Half precision: half the weights, and faster where the device computes in it.",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    help="fp16: faster where the device computes in it. int8: convolutions in eight bits.",
+)
+@click.option(
+    "--calibrate",
+    type=common.PATH,
+    metavar="DATA",
+    help="A data set whose training clips say how to quantise to int8.",
 )
 @click.option(
     "--measure",
     type=common.PATH,
     metavar="DATA",
-    help="Print what the file loses in dB on the test clips of DATA, of that size.",
+    help="Print what the file loses in dB on the test clips of DATA, no larger than that size.",
 )
 @common.json_option
 def export(as_json: bool, **options: Any) -> None:
     """Write a network as a file that runs without stdpipe.
 
-    With --size, what phones take: one frame a call, (1, 3, height, width) each, RGB in [0, 1], and
-    a state that a causal network or FastDVDnet carries on. Without, a file of any size that takes a
-    window (batch, frames, 3, height, width) and returns its centre frame four times as large.
-    Before a file gets its name, it is run and compared with the network.
+    The file makes one frame a call, of frames (batch, 3, height, width), RGB in [0, 1], and a state
+    that a causal network or FastDVDnet carries on. With --size it is for that size alone, which is
+    what phones take. Before a file gets its name, it is run and compared with the network.
 
     \b
     Example:
@@ -64,15 +69,15 @@ def _text(result: dict[str, Any]) -> str:
         f"{result['model']}, {result['parameters']:,} parameters, as {result['out']}: "
         f"{result['bytes'] / 1e6:,.2f} MB{opset}; {_takes(result)}"
     ]
-    if checked := result["checked"]:
-        sizes = checked.get("sizes")
-        where = "at " + ", ".join(f"{w}x{h}" for h, w in sizes) if sizes else "over a clip"
-        most = f"differs by at most {checked['largest_difference']:.1e}"
-        lines.append(f"{checked['by']} {most} {where}")
-    if "lost_db" in result:
+    checked = result["checked"]
+    sizes = ", ".join(f"{width}x{height}" for width, height in checked["sizes"])
+    most = f"differs by at most {checked['largest_difference']:.1e}"
+    lines.append(f"{checked['by']} {most} over clips of {sizes}")
+    for cost in result["cost"]:
+        which = ", on which it was calibrated" if cost["calibrated"] else ""
         lines.append(
-            f"PSNR of luma {result['psnr']['file']:.3f} dB on those clips, the network's "
-            f"{result['psnr']['network']:.3f}"
+            f"PSNR of luma {cost['file']:.3f} dB, the network's {cost['network']:.3f}, so "
+            f"{cost['lost']:.3f} lost, on {cost['clips']} clips of {cost['data']}{which}"
         )
     if "delegated" in result:
         taken = f"{result['delegated']} of {result['operators']} operators"
@@ -81,9 +86,10 @@ def _text(result: dict[str, Any]) -> str:
 
 
 def _takes(result: dict[str, Any]) -> str:
-    if not result["size"]:
-        return f"a window is {result['window']} frames"
-    width, height = result["size"]
+    of = "any size"
+    if result["size"]:
+        width, height = result["size"]
+        of = f"{width}x{height}"
     frames = ", ".join(f"{offset:+d}" if offset else "0" for offset in result["frames"])
     state = f" and its state, maps: {len(result['state'])}" if result["state"] else ""
-    return f"a call takes frames {frames} of {width}x{height}{state}"
+    return f"a call takes frames {frames} of {of}{state}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.export import ExportedProgram
 
 from stdpipe.deploy.graph import Run
@@ -27,13 +28,35 @@ def write(program: ExportedProgram, files: Sequence[Path], _use: object) -> dict
     return {"delegate": "XNNPACK", "delegated": taken, "operators": taken + left}
 
 
+def write_int8(
+    program: ExportedProgram,
+    calls: Sequence[Sequence[Tensor]],
+    files: Sequence[Path],
+    use: object,
+) -> dict[str, Any]:
+    """Write the program with its convolutions in eight bits, by XNNPACK's own quantiser."""
+    quantizer: Any = importlib.import_module(
+        "executorch.backends.xnnpack.quantizer.xnnpack_quantizer"
+    )
+    pt2e: Any = importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
+    symmetric = quantizer.get_symmetric_quantization_config(is_per_channel=True)
+    convolutions = quantizer.XNNPACKQuantizer().set_operator_type(
+        torch.ops.aten.conv2d.default, symmetric
+    )
+    watched = pt2e.prepare_pt2e(program.module(), convolutions)
+    for call in calls:
+        watched(*call)
+    quantised = pt2e.convert_pt2e(watched)
+    return write(torch.export.export(quantised, tuple(calls[0])), files, use)
+
+
 def load(files: Sequence[Path]) -> Run:
     """Open a file in ExecuTorch's own runtime."""
     runtime: Any = importlib.import_module("executorch.runtime")
     program = runtime.Runtime.get().load_program(str(files[0]))
     method = program.load_method("forward")
 
-    def run(*inputs: torch.Tensor, _kept: Any = program) -> list[torch.Tensor]:
+    def run(*inputs: Tensor, _kept: Any = program) -> list[Tensor]:
         # its outputs lie in memory of the program, which the next call overwrites
         return [x.clone() for x in method.execute([x.contiguous() for x in inputs])]
 

@@ -2,7 +2,8 @@
 
 import importlib
 import re
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from stdpipe.deploy.graph import Plain, Run
+from stdpipe.deploy.layout import shuffle_channels_last
 
 NEEDS = ("litert_torch", "ai_edge_litert")
 
 
-def write(program: ExportedProgram, files: Sequence[Path], _use: object) -> dict[str, Any]:
-    """Write the program, its inputs and outputs (1, h, w, C)."""
+def write(
+    program: ExportedProgram, files: Sequence[Path], use: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write the program, its inputs and outputs (1, h, w, C); "fp16" halves its weights."""
     litert: Any = importlib.import_module("litert_torch")
+    shuffle_channels_last(program)
     args, _ = program.example_inputs
     count = len(program.graph_signature.user_outputs)
     last = litert.to_channel_last_io(
@@ -25,6 +30,32 @@ def write(program: ExportedProgram, files: Sequence[Path], _use: object) -> dict
     )
     given = tuple(x.permute(0, 2, 3, 1).contiguous() for x in args)
     litert.convert(last, given).export(str(files[0]))
+    if use.get("precision") == "fp16":
+        quantizer = importlib.import_module("ai_edge_quantizer.quantizer").Quantizer(str(files[0]))
+        quantizer.add_weight_only_config(".*", "*", 16, algorithm_key="float_casting")
+        quantizer.quantize().export_model(str(files[0]), overwrite=True)
+    return {}
+
+
+def write_int8(
+    program: ExportedProgram,
+    calls: Sequence[Sequence[Tensor]],
+    files: Sequence[Path],
+    use: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write the program with its convolutions in eight bits, by LiteRT's own quantiser."""
+    module: Any = importlib.import_module("ai_edge_quantizer.quantizer")
+    with tempfile.TemporaryDirectory() as aside:
+        exact = Path(aside) / "exact.tflite"
+        write(program, [exact], use)
+        quantizer = module.Quantizer(str(exact))
+        quantizer.add_static_config(".*", "CONV_2D", activation_num_bits=8, weight_num_bits=8)
+        given = [
+            {f"args_{i}": x.permute(0, 2, 3, 1).contiguous().numpy() for i, x in enumerate(call)}
+            for call in calls
+        ]
+        found = quantizer.calibrate({"serving_default": given})
+        quantizer.quantize(found).export_model(str(files[0]), overwrite=True)
     return {}
 
 

@@ -4,6 +4,7 @@ ncnn has no batch: its maps are (C, h, w).
 """
 
 import importlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -44,7 +45,9 @@ def write(
         if not all(file.is_file() for file in made):
             raise UserError(f"pnnx makes no file of it: {done.stderr.strip()[-200:]}")
         layers = {line.split()[0] for line in made[0].read_text().splitlines()[2:] if line}
-        if unknown := sorted(layer for layer in layers if "." in layer):  # torch's own names
+        if unknown := sorted(
+            layer for layer in layers if re.search(r"[.:]", layer)
+        ):  # torch's own names
             raise UserError(f"ncnn has no layer for {', '.join(unknown)}: take another format")
         for file, target in zip(made, files, strict=True):
             shutil.copyfile(file, target)

@@ -22,7 +22,8 @@ class MobileRRN(CausalNetwork):
     published: whether frames enter raw, as the published weights expect. head: "shuffle" as
     published, or "f_sr" for an F^SR of `f_sr_channels` in front of one convolution at HR size,
     which SD and TD can teach. wide: 2, say, to train every convolution of the blocks as one of
-    twice its channels.
+    twice its channels. num_ahead: frames after the present one that a step sees, which is how many
+    frames its images come late.
     """
 
     def __init__(
@@ -33,13 +34,15 @@ class MobileRRN(CausalNetwork):
         head: Head = "shuffle",
         f_sr_channels: Positive = 8,
         wide: Count = 0,
+        num_ahead: Count = 0,
         phase: float = 1.5,
     ) -> None:
         super().__init__()
+        self.num_ahead = num_ahead
         self.phase, self.published = phase, published
         self.num_feat = num_feat
         self.f_sr_channels = f_sr_channels if head == "f_sr" else 0
-        self.conv_first = conv3x3(2 * 3 + num_feat, num_feat)
+        self.conv_first = conv3x3((2 + num_ahead) * 3 + num_feat, num_feat)
         self.recon_trunk = residual_blocks(num_feat, num_block)
         self.conv_hidden = conv3x3(num_feat, num_feat)
         fold.widen(self.recon_trunk, wide)

@@ -27,6 +27,7 @@ NETWORKS = (
     "swrn:num_feat=8",
     "swrn:num_feat=8,head=f_sr",
     "rrn-8:wide=2",
+    "rrn-8:num_ahead=2",
     "rlsp:num_feat=8,contract=true",
 )
 

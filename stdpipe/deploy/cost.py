@@ -1,0 +1,122 @@
+"""What an exported file loses in dB against its network, on the clips of a data set.
+
+Axes: T frames of a clip, h w LR size, H W HR size.
+"""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stdpipe.cache.errors import UserError
+from stdpipe.data.degrade import degrade
+from stdpipe.data.frames import Clip
+from stdpipe.data.layouts import find_clips, find_test_clips
+from stdpipe.data.samples import read_frames
+from stdpipe.deploy.graph import AnyGraph, Run, play
+from stdpipe.evaluation.protocols import Protocol, psnr_y
+from stdpipe.models.base import Network
+from stdpipe.models.table import Size
+
+RULES = Protocol(name="export", crop=8)  # luma in 8 bits, all frames but their borders
+MOST_CALIBRATING = 16  # clips, evenly over the list
+
+
+class Cost(NamedTuple):
+    """Luma's mean PSNR over a data set's frames, of the network and of its file."""
+
+    data: str
+    clips: int
+    network: float
+    file: float
+
+    @property
+    def lost(self) -> float:
+        """The dB that the file loses; below zero where it is better."""
+        return self.network - self.file
+
+
+def degradation_of(net: Network, option: str) -> str:
+    """Return the degradation that makes a network's LR. Raises UserError where its weights do not
+    say it, naming the option that needs it."""
+    facts = net.facts
+    if not (facts["degradation"] or str(facts["weights"]).startswith("random:")):
+        raise UserError(
+            f"{facts['weights']} does not say which degradation it was trained for, so that "
+            f"{option} cannot make its LR: leave it out"
+        )
+    return str(facts["degradation"] or "bd")
+
+
+def calibration_clips(data: Path) -> list[Clip]:
+    """Return at most MOST_CALIBRATING clips: of Vimeo90K's training list, elsewhere of all."""
+    clips = find_clips(data, "train")
+    return clips[:: -(-len(clips) // MOST_CALIBRATING)]
+
+
+def held_out_clips(data: Path, calibrating: Sequence[Clip]) -> list[Clip]:
+    """Return a data set's test clips that nothing was calibrated on."""
+    used = {clip.key for clip in calibrating}
+    return [clip for clip in find_test_clips(data) if clip.key not in used]
+
+
+def fitted(lr: Tensor, size: Size, key: str) -> Tensor:
+    """Repeat a clip's right and bottom edges up to a file's size: (T, 3, h, w) -> the size's.
+
+    Raises UserError for a clip that is larger.
+    """
+    height, width = lr.shape[-2:]
+    if height > size.height or width > size.width:
+        raise UserError(
+            f"{key} has LR of {width}x{height}, and the file is for {size.width}x{size.height}: "
+            "export it with a --size that holds the clips, or give smaller ones"
+        )
+    return F.pad(lr, (0, size.width - width, 0, size.height - height), mode="replicate")
+
+
+def pairs(clips: Sequence[Clip], degradation: str, size: Size) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield each clip's HR (T, 3, H, W) uint8, and its LR as large as a file's frames."""
+    for clip in clips:
+        hr = read_frames(clip).hr
+        yield hr, fitted(degrade(hr, degradation), size, clip.key)
+
+
+@torch.no_grad()
+def measure(
+    graph: AnyGraph, run: Run, clips: Sequence[Clip], degradation: str, size: Size, data: str
+) -> Cost:
+    """Play clips in the graph itself and in what was exported of it."""
+    scores: dict[str, list[float]] = {"network": [], "file": []}
+    for hr, lr in pairs(clips, degradation, size):
+        height, width = hr.shape[-2:]
+        for name, played in (("network", graph), ("file", run)):
+            images = play(graph, played, lr[None])
+            found = [
+                psnr_y(image[0, :, :height, :width], truth / 255, RULES)
+                for image, truth in zip(images, hr, strict=True)
+            ]
+            scores[name].append(statistics.mean(found))
+    means = {name: statistics.mean(values) for name, values in scores.items()}
+    return Cost(data, len(clips), means["network"], means["file"])
+
+
+@torch.no_grad()
+def calls(
+    graph: AnyGraph, clips: Sequence[Clip], degradation: str, size: Size
+) -> list[list[Tensor]]:
+    """Return the inputs of every call in which the graph plays some clips, its state included."""
+    kept: list[list[Tensor]] = []
+
+    def run(*given: Tensor) -> Sequence[Tensor]:
+        kept.append(list(given))
+        found: Sequence[Tensor] = graph(*given)
+        return found
+
+    for _, lr in pairs(clips, degradation, size):
+        for _image in play(graph, run, lr[None]):
+            pass
+    return kept
