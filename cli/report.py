@@ -1,6 +1,7 @@
 """stdpipe report."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,11 +23,15 @@ from stdpipe.cli.errors import Command
     type=click.IntRange(1),
     help="How many frames of each clip the networks run on again, for temporal profiles.",
 )
+@click.option(
+    "--bench",
+    metavar="FILE",
+    type=PATH,
+    help="What `stdpipe bench --json` printed: quality is plotted over those milliseconds, too.",
+)
 @device_option
 @json_option
-def report(
-    folders: tuple[Path, ...], out: Path, clips: str | None, frames: int, device: str, as_json: bool
-) -> None:
+def report(folders: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> None:
     """Write one HTML page of evaluations and trainings: tables, plots, pictures of each network.
 
     RUN is a folder that evaluate or a training wrote. Pictures need the data and the weights.
@@ -37,6 +42,7 @@ def report(
     """
     from stdpipe.report import write_report
 
-    result = write_report(folders, out, clips=clips or 3, frames=frames, device=device)
+    options["clips"] = options["clips"] or 3
+    result = write_report(folders, out, **options)
     missing = "".join(f"\n{text}" for text in result["missing"])
     answer(result, as_json, f"{result['report']}, {result['bytes'] / 1e6:.1f} MB{missing}")

@@ -26,12 +26,13 @@ from stdpipe.deploy.quiet import quiet
 from stdpipe.models.table import Size
 
 FIRST = 3  # frames before any is timed
-HEAD = ("file", "format", "ms", "90 %", "MB", "peak MB", "delegated")
+HEAD = ("file", "format", "precision", "ms", "90 %", "MB", "peak MB", "delegated")
 
 
 @dataclass(frozen=True)
 class Bench:
-    """One call of bench: exported files of one frame size, and how many frames each runs."""
+    """One call of bench: exported files, the LR size of all, and how many frames each runs. A file
+    of any size needs one."""
 
     files: tuple[Path, ...]
     size: Size | None = None
@@ -68,17 +69,20 @@ def bench(job: Bench) -> dict[str, Any]:
 
 
 def read_use(file: Path, size: Size | None = None) -> dict[str, Any]:
-    """Read what lies beside an exported file. Raises UserError for another size, and
-    FileNotFoundError where there is no such file."""
+    """Read what lies beside an exported file, with the size to run it at. Raises UserError for
+    another size and for none, and FileNotFoundError where there is no such file."""
     name = format_of(file)
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}")
     beside = use_beside(file)
     if not beside.is_file():
-        raise UserError(f"{beside} is not there: export {file.name} with --size, which writes it")
+        raise UserError(f"{beside} is not there: export {file.name} again, which writes it")
     use = parse_json(read_bytes(beside), str(beside))
     if not isinstance(use, dict) or use.get("format") != name or "state" not in use:
         raise UserError(f"{beside} does not say how to use {file.name}: export it again")
+    if not (size or use["size"]):
+        raise UserError(f"{file} is for frames of any size: say by --size which to measure")
+    use["size"] = use["size"] or list(size or ())
     if size and list(size) != use["size"]:
         width, height = use["size"]
         raise UserError(
@@ -93,7 +97,9 @@ def inputs(use: dict[str, Any]) -> list[Tensor]:
     width, height = use["size"]
     draw = torch.Generator().manual_seed(0)
     frames = [torch.rand(1, 3, height, width, generator=draw) for _ in use["frames"]]
-    return [*frames, *(torch.zeros(1, *shape) for shape in use["state"])]
+    sides = [side + -side % use["multiple"] for side in (height, width)]
+    shapes = [shape if shape[-1] else [shape[0], *sides] for shape in use["state"]]
+    return [*frames, *(torch.zeros(1, *shape) for shape in shapes)]
 
 
 def _report(file: Path, use: dict[str, Any], times: list[float], peak: int) -> dict[str, Any]:
@@ -101,7 +107,9 @@ def _report(file: Path, use: dict[str, Any], times: list[float], peak: int) -> d
     return {
         "file": str(file),
         "format": use["format"],
+        "precision": use["precision"],
         "model": use["model"],
+        "weights_sha256": use["weights_sha256"],
         "size": use["size"],
         "ms": statistics.median(times),
         "ms_90": sorted(times)[max(round(0.9 * len(times)) - 1, 0)],
@@ -152,13 +160,14 @@ def table(files: Sequence[dict[str, Any]]) -> str:
     """Return the files as Markdown, the fastest first."""
     rows = [
         (
-            *(Path(each["file"]).name, each["format"], f"{each['ms']:.1f}", f"{each['ms_90']:.1f}"),
+            *(Path(each["file"]).name, each["format"], each["precision"]),
+            *(f"{each['ms']:.1f}", f"{each['ms_90']:.1f}"),
             *(f"{each['bytes'] / 1e6:.2f}", f"{each['peak_bytes'] / 1e6:.0f}"),
             "" if each["delegated"] is None else f"{each['delegated']:.0%}",
         )
         for each in sorted(files, key=lambda each: float(each["ms"]))
     ]
-    align = ["left", "left"] + ["right"] * 5
+    align = ["left"] * 3 + ["right"] * 5
     return tabulate(rows, HEAD, tablefmt="pipe", colalign=align, disable_numparse=True)
 
 

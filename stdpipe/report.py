@@ -23,7 +23,7 @@ from stdpipe.data.layouts import find_test_clips
 from stdpipe.device import keep_memory, pick_device
 from stdpipe.models.base import Network
 from stdpipe.reporting.clip_pictures import Detail, Gallery
-from stdpipe.reporting.inputs import Labels, Measured, ResultGroup, read_folders
+from stdpipe.reporting.inputs import Labels, Measured, ResultGroup, read_folders, read_times
 from stdpipe.reporting.page import Content, render
 from stdpipe.reporting.shots import load_again, load_or_make, take_shot
 from stdpipe.reporting.tables import Table
@@ -39,6 +39,7 @@ def write_report(
     clips: int | str = 3,
     frames: int = 15,
     labels: Labels | None = None,
+    bench: Path | None = None,
     tables: Sequence[Table] = (),
     title: str = "stdpipe report",
     device: str = "auto",
@@ -50,10 +51,12 @@ def write_report(
     data and weights that were measured; the page lists those that are gone.
     clips: how many clips of each data set to show, or as text their keys with commas between; a
     number as text is a key if a clip has it. frames: the most frames of a clip to run networks on.
-    labels: see read_folders. tables: more tables, which come first.
+    labels: see read_folders. bench: what `stdpipe bench --json` printed. tables: more tables, which
+    come first.
     Raises UserError or OSError for a folder that is neither an evaluation nor a training run.
     """
-    groups, runs, missing = read_folders(folders, labels)
+    times = read_times(bench) if bench else {}
+    groups, runs, missing = read_folders(folders, labels, times)
     if not (groups or runs or tables):
         raise UserError(f"nothing to report: {' '.join(missing) or 'no folder was given'}")
     on = pick_device(device)

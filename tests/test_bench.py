@@ -2,11 +2,14 @@
 
 import importlib.util
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from stdpipe.models.checkpoints import load_network, save_network
 
 Command = Callable[..., Any]
 needs_onnx = pytest.mark.skipif(
@@ -19,7 +22,8 @@ needs_onnx = pytest.mark.skipif(
 def exported(tmp_path: Path, stdpipe: Command) -> Callable[..., Path]:
     def export(name: str, *more: object, size: str = "32x24", model: str = "rrn-8") -> Path:
         out = tmp_path / name
-        given = ("--model", model, "--weights", "random:0", "--size", size, "--out", out)
+        given = ("--model", model, "--weights", "random:0", "--out", out)
+        given += ("--size", size) * bool(size)
         stdpipe("export", *given, *more)
         return out
 
@@ -41,9 +45,18 @@ def test_files_of_two_formats(exported: Command, stdpipe: Command) -> None:
         assert each["delegated"] is None
     text = stdpipe("bench", *files, "--frames", 1, "--size", "32x24").stdout
     rows = [line.split("|") for line in text.splitlines() if line.startswith("| ")]
-    times = [float(row[3]) for row in rows[1:]]
+    times = [float(row[4]) for row in rows[1:]]
     assert times == sorted(times)
     assert len(times) == 3
+
+
+@needs_onnx
+def test_files_of_any_size(exported: Command, stdpipe: Command, refused: Command) -> None:
+    """One whose state is as large as the frames, and one whose frames and state are padded."""
+    files = [exported("a.onnx", size=""), exported("b.onnx", size="", model="fastdvdnet-eighth")]
+    found = json.loads(stdpipe("bench", *files, "--size", "33x26", "--frames", 1, "--json").stdout)
+    assert [each["size"] for each in found["files"]] == [[33, 26], [33, 26]]
+    assert "--size" in refused("bench", *files)
 
 
 def test_bad_input(tmp_path: Path, exported: Command, refused: Command) -> None:
@@ -62,3 +75,35 @@ def test_bad_input(tmp_path: Path, exported: Command, refused: Command) -> None:
     assert "export it again" in refused("bench", file)
     beside.unlink()
     assert "b.pt2.json" in refused("bench", file)
+
+
+@needs_onnx
+def test_the_report_plots_quality_over_milliseconds(
+    tmp_path: Path, tiny: Path, stdpipe: Command, refused: Command
+) -> None:
+    """Of the network whose weights a measured file holds, and of no other."""
+    net, facts = load_network("rrn-8", "random:0")
+    save_network(tmp_path / "w.pt", net, facts["network"], "bd")
+    networks = ("--model", f"@{tmp_path / 'w.pt'}", "--model", "rrn-8@random:1")
+    rules = ("--protocol", "vid4", "--crop", 8)
+    stdpipe("evaluate", "--data", tiny, *networks, *rules, "--out", tmp_path / "e")
+    files = [tmp_path / "s.onnx", tmp_path / "s.pt2"]
+    for file, kind in zip(files, ("onnx", "torch"), strict=True):
+        given = ("--weights", tmp_path / "w.pt", "--size", "16x12", "--format", kind)
+        stdpipe("export", *given, "--out", file)
+    told = stdpipe("bench", *files, "--frames", 2, "--json").stdout
+    (tmp_path / "bench.json").write_text(told)
+    fastest = min(row["ms"] for row in json.loads(told)["files"])
+    out = tmp_path / "page"
+    stdpipe("report", tmp_path / "e", "--bench", tmp_path / "bench.json", "--out", out)
+    page = (out / "index.html").read_text()
+    charts = [
+        json.loads(x) for x in re.findall(r'<script type="application/json">(.*?)</script>', page)
+    ]
+    (chart,) = (x for x in charts if x.get("kind") == "points")
+    assert [point["x"].get("ms_as_file") for point in chart["points"]] == [fastest, None]
+    assert chart["marks"]["ms_as_file"][0] == 33
+    assert f"{fastest:.1f}</td>" in page
+    (tmp_path / "bench.json").write_text("{}")
+    again = ("report", tmp_path / "e", "--bench", tmp_path / "bench.json", "--out", out)
+    assert "bench.json" in refused(*again)

@@ -16,6 +16,7 @@ from stdpipe.reporting.inputs import ResultGroup, TrainingRun
 MAX_POINTS = 400  # of a line; a screen has no room for more
 MAX_CLIPS = 30  # offered in the choice of what to average over
 NOT_LOSSES = frozenset({"step", "lr", "steps_per_s", "wait"})
+MARKS = {"ms_as_file": [33, "30 frames/s"]}  # cost -> value of a line across, and its name
 OF_TERMS = {"share.": "Gradient beside L_rec's", "weight.": "Weight"}
 """What each line of metrics.jsonl says of each term: prefix of the key -> axis."""
 
@@ -44,6 +45,7 @@ def cost_chart(group: ResultGroup, colours: Colours) -> Chart | None:
         "title": f"Quality against cost, {group.title}",
         "x": {n: row[0] for n, row in COSTS.items() if any(n in p["x"] for p in points)},
         "y": {name: heading for name, (heading, _) in HEADINGS.items() if name in measured},
+        "marks": MARKS,
         "scopes": {"average": "all clips", **{clip: clip for clip in clips}},
         "points": points,
     }

@@ -14,8 +14,11 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from typing_extensions import TypedDict
+
 from stdpipe import cache
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.schema import check, read_json
 from stdpipe.evaluation.frame_log import UNFINISHED, Clips, read_frames
 from stdpipe.evaluation.results import NetworkResult, identity, read_result
 from stdpipe.features.info import provenance
@@ -27,6 +30,7 @@ from stdpipe.training.metrics_log import read_metrics
 from stdpipe.training.run_folder import read_config
 
 Labels = Mapping[str, str]
+Times = Mapping[str, float]  # sha256 of a network's weights -> milliseconds a frame as a file
 
 
 class Measured(NamedTuple):
@@ -81,20 +85,20 @@ class TrainingRun(NamedTuple):
 
 
 def read_folders(
-    folders: Sequence[Path], labels: Labels | None = None
+    folders: Sequence[Path], labels: Labels | None = None, times: Times | None = None
 ) -> tuple[list[ResultGroup], list[TrainingRun], list[str]]:
     """Read evaluations, training runs, and a sentence for each thing that is missing.
 
     `labels`: a network's name in results, its weights file, that file's folder, or a run's folder
-    -> name on the page. Raises FileNotFoundError or UserError for a folder that holds neither, and
-    for a damaged file.
+    -> name on the page. `times`: see read_times. Raises FileNotFoundError or UserError for a folder
+    that holds neither, and for a damaged file.
     """
     groups: dict[str, ResultGroup] = {}
     runs: list[TrainingRun] = []
     missing = []
     for folder in dict.fromkeys(folders):
         if (folder / "result.json").is_file():
-            _read_evaluation(folder, labels or {}, groups)
+            _read_evaluation(folder, labels or {}, times or {}, groups)
         elif (folder / UNFINISHED).is_dir():
             missing.append(f"The evaluation in {folder} is not finished: give its command again.")
         elif (folder / "config.yaml").is_file():
@@ -110,7 +114,30 @@ def read_folders(
     return [*groups.values()], runs, missing
 
 
-def _read_evaluation(folder: Path, labels: Labels, groups: dict[str, ResultGroup]) -> None:
+def read_times(file: Path) -> dict[str, float]:
+    """Return the milliseconds a frame of each network that `stdpipe bench --json` measured, those
+    of its fastest file. Raises UserError for another file."""
+    unread = f"{file} is not what `stdpipe bench --json` prints"
+    found: dict[str, float] = {}
+    for row in check(_Bench, read_json(file), unread)["files"]:
+        sha256, ms = row["weights_sha256"], row["ms"]
+        if sha256:
+            found[sha256] = min(ms, found.get(sha256, math.inf))
+    return found
+
+
+class _File(TypedDict):
+    weights_sha256: str | None
+    ms: float
+
+
+class _Bench(TypedDict):
+    files: list[_File]
+
+
+def _read_evaluation(
+    folder: Path, labels: Labels, times: Times, groups: dict[str, ResultGroup]
+) -> None:
     """Add each network of the folder's result to the group of its rules and frames."""
     file = folder / "result.json"
     result, frames = read_result(file), read_frames(folder / "frames.csv")
@@ -126,7 +153,9 @@ def _read_evaluation(folder: Path, labels: Labels, groups: dict[str, ResultGroup
             if text not in old.split(" / "):
                 group.metrics[name] = f"{old} / {text}"
         label = _distinct(_label(network, labels), {e.label for e in group.entries}, folder)
-        cost = network.get("cost") or _count(network["model"])
+        cost: dict[str, Any] = {**(network.get("cost") or _count(network["model"]))}
+        if (sha256 := network["weights_sha256"] or "") in times:
+            cost["ms_as_file"] = times[sha256]
         of_network = frames.get(network["name"], {})
         group.entries.append(Measured(label, folder, _written(file), network, cost, of_network))
 

@@ -257,13 +257,20 @@ function pointsChart(figure, content) {
       .map((p) => ({ ...p, at: [p.x[xKey], p.y[scope][yKey]] }))
       .sort((a, b) => a.at[0] - b.at[0]);
     const [width, height, box] = frameOf(plot, 0.55);
-    const x = scaleOf(known.map((p) => p.at[0]), box.left, box.right, true);
+    const line = content.marks[xKey]; /* a value that is asked for, and its name */
+    const across = known.map((p) => p.at[0]);
+    const x = scaleOf(line ? [...across, line[0]] : across, box.left, box.right, true);
     const y = scaleOf(known.map((p) => p.at[1]), box.bottom, box.top, false);
     const drawing = svg(
       "svg",
       { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${content.title}: ${known.length} points` },
       axes(width, height, x, y, content.x[xKey], content.y[yKey], box),
     );
+    if (line) {
+      const at = x(line[0]);
+      drawing.append(svg("line", { class: "asked-line", x1: at, x2: at, y1: box.top, y2: box.bottom }));
+      drawing.append(svg("text", { x: at, y: box.top - 6, "text-anchor": "middle" }, line[1]));
+    }
     const taken = known.map((p) => [x(p.at[0]) - 9, y(p.at[1]) - 9, x(p.at[0]) + 9, y(p.at[1]) + 9]);
     for (const point of known) {
       const [px, py] = [x(point.at[0]), y(point.at[1])];
