@@ -37,8 +37,8 @@ class Known(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
 
 
 def find_embedded(_context: object, _option: object, given: Any) -> Any:
-    """Return the weights that an option names, or for `embedded` the file that comes with
-    stdpipe, as text or as a path."""
+    """Return the weights that an option names, or for `embedded` and the like the file that comes
+    with stdpipe, as text or as a path."""
     return given if given is None else type(given)(named(str(given)))
 
 
@@ -75,7 +75,8 @@ weights_option = click.option(
     "--weights",
     metavar="FILE",
     callback=find_embedded,
-    help="A checkpoint, random:SEED, or `embedded`, the small EDVR that comes with stdpipe.",
+    help="A checkpoint, random:SEED, or what comes with stdpipe: `embedded` (a small EDVR), "
+    "`embedded-student`, `embedded-small`.",
 )
 model_option = click.option(
     "--model", type=NETWORK, help="The network, e.g. fastdvdnet. stdpipe's weights name theirs."

@@ -34,13 +34,14 @@ from stdpipe.cli.errors import Command, when_stopped
 def upscale(as_json: bool, **options: Any) -> None:
     """Super-resolve a video or a folder of frames, however long.
 
+    Without --model and --weights, a small student does it that comes with stdpipe.
     OUTPUT is a video (.mp4, .mkv, .mov; frame rate and sound are kept) or a folder of PNG files.
     Tiles overlap by the network's field of view, so that they equal the whole frame; where that
     field has no bound (EDVR), the result says by how much neighbouring tiles differ.
 
     \b
     Example:
-      stdpipe upscale --model bicubic DATA/sequences/00001/0001 results/bicubic.mp4
+      stdpipe upscale DATA/sequences/00001/0001 results/clip.mp4
     """
     from stdpipe.upscale import Upscaling, upscale
 
@@ -55,6 +56,8 @@ def _text(result: dict[str, Any]) -> str:
         f"{result['frames']} frames of {result['width']}x{result['height']} in {result['out']}, "
         f"{result['frames_per_s']:.3g} frames/s"
     )
+    if result["own_student"]:
+        text += f", by stdpipe's own student ({result['model']}; others by --weights)"
     if tiles["count"] > 1:
         text += f"; {tiles['count']} tiles a frame that overlap by {tiles['overlap']} LR pixels"
     if not tiles["exact"]:

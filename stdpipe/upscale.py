@@ -22,6 +22,7 @@ from pydantic import ConfigDict, Field
 from torch import Tensor
 from tqdm import tqdm
 
+from stdpipe.assets import STUDENT
 from stdpipe.cache.errors import UserError
 from stdpipe.data.box import Box
 from stdpipe.data.degrade import degradation
@@ -62,7 +63,7 @@ class Upscaling:
     source: Path
     out: Path
     model: str | None = None  # the network's name; None takes it from the weights file
-    weights: str | None = None
+    weights: str | None = None  # with neither model nor network, None takes stdpipe's own student
     network: Network | None = None  # one that is loaded already, in place of model and weights
     tile: Annotated[int, Field(ge=0)] | None = None
     """LR pixels on a tile's side; 0 never cuts, None cuts large frames."""
@@ -91,10 +92,11 @@ def upscale(job: Upscaling) -> dict[str, Any]:
     """
     _check_places(job)
     device = pick_device(job.device)
+    own = job.network is None and not (job.model or job.weights)
     if job.network is not None:
         net, facts = job.network, facts_of(job.network)
     else:
-        net, facts = load_network(job.model, job.weights)
+        net, facts = load_network(job.model, str(STUDENT) if own else job.weights)
     check_sees_lr(net, "it enlarges nothing")
     net = folded(net.eval())
     source = find_one_clip(job.source)
@@ -117,6 +119,7 @@ def upscale(job: Upscaling) -> dict[str, Any]:
     return {
         "model": facts["network"],
         "weights": facts["weights"],
+        "own_student": own,
         "weights_sha256": facts["sha256"],
         "degradation": facts["degradation"],
         "source": str(job.source),

@@ -3,6 +3,7 @@
 Axes: T frames of a clip, h w LR size, H W HR size.
 """
 
+import itertools
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from stdpipe.models.table import Size
 
 RULES = Protocol(name="export", crop=8)  # luma in 8 bits, all frames but their borders
 MOST_CALIBRATING = 16  # clips, evenly over the list
+MOST_CALLS = 48  # of a graph that calibrate, evenly over these clips: their inputs are in memory
 
 
 class Cost(NamedTuple):
@@ -108,11 +110,15 @@ def measure(
 def calls(
     graph: AnyGraph, clips: Sequence[Clip], degradation: str, size: Size
 ) -> list[list[Tensor]]:
-    """Return the inputs of every call in which the graph plays some clips, its state included."""
+    """Return the inputs of at most MOST_CALLS calls in which the graph plays some clips, its state
+    included."""
     kept: list[list[Tensor]] = []
+    each = -(-sum(graph.lead + len(clip.frames) for clip in clips) // MOST_CALLS)
+    number = itertools.count()
 
     def run(*given: Tensor) -> Sequence[Tensor]:
-        kept.append(list(given))
+        if next(number) % each == 0:
+            kept.append(list(given))
         found: Sequence[Tensor] = graph(*given)
         return found
 

@@ -3,7 +3,7 @@
 Their converters write torch's pixel shuffle, whose channels come colour by colour, as three
 transpositions of the whole image. Of channels that come pixel by pixel (TensorFlow's
 depth_to_space) it is one, of runs of r * C values. So the convolution in front of it has its output
-channels put in that order; the image is exactly the same.
+channels put in that order. The image is the same.
 """
 
 from typing import Any

@@ -105,8 +105,8 @@ class GridSetup:
     def weights(self, teacher: str) -> str:
         """Return the teacher's weights file, whether or not it exists yet."""
         given = self.job.teachers.get(teacher, self.teachers[teacher].weights)
-        if given == EMBEDDED:
-            return named(EMBEDDED)
+        if given in EMBEDDED:
+            return named(given)
         return given or str(self.job.out / "teachers" / teacher / "weights.pt")
 
     def trains(self, teacher: str) -> bool:
