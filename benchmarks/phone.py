@@ -21,7 +21,7 @@ from stdpipe.cache.errors import UserError
 from stdpipe.cli import common
 from stdpipe.data.frames import clip_sizes
 from stdpipe.data.layouts import find_test_clips
-from stdpipe.deploy.formats import FORMATS, module_of, use_beside
+from stdpipe.deploy.formats import FORMATS, module_of, runs_here, use_beside
 from stdpipe.export import HOLDS, Export, export
 from stdpipe.models.table import Size
 
@@ -70,6 +70,8 @@ def measured(named: str, folder: Path, jobs: dict[Size, Path], frames: int) -> l
             module_of(format_)
         except UserError:
             continue  # its packages are not installed
+        if not runs_here(format_):
+            continue
         for precision, formats in HOLDS.items():
             if format_ not in formats:
                 continue

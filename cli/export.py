@@ -15,9 +15,10 @@ from stdpipe.cli.errors import Command, when_stopped
 @click.option(
     "--format",
     default="onnx",
-    type=click.Choice(["onnx", "torch", "executorch", "litert", "ncnn"]),
-    help="onnx (.onnx, needs stdpipe[export]), torch (.pt2), executorch (.pte), litert (.tflite) "
-    "or ncnn (.param and .bin); the last three need the extra of their name.",
+    type=click.Choice(["onnx", "torch", "executorch", "litert", "ncnn", "coreml"]),
+    help="onnx (.onnx, needs stdpipe[export]), torch (.pt2), executorch (.pte), litert (.tflite), "
+    "ncnn (.param and .bin) or coreml (a .zip of its package, not run but on macOS); the last four "
+    "need the extra of their name.",
 )
 @click.option(
     "--size",
@@ -69,10 +70,10 @@ def _text(result: dict[str, Any]) -> str:
         f"{result['model']}, {result['parameters']:,} parameters, as {result['out']}: "
         f"{result['bytes'] / 1e6:,.2f} MB{opset}; {_takes(result)}"
     ]
-    checked = result["checked"]
-    sizes = ", ".join(f"{width}x{height}" for width, height in checked["sizes"])
-    most = f"differs by at most {checked['largest_difference']:.1e}"
-    lines.append(f"{checked['by']} {most} over clips of {sizes}")
+    if checked := result["checked"]:
+        sizes = ", ".join(f"{width}x{height}" for width, height in checked["sizes"])
+        most = f"differs by at most {checked['largest_difference']:.1e}"
+        lines.append(f"{checked['by']} {most} over clips of {sizes}")
     for cost in result["cost"]:
         which = ", on which it was calibrated" if cost["calibrated"] else ""
         lines.append(

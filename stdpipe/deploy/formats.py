@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ FORMATS = {
     "executorch": Format(".pte", "executorch", "executorch"),
     "litert": Format(".tflite", "litert", "litert"),
     "ncnn": Format(".param", "ncnn", "ncnn"),
+    "coreml": Format(".zip", "coreml", "coreml"),
 }
 
 
@@ -50,6 +52,11 @@ def module_of(name: str) -> Any:
             f"pip install 'stdpipe[{format_.extra}]', or take another format"
         )
     return module
+
+
+def runs_here(name: str) -> bool:
+    """Tell whether this system has the runtime of a format: Core ML is macOS's alone."""
+    return name != "coreml" or sys.platform == "darwin"
 
 
 def format_of(file: Path) -> str:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 
 import stdpipe as api
 from stdpipe.deploy import onnx_file
-from stdpipe.deploy.formats import FORMATS, files_of, load, use_beside
+from stdpipe.deploy.formats import FORMATS, files_of, load, runs_here, use_beside
 from stdpipe.deploy.graph import Graph, InHalf, Run, example, play, trace
 from stdpipe.deploy.quiet import quiet
 from stdpipe.export import HOLDS
@@ -23,6 +24,7 @@ from stdpipe.models.macs import count_macs
 Command = Callable[..., Any]
 CAUSAL = ("rrn", "rrn:head=f_sr,wide=2", "rlsp", "swrn")
 STREAMED = ("fastdvdnet-eighth", "fastdvdnet-quarter:light=true")
+RUNNING = [name for name in FORMATS if runs_here(name)]
 WINDOWS = ("vespcn", "vdsr:num_feat=8,num_layer=3")
 
 
@@ -79,7 +81,7 @@ def module_of_needs(name: str) -> tuple[str, ...]:
     return needs
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", RUNNING)
 @pytest.mark.parametrize("network", ["rrn-8", "fastdvdnet-eighth"])
 def test_a_file_of_one_size(tmp_path: Path, stdpipe: Command, name: str, network: str) -> None:
     """Written by the command, told how to use beside it, and played in its own runtime."""
@@ -106,15 +108,34 @@ def test_a_file_of_one_size(tmp_path: Path, stdpipe: Command, name: str, network
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
-def test_a_hundred_frames(tmp_path: Path, stdpipe: Command) -> None:
+def test_core_ml_is_written_unchecked(
+    tmp_path: Path, tiny: Path, stdpipe: Command, refused: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it does not run: a zipped package, a warning, and no measuring."""
+    skip_without("coreml")
+    monkeypatch.setattr("sys.platform", "linux")
+    out = tmp_path / "s.zip"
+    given = ("export", "--model", "rrn-8", "--weights", "random:0", "--size", "36x24")
+    done = stdpipe(*given, "--format", "coreml", "--out", out, "--json")
+    assert json.loads(done.stdout)["checked"] is None
+    assert "macOS" in refused("bench", out)
+    assert any(name.endswith("Manifest.json") for name in zipfile.ZipFile(out).namelist())
+    assert {path.name for path in tmp_path.iterdir()} == {out.name, use_beside(out).name}
+    measured = (*given, "--format", "coreml", "--measure", tiny, "--out", tmp_path / "t.zip")
+    assert "--measure" in refused(*measured, code=2)
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_a_hundred_frames(tmp_path: Path, stdpipe: Command, name: str) -> None:
     """The state carries no error on: as near after a hundred frames as after one."""
-    skip_without("onnx")
-    out = tmp_path / "s.onnx"
-    stdpipe("export", "--model", "rrn-8", "--weights", "random:0", "--size", "24x16", "--out", out)
+    skip_without(name)
+    out = tmp_path / f"s{FORMATS[name].suffix}"
+    given = ("--model", "rrn-8", "--weights", "random:0", "--size", "24x16", "--format", name)
+    stdpipe("export", *given, "--out", out)
     made = graph("rrn-8")
     clip = torch.rand(100, 3, 16, 24)
     with torch.no_grad():
-        found = torch.cat(list(play(made, load("onnx", [out]), clip[None])))
+        found = torch.cat(list(play(made, load(name, files_of(name, out)), clip[None])))
         expected = made.net.features_clip(clip[None]).sr[0]
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
@@ -143,7 +164,7 @@ def test_bad_input(tmp_path: Path, refused: Command, monkeypatch: pytest.MonkeyP
     assert "no such operator" in told
 
 
-@pytest.mark.parametrize("name", HOLDS["fp16"])
+@pytest.mark.parametrize("name", [name for name in HOLDS["fp16"] if name in RUNNING])
 def test_half_precision_and_what_it_costs(
     tmp_path: Path, tiny: Path, stdpipe: Command, name: str
 ) -> None:
