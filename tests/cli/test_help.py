@@ -136,7 +136,9 @@ def test_no_new_options() -> None:
     assert found["experiment"] == always | {
         "file", "--out", "--profile", "--test", "--teacher", "--plan", "--jobs",
     }  # fmt: skip
-    assert found["report"] == {"folders", "--out", "--clips", "--frames", "--device", "--json"}
+    assert found["report"] == {
+        "folders", "--out", "--clips", "--frames", "--bench", "--device", "--json",
+    }  # fmt: skip
     assert found["upscale"] == {
         "source", "out", "--model", "--weights", "--tile", "--fps", "--crf", "--overwrite",
         "--device", "--amp", "--json",
@@ -148,6 +150,7 @@ def test_no_new_options() -> None:
         "--format",
         "--size",
         "--precision",
+        "--calibrate",
         "--measure",
         "--json",
     }
