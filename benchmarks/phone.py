@@ -10,6 +10,7 @@ timed in turn, on one thread. The same command goes on with what OUT lacks. Prin
 """
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from tabulate import tabulate
 
 from stdpipe.bench import Bench, bench
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.files import write_atomically
 from stdpipe.cli import common
 from stdpipe.data.frames import clip_sizes
-from stdpipe.data.layouts import find_test_clips
+from stdpipe.data.layouts import find_clips
 from stdpipe.deploy.formats import FORMATS, module_of, runs_here, use_beside
 from stdpipe.export import HOLDS, Export, export
+from stdpipe.models.checkpoints import load_network
 from stdpipe.models.table import Size
 
 HEAD = ("network", "format", "precision", "largest difference", "dB lost, calibrated on",
@@ -34,14 +37,17 @@ HEAD = ("network", "format", "precision", "largest difference", "dB lost, calibr
 @click.option("--data", required=True, type=common.PATH, help="Clips that say what files lose.")
 @click.option("--out", required=True, type=common.PATH, help="Folder of the files.")
 @click.option("--size", default="320x180", callback=common.lr_size, help="LR size that is timed.")
-@click.option("--frames", default=10, help="Frames of each file that are timed.")
+@click.option(
+    "--frames", default=10, type=click.IntRange(1), help="Frames of each file that are timed."
+)
 @common.json_option
 def main(
     networks: tuple[str, ...], data: Path, out: Path, size: Size, frames: int, as_json: bool
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    height, width = max(clip_sizes(find_test_clips(data)))
-    jobs = {Size(-(-width // 4), -(-height // 4)): data, size: few(data, out / "few")}
+    heights, widths = zip(*clip_sizes(find_clips(data, None)), strict=True)
+    height, width = max(heights), max(widths)
+    jobs = [(Size(-(-width // 4), -(-height // 4)), data), (size, few(data, out / "few"))]
     rows = []
     for name in networks:
         rows += measured(name, out, jobs, frames)
@@ -59,7 +65,9 @@ def few(data: Path, folder: Path) -> Path:
     return folder
 
 
-def measured(named: str, folder: Path, jobs: dict[Size, Path], frames: int) -> list[dict[str, Any]]:
+def measured(
+    named: str, folder: Path, jobs: list[tuple[Size, Path]], frames: int
+) -> list[dict[str, Any]]:
     """Export one network in every form; return what each file loses at the first size, and takes
     at the second."""
     model, _, weights = named.partition("@")
@@ -76,15 +84,18 @@ def measured(named: str, folder: Path, jobs: dict[Size, Path], frames: int) -> l
             if format_ not in formats:
                 continue
             row: dict[str, Any] = {"network": model, "format": format_, "precision": precision}
-            stem = f"{model.replace(':', '_')}-{precision}"
-            for size, data in jobs.items():
-                out = folder / f"{stem}-{size.width}x{size.height}{FORMATS[format_].suffix}"
+            sha256 = load_network(model, weights)[1]["sha256"] or ""
+            same = zlib.crc32(f"{sha256} {[data.resolve() for _, data in jobs]}".encode())
+            stem = f"{model.replace(':', '_')}-{precision}-{same:08x}"
+            for number, (size, data) in enumerate(jobs):
+                end = f"{number}-{size.width}x{size.height}{FORMATS[format_].suffix}"
+                out = folder / f"{stem}-{end}"
                 try:
                     told = written(out, model, weights, format_, precision, size, data)
                 except UserError as error:
                     row["error"] = str(error)
                     break
-                if size == next(iter(jobs)):
+                if not number:
                     row |= {"cost": told["cost"], "largest": told["checked"]["largest_difference"]}
                 else:
                     row["bytes"] = told["bytes"]
@@ -104,7 +115,7 @@ def written(
     if not (log.is_file() and use_beside(out).is_file()):
         calibrate = data if precision == "int8" else None
         job = Export(out, model, weights, format_, size, precision, calibrate, data)
-        log.write_text(json.dumps(export(job)))
+        write_atomically(log, json.dumps(export(job)))
     told: dict[str, Any] = json.loads(log.read_text())
     return told
 

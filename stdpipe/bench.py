@@ -22,9 +22,11 @@ from torch import Tensor
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.schema import parse_json, read_bytes
 from stdpipe.deploy.formats import files_of, format_of, load, use_beside
+from stdpipe.deploy.graph import Run
 from stdpipe.deploy.quiet import quiet
 from stdpipe.models.table import Size
 
+NEEDED = {"size", "frames", "state", "multiple", "precision", "model", "weights_sha256"}
 FIRST = 3  # frames before any is timed
 HEAD = ("file", "format", "precision", "ms", "90 %", "MB", "peak MB", "delegated")
 
@@ -47,18 +49,16 @@ def bench(job: Bench) -> dict[str, Any]:
     """
     torch.set_num_threads(1)
     told = {file: read_use(file, job.size) for file in job.files}
-    running = []
-    for file, use in told.items():
-        with quiet():
-            running.append((load(use["format"], files_of(use["format"], file)), inputs(use)))
+    files = list(told)
+    running = [(_opened(file, use), inputs(use)) for file, use in told.items()]
     times: list[list[float]] = [[] for _ in running]
     for frame in range(FIRST + job.frames):
         for number, (run, given) in enumerate(running):
             began = time.perf_counter()
             found = run(*given)
             taken = time.perf_counter() - began
-            # the state goes on, as it does over a clip
-            running[number] = run, [*given[: len(given) - len(found) + 1], *found[1:]]
+            if states := len(told[files[number]]["state"]):  # it goes on, as it does over a clip
+                running[number] = run, [*given[:-states], *found[-states:]]
             if frame >= FIRST:
                 times[number].append(1000 * taken)
     measured = [
@@ -78,7 +78,7 @@ def read_use(file: Path, size: Size | None = None) -> dict[str, Any]:
     if not beside.is_file():
         raise UserError(f"{beside} is not there: export {file.name} again, which writes it")
     use = parse_json(read_bytes(beside), str(beside))
-    if not isinstance(use, dict) or use.get("format") != name or "state" not in use:
+    if not isinstance(use, dict) or use.get("format") != name or not use.keys() >= NEEDED:
         raise UserError(f"{beside} does not say how to use {file.name}: export it again")
     if not (size or use["size"]):
         raise UserError(f"{file} is for frames of any size: say by --size which to measure")
@@ -90,6 +90,18 @@ def read_use(file: Path, size: Size | None = None) -> dict[str, Any]:
             "for: export it at that size"
         )
     return use
+
+
+def _opened(file: Path, use: dict[str, Any]) -> Run:
+    """Open a file in its runtime. Raises UserError for one that it cannot read."""
+    try:
+        with quiet():
+            return load(use["format"], files_of(use["format"], file))
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        raise UserError(f"{file} cannot be opened ({first}): export it again") from error
 
 
 def inputs(use: dict[str, Any]) -> list[Tensor]:

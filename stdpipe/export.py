@@ -35,6 +35,7 @@ from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.checkpoints import load_network
 from stdpipe.models.fold import folded
 from stdpipe.models.table import Size
+from stdpipe.suggest import refuse_unknown
 
 FREE = ("onnx", "torch")  # formats that hold a graph of any size
 HOLDS = {
@@ -77,12 +78,16 @@ class Export:
     that one unless given."""
 
     def __post_init__(self) -> None:
+        refuse_unknown([self.format], FORMATS, "unknown format")
+        refuse_unknown([self.precision], HOLDS, "unknown precision")
         suffix = FORMATS[self.format].suffix
         if self.out.suffix != suffix:
             raise UserError(
                 f"--format {self.format} writes a {suffix} file, but --out is {self.out}; change "
                 "one of them"
             )
+        if self.out.is_dir():
+            raise UserError(f"{self.out} is a folder: name a file")
         if self.measure and not runs_here(self.format):
             raise UserError(f"no {self.format} runs on this system: leave --measure")
         if not self.size and self.format not in FREE:

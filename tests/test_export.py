@@ -291,7 +291,7 @@ def test_teachers_and_baselines(tmp_path: Path, stdpipe: Command, name: str, kin
         pytest.param(
             "Rare",
             "onnx",
-            "has no ONNX form (try --format torch): ",
+            "has no form in onnx (try --format torch): ",
             marks=(needs_onnx, pytest.mark.slow),
         ),
     ],

@@ -46,12 +46,13 @@ def degradation_of(net: Network, option: str) -> str:
     """Return the degradation that makes a network's LR. Raises UserError where its weights do not
     say it, naming the option that needs it."""
     facts = net.facts
-    if not (facts["degradation"] or str(facts["weights"]).startswith("random:")):
-        raise UserError(
-            f"{facts['weights']} does not say which degradation it was trained for, so that "
-            f"{option} cannot make its LR: leave it out"
-        )
-    return str(facts["degradation"] or "bd")
+    weights = facts["weights"]
+    if facts["degradation"] or weights is None or str(weights).startswith("random:"):
+        return str(facts["degradation"] or "bd")
+    raise UserError(
+        f"{weights} does not say which degradation it was trained for, so that {option} cannot "
+        "make its LR: take weights that stdpipe wrote, or leave it out"
+    )
 
 
 def calibration_clips(data: Path) -> list[Clip]:
@@ -62,8 +63,9 @@ def calibration_clips(data: Path) -> list[Clip]:
 
 def held_out_clips(data: Path, calibrating: Sequence[Clip]) -> list[Clip]:
     """Return a data set's test clips that nothing was calibrated on."""
-    used = {clip.key for clip in calibrating}
-    return [clip for clip in find_test_clips(data) if clip.key not in used]
+    used = {(clip.key, clip.frames, clip.place) for clip in calibrating}
+    clips = find_test_clips(data)
+    return [clip for clip in clips if (clip.key, clip.frames, clip.place) not in used]
 
 
 def fitted(lr: Tensor, size: Size, key: str) -> Tensor:

@@ -51,7 +51,9 @@ def write_int8(
 
 
 def load(files: Sequence[Path]) -> Run:
-    """Open a file in ExecuTorch's own runtime."""
+    """Open a file in ExecuTorch's own runtime, on one thread of this process."""
+    bindings: Any = importlib.import_module("executorch.extension.pybindings.portable_lib")
+    bindings._unsafe_reset_threadpool(1)  # nothing else sets it
     runtime: Any = importlib.import_module("executorch.runtime")
     program = runtime.Runtime.get().load_program(str(files[0]))
     method = program.load_method("forward")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from stdpipe.cache.errors import UserError
 from stdpipe.models.base import Network, pad_to_multiple
 from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.fastdvdnet import FastDVDnet
@@ -110,6 +111,11 @@ def play(graph: AnyGraph, run: Run, clip: Tensor) -> Iterator[Tensor]:
     """
     batch, count, _, height, width = clip.shape
     if graph.whole:
+        if count != len(graph.offsets):
+            raise UserError(
+                f"the network's file sees clips of {len(graph.offsets)} frames, and this one has "
+                f"{count}: set the network's num_frame, or give other clips"
+            )
         yield from run(*clip.unbind(1))
         return
     state = [
@@ -189,6 +195,7 @@ def simplify(program: ExportedProgram) -> None:
     that is unshuffled as it was shuffled, and aliases. A mean over a square is taken as one over
     its rows and one over its columns, 18 values of 9x9 in place of 81."""
     module, aten = program.graph_module, torch.ops.aten
+    changes_frames = any(_is_in_place(node.target) for node in module.graph.nodes)
     for node in list(module.graph.nodes):
         given: Any = node.args[0] if node.args else None
         if node.target == aten.alias.default:
@@ -197,7 +204,7 @@ def simplify(program: ExportedProgram) -> None:
             if given.target == aten.pixel_shuffle.default and given.args[1] == node.args[1]:
                 replace(program, node, given.args[0])
         elif node.target == aten.avg_pool2d.default and _is_square(node.args):
-            _, (side, _), stride, (around, _), *rest = node.args
+            _, (side, *_), stride, (around, *_), *rest = node.args
             with module.graph.inserting_before(node):
                 for size, pad in (((side, 1), (around, 0)), ((1, side), (0, around))):
                     shape = (list(size), stride, list(pad), *rest)
@@ -206,6 +213,8 @@ def simplify(program: ExportedProgram) -> None:
                     given = made
             replace(program, node, given)
         elif node.target in (aten.select.int, aten.unbind.int) and len(node.args) > 1:
+            if changes_frames:  # the stack is their copy
+                continue
             if given.target != aten.stack.default or list(given.args[1:]) != [node.args[1]]:
                 continue
             frames = given.args[0]
@@ -222,6 +231,10 @@ def replace(program: ExportedProgram, node: torch.fx.Node, other: torch.fx.Node)
     """Use another value in a node's place, as an output of the program too."""
     node.replace_all_uses_with(other)
     program.graph_signature.replace_all_uses(node.name, other.name)
+
+
+def _is_in_place(target: Any) -> bool:
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
 
 
 def _is_square(pooling: Any) -> bool:

@@ -18,7 +18,7 @@ ATEN = torch.ops.aten
 
 
 def shuffle_channels_last(program: ExportedProgram) -> None:
-    """Rewrite each pixel shuffle of a traced program whose input is a convolution's alone."""
+    """Rewrite a traced program's pixel shuffles of one image that alone take a convolution."""
     graph = program.graph_module.graph
     names = {**program.graph_signature.inputs_to_parameters}
     for node in list(graph.nodes):
@@ -27,6 +27,9 @@ def shuffle_channels_last(program: ExportedProgram) -> None:
         conv, factor = node.args
         if conv.target != ATEN.conv2d.default or len(conv.users) > 1:
             continue
+        groups = conv.args[6] if len(conv.args) > 6 else 1
+        if groups != 1 or conv.meta["val"].shape[0] != 1:
+            continue  # its outputs cannot change places, or there are several images
         held = [x for x in conv.args[1:3] if isinstance(x, Node)]
         if any(x.name not in names or len(x.users) > 1 for x in held):
             continue

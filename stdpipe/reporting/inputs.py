@@ -30,7 +30,8 @@ from stdpipe.training.metrics_log import read_metrics
 from stdpipe.training.run_folder import read_config
 
 Labels = Mapping[str, str]
-Times = Mapping[str, float]  # sha256 of a network's weights -> milliseconds a frame as a file
+Times = Mapping[tuple[str, str | None], float]
+"""A network's name and its weights' sha256 -> milliseconds a frame as a file in float32."""
 
 
 class Measured(NamedTuple):
@@ -114,20 +115,30 @@ def read_folders(
     return [*groups.values()], runs, missing
 
 
-def read_times(file: Path) -> dict[str, float]:
+def read_times(file: Path) -> dict[tuple[str, str | None], float]:
     """Return the milliseconds a frame of each network that `stdpipe bench --json` measured, those
-    of its fastest file. Raises UserError for another file."""
-    unread = f"{file} is not what `stdpipe bench --json` prints"
-    found: dict[str, float] = {}
-    for row in check(_Bench, read_json(file), unread)["files"]:
-        sha256, ms = row["weights_sha256"], row["ms"]
-        if sha256:
-            found[sha256] = min(ms, found.get(sha256, math.inf))
+    of its fastest file in float32, whose images are the network's.
+
+    Raises UserError for another file, and for one of several frame sizes.
+    """
+    rows = check(_Bench, read_json(file), f"{file} is not what `stdpipe bench --json` prints")
+    sizes = {tuple(row["size"]) for row in rows["files"]}
+    if len(sizes) > 1:
+        told = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
+        raise UserError(f"{file} has times of several frame sizes ({told}): measure at one")
+    found: dict[tuple[str, str | None], float] = {}
+    for row in rows["files"]:
+        key = row["model"], row["weights_sha256"]
+        if row["precision"] == "fp32":
+            found[key] = min(row["ms"], found.get(key, math.inf))
     return found
 
 
 class _File(TypedDict):
+    model: str
     weights_sha256: str | None
+    precision: str
+    size: list[int]
     ms: float
 
 
@@ -154,8 +165,8 @@ def _read_evaluation(
                 group.metrics[name] = f"{old} / {text}"
         label = _distinct(_label(network, labels), {e.label for e in group.entries}, folder)
         cost: dict[str, Any] = {**(network.get("cost") or _count(network["model"]))}
-        if (sha256 := network["weights_sha256"] or "") in times:
-            cost["ms_as_file"] = times[sha256]
+        if (key := (network["model"], network["weights_sha256"])) in times:
+            cost["ms_as_file"] = times[key]
         of_network = frames.get(network["name"], {})
         group.entries.append(Measured(label, folder, _written(file), network, cost, of_network))
 
