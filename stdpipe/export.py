@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 from torch.export import ExportedProgram
 
 from stdpipe.cache.errors import UserError
@@ -130,9 +129,11 @@ def export(job: Export) -> dict[str, Any]:
         asides = [stack.enter_context(atomic_file(file)) for file in files]
         beside = stack.enter_context(atomic_file(use_beside(job.out)))  # the graph is named last
         other = " (try --format torch)" if job.format == "onnx" else ""
-        calls = _calibrating(graph, job, footage)
         with _told(f"{name} has no form in {job.format}{other}"):
-            if calls:
+            if job.size and footage and footage.calibrating:
+                # rounding would hide what is wrong with the graph
+                compare(graph, program.module(), job.size, TOLERANCES["fp32"])
+                calls = cost.calls(graph, footage.calibrating, footage.degradation, job.size)
                 written = writer.write_int8(program, calls, asides, use)
             else:
                 written = writer.write(program, asides, use)
@@ -143,7 +144,8 @@ def export(job: Export) -> dict[str, Any]:
                 largest = compare(graph, run, job.size, TOLERANCES.get(job.precision))
             package = writer.NEEDS[-1]
             by = f"{package} {importlib.metadata.version(package)}"
-            checked, costs = {"by": by, **largest}, _costs(graph, run, job, footage)
+            checked = {"by": by, **largest}
+            costs = _costs(graph, run, job, job.size, footage) if job.size and footage else []
         else:
             LOG.warning("stdpipe: not checked, since no %s runs on this system", job.format)
         told = {**kept, "format": job.format, **use, **written, "cost": costs}
@@ -181,44 +183,54 @@ def _sizes(size: Size | None) -> str:
     return f"frames of {size.width}x{size.height}" if size else "all frame sizes"
 
 
-def _footage(job: Export, net: Network) -> tuple[str, list[Clip], list[Clip]]:
-    """Return the degradation, the clips to calibrate on and those to measure on, before any work.
+class Footage(NamedTuple):
+    """The clips that say how to quantise and what a file loses, and how their LR is made."""
 
-    Raises UserError for weights that do not say their degradation, and OSError for no such data.
+    degradation: str
+    calibrating: list[Clip]
+    held_out: list[Clip]
+
+
+def _footage(job: Export, net: Network) -> Footage | None:
+    """Find the clips before any work; None where none are asked for.
+
+    Raises UserError for weights that do not say their degradation, and where no clip is left to
+    measure on; FileNotFoundError for no such data.
     """
-    held_out = job.measure or job.calibrate
-    if not held_out:
-        return "", [], []
+    measured = job.measure or job.calibrate
+    if not measured:
+        return None
     how = cost.degradation_of(net, "--calibrate" if job.calibrate else "--measure")
     calibrating = cost.calibration_clips(job.calibrate) if job.calibrate else []
-    return how, calibrating, cost.held_out_clips(held_out, calibrating)
-
-
-def _calibrating(
-    graph: Graph, job: Export, footage: tuple[str, list[Clip], list[Clip]]
-) -> list[list[Tensor]]:
-    how, clips, _ = footage
-    return cost.calls(graph, clips, how, job.size) if clips and job.size else []
+    held_out = cost.held_out_clips(measured, calibrating)
+    if job.measure and not held_out:
+        raise UserError(f"--measure {measured} has no clip that is not calibrated on: give others")
+    if not held_out:
+        LOG.warning("stdpipe: no clip of %s is held out: --measure DATA names some", measured)
+    return Footage(how, calibrating, held_out)
 
 
 def _costs(
-    graph: Graph, run: Run, job: Export, footage: tuple[str, list[Clip], list[Clip]]
+    graph: Graph, run: Run, job: Export, size: Size, footage: Footage
 ) -> list[dict[str, Any]]:
     """Return what the file loses on the clips it was calibrated on, and on others.
 
     Raises UserError where it loses so much on the former that quantisation has failed.
     """
-    how, *groups = footage
     found = []
-    for clips, data in zip(groups, (job.calibrate, job.measure or job.calibrate), strict=True):
-        if clips and job.size:
-            each = cost.measure(graph, run, clips, how, job.size, str(data))
-            found.append({**each._asdict(), "lost": each.lost, "calibrated": clips is groups[0]})
-    if groups[0] and not found[0]["lost"] <= MOST_LOST:  # nan is not
-        raise UserError(
-            f"in eight bits it loses {found[0]['lost']:.1f} dB on the clips that it was calibrated "
-            "on, so it is not written: leave --precision, or take fp16"
-        )
+    for clips, data, calibrated in (
+        (footage.calibrating, job.calibrate, True),
+        (footage.held_out, job.measure or job.calibrate, False),
+    ):
+        if not clips:
+            continue
+        each = cost.measure(graph, run, clips, footage.degradation, size, str(data))
+        if calibrated and not each.lost <= MOST_LOST:  # nan is not
+            raise UserError(
+                f"in eight bits it loses {each.lost:.1f} dB on the clips that it was calibrated "
+                "on, so it is not written: leave --precision, or take fp16"
+            )
+        found.append({**each._asdict(), "lost": each.lost, "calibrated": calibrated})
     return found
 
 
