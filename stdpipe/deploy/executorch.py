@@ -59,7 +59,8 @@ def load(files: Sequence[Path]) -> Run:
     method = program.load_method("forward")
 
     def run(*inputs: Tensor, _kept: Any = program) -> list[Tensor]:
-        # its outputs lie in memory of the program, which the next call overwrites
-        return [x.clone() for x in method.execute([x.contiguous() for x in inputs])]
+        # its outputs lie in memory of the program, which setting the next inputs may overwrite
+        image, *state = method.execute([x.contiguous() for x in inputs])
+        return [image, *(x.clone() for x in state)]
 
     return run

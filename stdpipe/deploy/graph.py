@@ -17,6 +17,7 @@ from stdpipe.models.base import Network, pad_to_multiple
 from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.fastdvdnet import FastDVDnet
 
+# A call of a program. Its image may lie in the runtime's memory, which the next call overwrites.
 Run = Callable[..., Sequence[Tensor]]
 STREAM = (0, 1, 2, 3)  # frames that a step of FastDVDnet's stream sees
 STREAM_LEAD = 4  # calls until its state is that of a clip's first frame
@@ -116,7 +117,7 @@ def play(graph: AnyGraph, run: Run, clip: Tensor) -> Iterator[Tensor]:
                 f"the network's file sees clips of {len(graph.offsets)} frames, and this one has "
                 f"{count}: set the network's num_frame, or give other clips"
             )
-        yield from run(*clip.unbind(1))
+        yield from (image.clone() for image in run(*clip.unbind(1)))
         return
     state = [
         torch.zeros(shape) for shape in graph.inputs(height, width, batch)[len(graph.offsets) :]
@@ -125,7 +126,7 @@ def play(graph: AnyGraph, run: Run, clip: Tensor) -> Iterator[Tensor]:
         frames = [clip[:, min(max(t + d, 0), count - 1)] for d in graph.offsets]
         sr, *state = run(*frames, *state)
         if t >= 0:
-            yield sr
+            yield sr.clone()
 
 
 def trace(graph: AnyGraph, height: int, width: int) -> ExportedProgram:

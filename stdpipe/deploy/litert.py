@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
@@ -73,13 +74,16 @@ def load(files: Sequence[Path]) -> Run:
 
     places = in_order(runner.get_input_details())
     results = in_order(runner.get_output_details())
+    shown = np.empty_like(interpreter.tensor(results[0])())
 
     def run(*inputs: Tensor) -> list[Tensor]:
         for place, x in zip(places, inputs, strict=True):
             interpreter.set_tensor(place, x.permute(0, 2, 3, 1).contiguous().numpy())
         interpreter.invoke()
-        found = [torch.from_numpy(interpreter.get_tensor(i)) for i in results]
-        return [x.permute(0, 3, 1, 2) for x in found]
+        image, *state = results
+        np.copyto(shown, interpreter.tensor(image)())
+        found = [shown, *map(interpreter.get_tensor, state)]
+        return [torch.from_numpy(x).permute(0, 3, 1, 2) for x in found]
 
     return run
 
