@@ -24,9 +24,18 @@ from stdpipe.cli.errors import Command, when_stopped
     "--fps",
     metavar="RATE",
     type=click.FloatRange(0, min_open=True),
-    help="Frame rate of a video; drops its sound. [default: the input's; 25 for a folder]",
+    help="A constant frame rate; drops the sound. "
+    "[default: each frame's own time; 25 for a folder]",
 )
-@click.option("--crf", default=12, type=click.IntRange(0, 51), help="H.264 quality; 0 is lossless.")
+@click.option("--crf", default=12, type=click.IntRange(0, 51), help="Video quality; 0 is best.")
+@click.option(
+    "--scene-cuts",
+    default="on",
+    type=click.Choice(["on", "off"]),
+    help="Whether each scene is seen apart from the next.",
+)
+@click.option("--deinterlace", is_flag=True, help="Make whole frames of an interlaced video.")
+@click.option("--partial", is_flag=True, help="Take a damaged video as far as it goes.")
 @click.option("--overwrite", is_flag=True, help="Replace an OUTPUT that exists.")
 @common.device_option
 @common.amp_option
@@ -35,7 +44,9 @@ def upscale(as_json: bool, **options: Any) -> None:
     """Super-resolve a video or a folder of frames, however long.
 
     Without --model and --weights, a small student does it that comes with stdpipe.
-    OUTPUT is a video (.mp4, .mkv, .mov; frame rate and sound are kept) or a folder of PNG files.
+    OUTPUT is a video (.mp4, .mkv, .mov) or a folder of PNG files. A video keeps the time of every
+    frame, colours and depth, sound, subtitles, titles and chapters of a video. The same command
+    goes on where it was stopped.
     Tiles overlap by the network's field of view, so that they equal the whole frame; where that
     field has no bound (EDVR), the result says by how much neighbouring tiles differ.
 
@@ -45,7 +56,7 @@ def upscale(as_json: bool, **options: Any) -> None:
     """
     from stdpipe.upscale import Upscaling, upscale
 
-    with when_stopped("nothing was written"):
+    with when_stopped("the same command goes on from what is done"):
         result = upscale(Upscaling(**options))
     common.report(result, as_json, _text(result))
 
@@ -56,6 +67,8 @@ def _text(result: dict[str, Any]) -> str:
         f"{result['frames']} frames of {result['width']}x{result['height']} in {result['out']}, "
         f"{result['frames_per_s']:.3g} frames/s"
     )
+    if result["resumed"]:
+        text += f", {result['resumed']} of them from before"
     if result["own_student"]:
         text += f", by stdpipe's own student ({result['model']}; others by --weights)"
     if tiles["count"] > 1:

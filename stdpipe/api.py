@@ -162,19 +162,23 @@ def evaluate_network(
 def upscale_video(
     source: Place,
     out: Place,
-    network: Given,
+    network: Given | None = None,
     *,
     tile: int | None = None,
     fps: float | None = None,
     crf: int = 12,
+    scene_cuts: str = "on",
+    deinterlace: bool = False,
+    partial: bool = False,
     overwrite: bool = False,
     device: str = "auto",
     amp: str = "none",
 ) -> dict[str, Any]:
     """Super-resolve a video or a folder of frames by 4, whatever its length.
 
-    network: as evaluate_network takes it; a function that sees whole clips is given 48 frames at a
-    time. The keywords are those of `stdpipe upscale`.
+    network: as evaluate_network takes it, or None for the student that comes with stdpipe; a
+    function that sees whole clips is given 48 frames at a time. The keywords are those of `stdpipe
+    upscale`.
 
     Returns what `upscale --json` prints. Raises UserError, or OSError, and leaves `out` as it was.
 
@@ -183,10 +187,13 @@ def upscale_video(
     given = {
         "source": Path(source),
         "out": Path(out),
-        **_network(network),
+        **({} if network is None else _network(network)),
         "tile": tile,
         "fps": fps,
         "crf": crf,
+        "scene_cuts": scene_cuts,
+        "deinterlace": deinterlace,
+        "partial": partial,
         "overwrite": overwrite,
         "device": device,
         "amp": amp,

@@ -1,42 +1,45 @@
 """Super-resolve a video or a folder of frames, whatever its length and size.
 
-setup -> a few frames at a time: read, super-resolve tile by tile, write -> report. Memory holds
-CHUNK centre frames, their neighbours and the network's maps of one tile.
+setup -> a few frames at a time: read, super-resolve tile by tile, write -> join -> report. Memory
+holds CHUNK centre frames, their neighbours and the network's maps of one tile. Frames that are done
+lie aside in parts, from which the same command goes on.
 Axes: T frames in a chunk, N centres among them, h w LR size, H W = 4h 4w.
 """
 
+import io
 import itertools
 import logging
+import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal
+from zlib import crc32
 
+import av
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 from torch import Tensor
 from tqdm import tqdm
 
 from stdpipe.assets import STUDENT
 from stdpipe.cache.errors import UserError
-from stdpipe.data.box import Box
 from stdpipe.data.degrade import degradation
-from stdpipe.data.frame_writer import Write, exact_rate, is_video, write_folder, write_video
+from stdpipe.data.frame_writer import exact_rate, folder_output, is_video, video_output
 from stdpipe.data.frames import Clip, Frame, frame_size, stream_frames
 from stdpipe.data.layouts import find_one_clip
+from stdpipe.data.parts import Output, Parts, kept_parts
 from stdpipe.data.scenes import split_scenes
-from stdpipe.data.video import Video
+from stdpipe.data.video import DamagedVideoError, Video, facts, refuse_short
+from stdpipe.data.video_writer import Look, look_of
 from stdpipe.deploy.drift import warn_of_drift
-from stdpipe.deploy.reach import reach
-from stdpipe.deploy.tiles import Tile, tiles
-from stdpipe.device import Amp, autocast, pick_device, settle
+from stdpipe.deploy.tiled import Grid, cut, super_resolve_pixels
+from stdpipe.device import Amp, pick_device, settle
 from stdpipe.models.base import Network, check_sees_lr
-from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.checkpoints import load_network
 from stdpipe.models.fold import folded
 from stdpipe.models.given import facts_of
@@ -44,15 +47,10 @@ from stdpipe.models.running import WHOLE_CLIP, ClipRunner, frames_around
 
 CHUNK = 8  # centre frames at once: their windows share work
 SPAN = 32  # and of a network that sees whole clips, with a quarter more on both sides
-# Larger frames are cut. FastDVDnet takes 20 KB of memory an LR pixel (VESPCN 13, D3Dnet 20, SOF-VSR
-# 30, VSRNet 87, EDVR-M 116), measured on a CPU: 4.7 GB for a frame of 640 x 360.
-WHOLE = 640 * 360  # LR pixels
-WHOLE_STEP = 4 * WHOLE  # of a causal network, which takes 1.5 (Mobile RRN) to 4.6 KB (RLSP 7-128)
-SEEN = 480  # default side of what a tile sees, in LR pixels: 480 x 480 is 640 x 360
-SMALLEST = 64  # least side of a tile's core by default, in LR pixels
-FREE_OVERLAP = 64  # LR pixels, where a network's reach has no bound
+PART = 128  # frames, at least, that are kept when a run is killed
 RATE = Fraction(25)  # frames a second, for a folder that becomes a video
 ORDINARY = 1.5  # phase of ordinary footage: pixels of both sizes share the edges
+PNG_BYTES, VIDEO_BYTES = 1.2, 0.25  # a pixel takes about as many, on ordinary footage
 LOG = logging.getLogger(__name__)
 
 
@@ -68,21 +66,17 @@ class Upscaling:
     tile: Annotated[int, Field(ge=0)] | None = None
     """LR pixels on a tile's side; 0 never cuts, None cuts large frames."""
     fps: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """Frames a second of the output; None keeps the input's."""
+    """Frames a second of the output; None keeps the time of every frame."""
     crf: Annotated[int, Field(ge=0, le=51)] = 12
-    """H.264's constant quality: 0 loses nothing, 51 is worst."""
+    """The video's constant quality: 0 loses nothing, 51 is worst."""
+    scene_cuts: Literal["on", "off"] = "on"
+    """Whether frames of one scene are seen apart from those of the next."""
+    deinterlace: bool = False
+    partial: bool = False  # take a damaged video as far as it goes
     overwrite: bool = False
     device: str = "auto"
     amp: Amp = "none"
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True)
-
-
-class Grid(NamedTuple):
-    """The tiles that frames are cut into; one tile where they are not cut."""
-
-    tiles: list[Tile]
-    overlap: int
-    exact: bool  # whether they overlap by the network's reach, for the result of whole frames
 
 
 def upscale(job: Upscaling) -> dict[str, Any]:
@@ -94,41 +88,50 @@ def upscale(job: Upscaling) -> dict[str, Any]:
     device = pick_device(job.device)
     own = job.network is None and not (job.model or job.weights)
     if job.network is not None:
-        net, facts = job.network, facts_of(job.network)
+        net, told = job.network, facts_of(job.network)
     else:
-        net, facts = load_network(job.model, str(STUDENT) if own else job.weights)
+        net, told = load_network(job.model, str(STUDENT) if own else job.weights)
     check_sees_lr(net, "it enlarges nothing")
     net = folded(net.eval())
-    source = find_one_clip(job.source)
+    to_video = is_video(job.out)
+    source = find_one_clip(job.source, deep=to_video, deinterlace=job.deinterlace)
     height, width = frame_size(source)
-    _warn_of_shift(net, facts["degradation"])
+    _check_video(job, source)
+    _warn_of_shift(net, told["degradation"])
     warn_of_drift(net)
     grid = cut(net, height, width, job.tile)
+    made_of = [_facts_of_source(source), _sum(net), _settings(job, device)]
     settle(net, device, job.amp)
-    video = source.place if isinstance(source.place, Video) else None
-    rate = exact_rate(job.fps) if job.fps else video.rate if video else RATE
     height, width = height * net.scale, width * net.scale
-    sink = write_folder(job.out, source.names)
-    if as_video := is_video(job.out):
-        sound = video.file if video and not job.fps else None  # sound cannot change its speed
-        sink = write_video(job.out, height, width, rate, job.crf, sound)
+    look = _look(job, source, height, width)
+    output = _output(job, source, look) if to_video else folder_output(job.out, source.names)
+    needs = _state_disk(job, len(source.frames) * height * width)
     began = time.perf_counter()
-    with sink as write:
-        count, scenes, seams = _run(net, source, grid, write, device, job.amp)
+    with kept_parts(job.out, output, made_of) as parts:
+        scenes, seams, damage = _run(net, source, grid, parts, device, job)
+        count, resumed = parts.done, parts.resumed
+        left_out = parts.finish()
     seconds = time.perf_counter() - began
+    for what in left_out:
+        LOG.warning(f"stdpipe: {job.out.suffix} cannot hold {what}: name a .mkv to keep it")
     return {
-        "model": facts["network"],
-        "weights": facts["weights"],
+        "model": told["network"],
+        "weights": told["weights"],
         "own_student": own,
-        "weights_sha256": facts["sha256"],
-        "degradation": facts["degradation"],
+        "weights_sha256": told["sha256"],
+        "degradation": told["degradation"],
         "source": str(job.source),
         "out": str(job.out),
         "frames": count,
-        "scenes": scenes if isinstance(net, CausalNetwork) else None,
+        "resumed": resumed,
+        "damage": damage,
+        "left_out": left_out,
+        "scenes": scenes,
         "width": width,
         "height": height,
-        "fps": float(rate) if as_video else None,
+        "fps": float(look.rate) if to_video else None,
+        "bits": 10 if look.deep else 8,
+        "disk_estimate": needs,
         "tiles": {
             "count": len(grid.tiles),
             "overlap": grid.overlap,
@@ -138,7 +141,7 @@ def upscale(job: Upscaling) -> dict[str, Any]:
         "device": str(device),
         "amp": job.amp,
         "seconds": seconds,
-        "frames_per_s": count / seconds,
+        "frames_per_s": (count - resumed) / seconds,
     }
 
 
@@ -173,29 +176,140 @@ def _check_places(job: Upscaling) -> None:
         raise UserError(f"{job.out} holds more than PNG files and is not overwritten: empty it")
 
 
+def _check_video(job: Upscaling, source: Clip) -> None:
+    """Refuse a video that was cut off, and say what of it the output will not have."""
+    if not isinstance(source.place, Video):
+        return
+    found = facts(source.place.file)
+    if not job.partial:
+        try:
+            refuse_short(source.place.file)
+        except DamagedVideoError as error:
+            raise _with_way_on(error) from None
+    if found.alpha:
+        LOG.warning(f"stdpipe: {job.source} is transparent in places, which the output is not")
+    if found.bits > 8 and not source.place.deep:
+        LOG.warning(
+            f"stdpipe: {job.source} has {found.bits} bits a channel, and PNG files here have 8: "
+            "name a video to keep 10"
+        )
+
+
+def _with_way_on(error: DamagedVideoError) -> UserError:
+    return UserError(f"{error}; --partial takes it as far as it goes")
+
+
+def _settings(job: Upscaling, device: torch.device) -> list[Any]:
+    """Return what else decides the pixels and the parts."""
+    versions = [torch.__version__, av.__version__]
+    shown = [job.tile, job.fps, job.crf, job.scene_cuts, job.deinterlace, job.amp]
+    return [*shown, device.type, job.out.suffix.lower(), CHUNK, SPAN, PART, *versions]
+
+
+def _facts_of_source(source: Clip) -> list[Any]:
+    """Return what changes when the source does."""
+    files = [file for file in source.frames if isinstance(file, Path)]
+    files = files or [source.place.file] if source.place else files
+    states = [(file.resolve(), file.stat()) for file in files]
+    return [[source.key, str(file), s.st_size, s.st_mtime_ns] for file, s in states]
+
+
+def _sum(net: Network) -> list[Any]:
+    """Return the kind of a network and the crc32 of its parameters."""
+    values = (value.contiguous().cpu().numpy() for value in net.state_dict().values())
+    return [type(net).__qualname__, *(crc32(value.tobytes()) for value in values)]
+
+
+def _look(job: Upscaling, source: Clip, height: int, width: int) -> Look:
+    """Return how the output looks: as its source, or at a rate of its own."""
+    video = source.place if isinstance(source.place, Video) else None
+    if video and not job.fps:
+        return look_of(facts(video.file), height, width, job.crf, video.deep)
+    rate = exact_rate(job.fps) if job.fps else RATE
+    return Look(height, width, rate, job.crf, deep=bool(video and video.deep))
+
+
+def _output(job: Upscaling, source: Clip, look: Look) -> Output:
+    video = source.place if isinstance(source.place, Video) else None
+    sound = video.file if video and not job.fps else None  # sound cannot change its speed
+    return video_output(job.out, look, sound)
+
+
+def _state_disk(job: Upscaling, pixels: int) -> int:
+    """Return about how many bytes the work will take, at most; refuse what does not fit."""
+    needs = round(pixels * (2 * VIDEO_BYTES if is_video(job.out) else PNG_BYTES))
+    home = next(folder for folder in job.out.resolve().parents if folder.is_dir())
+    free = shutil.disk_usage(home).free
+    if needs > 1e9:
+        LOG.warning(
+            f"stdpipe: about {needs / 1e9:.1f} GB of disk are needed ({free / 1e9:.1f} free)"
+        )
+    return needs
+
+
 def _run(
-    net: Network, source: Clip, grid: Grid, write: Write, device: torch.device, amp: str
-) -> tuple[int, int, int]:
-    """Super-resolve all frames; return their number, that of the scenes that a causal network sees
-    apart, and the largest step between tiles."""
-    count = scenes = largest = 0
-    progress = tqdm(total=len(source.frames) or None, unit="frame", desc="upscale", disable=None)
-    with progress, closing(stream_frames(source)) as stream:
-        for scene in split_scenes(stream) if isinstance(net, CausalNetwork) else [stream]:
+    net: Network, source: Clip, grid: Grid, parts: Parts, device: torch.device, job: Upscaling
+) -> tuple[int, int, str | None]:
+    """Super-resolve what is not done yet; return the number of scenes, the largest step between
+    tiles and where the source is damaged."""
+    at = scenes = largest = held = 0
+    damage: list[str] = []
+    progress = tqdm(total=len(source.frames), unit="frame", desc="upscale", disable=None)
+    with progress, ExitStack() as part, closing(stream_frames(source)) as stream:
+        frames = _as_far(stream, job.partial, damage)
+        for scene in split_scenes(frames) if job.scene_cuts == "on" else [frames]:
             scenes += 1
             runners = [ClipRunner(net) for _ in grid.tiles]  # a causal network has a state a tile
             for clip, first, centres in chunks(scene, frames_around(net)):
-                frames, step = _super_resolve_pixels(
-                    runners, clip, first, centres, grid, device, amp
+                progress.update(len(centres))
+                at += len(centres)
+                if at <= parts.resumed:  # read again for what follows alone, which is fast
+                    if at == parts.resumed:
+                        _restore(runners, parts.state, device)
+                    continue
+                made, step = super_resolve_pixels(
+                    runners, clip, first, centres, grid, device, job.amp
                 )
-                for frame in frames:
-                    write(frame)
-                count += len(frames)
                 largest = max(largest, step)
-                progress.update(len(frames))
-    if not count:
-        raise UserError(f"{source.key} has no frames")
-    return count, scenes, largest
+                if not held:
+                    write = part.enter_context(parts.part())
+                for frame in made:
+                    write(frame)
+                held += len(made)
+                if held >= PART:
+                    part.close()
+                    parts.commit(held, _state(runners))
+                    held = 0
+        part.close()
+        if held:
+            parts.commit(held, _state(runners))
+    if not at:
+        raise UserError(f"{source.key} has no frames{': ' * bool(damage)}{''.join(damage)}")
+    return scenes, largest, damage[0] if damage else None
+
+
+def _as_far(stream: Iterator[Frame], partial: bool, damage: list[str]) -> Iterator[Frame]:
+    """Yield frames as far as they go; raise UserError for a damaged one unless `partial`."""
+    try:
+        yield from stream
+    except DamagedVideoError as error:
+        if not partial:
+            raise _with_way_on(error) from None
+        damage.append(str(error))
+        LOG.warning(f"stdpipe: {error}; what lies before it is taken")
+
+
+def _state(runners: list[ClipRunner]) -> bytes:
+    """Return what runners need to go on."""
+    file = io.BytesIO()
+    torch.save([runner.kept() for runner in runners], file)
+    return file.getvalue()
+
+
+def _restore(runners: list[ClipRunner], state: bytes, device: torch.device) -> None:
+    kept = torch.load(io.BytesIO(state), map_location=device, weights_only=True)
+    for runner, one in zip(runners, kept, strict=True):
+        runner.go_on(one)
 
 
 def chunks(frames: Iterator[Frame], k: int) -> Iterator[tuple[Tensor, int, range]]:
@@ -219,80 +333,3 @@ def chunks(frames: Iterator[Frame], k: int) -> Iterator[tuple[Tensor, int, range
         at = centres.stop
         used = max(at - k - first, 0)
         held, first = held[used:], first + used
-
-
-def cut(net: Network, height: int, width: int, side: int | None) -> Grid:
-    """Return tiles for frames of that size; side: see Upscaling.tile. The network is on a CPU."""
-    whole = Box(0, 0, height, width)
-    most = WHOLE_STEP if isinstance(net, CausalNetwork) else WHOLE
-    if side == 0 or (side is None and height * width <= most):
-        return Grid([Tile(whole, whole)], 0, exact=True)
-    bound = reach(net) if net.kind == "window" else None
-    overlap = FREE_OVERLAP if bound is None else max(bound, net.multiple)
-    side = side or max(SEEN - 2 * overlap, SMALLEST)
-    found = tiles(height, width, side, overlap, net.multiple)
-    exact = bound is not None or len(found) == 1
-    if not exact:
-        LOG.warning(
-            "stdpipe: tiles of this network are not exact, since its input or its state decides "
-            f"how far it looks; they overlap by {overlap} pixels, and the result says by how much "
-            "they differ"
-        )
-    return Grid(found, overlap, exact)
-
-
-@torch.inference_mode()
-def super_resolve(
-    runners: Sequence[ClipRunner],
-    clip: Tensor,
-    first: int,
-    centres: Sequence[int],
-    cutting: Sequence[Tile],
-    device: torch.device,
-    amp: str = "none",
-) -> Iterator[tuple[Tile, Tensor]]:
-    """Yield each tile's sr, float32 (N, 3, ., .), for centres of a clip whose frames from number
-    `first` on are given: (T, 3, h, w) uint8. Each tile has its runner."""
-    for runner, tile in zip(runners, cutting, strict=True):
-        seen = clip[tile.seen.cut()].to(device).float() / 255
-        with autocast(device, amp):
-            sr = runner.sr(seen[None], first, centres)[0].float()
-        if not sr.isfinite().all():
-            raise UserError("the output is not finite; check the weights, or leave fp16 for bf16")
-        yield tile, sr
-
-
-def _super_resolve_pixels(
-    runners: Sequence[ClipRunner],
-    clip: Tensor,
-    first: int,
-    centres: Sequence[int],
-    grid: Grid,
-    device: torch.device,
-    amp: str,
-) -> tuple[NDArray[np.uint8], int]:
-    """Return whole frames (N, H, W, 3), and the largest step between tiles, in levels."""
-    scale = runners[0].net.scale
-    size = [side * scale for side in clip.shape[-2:]]
-    frames = torch.zeros(len(centres), 3, *size, dtype=torch.uint8)
-    largest = 0
-    for tile, sr in super_resolve(runners, clip, first, centres, grid.tiles, device, amp):
-        pixels = (sr.clamp(0, 1) * 255).round().byte().cpu()
-        if not grid.exact:
-            largest = max(largest, _step(frames, pixels, tile, scale))
-        frames[tile.core.cut(scale)] = pixels[tile.core.inside(tile.seen).cut(scale)]
-    return frames.permute(0, 2, 3, 1).numpy(), largest
-
-
-def _step(frames: Tensor, pixels: Tensor, tile: Tile, scale: int) -> int:
-    """Return the largest difference, in levels, to the tiles above and on the left at the seam.
-
-    Exact tiles differ, too: this one sees one pixel less than its overlap there.
-    """
-    y, x, height, width = tile.core
-    largest = 0
-    for box in (Box(y - 1, x, 1, width), Box(y, x - 1, height, 1)):
-        if box.y >= 0 and box.x >= 0:
-            here = pixels[box.inside(tile.seen).cut(scale)].int()
-            largest = max(largest, int((frames[box.cut(scale)].int() - here).abs().max()))
-    return largest

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -264,3 +265,89 @@ def proxy(s3: str, object_server: int, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
     yield proxy
     proxy.close()
+
+
+@pytest.fixture(scope="session")
+def save_frames() -> Callable[..., Path]:
+    """save_frames(out, frames, rate=25, crf=0, source=None, **look): a video or a folder of PNG
+    files, written as upscale writes them, with what `source` has beside its pictures."""
+    from stdpipe.data.frame_writer import folder_output, is_video, video_output
+    from stdpipe.data.parts import kept_parts
+    from stdpipe.data.video_writer import Look
+
+    def save(
+        out: Path,
+        frames: np.ndarray,
+        rate: float | Fraction = 25,
+        crf: int = 0,
+        source: Path | None = None,
+        names: tuple[str, ...] = (),
+        **look: Any,
+    ) -> Path:
+        output = folder_output(out, names)
+        if is_video(out):
+            deep = frames.dtype == np.uint16
+            shape = Look(*frames.shape[1:3], Fraction(rate), crf, deep=deep, **look)
+            output = video_output(out, shape, source)
+        with kept_parts(out, output, str(out)) as parts:
+            with parts.part() as write:
+                for frame in frames:
+                    write(frame)
+            parts.commit(len(frames), b"")
+            assert parts.finish() == []
+        return out
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def save_tracks() -> Callable[..., Path]:
+    """save_tracks(file, codec="aac", seconds=0.5, text=""): a file without pictures, with sound of
+    that kind, a title, two chapters and, of a text, subtitles."""
+    import av
+
+    def save(file: Path, codec: str = "aac", seconds: float = 0.5, text: str = "") -> Path:
+        rate, size = 48000, 1024
+        written = file.with_suffix(".srt")
+        written.write_text(f"1\n00:00:00,100 --> 00:00:00,300\n{text or '-'}\n")
+        with av.open(file, "w") as container, av.open(written) as subtitles:
+            container.metadata["title"] = "A tone"
+            container.set_chapters(
+                [
+                    {
+                        "id": n,
+                        "start": n,
+                        "end": n + 1,
+                        "time_base": Fraction(1, 4),
+                        "metadata": {"title": t},
+                    }
+                    for n, t in enumerate("ab")
+                ]
+            )
+            stream = container.add_stream(codec, rate=rate)
+            stream.layout, stream.format = "mono", "fltp"
+            spoken = container.add_stream_from_template(subtitles.streams[0]) if text else None
+            tone = np.sin(np.arange(round(seconds * rate)) / 20).astype("<f4")
+            for at in range(0, len(tone), size):
+                frame = av.AudioFrame.from_ndarray(tone[None, at : at + size], "fltp", "mono")
+                frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+            for packet in subtitles.demux() if spoken else ():
+                if packet.size:
+                    packet.stream = spoken
+                    container.mux(packet)
+        written.unlink()
+        return file
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def cases() -> Path:
+    """The folder of videos that people stumble over."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("STDPIPE_DATA", beside)).parent / "cases" / "video"
+    if not folder.is_dir():
+        pytest.skip(f"the cases of videos are not here ({folder})")
+    return folder

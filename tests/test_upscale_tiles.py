@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import Tensor, nn
 
-from stdpipe import upscale
+from stdpipe.deploy import tiled
 from stdpipe.deploy.reach import reach
 from stdpipe.deploy.tiles import tiles
 from stdpipe.models.base import Network
@@ -65,13 +65,13 @@ def small_unet() -> Network:
     return UNet().eval()
 
 
-def tiled(net: Network, clip: Tensor, side: int, overlap: int) -> Tensor:
+def in_tiles(net: Network, clip: Tensor, side: int, overlap: int) -> Tensor:
     """Every frame of a clip, from tiles: (T, 3, H, W)."""
     height, width = clip.shape[-2:]
     out = torch.full((len(clip), 3, 4 * height, 4 * width), torch.nan)
     cutting = tiles(height, width, side, overlap, net.multiple)
     runners = [ClipRunner(net)] * len(cutting)
-    for tile, sr in upscale.super_resolve(runners, clip, 0, range(len(clip)), cutting, CPU):
+    for tile, sr in tiled.super_resolve(runners, clip, 0, range(len(clip)), cutting, CPU):
         out[tile.core.cut(4)] = sr[tile.core.inside(tile.seen).cut(4)]
     return out
 
@@ -85,7 +85,7 @@ REACH = reach(NET)
 def test_tiles_equal_the_whole_frame(height: int, width: int, side: int) -> None:
     assert REACH is not None
     clip = noise(2, height, width)
-    found = tiled(NET, clip, side, REACH)
+    found = in_tiles(NET, clip, side, REACH)
     torch.testing.assert_close(found, whole_clip(NET, clip), rtol=0, atol=1e-5)
 
 
@@ -94,8 +94,8 @@ def test_no_smaller_overlap_would_do() -> None:
     assert REACH is not None
     clip = noise(2, 64, 64)
     whole = whole_clip(NET, clip)
-    assert (tiled(NET, clip, 8, REACH) - whole).abs().max() < 1e-5
-    assert (tiled(NET, clip, 8, REACH - NET.multiple) - whole).abs().max() > 1e-4
+    assert (in_tiles(NET, clip, 8, REACH) - whole).abs().max() < 1e-5
+    assert (in_tiles(NET, clip, 8, REACH - NET.multiple) - whole).abs().max() > 1e-4
 
 
 @torch.no_grad()
@@ -110,22 +110,22 @@ def test_tiles_of_fastdvdnet_equal_the_whole_frame() -> None:
     cutting = tiles(*shape, 16, 136, net.multiple)
     middle = cutting[len(cutting) // 2].seen
     assert middle.width < 320
-    found = tiled(net, clip, 16, 136)
+    found = in_tiles(net, clip, 16, 136)
     torch.testing.assert_close(found, whole_clip(net, clip), rtol=0, atol=1e-5)
 
 
 def test_the_step_at_the_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where tiles see too little, neighbours differ, and the number is what a frame shows."""
-    monkeypatch.setattr(upscale, "reach", lambda net: None)
-    monkeypatch.setattr(upscale, "FREE_OVERLAP", 1)
+    monkeypatch.setattr(tiled, "reach", lambda net: None)
+    monkeypatch.setattr(tiled, "FREE_OVERLAP", 1)
     clip = noise(3, 40, 40)
-    grid = upscale.cut(NET, 40, 40, 8)
+    grid = tiled.cut(NET, 40, 40, 8)
     assert not grid.exact
     runners = [ClipRunner(NET)] * len(grid.tiles)
-    _, step = upscale._super_resolve_pixels(runners, clip, 0, [1], grid, CPU, "none")
+    _, step = tiled.super_resolve_pixels(runners, clip, 0, [1], grid, CPU, "none")
     assert step > 2
-    monkeypatch.setattr(upscale, "FREE_OVERLAP", 2 * (REACH or 0))
-    grid = upscale.cut(NET, 40, 40, 8)
+    monkeypatch.setattr(tiled, "FREE_OVERLAP", 2 * (REACH or 0))
+    grid = tiled.cut(NET, 40, 40, 8)
     runners = [ClipRunner(NET)] * len(grid.tiles)
-    _, step = upscale._super_resolve_pixels(runners, clip, 0, [1], grid, CPU, "none")
+    _, step = tiled.super_resolve_pixels(runners, clip, 0, [1], grid, CPU, "none")
     assert step <= 1

@@ -1,7 +1,7 @@
 """Read frames from image files, a packed file or a video.
 
 A `Clip` says where frames lie and how many there are; files are opened when frames are asked for.
-Every frame is RGB uint8, (H, W, 3). numpy, Pillow, h5py and ffmpeg only: usable without torch.
+Every frame is RGB, (H, W, 3), uint8 but for deep videos. Usable without torch.
 Axes: T frames, H W their size.
 """
 
@@ -11,7 +11,6 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,9 +20,9 @@ from numpy.typing import NDArray
 from stdpipe.cache.errors import UserError
 from stdpipe.data.images import image_size, read_image
 from stdpipe.data.packed import PackedPlace, opened
-from stdpipe.data.video import Video, decoded
+from stdpipe.data.video import Pixels, Video, decoded
 
-Frame = NDArray[np.uint8]
+Frame = Pixels
 Content = TypeVar("Content")
 THREADS = min(16, 4 * (os.cpu_count() or 1))  # reading headers waits for the disk
 
@@ -34,7 +33,7 @@ class Clip:
 
     key: str
     frames: tuple[Path, ...] | range
-    """Image files, or the frames' numbers within `place`; for a steady Video, an estimate."""
+    """Image files, or the frames' numbers within `place`."""
     place: PackedPlace | Video | None = None
     before: tuple[Path, ...] | range = ()
     """Frames of the same sequence that come before, where a clip was cut out of one."""
@@ -68,11 +67,11 @@ def source_crc32(frames: NDArray[np.uint8]) -> int:
 
 
 def stream_frames(clip: Clip, start: int = 0, stop: int | None = None) -> Generator[Frame]:
-    """Yield frames start..stop of a clip, each read when it is asked for. Without `stop`, read a
-    video until it ends. A caller that stops early closes the generator.
+    """Yield frames start..stop of a clip, each read when it is asked for. A caller that stops early
+    closes the generator.
 
-    Raises UserError, naming the clip, for a frame that cannot be read in full, that is not 8-bit
-    RGB or grey, or that differs in size from the first.
+    Raises UserError, naming the clip, for a frame that cannot be read in full, that is not RGB or
+    grey, or that differs in size from the first; DamagedVideoError for one of a damaged video.
     """
     first = None
     with closing(_frames(clip, start, stop)) as frames:
@@ -113,13 +112,10 @@ def _clip_size(clip: Clip) -> tuple[int, int]:
 def _frames(clip: Clip, start: int, stop: int | None) -> Generator[Frame]:
     """Yield the frames without comparing their sizes."""
     if isinstance(clip.place, Video):
-        found = start
-        with closing(decoded(clip.place)) as frames:
-            for frame in islice(frames, start, stop):
-                found += 1
-                yield frame
-        if stop is not None and found < stop:
-            raise UserError(f"{clip.place.file} has {found} frames now, but had {len(clip.frames)}")
+        assert isinstance(clip.frames, range)
+        wanted = clip.frames[start:stop]
+        with closing(decoded(clip.place, wanted.start, wanted.stop)) as frames:
+            yield from frames
         return
     for number in range(len(clip.frames))[start:stop]:
         if clip.place:

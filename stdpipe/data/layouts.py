@@ -14,8 +14,8 @@ from typing import Literal
 
 from stdpipe.cache.errors import UserError
 from stdpipe.data import packed
-from stdpipe.data.frames import Clip, stream_frames
-from stdpipe.data.video import open_video
+from stdpipe.data.frames import Clip
+from stdpipe.data.video import facts, open_video, refuse_short
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -71,14 +71,12 @@ def find_test_clips(data: Path) -> list[Clip]:
     """Find the clips to measure on: a video's frames as they are coded, or the test split."""
     if data.suffix.lower() not in VIDEO_SUFFIXES or not data.is_file():
         return find_clips(data, "test")
-    video = open_video(data, steady=False)
-    whole = Clip(data.stem, range(0), video)
-    # frames are counted by decoding, since a header's number may be missing or wrong
-    return [Clip(data.stem, range(sum(1 for _ in stream_frames(whole))), video)]
+    refuse_short(data)
+    return [_video_clip(data)]
 
 
-def find_one_clip(path: Path) -> Clip:
-    """Find the only clip of a folder or a packed file, or open a video at a constant rate.
+def find_one_clip(path: Path, deep: bool = False, deinterlace: bool = False) -> Clip:
+    """Find the only clip of a folder or a packed file, or open a video as open_video does.
 
     Raises FileNotFoundError for a missing path, UserError for several clips or for no video.
     """
@@ -89,8 +87,11 @@ def find_one_clip(path: Path) -> Clip:
         return first
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: give a video file or a folder of frames")
-    video = open_video(path, steady=True)
-    return Clip(path.stem, range(video.count or 0), video)
+    return _video_clip(path, deep, deinterlace)
+
+
+def _video_clip(file: Path, deep: bool = False, deinterlace: bool = False) -> Clip:
+    return Clip(file.stem, range(len(facts(file).times)), open_video(file, deep, deinterlace))
 
 
 def _packed_clips(file: Path, split: Split | None) -> list[Clip]:

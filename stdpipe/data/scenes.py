@@ -47,7 +47,7 @@ def split_scenes(frames: Iterator[Frame]) -> Iterator[Iterator[Frame]]:
 
 def cells(frame: Frame) -> Cells:
     """Return the mean level in each of GRID x GRID cells, or of single pixels in tiny frames."""
-    grey = frame.mean(-1)
+    grey = frame.mean(-1) * (255 / np.iinfo(frame.dtype).max)
     rows, columns = (np.linspace(0, side, min(GRID, side) + 1).astype(int) for side in grey.shape)
     sums = np.add.reduceat(np.add.reduceat(grey, rows[:-1], 0), columns[:-1], 1)
     found: Cells = sums / np.outer(np.diff(rows), np.diff(columns))

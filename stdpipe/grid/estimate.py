@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from stdpipe import cache
-from stdpipe.data.frame_writer import write_folder
+from stdpipe.data.frame_writer import folder_output
 from stdpipe.data.frames import frame_size, read_clip
 from stdpipe.data.layouts import find_clips
 from stdpipe.evaluation import protocols
@@ -92,7 +92,8 @@ def _on_one_clip(setup: GridSetup, folder: Path) -> GridSetup:
     """Return the setup on the first training clip; a teacher without weights gets random ones."""
     data, weights = folder / "data", {label: setup.weights(label) for label in setup.teachers}
     clip = find_clips(setup.data, "train", length=7)[0]
-    with write_folder(data / "clip") as write:
+    (data / "clip").mkdir(parents=True)
+    with folder_output(data / "clip").part(data / "clip", 0) as write:
         for frame in read_clip(clip):
             write(frame)
     teachers = {

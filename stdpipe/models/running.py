@@ -33,6 +33,14 @@ class ClipRunner:
         self.done = 0  # frames that the state has seen
         self._state: State | None = None
 
+    def kept(self) -> tuple[int, State | None]:
+        """Return what `go_on` of another runner needs to go on from here."""
+        return self.done, self._state
+
+    def go_on(self, kept: tuple[int, State | None]) -> None:
+        """Go on where another runner was."""
+        self.done, self._state = kept
+
     def __call__(self, lr: Tensor, first: int, centres: Sequence[int]) -> Features:
         """Return the features of centres (ascending frame numbers), each (1, N, C, ., .).
 

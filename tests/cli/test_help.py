@@ -142,6 +142,8 @@ def test_no_new_options() -> None:
     assert found["upscale"] == {
         "source", "out", "--model", "--weights", "--tile", "--fps", "--crf", "--overwrite",
         "--device", "--amp", "--json",
+        "--scene-cuts", "--deinterlace",  # videos have both, and neither can be guessed
+        "--partial",  # a damaged file is taken on purpose only
     }  # fmt: skip
     assert found["export"] == {
         "--model",

@@ -1,0 +1,121 @@
+"""Keep frames that are done beside an output until all are there, so that a killed run goes on.
+
+The hidden folder of an output holds its frames, in parts of whole files, and a journal of the parts
+that are complete, with what the next frame needs. What the journal does not name is done again.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from zlib import crc32
+
+from stdpipe.cache.errors import UserError
+from stdpipe.cache.files import PARTIAL, fsync, locked, write_atomically
+from stdpipe.data.video import Pixels
+
+Write = Callable[[Pixels], object]
+JOURNAL = "journal.json"
+
+
+class Output(NamedTuple):
+    """A way to write frames."""
+
+    part: Callable[[Path, int], AbstractContextManager[Write]]
+    """Opens a part of whole files in a folder, whose first frame has that number."""
+    finish: Callable[[Path], list[str]]
+    """Makes the output of a folder of parts, and says what it could not hold."""
+
+
+class Parts:
+    """The frames of an output that are done: `done` in number, and the `state` that the last part
+    ended with. `job` says what they were made of: those of another job are not used."""
+
+    def __init__(self, folder: Path, output: Output, job: Any) -> None:
+        self.frames, self._folder, self._output = folder / "frames", folder, output
+        self._job = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
+        self._files: dict[str, int] = {}  # crc32 of each file of a complete part
+        self.done, self.state = 0, b""
+        self._read()
+        self.resumed = self.done
+
+    @contextmanager
+    def part(self) -> Iterator[Write]:
+        """Write the next frames."""
+        with self._output.part(self.frames, self.done) as write:
+            yield write
+
+    def commit(self, count: int, state: bytes) -> None:
+        """Note a part of that many frames as done; the next begins with that state."""
+        new = {f.name: _sum(f) for f in self.frames.iterdir() if f.name not in self._files}
+        for name in new:
+            fsync(self.frames / name)
+        fsync(self.frames)
+        self._files |= new
+        self.done, self.state = self.done + count, state
+        journal = {"job": self._job, "done": self.done, "files": self._files}
+        write_atomically(self._folder / f"state-{self.done}", state)
+        journal["state"] = crc32(state)
+        write_atomically(self._folder / JOURNAL, json.dumps(journal))
+        for old in self._folder.glob("state-*"):
+            if old.name != f"state-{self.done}":
+                old.unlink()
+
+    def finish(self) -> list[str]:
+        """Make the output; return what it could not hold."""
+        return self._output.finish(self.frames)
+
+    def _read(self) -> None:
+        """Take up what the journal names, if all of it is there and whole, else nothing."""
+        try:
+            journal = json.loads((self._folder / JOURNAL).read_bytes())
+            state = (self._folder / f"state-{journal['done']}").read_bytes()
+            whole = journal["job"] == self._job and journal["state"] == crc32(state)
+            whole = whole and all(
+                _sum(self.frames / name) == value for name, value in journal["files"].items()
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            shutil.rmtree(self.frames, ignore_errors=True)
+            (self._folder / JOURNAL).unlink(missing_ok=True)
+            self.frames.mkdir(parents=True)
+            return
+        self._files, self.done, self.state = journal["files"], journal["done"], state
+        for file in self.frames.iterdir():
+            if file.name not in self._files:
+                file.unlink()
+
+
+@contextmanager
+def kept_parts(out: Path, output: Output, job: Any) -> Iterator[Parts]:
+    """Yield the parts of an output that are done. They go when the body ends, or where it raises
+    before any is; else they stay for the next run.
+
+    Raises UserError where another process writes that output.
+    """
+    folder = out.with_name(f".{out.name}{PARTIAL}")
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a symbolic link: remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / "lock", f"{out} is being written by another process: wait for it"):
+        parts = None
+        try:
+            parts = Parts(folder, output, job)
+            yield parts
+        except BaseException:
+            if not (parts and parts.done):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sum(file: Path) -> int:
+    value = 0
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            value = crc32(block, value)
+    return value
