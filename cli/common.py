@@ -59,12 +59,42 @@ DEGRADATION = Known("stdpipe.data.degrade", "degradation")
 NETWORK = Known("stdpipe.models.zoo", "parse")
 PROTOCOL = Known("stdpipe.evaluation.protocols", "protocol")
 
-data_option = click.option(
+
+def _remember(context: click.Context, _parameter: click.Parameter, keys: tuple[str, ...]) -> None:
+    context.meta["stdpipe.exclude"] = keys
+
+
+def _left(context: click.Context, _parameter: click.Parameter, data: Path) -> Path:
+    """Put --exclude into the name of the data."""
+    from stdpipe.data.named import without  # here: --help has no need of it
+
+    return without(data, context.meta.get("stdpipe.exclude", ()))
+
+
+_exclude_option = click.option(
+    "--exclude",
+    metavar="CLIP",
+    multiple=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_remember,
+    help="A clip, or a source of clips, to leave out.",
+)
+_data_option = click.option(
     "--data",
     required=True,
     type=PATH,
-    help="A Vimeo90K, REDS or Vid4 folder, a folder of frame folders, or a file of pack-clips.",
+    callback=_left,
+    help="A Vimeo90K, REDS or Vid4 folder, a folder of frame folders or videos, a video, or a file "
+    "of pack-clips; DATA:test=0.2 holds a fifth of its sources out for testing.",
 )
+
+
+def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --data, whose value names what --exclude leaves out, too."""
+    return _data_option(_exclude_option(command))
+
+
 degradation_option = click.option(
     "--degradation",
     type=DEGRADATION,

@@ -21,7 +21,6 @@ from stdpipe.cli.errors import Command
     type=common.DEGRADATION,
     help="HR to LR by bi, bd, bd:sigma=S or bd-centred.",
 )
-@click.option("--exclude", metavar="CLIP", multiple=True, help="A training clip to leave out.")
 @click.option(
     "--init",
     type=common.PATH,

@@ -75,7 +75,7 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
         stream.targets_from = _first_taught(jobs) * options.batch
         stream.unfinished = device.type != "cpu"
         if any(o.evaluate_every for _, o in jobs):
-            check_sizes(find_clips(run.data, "test"))  # raises now, rather than after hours
+            _check_tested(run.data, stream.clips)  # now, rather than after hours
         facts = {
             "data": str(run.data),
             "degradation": source.degradation,
@@ -100,6 +100,18 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
         }
         for (run, options), trainer in zip(jobs, trainers, strict=True)
     ]
+
+
+def _check_tested(data: Path, trained: Mapping[str, Clip]) -> None:
+    """Raise UserError where the clips that evaluate_every scores are broken, or trained on."""
+    clips = find_clips(data, "test")
+    check_sizes(clips)
+    whole = {key.rpartition("/")[0] for key in trained}  # of which runs were cut
+    if seen := [clip.key for clip in clips if clip.key in trained or clip.key in whole]:
+        raise UserError(
+            f"evaluate_every would score {seen[0]}, which is trained on: hold sources out, as in "
+            f"--data {data}:test=0.2, or leave evaluate_every"
+        )
 
 
 def _check_together(jobs: Sequence[Job]) -> None:

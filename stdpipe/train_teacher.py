@@ -68,7 +68,6 @@ def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
             **checkpoints.revised(net),
             "data": str(run.data),
             "degradation": run.degradation,
-            "exclude": list(run.exclude),
             "clips": run_folder.digest(v.clip for v in stream.views),
             **checkpoints.init_facts(run.init),
         }
@@ -92,15 +91,9 @@ def _quality(
 
 def _stream(run: TeacherRun, options: TeacherTraining) -> Stream:
     clips = {c.key: c for c in find_clips(run.data, "train", length=run.frames)}
-    unknown = sorted(set(run.exclude) - clips.keys())
-    if unknown:
-        raise UserError(f"--exclude names {unknown[0]!r}, which is no training clip of {run.data}")
-    keys = [k for k in clips if k not in run.exclude]
-    if not keys:
-        raise UserError(f"--exclude leaves none of the {len(clips)} training clips of {run.data}")
-    check_sizes([clips[k] for k in keys], options.patch)
+    check_sizes([*clips.values()], options.patch)
     seed = options.stream_seed
-    return Stream(clips, full_views(keys, seed, 8), run.degradation, options.patch, seed)
+    return Stream(clips, full_views([*clips], seed, 8), run.degradation, options.patch, seed)
 
 
 def _check_network(net: Network, name: str, options: TeacherTraining) -> None:

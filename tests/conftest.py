@@ -166,6 +166,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def apart(tmp_path: Path, tiny: Path) -> Path:
+    """As `tiny`, with a test clip that is not trained on."""
+    root = Path(shutil.copytree(tiny, tmp_path / "apart"))
+    clips = root / "sequences" / "00001"
+    shutil.copytree(clips / "0001", clips / "0004")
+    (root / "sep_testlist.txt").write_text("00001/0004\n")
+    return root
+
+
+@pytest.fixture
 def folders(tmp_path: Path, tiny: Path) -> Path:
     """Three clips as plain folders of frames."""
     return Path(shutil.copytree(tiny / "sequences" / "00001", tmp_path / "folders"))

@@ -330,7 +330,7 @@ def test_every_printed_command_is_taken_by_its_cli(
         assert {k: config[k] for k in own} == own
         assert job.out == folder
     assert taken[-2][0].live_teacher == str(teacher)
-    assert taken[-1][0].exclude == ("00001/0001",)
+    assert str(taken[-1][0].data) == f"{data}:exclude=00001/0001"
 
 
 def test_a_number_is_a_count_unless_a_clip_has_that_name(tmp_path: Path, stdpipe: Command) -> None:

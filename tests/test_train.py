@@ -358,12 +358,12 @@ def test_no_adapter_where_channels_agree(
 
 
 def test_evaluations_on_the_way_change_nothing(
-    tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, stdpipe: Command
+    tmp_path: Path, apart: Path, tiny_cache: Path, train: Command, stdpipe: Command
 ) -> None:
     """Every so many steps and after the last; `stdpipe runs` finds the best of them."""
     more = ("--cache", tiny_cache)
-    stdpipe(*train(tmp_path / "plain", tiny, *more, patch=16))
-    stdpipe(*train(tmp_path / "run", tiny, *more, evaluate_every=2, save_every=100, patch=16))
+    stdpipe(*train(tmp_path / "plain", apart, *more, patch=16))
+    stdpipe(*train(tmp_path / "run", apart, *more, evaluate_every=2, save_every=100, patch=16))
     assert same(tmp_path / "plain", tmp_path / "run")
     folders = sorted(path.name for path in (tmp_path / "run" / "evaluations").iterdir())
     assert folders == ["2", "3"]

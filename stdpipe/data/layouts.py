@@ -1,10 +1,11 @@
-"""Find the clips in a data set: Vimeo90K, Vid4, REDS, folders of frames, a packed file, a video.
+"""Find the clips in a data set: Vimeo90K, Vid4, REDS, folders of frames, a packed file, videos.
 
 No image is opened, and each clip folder is listed once, so that the 64,612 clips of Vimeo90K are
-found in seconds. Usable without torch.
+found in seconds. Videos are decoded once in a process, to find their scenes. Usable without torch.
 """
 
 import codecs
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from stdpipe.cache.errors import UserError
-from stdpipe.data import packed
+from stdpipe.data import named, packed
 from stdpipe.data.frames import Clip
+from stdpipe.data.scenes import scene_ranges
 from stdpipe.data.video import facts, open_video, refuse_short
 
 Split = Literal["train", "test"]
@@ -24,22 +26,82 @@ FRAME_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".
 VIMEO_FRAMES = tuple(f"im{number}.png" for number in range(1, 8))
 VIMEO_LISTS = {"train": "sep_trainlist.txt", "test": "sep_testlist.txt"}
 MOTION_LISTS = {name: f"{name}_testset.txt" for name in ("slow", "medium", "fast")}
-VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm"})
+VIDEO_SUFFIXES = frozenset(
+    {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"}
+)
+LOG = logging.getLogger(__name__)
 
 
-def find_clips(root: Path, split: Split | None, length: int | None = None) -> list[Clip]:
-    """Find the clips in `root`, in the order of their list, else sorted naturally.
+def find_clips(data: Path, split: Split | None, length: int | None = None) -> list[Clip]:
+    """Find the clips of what `data` names (named.py), in the order of their list, else sorted.
 
-    Recognised, in this order: a file of pack-clips (as the folder it was made of), Vimeo90K
-    septuplets (`split` picks the list; None takes every clip), a folder of folders of frames, a
-    folder of frames, and a folder that holds one of these as `GT`. `length` cuts longer clips into
-    runs of that many frames, keyed "calendar/000007" by their first frame, and drops the rest.
+    Recognised, in this order: a file of pack-clips (as the folder it was made of), a video, whose
+    scenes are clips, Vimeo90K septuplets (`split` picks the list; None takes every clip), a folder
+    of folders of frames and of videos, a folder of frames, and a folder that holds one of these as
+    `GT`. Where there is no list, `split` picks the share that the name holds out. `length` cuts
+    longer clips into runs of that many frames, keyed "calendar/000007" by their first frame, and
+    drops the rest.
 
     Raises FileNotFoundError for a missing folder, list, clip or frame; UserError for a folder
-    without clips, a damaged file and a clip shorter than `length`.
+    without clips, a damaged file, a clip to exclude that is not there, and where no clip has
+    `length` frames; shorter ones are named in a warning.
     """
+    name = named.parse(data)
+    clips = _chosen(_all_clips(name.root, split), name, split)
+    return clips if length is None else _runs(clips, length)
+
+
+def split_lists(data: Path) -> dict[str, list[str]]:
+    """Return the keys of each list of a data set: those of Vimeo90K (`vimeo_lists`), else those of
+    the share that its name holds out; {} without either."""
+    if vimeo_lists(data) or not named.parse(data).test:
+        return vimeo_lists(data)
+    return {split: [clip.key for clip in find_clips(data, split)] for split in SPLITS}
+
+
+def _chosen(clips: list[Clip], name: named.DataName, split: Split | None) -> list[Clip]:
+    """Leave out what the name excludes, and what belongs to the other split."""
+    unknown = set(name.exclude) - _names(clips)
+    if unknown and (unknown := unknown - _names(_all_clips(name.root, None))):
+        raise UserError(f"{min(unknown)!r}, which is to be left out, is no clip of {name.root}")
+    left = [c for c in clips if not {c.key, named.source(c.key)} & set(name.exclude)]
+    if clips and not left:
+        raise UserError(f"none of the {len(clips)} clips of {name.root} is left: exclude fewer")
+    if not (name.test and split):
+        return left
+    if vimeo_lists(name.root):
+        raise UserError(f"{name.root} has lists of its own: leave test={name.test:g}")
+    test = named.tested((named.source(clip.key) for clip in left), name)
+    return [clip for clip in left if (named.source(clip.key) in test) == (split == "test")]
+
+
+def _names(clips: list[Clip]) -> set[str]:
+    """Return what clips and their sources are called."""
+    return {name for clip in clips for name in (clip.key, named.source(clip.key))}
+
+
+def _runs(clips: list[Clip], length: int) -> list[Clip]:
+    """Cut clips into runs; warn of those that are too short, and refuse if all are."""
+    short = [clip for clip in clips if len(clip.frames) < length]
+    told = f"fewer than {length} frames: " + ", ".join(
+        f"{clip.key} ({len(clip.frames)})" for clip in short[:3]
+    )
+    if short and len(short) == len(clips):
+        raise UserError(f"every clip has {told}{', ...' * (len(short) > 3)}; ask for fewer")
+    if short:
+        LOG.warning(
+            f"stdpipe: {len(short)} of {len(clips)} clips are left out, which have "
+            f"{told}{', ...' * (len(short) > 3)}"
+        )
+    return [run for clip in clips if clip not in short for run in _cut(clip, length)]
+
+
+def _all_clips(root: Path, split: Split | None) -> list[Clip]:
+    """Find the clips at a place. Raises the errors of `find_clips`."""
     if packed.is_hdf5(root):
         clips = _packed_clips(root, split)
+    elif is_video_file(root):
+        clips = _scene_clips(root)
     elif not root.is_dir():
         state = "is not a folder, nor a packed file" if root.exists() else "does not exist"
         raise FileNotFoundError(f"data folder {root} {state}: check the path")
@@ -50,16 +112,21 @@ def find_clips(root: Path, split: Split | None, length: int | None = None) -> li
         if not clips and (root / "GT").is_dir():
             clips = _frame_clips(root / "GT")
     if not clips:
-        raise UserError(
-            f"no clips in {root}: looked for sequences/ (Vimeo90K), for folders of frames and for "
-            f"frames ({', '.join(sorted(s[1:] for s in FRAME_SUFFIXES))}), there and in GT/"
+        frames, videos = (
+            ", ".join(sorted(s[1:] for s in suffixes))
+            for suffixes in (FRAME_SUFFIXES, VIDEO_SUFFIXES)
         )
-    return clips if length is None else [run for clip in clips for run in _cut(clip, length)]
+        raise UserError(
+            f"no clips in {root}: looked for sequences/ (Vimeo90K), for videos ({videos}), for "
+            f"folders of frames and for frames ({frames}), there and in GT/"
+        )
+    return clips
 
 
-def vimeo_lists(folder: Path) -> dict[str, list[str]]:
+def vimeo_lists(data: Path) -> dict[str, list[str]]:
     """Read the lists of a Vimeo90K folder, or of a file packed from one: name (train, test, slow,
     medium, fast) -> keys; {} for other data sets."""
+    folder = named.parse(data).root
     if packed.is_hdf5(folder):
         return packed.opened(folder).lists
     home = _vimeo_home(folder)
@@ -68,11 +135,8 @@ def vimeo_lists(folder: Path) -> dict[str, list[str]]:
 
 
 def find_test_clips(data: Path) -> list[Clip]:
-    """Find the clips to measure on: a video's frames as they are coded, or the test split."""
-    if data.suffix.lower() not in VIDEO_SUFFIXES or not data.is_file():
-        return find_clips(data, "test")
-    refuse_short(data)
-    return [_video_clip(data)]
+    """Find the clips to measure on: the test split, and all scenes of a single video."""
+    return find_clips(data, "test")
 
 
 def find_one_clip(path: Path, deep: bool = False, deinterlace: bool = False) -> Clip:
@@ -88,6 +152,22 @@ def find_one_clip(path: Path, deep: bool = False, deinterlace: bool = False) -> 
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: give a video file or a folder of frames")
     return _video_clip(path, deep, deinterlace)
+
+
+def is_video_file(path: Path) -> bool:
+    """Tell whether a path is that of a video file, by its name."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+
+
+def _scene_clips(file: Path) -> list[Clip]:
+    """Make a clip of each scene of a video, keyed by the video's name and the scene's first second
+    where there are several. Raises UserError for one that is damaged."""
+    refuse_short(file)
+    video, times = open_video(file), facts(file)
+    scenes = scene_ranges(video)
+    if len(scenes) == 1:
+        return [Clip(file.stem, scenes[0], video)]
+    return [Clip(f"{file.stem}/{times.seconds(s.start):09.3f}", s, video) for s in scenes]
 
 
 def _video_clip(file: Path, deep: bool = False, deinterlace: bool = False) -> Clip:
@@ -164,9 +244,15 @@ def _vimeo_clip(folder: Path, key: str, origin: str) -> Clip:
 
 
 def _frame_clips(root: Path) -> list[Clip]:
-    """List the folders of frames in `root`, else `root` itself as one clip, else nothing."""
+    """List the folders of frames and the videos in `root`, else `root` itself as one clip, else
+    nothing."""
     clips = [Clip(sub.name, _frames(sub)) for sub in _folders(root)]
+    videos = [Path(entry.path) for entry in _visible(root) if is_video_file(Path(entry.path))]
+    stems = [clip.key for clip in clips] + [video.stem for video in videos]
+    if twice := next((stem for stem in stems if stems.count(stem) > 1), None):
+        raise UserError(f"{root} holds {twice!r} more than once: rename one of them")
     found = [clip for clip in clips if clip.frames]
+    found += [clip for video in videos for clip in _scene_clips(video)]
     if not found:
         frames = _frames(root)
         return [Clip(root.resolve().name, frames)] if frames else []
@@ -208,9 +294,6 @@ def _natural(name: str) -> tuple[list[str | int], str]:
 
 def _cut(clip: Clip, length: int) -> Iterator[Clip]:
     count = len(clip.frames)
-    if count < length:
-        advice = "use a smaller length or remove the clip"
-        raise UserError(f"clip {clip.key} has {count} frames, but {length} are asked for: {advice}")
     for start in range(0, count - length + 1, length):
         key = clip.key if count == length else f"{clip.key}/{start:06d}"
         frames = clip.frames[start : start + length]

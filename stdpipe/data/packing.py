@@ -24,7 +24,7 @@ from tqdm import tqdm
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import PARTIAL, atomic_file, fsync, locked
 from stdpipe.data.frames import Clip, clip_sizes, read_clip
-from stdpipe.data.layouts import SPLITS, find_clips, vimeo_lists
+from stdpipe.data.layouts import SPLITS, find_clips, is_video_file, split_lists
 from stdpipe.data.packed import FORMAT, VERSION, PackedFile
 
 Lists = Mapping[str, list[str]]  # of Vimeo90K: name -> keys
@@ -65,13 +65,13 @@ def pack_clips(data: Path, out: Path, split: str = "both") -> dict[str, Any]:
 
 def _chosen(data: Path, split: str) -> tuple[list[Clip], Lists]:
     """Find the clips to pack, and Vimeo90K's lists without the keys of other clips."""
-    if data.is_file():
-        raise UserError(f"{data} is a file: give the folder of the data set")
+    if data.is_file() and not is_video_file(data):
+        raise UserError(f"{data} is a file, and no video: give the folder of the data set")
     splits = [name for name in SPLITS if split in (name, "both")]
     clips = {clip.key: clip for name in splits for clip in find_clips(data, name)}
     lists = {
         name: chosen
-        for name, keys in vimeo_lists(data).items()
+        for name, keys in split_lists(data).items()
         if name in splits or name not in SPLITS
         if (chosen := [key for key in keys if key in clips])
     }
@@ -183,6 +183,6 @@ def _same_clips(path: Path, data: Path, clips: list[Clip], lists: Lists) -> Pack
 
 
 def _source_bytes(clip: Clip) -> int:
-    """Return the size of a clip's image files: a cheap sign that they have changed."""
-    assert isinstance(clip.frames, tuple)
-    return sum(path.stat().st_size for path in clip.frames)
+    """Return the size of a clip's files: a cheap sign that they have changed."""
+    files = [clip.place.file] if clip.place else [f for f in clip.frames if isinstance(f, Path)]
+    return sum(path.stat().st_size for path in files)

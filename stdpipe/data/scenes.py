@@ -1,11 +1,14 @@
 """Find cuts between scenes in a stream of frames, where a recurrent network begins a new state."""
 
 from collections.abc import Iterator
+from contextlib import closing
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stdpipe.data.frames import Frame
+from stdpipe.data.video import Video, decoded
 
 GRID = 16  # cells on each side of a frame that are compared
 FLAT = 1.0  # levels: a frame whose cells deviate less is white or black, and shows no scene
@@ -43,6 +46,25 @@ def split_scenes(frames: Iterator[Frame]) -> Iterator[Iterator[Frame]]:
 
     while pending:
         yield scene()
+
+
+def scene_ranges(video: Video) -> list[range]:
+    """Return the frames of each scene of a video, which is decoded for that once in a process.
+
+    Raises the errors of `decoded`.
+    """
+    return _ranges(video, video.file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _ranges(video: Video, _changed: int) -> list[range]:
+    found, at = [], 0
+    with closing(decoded(video)) as frames:
+        for scene in split_scenes(frames):
+            count = sum(1 for _ in scene)
+            found.append(range(at, at + count))
+            at += count
+    return found
 
 
 def cells(frame: Frame) -> Cells:

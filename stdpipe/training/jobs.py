@@ -62,8 +62,6 @@ class TeacherRun:
     network: str
     out: Path
     degradation: str = "bd"
-    exclude: tuple[str, ...] = ()
-    """Clip keys of the train list to leave out."""
     init: Path | None = None
     """Weights to start from; a TSA fusion or a part of train_only that is missing starts fresh."""
     frames: int = 7

@@ -1,13 +1,16 @@
 """Finding clips: every layout, every way in which a data set on disk is incomplete or odd."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from stdpipe.cache.errors import UserError
 from stdpipe.data import layouts
-from stdpipe.data.frames import Clip
-from stdpipe.data.layouts import find_clips
+from stdpipe.data.frames import Clip, read_clip
+from stdpipe.data.layouts import find_clips, find_one_clip
 
 
 def put(folder: Path, *names: str) -> Path:
@@ -191,13 +194,6 @@ def test_length_keeps_the_key_of_a_clip_that_fits(tmp_path: Path) -> None:
     assert find_clips(root, None, length=7) == find_clips(root, None)
 
 
-def test_length_refuses_a_shorter_clip(tmp_path: Path) -> None:
-    put(tmp_path / "long", *(f"{n}.png" for n in range(9)))
-    put(tmp_path / "short", "1.png", "2.png")
-    with pytest.raises(ValueError, match="clip short has 2 frames, but 7 are asked for"):
-        find_clips(tmp_path, None, length=7)
-
-
 # Nothing there
 
 
@@ -232,3 +228,86 @@ def test_footage(footage: Path) -> None:
     train, test = find_clips(footage, "train"), find_clips(footage, "test")
     assert not set(keys(train)) & set(keys(test))
     assert set(keys(train)) | set(keys(test)) <= set(keys(find_clips(footage, None)))
+
+
+# videos
+
+
+@pytest.fixture
+def videos(tmp_path: Path, save_frames: Callable[..., Path]) -> Path:
+    """Three videos: one of two scenes (of 12 and 9 frames), two of one (8 and 5)."""
+    root = tmp_path / "videos"
+    root.mkdir()
+    draw = np.random.default_rng(0)
+
+    def scene(count: int) -> np.ndarray:
+        texture = draw.integers(0, 256, (4, 8, 3)).repeat(8, 0).repeat(8, 1)
+        return np.stack([texture * (0.8 + n / 200) for n in range(count)]).astype(np.uint8)
+
+    for name, counts in (("walk", (12, 9)), ("run", (8,)), ("sit", (5,))):
+        save_frames(root / f"{name}.mp4", np.concatenate([scene(n) for n in counts]), crf=10)
+    return root
+
+
+def test_the_scenes_of_videos_are_clips(videos: Path) -> None:
+    """Keyed by their video and their first second; their frames are those of the video."""
+    clips = {clip.key: clip for clip in find_clips(videos, None)}
+    assert {key: len(clip.frames) for key, clip in clips.items()} == {
+        "run": 8,
+        "sit": 5,
+        "walk/00000.000": 12,
+        "walk/00000.480": 9,
+    }
+    whole = read_clip(find_one_clip(videos / "walk.mp4"))
+    assert np.array_equal(read_clip(clips["walk/00000.480"]), whole[12:])
+
+
+def test_short_scenes_are_left_out_by_name(videos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert keys(find_clips(videos, "train", length=7)) == [
+        "run/000000",
+        "walk/00000.000/000000",
+        "walk/00000.480/000000",
+    ]
+    assert "1 of 4 clips are left out" in caplog.text
+    assert "sit (5)" in caplog.text
+    with pytest.raises(UserError, match="every clip has fewer than 30 frames"):
+        find_clips(videos, "train", length=30)
+
+
+def test_a_share_of_videos_is_held_out(videos: Path) -> None:
+    """Whole videos, and the same ones for every command."""
+    data = Path(f"{videos}:test=0.3")
+    train, test = (find_clips(data, split) for split in ("train", "test"))
+    assert {clip.key for clip in train} | {clip.key for clip in test} == {
+        clip.key for clip in find_clips(data, None)
+    }
+    sources = [{clip.key.partition("/")[0] for clip in clips} for clips in (train, test)]
+    assert sources[0].isdisjoint(sources[1])
+    assert len(sources[1]) == 1
+    assert layouts.split_lists(data) == {"train": keys(train), "test": keys(test)}
+
+
+def test_what_is_left_out(videos: Path, tmp_path: Path) -> None:
+    left = find_clips(Path(f"{videos}:exclude=walk,exclude=sit"), None)
+    assert keys(left) == ["run"]
+    with pytest.raises(UserError, match="'wlak', which is to be left out, is no clip"):
+        find_clips(Path(f"{videos}:exclude=wlak"), None)
+    with pytest.raises(UserError, match="none of the 4 clips"):
+        find_clips(Path(f"{videos}:exclude=walk,exclude=sit,exclude=run"), None)
+    root = vimeo(tmp_path / "v", "00001/0001", "00001/0002")
+    (root / "sep_trainlist.txt").write_text("00001/0001\n")
+    with pytest.raises(UserError, match="has lists of its own"):
+        find_clips(Path(f"{root}:test=0.5"), "train")
+
+
+def test_a_damaged_video_of_a_folder_is_named(videos: Path) -> None:
+    data = (videos / "run.mp4").read_bytes()
+    (videos / "run.mp4").write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match=r"run\.mp4"):
+        find_clips(videos, None)
+
+
+def test_two_sources_of_one_name(videos: Path) -> None:
+    (videos / "walk.mkv").write_bytes((videos / "walk.mp4").read_bytes())
+    with pytest.raises(UserError, match="'walk' more than once"):
+        find_clips(videos, None)

@@ -178,7 +178,7 @@ def test_a_packed_file_is_not_packed_again(
 ) -> None:
     stdpipe("pack-clips", "--data", data, "--out", tmp_path / "c.h5")
     told = refused("pack-clips", "--data", tmp_path / "c.h5", "--out", tmp_path / "d.h5")
-    assert "c.h5 is a file: give the folder of the data set" in told
+    assert "c.h5 is a file, and no video: give the folder of the data set" in told
 
 
 def test_nobody_else_packs_into_the_same_file(data: Path, tmp_path: Path, refused: Command) -> None:

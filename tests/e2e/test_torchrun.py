@@ -172,14 +172,15 @@ def test_a_killed_rank_and_other_numbers_of_processes(
 
 @pytest.mark.slow
 def test_ranks_wait_for_an_evaluation_longer_than_for_a_step(
-    tmp_path: Path, tiny: Path, train: Command, torchrun: Torchrun
+    tmp_path: Path, apart: Path, train: Command, torchrun: Torchrun
 ) -> None:
     """The first rank evaluates at step 1; the other waits, and step 2 is taken by both."""
     settings = {"steps": 2, "warmup_steps": 0, "patch": 16, "evaluate_every": 1, "save_every": 9}
-    ran = torchrun(2, train(tmp_path, tiny, "--scheme", "none", **settings), SLOW_EVALUATION)
+    out = tmp_path / "run"
+    ran = torchrun(2, train(out, apart, "--scheme", "none", **settings), SLOW_EVALUATION)
     assert ran.returncode == 0, ran.stderr
-    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
-    assert (tmp_path / "evaluations" / "1" / "result.json").exists()
+    assert [line["step"] for line in lines(out)] == [1, 2]
+    assert (out / "evaluations" / "1" / "result.json").exists()
 
 
 def test_slices_of_a_batch_learn_what_the_whole_does(

@@ -50,7 +50,7 @@ def test_clips_held_out_are_spread_and_never_repeat() -> None:
 
 @pytest.mark.parametrize("keep", ["last", "best"])
 def test_stopped_and_resumed_it_keeps_the_same(
-    tmp_path: Path, tiny: Path, train: Command, stdpipe: Command, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, apart: Path, train: Command, stdpipe: Command, monkeypatch: pytest.MonkeyPatch,
     keep: str,
 ) -> None:  # fmt: skip
     """weights.pt is the average; with keep=best that of the best score, and last.pt the last one's,
@@ -58,7 +58,7 @@ def test_stopped_and_resumed_it_keeps_the_same(
     from stdpipe.training.student import StudentTrainer
 
     settings = {**SETTINGS, "ema": 0.9, "keep": keep}
-    stdpipe(*train(tmp_path / "whole", tiny, "--scheme", "none", **settings))
+    stdpipe(*train(tmp_path / "whole", apart, "--scheme", "none", **settings))
     real = StudentTrainer.learn
 
     def stopped(self: Any, batch: Any, step: int, more_to_come: bool) -> None:
@@ -68,8 +68,8 @@ def test_stopped_and_resumed_it_keeps_the_same(
 
     with monkeypatch.context() as patch:
         patch.setattr(StudentTrainer, "learn", stopped)
-        stdpipe(*train(tmp_path / "parts", tiny, "--scheme", "none", **settings), code=130)
-    stdpipe(*train(tmp_path / "parts", tiny, "--scheme", "none", **settings))
+        stdpipe(*train(tmp_path / "parts", apart, "--scheme", "none", **settings), code=130)
+    stdpipe(*train(tmp_path / "parts", apart, "--scheme", "none", **settings))
     files = ("weights.pt", "last.pt") if keep == "best" else ("weights.pt",)
     for file in files:
         one, other = weights(tmp_path / "whole" / file), weights(tmp_path / "parts" / file)

@@ -1,0 +1,82 @@
+"""What --data names: a place, and, after a colon, what of it is used: `videos:test=0.2,seed=1`.
+
+The name says it all, so that every command, run, cache and result that holds it means the same.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote, unquote
+
+from stdpipe.cache.errors import UserError
+from stdpipe.suggest import refuse_unknown
+
+KNOWN = ("test", "seed", "exclude")
+
+
+class DataName(NamedTuple):
+    """A place of clips, and what of it is used."""
+
+    root: Path
+    test: float = 0.0
+    """The share of sources, whole videos or folders, that is held out for testing."""
+    seed: int = 0  # draws which
+    exclude: tuple[str, ...] = ()  # keys of clips or of sources
+
+
+def parse(data: Path) -> DataName:
+    """Read what --data names. Raises UserError for options that are unknown or out of range."""
+    place, colon, options = str(data).rpartition(":")
+    if data.exists() or not colon or not re.match(r"\w+=", options):
+        return DataName(data)
+    found: dict[str, list[str]] = {}
+    for option in options.split(","):
+        name, _, value = option.partition("=")
+        refuse_unknown([name], KNOWN, f"{data}: unknown option of a data set")
+        found.setdefault(name, []).append(unquote(value))
+    exclude = found.pop("exclude", [])
+    if twice := [name for name, values in found.items() if len(values) > 1]:
+        raise UserError(f"{data}: {twice[0]} stands twice")
+    try:
+        test, seed = float(found.get("test", ["0"])[0]), int(found.get("seed", ["0"])[0])
+    except ValueError:
+        raise UserError(f"{data}: test is a share such as 0.2, seed a whole number") from None
+    if not 0 <= test < 1:
+        raise UserError(f"{data}: test is the share of sources held out, from 0 to below 1")
+    return DataName(Path(place), test, seed, tuple(exclude))
+
+
+def without(data: Path, keys: Iterable[str]) -> Path:
+    """Name the same data without some clips or sources."""
+    more = ",".join(f"exclude={quote(key, safe='/ ')}" for key in keys)
+    if not more:
+        return data
+    joint = ":" if parse(data).root == data else ","
+    return Path(f"{data}{joint}{more}")
+
+
+def source(key: str) -> str:
+    """Return the video or folder that a clip was cut out of, from its key."""
+    return key.partition("/")[0]
+
+
+def tested(sources: Iterable[str], name: DataName) -> set[str]:
+    """Return which sources are held out for testing: that share of them, at least one, drawn by
+    the seed and their names, so that another source changes little.
+
+    Raises UserError where none would be left to train on.
+    """
+    ordered = sorted(
+        set(sources), key=lambda each: hashlib.sha256(f"{name.seed} {each}".encode()).digest()
+    )
+    if not name.test:
+        return set()
+    if len(ordered) < 2:
+        raise UserError(
+            f"{name.root} has {len(ordered)} source, and a share held out for testing takes whole "
+            "sources: add one, or name another data set to test on"
+        )
+    count = min(max(1, round(name.test * len(ordered))), len(ordered) - 1)
+    return set(ordered[:count])
