@@ -91,7 +91,7 @@ def measured(
                 end = f"{number}-{size.width}x{size.height}{FORMATS[format_].suffix}"
                 out = folder / f"{stem}-{end}"
                 try:
-                    told = written(out, model, weights, format_, precision, size, data)
+                    told = written(out, model, weights, format_, precision, size, data, not number)
                 except UserError as error:
                     row["error"] = str(error)
                     break
@@ -108,13 +108,21 @@ def measured(
 
 
 def written(
-    out: Path, model: str, weights: str, format_: str, precision: str, size: Size, data: Path
+    out: Path,
+    model: str,
+    weights: str,
+    format_: str,
+    precision: str,
+    size: Size,
+    data: Path,
+    measured: bool,
 ) -> dict[str, Any]:
     """Export, or return what an earlier call told of the file."""
     log = out.with_name(out.name + ".told.json")
     if not (log.is_file() and use_beside(out).is_file()):
         calibrate = data if precision == "int8" else None
-        job = Export(out, model, weights, format_, size, precision, calibrate, data)
+        measure = data if measured else None
+        job = Export(out, model, weights, format_, size, precision, calibrate, measure)
         write_atomically(log, json.dumps(export(job)))
     told: dict[str, Any] = json.loads(log.read_text())
     return told

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.schema import parse_json, read_bytes
-from stdpipe.deploy.formats import files_of, format_of, load, use_beside
+from stdpipe.deploy.formats import files_of, format_of, load, runs_here, use_beside
 from stdpipe.deploy.graph import Run
 from stdpipe.deploy.quiet import quiet
 from stdpipe.models.table import Size
@@ -49,6 +49,9 @@ def bench(job: Bench) -> dict[str, Any]:
     """
     torch.set_num_threads(1)
     told = {file: read_use(file, job.size) for file in job.files}
+    if len(sizes := sorted({tuple(use["size"]) for use in told.values()})) > 1:
+        known = ", ".join(f"{width}x{height}" for width, height in sizes)
+        raise UserError(f"these files have several frame sizes ({known}): measure at one")
     files = list(told)
     running = [(_opened(file, use), inputs(use)) for file, use in told.items()]
     times: list[list[float]] = [[] for _ in running]
@@ -74,6 +77,8 @@ def read_use(file: Path, size: Size | None = None) -> dict[str, Any]:
     name = format_of(file)
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}")
+    if not runs_here(name):
+        raise UserError(f"{file} does not run on this system: leave it out, and run it on macOS")
     beside = use_beside(file)
     if not beside.is_file():
         raise UserError(f"{beside} is not there: export {file.name} again, which writes it")

@@ -26,7 +26,7 @@ from stdpipe.cache.files import atomic_file
 from stdpipe.data.frames import Clip
 from stdpipe.deploy import cost
 from stdpipe.deploy.drift import warn_of_drift
-from stdpipe.deploy.formats import FORMATS, files_of, module_of, runs_here, use_beside
+from stdpipe.deploy.formats import FORMATS, files_of, module_of, runs_here, tensors, use_beside
 from stdpipe.deploy.graph import Graph, InHalf, Run, play, trace, trace_any
 from stdpipe.deploy.quiet import quiet
 from stdpipe.models.base import Network, check_sees_lr, count_parameters
@@ -88,7 +88,7 @@ class Export:
         if self.out.is_dir():
             raise UserError(f"{self.out} is a folder: name a file")
         if self.measure and not runs_here(self.format):
-            raise UserError(f"no {self.format} runs on this system: leave --measure")
+            raise UserError(f"no {self.format} runs on this system: leave --measure out")
         if not self.size and self.format not in FREE:
             raise UserError(f"a file of {self.format} has one frame size: give --size, say 320x180")
         if (self.precision != "fp32" or self.measure) and not self.size:
@@ -118,7 +118,7 @@ def export(job: Export) -> dict[str, Any]:
     net = folded(net.eval())
     drift = warn_of_drift(net)
     graph = Graph(net, any_size=not job.size)
-    use = how_to_use(graph, job)
+    use = how_to_use(graph, job) | tensors(job.format, graph, job.size)
     name = facts["network"]
     kept = {"model": name, "weights_sha256": facts["sha256"], "degradation": facts["degradation"]}
     footage = _footage(job, net)
@@ -205,6 +205,8 @@ def _footage(job: Export, net: Network) -> Footage | None:
     held_out = cost.held_out_clips(measured, calibrating)
     if job.measure and not held_out:
         raise UserError(f"--measure {measured} has no clip that is not calibrated on: give others")
+    if job.size:
+        cost.check_fit([*calibrating, *held_out], job.size)
     if not held_out:
         LOG.warning("stdpipe: no clip of %s is held out: --measure DATA names some", measured)
     return Footage(how, calibrating, held_out)
@@ -228,7 +230,7 @@ def _costs(
         if calibrated and not each.lost <= MOST_LOST:  # nan is not
             raise UserError(
                 f"in eight bits it loses {each.lost:.1f} dB on the clips that it was calibrated "
-                "on, so it is not written: leave --precision, or take fp16"
+                "on, so it is not written: take fp16 or fp32"
             )
         found.append({**each._asdict(), "lost": each.lost, "calibrated": calibrated})
     return found

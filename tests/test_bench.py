@@ -69,6 +69,9 @@ def test_bad_input(tmp_path: Path, exported: Command, refused: Command) -> None:
     told = refused("bench", file, "--size", "64x24")
     assert "32x24" in told
     assert "64x24" in told
+    larger = exported("c.pt2", "--format", "torch", size="36x24")
+    told = refused("bench", file, larger)
+    assert "32x24, 36x24" in told
     beside = tmp_path / "b.pt2.json"
     text = beside.read_text()
     beside.write_text(text.replace('"torch"', '"onnx"'))

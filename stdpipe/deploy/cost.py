@@ -15,12 +15,12 @@ from torch import Tensor
 
 from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import degrade
-from stdpipe.data.frames import Clip
+from stdpipe.data.frames import Clip, clip_sizes
 from stdpipe.data.layouts import find_clips, find_test_clips
 from stdpipe.data.samples import read_frames
 from stdpipe.deploy.graph import AnyGraph, Run, play
 from stdpipe.evaluation.protocols import Protocol, psnr_y
-from stdpipe.models.base import Network
+from stdpipe.models.base import SCALE, Network
 from stdpipe.models.table import Size
 
 RULES = Protocol(name="export", crop=8)  # luma in 8 bits, all frames but their borders
@@ -61,6 +61,20 @@ def calibration_clips(data: Path) -> list[Clip]:
     return clips[:: -(-len(clips) // MOST_CALIBRATING)]
 
 
+def check_fit(clips: Sequence[Clip], size: Size) -> None:
+    """Raise UserError for a clip whose LR is larger than a file's frames, by its header."""
+    for clip, (height, width) in zip(clips, clip_sizes(clips), strict=True):
+        _refuse_larger(clip.key, -(-height // SCALE), -(-width // SCALE), size)
+
+
+def _refuse_larger(key: str, height: int, width: int, size: Size) -> None:
+    if height > size.height or width > size.width:
+        raise UserError(
+            f"{key} has LR of {width}x{height}, and the file is for {size.width}x{size.height}: "
+            "export it with a --size that holds the clips, or give smaller ones"
+        )
+
+
 def held_out_clips(data: Path, calibrating: Sequence[Clip]) -> list[Clip]:
     """Return a data set's test clips that nothing was calibrated on."""
     used = {(clip.key, clip.frames, clip.place) for clip in calibrating}
@@ -74,11 +88,7 @@ def fitted(lr: Tensor, size: Size, key: str) -> Tensor:
     Raises UserError for a clip that is larger.
     """
     height, width = lr.shape[-2:]
-    if height > size.height or width > size.width:
-        raise UserError(
-            f"{key} has LR of {width}x{height}, and the file is for {size.width}x{size.height}: "
-            "export it with a --size that holds the clips, or give smaller ones"
-        )
+    _refuse_larger(key, height, width, size)
     return F.pad(lr, (0, size.width - width, 0, size.height - height), mode="replicate")
 
 

@@ -79,6 +79,8 @@ def write_int8(
             Reader(),
             op_types_to_quantize=["Conv"],
             per_channel=True,
+            # 7 bits: products of 8 overflow on CPUs without VNNI, and cost 0.6 dB (RESULTS.md)
+            reduce_range=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
         )

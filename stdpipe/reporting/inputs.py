@@ -30,8 +30,17 @@ from stdpipe.training.metrics_log import read_metrics
 from stdpipe.training.run_folder import read_config
 
 Labels = Mapping[str, str]
-Times = Mapping[tuple[str, str | None], float]
-"""A network's name and its weights' sha256 -> milliseconds a frame as a file in float32."""
+
+
+class FileTime(NamedTuple):
+    """How long a frame takes of a file in float32, and where that was measured."""
+
+    ms: float
+    where: str
+
+
+Times = Mapping[tuple[str, str | None], FileTime]
+"""A network's name and its weights' sha256 -> the time of its fastest file."""
 
 
 class Measured(NamedTuple):
@@ -56,6 +65,7 @@ class ResultGroup:
     amp: str | None  # precision of the networks; None where the result does not state it
     metrics: dict[str, str] = field(default_factory=dict)
     entries: list[Measured] = field(default_factory=list)
+    timed: set[str] = field(default_factory=set)  # where its files were measured
 
     @property
     def title(self) -> str:
@@ -115,9 +125,9 @@ def read_folders(
     return [*groups.values()], runs, missing
 
 
-def read_times(file: Path) -> dict[tuple[str, str | None], float]:
-    """Return the milliseconds a frame of each network that `stdpipe bench --json` measured, those
-    of its fastest file in float32, whose images are the network's.
+def read_times(file: Path) -> Times:
+    """Return the time of each network's fastest file in float32, whose images are the network's, as
+    `stdpipe bench --json` measured it.
 
     Raises UserError for another file, and for one of several frame sizes.
     """
@@ -126,11 +136,12 @@ def read_times(file: Path) -> dict[tuple[str, str | None], float]:
     if len(sizes) > 1:
         told = ", ".join(f"{width}x{height}" for width, height in sorted(sizes))
         raise UserError(f"{file} has times of several frame sizes ({told}): measure at one")
-    found: dict[tuple[str, str | None], float] = {}
+    found: dict[tuple[str, str | None], FileTime] = {}
     for row in rows["files"]:
-        key = row["model"], row["weights_sha256"]
-        if row["precision"] == "fp32":
-            found[key] = min(row["ms"], found.get(key, math.inf))
+        key, (width, height) = (row["model"], row["weights_sha256"]), row["size"]
+        where = f"{row['format']} in float32 on one thread, at LR {width} × {height}"
+        if row["precision"] == "fp32" and not (key in found and found[key].ms <= row["ms"]):
+            found[key] = FileTime(row["ms"], where)
     return found
 
 
@@ -138,6 +149,7 @@ class _File(TypedDict):
     model: str
     weights_sha256: str | None
     precision: str
+    format: str
     size: list[int]
     ms: float
 
@@ -166,7 +178,8 @@ def _read_evaluation(
         label = _distinct(_label(network, labels), {e.label for e in group.entries}, folder)
         cost: dict[str, Any] = {**(network.get("cost") or _count(network["model"]))}
         if (key := (network["model"], network["weights_sha256"])) in times:
-            cost["ms_as_file"] = times[key]
+            cost["ms_as_file"] = times[key].ms
+            group.timed.add(times[key].where)
         of_network = frames.get(network["name"], {})
         group.entries.append(Measured(label, folder, _written(file), network, cost, of_network))
 

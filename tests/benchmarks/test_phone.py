@@ -21,6 +21,7 @@ def test_every_form_of_a_network(tmp_path: Path, make_data: Callable[..., Any]) 
     """ONNX has three precisions; the second call exports nothing again."""
     data, out = tmp_path / "data", tmp_path / "out"
     make_data(data, clips=2, height=48, width=64)
+    (data / "sep_trainlist.txt").write_text("00001/0001\n")
     (data / "sep_testlist.txt").write_text("00001/0002\n")
     main = runpy.run_path(str(SCRIPT))["main"]
 
