@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from stdpipe.cache.errors import UserError
 
@@ -17,10 +17,12 @@ READABLE_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 PNG_HEADER = struct.Struct(">8s4x4sIIB")  # start, length of IHDR, its name, width, height, depth
 BITS_PER_SAMPLE = 258  # a tag of TIFF
+ORIENTATION = 274  # a tag of EXIF
+TRANSPOSED = (5, 6, 7, 8)  # its values whose width is the image's height
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read the pixels as RGB, (H, W, 3); grey is repeated, alpha is dropped.
+    """Read the pixels as RGB, (H, W, 3), upright by EXIF; grey is repeated, alpha is dropped.
 
     Raises UserError for an image that cannot be read in full, or is not 8-bit RGB or grey.
     """
@@ -31,7 +33,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             raise ValueError
         with Image.open(io.BytesIO(data)) as image:
             _refuse_other_kinds(path, image, _png_depth(data))
-            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+            upright = ImageOps.exif_transpose(image) if _turn(image) > 1 else image
+            return np.asarray(upright if upright.mode == "RGB" else upright.convert("RGB"))
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -48,7 +51,8 @@ def image_size(path: Path) -> tuple[int, int]:
             return height, width
         with Image.open(path) as image:
             _refuse_other_kinds(path, image, depth)
-            return image.height, image.width
+            size = image.height, image.width
+            return size[::-1] if _turn(image) in TRANSPOSED else size
 
 
 @contextmanager
@@ -60,6 +64,12 @@ def _told(path: Path) -> Iterator[None]:
     except Exception as error:  # Pillow reports damage as OSError, SyntaxError, ValueError and more
         cause = getattr(error, "strerror", None) or "truncated download, or no 8-bit image?"
         raise UserError(f"{path} cannot be read ({cause})") from error
+
+
+def _turn(image: Image.Image) -> int:
+    """Return how EXIF says that a camera was held, 1 for upright. Pillow itself turns TIFF files; PNG
+    files are taken as they are, since cameras write none, and their headers are read without it."""
+    return 1 if image.format in ("PNG", "TIFF") else int(image.getexif().get(ORIENTATION, 1))
 
 
 def _png_depth(data: bytes) -> int:

@@ -146,3 +146,23 @@ def test_every_truncation_of_a_png_is_an_error(tmp_path: Path) -> None:
 
 def test_a_vanished_frame_is_named(tmp_path: Path) -> None:
     assert "cannot be read (No such file" in refused(tmp_path / "gone.png")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".tif"])
+def test_cameras_that_were_turned(tmp_path: Path, orientation: int, suffix: str) -> None:
+    """Frames come out upright, and their size is known from the header alone."""
+    upright = np.arange(24 * 40, dtype=np.uint8).reshape(24, 40)[:, :, None].repeat(3, 2) // 8
+    undo = [None, None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180,
+            Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.TRANSPOSE,
+            Image.Transpose.ROTATE_90, Image.Transpose.TRANSVERSE,
+            Image.Transpose.ROTATE_270][orientation]  # fmt: skip
+    image = Image.fromarray(upright)
+    stored = image if undo is None else image.transpose(undo)
+    exif = Image.Exif()
+    exif[274] = orientation
+    file = tmp_path / f"photo{suffix}"
+    stored.save(file, exif=exif, quality=100, **({"lossless": True} if suffix == ".webp" else {}))
+    read = read_image(file)
+    assert image_size(file) == read.shape[:2] == (24, 40)
+    assert np.abs(read.astype(int) - upright).max() <= (4 if suffix == ".jpg" else 0)
