@@ -34,7 +34,7 @@ from stdpipe.data.frames import Clip, Frame, frame_size, stream_frames
 from stdpipe.data.layouts import find_one_clip
 from stdpipe.data.parts import Output, Parts, kept_parts
 from stdpipe.data.scenes import split_scenes
-from stdpipe.data.video import DamagedVideoError, Video, facts, refuse_short
+from stdpipe.data.video import DamagedVideoError, Video, as_far, facts, refuse_short
 from stdpipe.data.video_writer import Look, look_of
 from stdpipe.deploy.drift import warn_of_drift
 from stdpipe.deploy.tiled import Grid, cut, super_resolve_pixels
@@ -50,7 +50,7 @@ SPAN = 32  # and of a network that sees whole clips, with a quarter more on both
 PART = 128  # frames, at least, that are kept when a run is killed
 RATE = Fraction(25)  # frames a second, for a folder that becomes a video
 ORDINARY = 1.5  # phase of ordinary footage: pixels of both sizes share the edges
-PNG_BYTES, VIDEO_BYTES = 1.2, 0.25  # a pixel takes about as many, on ordinary footage
+PNG_BYTES, VIDEO_BYTES = 1.5, 0.25  # of a pixel, for the sharpest of frames (Vid4)
 LOG = logging.getLogger(__name__)
 
 
@@ -256,7 +256,7 @@ def _run(
     damage: list[str] = []
     progress = tqdm(total=len(source.frames), unit="frame", desc="upscale", disable=None)
     with progress, ExitStack() as part, closing(stream_frames(source)) as stream:
-        frames = _as_far(stream, job.partial, damage)
+        frames = as_far(stream, damage) if job.partial else _refusing(stream)
         for scene in split_scenes(frames) if job.scene_cuts == "on" else [frames]:
             scenes += 1
             runners = [ClipRunner(net) for _ in grid.tiles]  # a causal network has a state a tile
@@ -288,15 +288,12 @@ def _run(
     return scenes, largest, damage[0] if damage else None
 
 
-def _as_far(stream: Iterator[Frame], partial: bool, damage: list[str]) -> Iterator[Frame]:
-    """Yield frames as far as they go; raise UserError for a damaged one unless `partial`."""
+def _refusing(stream: Iterator[Frame]) -> Iterator[Frame]:
+    """Yield frames; say what to do about a damaged one."""
     try:
         yield from stream
     except DamagedVideoError as error:
-        if not partial:
-            raise _with_way_on(error) from None
-        damage.append(str(error))
-        LOG.warning(f"stdpipe: {error}; what lies before it is taken")
+        raise _with_way_on(error) from None
 
 
 def _state(runners: list[ClipRunner]) -> bytes:

@@ -126,6 +126,17 @@ def test_evaluate_refuses_them_too(refused: Command, cases: Path) -> None:
         assert told in refused("evaluate", "--data", cases / name, *BICUBIC, code=1)
 
 
+def test_the_name_of_data_takes_them(tmp_path: Path, stdpipe: Command, cases: Path) -> None:
+    """As far as they go, and deinterlaced, in every command that reads data."""
+    for name, option, frames in (("cut.mp4", "partial", 16), ("interlaced.mpg", "deinterlace", 12)):
+        data = f"{cases / name}:{option}=1"
+        result = json.loads(stdpipe("evaluate", "--data", data, *BICUBIC, "--json").stdout)
+        assert [clip["frames"] for clip in result["clips"].values()] == [frames]
+        out = tmp_path / f"{option}.h5"
+        packed = stdpipe("pack-clips", "--data", data, "--out", out, "--json").stdout
+        assert json.loads(packed)["frames"] == frames
+
+
 def test_subtitles_that_do_not_fit(tmp_path: Path, stdpipe: Command, cases: Path) -> None:
     """They are told, and stay in .mkv."""
     done = stdpipe("upscale", cases / "tracks.mkv", tmp_path / "v.mp4", *BICUBIC, "--json")

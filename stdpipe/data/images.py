@@ -67,8 +67,11 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def _turn(image: Image.Image) -> int:
-    """Return how EXIF says that a camera was held, 1 for upright. Pillow itself turns TIFF files; PNG
-    files are taken as they are, since cameras write none, and their headers are read without it."""
+    """Return how EXIF says that a camera was held, 1 for upright.
+
+    Pillow itself turns TIFF files. PNG files are taken as they are: cameras write none, and their
+    headers are read without Pillow.
+    """
     return 1 if image.format in ("PNG", "TIFF") else int(image.getexif().get(ORIENTATION, 1))
 
 

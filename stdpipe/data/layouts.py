@@ -17,7 +17,7 @@ from stdpipe.cache.errors import UserError
 from stdpipe.data import named, packed
 from stdpipe.data.frames import Clip
 from stdpipe.data.scenes import scene_ranges
-from stdpipe.data.video import facts, open_video, refuse_short
+from stdpipe.data.video import DamagedVideoError, facts, open_video, refuse_short
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -47,7 +47,7 @@ def find_clips(data: Path, split: Split | None, length: int | None = None) -> li
     `length` frames; shorter ones are named in a warning.
     """
     name = named.parse(data)
-    clips = _chosen(_all_clips(name.root, split), name, split)
+    clips = _chosen(_all_clips(name, split), name, split)
     return clips if length is None else _runs(clips, length)
 
 
@@ -62,7 +62,7 @@ def split_lists(data: Path) -> dict[str, list[str]]:
 def _chosen(clips: list[Clip], name: named.DataName, split: Split | None) -> list[Clip]:
     """Leave out what the name excludes, and what belongs to the other split."""
     unknown = set(name.exclude) - _names(clips)
-    if unknown and (unknown := unknown - _names(_all_clips(name.root, None))):
+    if unknown and (unknown := unknown - _names(_all_clips(name, None))):
         raise UserError(f"{min(unknown)!r}, which is to be left out, is no clip of {name.root}")
     left = [c for c in clips if not {c.key, named.source(c.key)} & set(name.exclude)]
     if clips and not left:
@@ -96,21 +96,22 @@ def _runs(clips: list[Clip], length: int) -> list[Clip]:
     return [run for clip in clips if clip not in short for run in _cut(clip, length)]
 
 
-def _all_clips(root: Path, split: Split | None) -> list[Clip]:
+def _all_clips(name: named.DataName, split: Split | None) -> list[Clip]:
     """Find the clips at a place. Raises the errors of `find_clips`."""
+    root = name.root
     if packed.is_hdf5(root):
         clips = _packed_clips(root, split)
     elif is_video_file(root):
-        clips = _scene_clips(root)
+        clips = _scene_clips(root, name)
     elif not root.is_dir():
         state = "is not a folder, nor a packed file" if root.exists() else "does not exist"
         raise FileNotFoundError(f"data folder {root} {state}: check the path")
     elif home := _vimeo_home(root):
         clips = _vimeo_clips(home, split)
     else:
-        clips = _frame_clips(root)
+        clips = _frame_clips(root, name)
         if not clips and (root / "GT").is_dir():
-            clips = _frame_clips(root / "GT")
+            clips = _frame_clips(root / "GT", name)
     if not clips:
         frames, videos = (
             ", ".join(sorted(s[1:] for s in suffixes))
@@ -159,12 +160,18 @@ def is_video_file(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
 
 
-def _scene_clips(file: Path) -> list[Clip]:
+def _scene_clips(file: Path, name: named.DataName) -> list[Clip]:
     """Make a clip of each scene of a video, keyed by the video's name and the scene's first second
-    where there are several. Raises UserError for one that is damaged."""
-    refuse_short(file)
-    video, times = open_video(file), facts(file)
-    scenes = scene_ranges(video)
+    where there are several. Raises UserError for one that is damaged, unless the name takes it."""
+    video, times = open_video(file, deinterlace=name.deinterlace), facts(file)
+    try:
+        if not name.partial:
+            refuse_short(file)
+        scenes = scene_ranges(video, name.partial)
+    except DamagedVideoError as error:
+        raise UserError(f"{error}; DATA:partial=1 takes it as far as it goes") from error
+    if not scenes:
+        raise UserError(f"{file} has no frame before it is damaged")
     if len(scenes) == 1:
         return [Clip(file.stem, scenes[0], video)]
     return [Clip(f"{file.stem}/{times.seconds(s.start):09.3f}", s, video) for s in scenes]
@@ -243,7 +250,7 @@ def _vimeo_clip(folder: Path, key: str, origin: str) -> Clip:
     return Clip(key, tuple(folder / name for name in VIMEO_FRAMES))
 
 
-def _frame_clips(root: Path) -> list[Clip]:
+def _frame_clips(root: Path, name: named.DataName) -> list[Clip]:
     """List the folders of frames and the videos in `root`, else `root` itself as one clip, else
     nothing."""
     clips = [Clip(sub.name, _frames(sub)) for sub in _folders(root)]
@@ -252,7 +259,7 @@ def _frame_clips(root: Path) -> list[Clip]:
     if twice := next((stem for stem in stems if stems.count(stem) > 1), None):
         raise UserError(f"{root} holds {twice!r} more than once: rename one of them")
     found = [clip for clip in clips if clip.frames]
-    found += [clip for video in videos for clip in _scene_clips(video)]
+    found += [clip for video in videos for clip in _scene_clips(video, name)]
     if not found:
         frames = _frames(root)
         return [Clip(root.resolve().name, frames)] if frames else []

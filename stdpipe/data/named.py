@@ -13,7 +13,8 @@ from urllib.parse import quote, unquote
 from stdpipe.cache.errors import UserError
 from stdpipe.suggest import refuse_unknown
 
-KNOWN = ("test", "seed", "exclude")
+KNOWN = ("test", "seed", "exclude", "deinterlace", "partial")
+SAID = {"1": True, "0": False}
 
 
 class DataName(NamedTuple):
@@ -24,6 +25,8 @@ class DataName(NamedTuple):
     """The share of sources, whole videos or folders, that is held out for testing."""
     seed: int = 0  # draws which
     exclude: tuple[str, ...] = ()  # keys of clips or of sources
+    deinterlace: bool = False  # of videos
+    partial: bool = False  # of videos: damaged ones are taken as far as they go
 
 
 def parse(data: Path) -> DataName:
@@ -45,7 +48,12 @@ def parse(data: Path) -> DataName:
         raise UserError(f"{data}: test is a share such as 0.2, seed a whole number") from None
     if not 0 <= test < 1:
         raise UserError(f"{data}: test is the share of sources held out, from 0 to below 1")
-    return DataName(Path(place), test, seed, tuple(exclude))
+    switches = {}
+    for name in ("deinterlace", "partial"):
+        if (said := found.get(name, ["0"])[0]) not in SAID:
+            raise UserError(f"{data}: {name} is 1 or 0")
+        switches[name] = SAID[said]
+    return DataName(Path(place), test, seed, tuple(exclude), **switches)
 
 
 def without(data: Path, keys: Iterable[str]) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stdpipe.data.frames import Frame
-from stdpipe.data.video import Video, decoded
+from stdpipe.data.video import Video, as_far, decoded
 
 GRID = 16  # cells on each side of a frame that are compared
 FLAT = 1.0  # levels: a frame whose cells deviate less is white or black, and shows no scene
@@ -48,19 +48,20 @@ def split_scenes(frames: Iterator[Frame]) -> Iterator[Iterator[Frame]]:
         yield scene()
 
 
-def scene_ranges(video: Video) -> list[range]:
-    """Return the frames of each scene of a video, which is decoded for that once in a process.
+def scene_ranges(video: Video, partial: bool = False) -> list[range]:
+    """Return the frames of each scene of a video, which is decoded for that once in a process; of a
+    damaged one, with `partial`, as far as it goes.
 
     Raises the errors of `decoded`.
     """
-    return _ranges(video, video.file.stat().st_mtime_ns)
+    return _ranges(video, partial, video.file.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)
-def _ranges(video: Video, _changed: int) -> list[range]:
+def _ranges(video: Video, partial: bool, _changed: int) -> list[range]:
     found, at = [], 0
     with closing(decoded(video)) as frames:
-        for scene in split_scenes(frames):
+        for scene in split_scenes(as_far(frames, []) if partial else frames):
             count = sum(1 for _ in scene)
             found.append(range(at, at + count))
             at += count

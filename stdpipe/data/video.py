@@ -5,6 +5,7 @@ which they are shown; none is repeated or dropped to make a rate constant.
 """
 
 import itertools
+import logging
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ FULL_RANGE = 2
 HD_LINES = 720  # untagged frames of as many are BT.709 to players, smaller ones BT.601
 PQ, HLG = 16, 18  # the curves of HDR, whose untagged colours are BT.2020
 SHORTFALL = 1.0  # seconds that a file may end before its header says
+LOG = logging.getLogger(__name__)
 EARLIER = (0, 2, 10)  # seconds before a frame where its decoding may have to begin
 
 
@@ -104,6 +106,15 @@ def refuse_short(file: Path) -> None:
         )
 
 
+def as_far(frames: Iterator[Pixels], damage: list[str]) -> Iterator[Pixels]:
+    """Yield frames until one is damaged; then warn, and add what is wrong to `damage`."""
+    try:
+        yield from frames
+    except DamagedVideoError as error:
+        damage.append(str(error))
+        LOG.warning(f"stdpipe: {error}; what lies before it is taken")
+
+
 def decoded(video: Video, start: int = 0, stop: int | None = None) -> Generator[Pixels]:
     """Yield frames start..stop, RGB (H, W, 3), uint8 or, of a deep video, uint16.
 
@@ -142,7 +153,7 @@ def _frames(
         if frame.interlaced_frame and not video.deinterlace:
             raise UserError(
                 f"{video.file} is interlaced (at {found.seconds(number):.2f} s), which networks "
-                "would take for detail: upscale it with --deinterlace, or deinterlace it first"
+                "would take for detail: give --deinterlace to upscale, or DATA:deinterlace=1"
             )
         yield frame
         number += 1
