@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from timing import medians, one_core, report
 
-from stdpipe.data.video import decoded, facts, open_video
+from stdpipe.data.video import decoded, open_video
+from stdpipe.data.video_facts import facts
 
 
 def main() -> None:

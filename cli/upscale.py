@@ -24,7 +24,7 @@ from stdpipe.cli.errors import Command, when_stopped
     "--fps",
     metavar="RATE",
     type=click.FloatRange(0, min_open=True),
-    help="A constant frame rate; drops the sound. "
+    help="A constant frame rate; drops sound, subtitles and chapters. "
     "[default: each frame's own time; 25 for a folder]",
 )
 @click.option("--crf", default=12, type=click.IntRange(0, 51), help="Video quality; 0 is best.")

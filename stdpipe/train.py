@@ -19,6 +19,7 @@ from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import degradation
 from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import find_clips
+from stdpipe.data.named import with_option
 from stdpipe.data.samples import Stream, check_sizes, finish
 from stdpipe.device import keep_memory, pick_device
 from stdpipe.distill.names import mark
@@ -110,7 +111,7 @@ def _check_tested(data: Path, trained: Mapping[str, Clip]) -> None:
     if seen := [clip.key for clip in clips if clip.key in trained or clip.key in whole]:
         raise UserError(
             f"evaluate_every would score {seen[0]}, which is trained on: hold sources out, as in "
-            f"--data {data}:test=0.2, or leave evaluate_every"
+            f"--data {with_option(data, 'test=0.2')}, or leave evaluate_every out"
         )
 
 

@@ -9,12 +9,14 @@ Axes: T frames in a chunk, N centres among them, h w LR size, H W = 4h 4w.
 import io
 import itertools
 import logging
+import secrets
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from zlib import crc32
@@ -34,7 +36,8 @@ from stdpipe.data.frames import Clip, Frame, frame_size, stream_frames
 from stdpipe.data.layouts import find_one_clip
 from stdpipe.data.parts import Output, Parts, kept_parts
 from stdpipe.data.scenes import split_scenes
-from stdpipe.data.video import DamagedVideoError, Video, as_far, facts, refuse_short
+from stdpipe.data.video import Video, as_far
+from stdpipe.data.video_facts import DamagedVideoError, facts, refuse_short
 from stdpipe.data.video_writer import Look, look_of
 from stdpipe.deploy.drift import warn_of_drift
 from stdpipe.deploy.tiled import Grid, cut, super_resolve_pixels
@@ -100,7 +103,9 @@ def upscale(job: Upscaling) -> dict[str, Any]:
     _warn_of_shift(net, told["degradation"])
     warn_of_drift(net)
     grid = cut(net, height, width, job.tile)
-    made_of = [_facts_of_source(source), _sum(net), _settings(job, device)]
+    # a network of Python's may be another by the next call, whatever its parameters
+    network = secrets.token_hex() if job.network is not None else _parameters(net)
+    made_of = [_facts_of_source(source), told["network"], network, _settings(job, device)]
     settle(net, device, job.amp)
     height, width = height * net.scale, width * net.scale
     look = _look(job, source, height, width)
@@ -201,7 +206,7 @@ def _with_way_on(error: DamagedVideoError) -> UserError:
 
 def _settings(job: Upscaling, device: torch.device) -> list[Any]:
     """Return what else decides the pixels and the parts."""
-    versions = [torch.__version__, av.__version__]
+    versions = [version("stdpipe"), torch.__version__, av.__version__]
     shown = [job.tile, job.fps, job.crf, job.scene_cuts, job.deinterlace, job.amp]
     return [*shown, device.type, job.out.suffix.lower(), CHUNK, SPAN, PART, *versions]
 
@@ -214,10 +219,10 @@ def _facts_of_source(source: Clip) -> list[Any]:
     return [[source.key, str(file), s.st_size, s.st_mtime_ns] for file, s in states]
 
 
-def _sum(net: Network) -> list[Any]:
-    """Return the kind of a network and the crc32 of its parameters."""
-    values = (value.contiguous().cpu().numpy() for value in net.state_dict().values())
-    return [type(net).__qualname__, *(crc32(value.tobytes()) for value in values)]
+def _parameters(net: Network) -> list[int]:
+    """Return the crc32 of each parameter of a network."""
+    values = (value.detach().cpu().contiguous() for value in net.state_dict().values())
+    return [crc32(value.flatten().view(torch.uint8).numpy()) for value in values]
 
 
 def _look(job: Upscaling, source: Clip, height: int, width: int) -> Look:
@@ -226,7 +231,10 @@ def _look(job: Upscaling, source: Clip, height: int, width: int) -> Look:
     if video and not job.fps:
         return look_of(facts(video.file), height, width, job.crf, video.deep)
     rate = exact_rate(job.fps) if job.fps else RATE
-    return Look(height, width, rate, job.crf, deep=bool(video and video.deep))
+    if video:
+        look = look_of(facts(video.file), height, width, job.crf, video.deep)
+        return replace(look, rate=rate, times=None, time_base=None)
+    return Look(height, width, rate, job.crf)
 
 
 def _output(job: Upscaling, source: Clip, look: Look) -> Output:
@@ -236,11 +244,11 @@ def _output(job: Upscaling, source: Clip, look: Look) -> Output:
 
 
 def _state_disk(job: Upscaling, pixels: int) -> int:
-    """Return about how many bytes the work will take, at most; refuse what does not fit."""
+    """Return about how many bytes the work will take, at most, and say so if they are many."""
     needs = round(pixels * (2 * VIDEO_BYTES if is_video(job.out) else PNG_BYTES))
     home = next(folder for folder in job.out.resolve().parents if folder.is_dir())
     free = shutil.disk_usage(home).free
-    if needs > 1e9:
+    if needs > min(1e9, free):
         LOG.warning(
             f"stdpipe: about {needs / 1e9:.1f} GB of disk are needed ({free / 1e9:.1f} free)"
         )

@@ -21,7 +21,7 @@ from torch import Tensor
 from stdpipe import upscale
 from stdpipe.data.frames import Clip, read_clip, stream_frames
 from stdpipe.data.layouts import find_one_clip, find_test_clips
-from stdpipe.data.video import facts
+from stdpipe.data.video_facts import facts
 from stdpipe.deploy import tiled
 from stdpipe.evaluation.metrics import luma
 from stdpipe.models.base import Network, window_indices

@@ -17,7 +17,8 @@ import pytest
 from numpy.typing import NDArray
 
 from stdpipe import upscale
-from stdpipe.data.video import decoded, facts, open_video
+from stdpipe.data.video import decoded, open_video
+from stdpipe.data.video_facts import facts
 
 Command = Callable[..., Any]
 Frames = NDArray[Any]
@@ -282,3 +283,31 @@ def test_two_at_once(tmp_path: Path, refused: Command, stdpipe: Command, long: P
     with locked(tmp_path / ".sr.mp4.partial" / "lock", ""):
         told = refused("upscale", long, tmp_path / "sr.mp4", *BICUBIC)
     assert "another process" in told
+
+
+def test_a_rate_of_its_own_keeps_the_look(tmp_path: Path, stdpipe: Command, cases: Path) -> None:
+    """Colours and aspect, but not the times and what goes with them."""
+    for name in ("hdr10.mp4", "anamorphic.mp4", "tracks.mkv"):
+        out = tmp_path / f"{name}.mkv"
+        stdpipe("upscale", cases / name, out, *BICUBIC, "--fps", 10)
+        given, made = facts(cases / name), facts(out)
+        assert made.aspect == given.aspect
+        assert made.colours[2] == (given.colours[2] if name == "hdr10.mp4" else 1)
+        assert made.seconds(5) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_tracks_that_a_container_refuses(
+    tmp_path: Path, stdpipe: Command, save_frames: Command, save_tracks: Command, suffix: str
+) -> None:
+    """Opus in .mov, subtitles in .mp4: told, where it failed when all work was done."""
+    tracks = save_tracks(tmp_path / "tracks.mkv", "libopus", text="Hello")
+    source = save_frames(tmp_path / "in.mkv", moving(5), source=tracks)
+    done = stdpipe("upscale", source, tmp_path / f"out{suffix}", *BICUBIC, "--json")
+    left = json.loads(done.stdout)["left_out"]
+    assert [word.split()[0] for word in left] == {
+        ".mp4": ["subtitle"],
+        ".mov": ["audio", "subtitle"],
+        ".mkv": [],
+    }[suffix]
+    assert len(read(tmp_path / f"out{suffix}")) == 5

@@ -14,8 +14,8 @@ import imageio.v3 as iio
 
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import PARTIAL, fsync
-from stdpipe.data.parts import Output, Write
-from stdpipe.data.video_writer import PART, Look, join, refuse_odd, write_part
+from stdpipe.data.parts import Output
+from stdpipe.data.video_writer import PART, Look, Write, join, refuse_odd, write_part
 from stdpipe.suggest import nearest
 
 SUFFIXES = (".mp4", ".mkv", ".mov")

@@ -8,6 +8,7 @@ import codecs
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,8 @@ from stdpipe.cache.errors import UserError
 from stdpipe.data import named, packed
 from stdpipe.data.frames import Clip
 from stdpipe.data.scenes import scene_ranges
-from stdpipe.data.video import DamagedVideoError, facts, open_video, refuse_short
+from stdpipe.data.video import open_video
+from stdpipe.data.video_facts import DamagedVideoError, facts, refuse_short
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -93,7 +95,7 @@ def _runs(clips: list[Clip], length: int) -> list[Clip]:
             f"stdpipe: {len(short)} of {len(clips)} clips are left out, which have "
             f"{told}{', ...' * (len(short) > 3)}"
         )
-    return [run for clip in clips if clip not in short for run in _cut(clip, length)]
+    return [run for clip in clips if len(clip.frames) >= length for run in _cut(clip, length)]
 
 
 def _all_clips(name: named.DataName, split: Split | None) -> list[Clip]:
@@ -146,6 +148,8 @@ def find_one_clip(path: Path, deep: bool = False, deinterlace: bool = False) -> 
     Raises FileNotFoundError for a missing path, UserError for several clips or for no video.
     """
     if path.is_dir() or packed.is_hdf5(path):
+        if path.is_dir() and (video := _only_video(path)):
+            return _video_clip(video, deep, deinterlace)
         first, *others = find_clips(path, None)
         if others:
             raise UserError(f"{path} holds {1 + len(others)} clips ({first.key}, ...): give one")
@@ -175,6 +179,12 @@ def _scene_clips(file: Path, name: named.DataName) -> list[Clip]:
     if len(scenes) == 1:
         return [Clip(file.stem, scenes[0], video)]
     return [Clip(f"{file.stem}/{times.seconds(s.start):09.3f}", s, video) for s in scenes]
+
+
+def _only_video(folder: Path) -> Path | None:
+    """Return the video that is all that a folder holds."""
+    held = [Path(entry.path) for entry in _visible(folder)]
+    return held[0] if len(held) == 1 and is_video_file(held[0]) else None
 
 
 def _video_clip(file: Path, deep: bool = False, deinterlace: bool = False) -> Clip:
@@ -255,9 +265,11 @@ def _frame_clips(root: Path, name: named.DataName) -> list[Clip]:
     nothing."""
     clips = [Clip(sub.name, _frames(sub)) for sub in _folders(root)]
     videos = [Path(entry.path) for entry in _visible(root) if is_video_file(Path(entry.path))]
-    stems = [clip.key for clip in clips] + [video.stem for video in videos]
-    if twice := next((stem for stem in stems if stems.count(stem) > 1), None):
+    stems = Counter([clip.key for clip in clips] + [video.stem for video in videos])
+    if twice := next((stem for stem, count in stems.items() if count > 1), None):
         raise UserError(f"{root} holds {twice!r} more than once: rename one of them")
+    if videos and _frames(root):
+        raise UserError(f"{root} holds both frames and videos ({videos[0].name}): keep one kind")
     found = [clip for clip in clips if clip.frames]
     found += [clip for video in videos for clip in _scene_clips(video, name)]
     if not found:

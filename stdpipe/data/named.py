@@ -32,7 +32,7 @@ class DataName(NamedTuple):
 def parse(data: Path) -> DataName:
     """Read what --data names. Raises UserError for options that are unknown or out of range."""
     place, colon, options = str(data).rpartition(":")
-    if data.exists() or not colon or not re.match(r"\w+=", options):
+    if not colon or not re.match(r"\w+=", options) or _exists(data):
         return DataName(data)
     found: dict[str, list[str]] = {}
     for option in options.split(","):
@@ -56,13 +56,23 @@ def parse(data: Path) -> DataName:
     return DataName(Path(place), test, seed, tuple(exclude), **switches)
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # longer than a file's name may be
+        return False
+
+
 def without(data: Path, keys: Iterable[str]) -> Path:
     """Name the same data without some clips or sources."""
     more = ",".join(f"exclude={quote(key, safe='/ ')}" for key in keys)
-    if not more:
-        return data
+    return with_option(data, more) if more else data
+
+
+def with_option(data: Path, option: str) -> Path:
+    """Name the same data with one option more."""
     joint = ":" if parse(data).root == data else ","
-    return Path(f"{data}{joint}{more}")
+    return Path(f"{data}{joint}{option}")
 
 
 def source(key: str) -> str:

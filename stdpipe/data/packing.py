@@ -7,11 +7,11 @@ is written, and that number is the commit; a clip whose number is not that of it
 again. At the end OUT.partial is renamed to OUT: the same bytes, however often interrupted.
 """
 
-import itertools
 import os
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import PARTIAL, atomic_file, fsync, locked
-from stdpipe.data.frames import Clip, clip_sizes, read_clip
+from stdpipe.data.frames import Clip, clip_sizes, stream_frames
 from stdpipe.data.layouts import SPLITS, find_clips, is_video_file, split_lists
 from stdpipe.data.packed import FORMAT, VERSION, PackedFile
 
@@ -145,17 +145,21 @@ def _fill(
 def _write_clip(fd: int, packed: PackedFile, clip: Clip, index: int, offsets: Offsets) -> int:
     """Write pixels and checksums of one clip; return the bytes of its image files."""
     size = _source_bytes(clip)
-    frames = read_clip(clip)
-    expected = (*packed.shapes[index], 3)
-    if frames.shape != expected:
-        raise UserError(
-            f"clip {clip.key}: its frames are {frames.shape[2]}x{frames.shape[1]}, but were "
-            f"{expected[2]}x{expected[1]} when packing began: remove {packed.path} to begin anew"
-        )
-    _write(fd, frames, offsets[index])
-    sums = itertools.accumulate(frames, lambda crc, frame: crc32(frame.data, crc), initial=0)
+    _, height, width = packed.shapes[index].tolist()
+    at, sums = offsets[index], [0]
+    with closing(stream_frames(clip)) as frames:  # a scene of a video may be long
+        for frame in frames:
+            if frame.shape != (height, width, 3):
+                raise UserError(
+                    f"clip {clip.key}: its frames are {frame.shape[1]}x{frame.shape[0]}, but were "
+                    f"{width}x{height} when packing began: remove {packed.path} to begin anew"
+                )
+            pixels = np.ascontiguousarray(frame)
+            _write(fd, pixels, at)
+            at += pixels.nbytes
+            sums.append(crc32(pixels.data, sums[-1]))
     first = offsets["crc32"] + 4 * int(packed.first_frame[index])
-    _write(fd, np.array(list(sums)[1:], "<u4"), first)
+    _write(fd, np.array(sums[1:], "<u4"), first)
     return size
 
 

@@ -8,17 +8,16 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import PARTIAL, fsync, locked, write_atomically
-from stdpipe.data.video import Pixels
+from stdpipe.data.video_writer import Write
 
-Write = Callable[[Pixels], object]
-JOURNAL = "journal.json"
+JOURNAL = "journal"  # a line of JSON for the job, then one for each part
 
 
 class Output(NamedTuple):
@@ -50,16 +49,17 @@ class Parts:
 
     def commit(self, count: int, state: bytes) -> None:
         """Note a part of that many frames as done; the next begins with that state."""
-        new = {f.name: _sum(f) for f in self.frames.iterdir() if f.name not in self._files}
+        new = {f.name: _crc32(f) for f in self.frames.iterdir() if f.name not in self._files}
         for name in new:
             fsync(self.frames / name)
         fsync(self.frames)
         self._files |= new
         self.done, self.state = self.done + count, state
-        journal = {"job": self._job, "done": self.done, "files": self._files}
         write_atomically(self._folder / f"state-{self.done}", state)
-        journal["state"] = crc32(state)
-        write_atomically(self._folder / JOURNAL, json.dumps(journal))
+        part = {"done": self.done, "files": new, "state": crc32(state)}
+        with (self._folder / JOURNAL).open("a") as journal:
+            journal.write(json.dumps(part) + "\n")
+        fsync(self._folder / JOURNAL)
         for old in self._folder.glob("state-*"):
             if old.name != f"state-{self.done}":
                 old.unlink()
@@ -71,20 +71,21 @@ class Parts:
     def _read(self) -> None:
         """Take up what the journal names, if all of it is there and whole, else nothing."""
         try:
-            journal = json.loads((self._folder / JOURNAL).read_bytes())
-            state = (self._folder / f"state-{journal['done']}").read_bytes()
-            whole = journal["job"] == self._job and journal["state"] == crc32(state)
-            whole = whole and all(
-                _sum(self.frames / name) == value for name, value in journal["files"].items()
-            )
-        except (OSError, ValueError, KeyError, TypeError):
+            lines = (self._folder / JOURNAL).read_text().split("\n")[:-1]  # a torn line has no end
+            job, *parts = map(json.loads, lines)
+            state = (self._folder / f"state-{parts[-1]['done']}").read_bytes()
+            files = {name: value for part in parts for name, value in part["files"].items()}
+            whole = job == self._job and parts[-1]["state"] == crc32(state)
+            whole = whole and all(_crc32(self.frames / n) == value for n, value in files.items())
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
             whole = False
         if not whole:
             shutil.rmtree(self.frames, ignore_errors=True)
-            (self._folder / JOURNAL).unlink(missing_ok=True)
             self.frames.mkdir(parents=True)
+            write_atomically(self._folder / JOURNAL, json.dumps(self._job) + "\n")
             return
-        self._files, self.done, self.state = journal["files"], journal["done"], state
+        self._files, self.done, self.state = files, parts[-1]["done"], state
+        write_atomically(self._folder / JOURNAL, "".join(f"{line}\n" for line in lines))
         for file in self.frames.iterdir():
             if file.name not in self._files:
                 file.unlink()
@@ -108,12 +109,24 @@ def kept_parts(out: Path, output: Output, job: Any) -> Iterator[Parts]:
             yield parts
         except BaseException:
             if not (parts and parts.done):
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
             raise
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
 
 
-def _sum(file: Path) -> int:
+def _remove(folder: Path) -> None:
+    """Remove a folder, its lock last, since whoever finds none may begin."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != "lock":
+            path.unlink()
+    (folder / "lock").unlink(missing_ok=True)
+    with suppress(OSError):  # another process has begun
+        folder.rmdir()
+
+
+def _crc32(file: Path) -> int:
     value = 0
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):

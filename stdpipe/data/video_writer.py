@@ -5,8 +5,10 @@ pixels, all sound, subtitles, titles and chapters.
 """
 
 import heapq
+import math
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +19,8 @@ import numpy as np
 
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import atomic_file
-from stdpipe.data.video import BT709, MATRICES, UNTOLD, Colours, Facts, Pixels
+from stdpipe.data.video import Pixels
+from stdpipe.data.video_facts import BT709, MATRICES, UNTOLD, Colours, Facts
 
 Write = Callable[[Pixels], object]
 PART = ".nut"  # a container that keeps any time base
@@ -101,7 +104,7 @@ def join(parts: Sequence[Path], out: Path, look: Look, source: Path | None) -> l
                 made.mux(packet)
             return []
         with av.open(f"file:{source}", metadata_errors="replace") as given:
-            kept, left = _others(given, made)
+            kept, left = _others(given, made, parts[0], out.suffix)
             made.metadata.update(_tags(given.metadata))
             made.set_chapters(given.chapters())
             flows = (_pictures(parts, video, look), _copies(given, kept))
@@ -178,16 +181,19 @@ def _packets(part: Path) -> Iterator[Any]:
         yield from (packet for packet in container.demux(video=0) if packet.size)
 
 
-def _others(given: Any, made: Any) -> tuple[dict[int, Any], list[str]]:
+def _others(given: Any, made: Any, part: Path, suffix: str) -> tuple[dict[int, Any], list[str]]:
     """Add what is no picture to the file: the source's streams by number, and those that its kind
     cannot hold, in words."""
     kept, left = {}, []
+    pictures = [stream.index for stream in given.streams.video]
     for stream in given.streams:
+        if stream.index in pictures[1:]:
+            left.append("a second stream of pictures")
         if stream.type not in ("audio", "subtitle", "attachment"):
             continue
-        codec = getattr(stream.codec_context, "name", None)
-        if codec and codec not in made.supported_codecs and made.format.name != "matroska":
-            left.append(f"{stream.type} of kind {codec}")
+        if not _fits(stream, part, suffix):
+            codec = getattr(stream.codec_context, "name", None)
+            left.append(f"{stream.type} of kind {codec}" if codec else stream.type)
             continue
         copy = made.add_stream_from_template(stream)
         copy.metadata.update(_tags(stream.metadata))
@@ -196,17 +202,36 @@ def _others(given: Any, made: Any) -> tuple[dict[int, Any], list[str]]:
     return kept, left
 
 
+def _fits(stream: Any, part: Path, suffix: str) -> bool:
+    """Tell whether a kind of file takes a stream beside its pictures, by writing its header."""
+    with tempfile.TemporaryDirectory() as folder, av.open(f"file:{part}") as pictures:
+        try:
+            with av.open(f"file:{folder}/try{suffix}", "w") as made:
+                made.add_stream_from_template(pictures.streams.video[0])
+                made.add_stream_from_template(stream)
+                made.start_encoding()
+        except (av.FFmpegError, ValueError):
+            return False
+    return True
+
+
 def _copies(given: Any, kept: dict[int, Any]) -> Iterator[tuple[float, Any]]:
-    """Yield the packets of other streams, and when they are decoded."""
+    """Yield the packets of other streams, and when they are decoded; of a damaged file, those whose
+    times go on."""
     wanted = [stream for stream in given.streams if stream.index in kept]
-    at = 0.0
-    for packet in given.demux(wanted) if wanted else ():
-        if not packet.size:
-            continue
-        when = packet.dts if packet.dts is not None else packet.pts
-        at = max(at, float(when * packet.time_base)) if when is not None else at
-        packet.stream = kept[packet.stream_index]
-        yield at, packet
+    at, last = 0.0, dict.fromkeys(kept, -math.inf)
+    with suppress(av.FFmpegError):
+        for packet in given.demux(wanted) if wanted else ():
+            if not packet.size:
+                continue
+            when = packet.dts if packet.dts is not None else packet.pts
+            if when is not None:
+                if when <= last[packet.stream_index]:
+                    continue
+                last[packet.stream_index] = when
+                at = max(at, float(when * packet.time_base))
+            packet.stream = kept[packet.stream_index]
+            yield at, packet
 
 
 def _tags(found: Any) -> dict[str, str]:

@@ -58,7 +58,7 @@ def tensors(name: str, graph: Graph, size: Size | None) -> dict[str, Any]:
     def listed(side: int, shapes: Sequence[tuple[int, ...]]) -> list[dict[str, Any]]:
         found = []
         for number, (word, shape) in enumerate(zip(words[side], shapes, strict=True)):
-            sizes = dict(zip("NCHW", shape, strict=True))
+            sizes: dict[str, int | None] = dict(zip("NCHW", shape, strict=True))
             if not size:
                 sizes |= dict.fromkeys("NHW")
             shown = [sizes[axis] for axis in format_.axes]

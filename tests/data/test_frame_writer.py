@@ -15,7 +15,7 @@ from stdpipe.data import frame_writer
 from stdpipe.data.frames import read_clip
 from stdpipe.data.layouts import find_one_clip
 from stdpipe.data.parts import kept_parts
-from stdpipe.data.video import facts
+from stdpipe.data.video_facts import facts
 from stdpipe.data.video_writer import Look
 
 Frames = NDArray[np.uint8]

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -311,3 +312,19 @@ def test_two_sources_of_one_name(videos: Path) -> None:
     (videos / "walk.mkv").write_bytes((videos / "walk.mp4").read_bytes())
     with pytest.raises(UserError, match="'walk' more than once"):
         find_clips(videos, None)
+
+
+def test_frames_beside_a_video(videos: Path) -> None:
+    """Which of them is meant cannot be known."""
+    put(videos, "1.png", "2.png")
+    with pytest.raises(UserError, match="both frames and videos"):
+        find_clips(videos, None)
+
+
+def test_a_folder_of_one_video(videos: Path) -> None:
+    """It is that video, with all of its scenes, and as it was asked for."""
+    for name in ("run", "sit"):
+        (videos / f"{name}.mp4").unlink()
+    clip = find_one_clip(videos, deinterlace=True)
+    assert len(clip.frames) == 21
+    assert clip.place == replace(find_one_clip(videos / "walk.mp4").place, deinterlace=True)

@@ -72,3 +72,11 @@ def test_seeds_differ() -> None:
 def test_one_source_cannot_be_split() -> None:
     with pytest.raises(UserError, match="has 1 source"):
         named.tested(["a"], named.DataName(Path("v"), 0.5))
+
+
+def test_many_are_left_out() -> None:
+    """More than a file's name may be long."""
+    keys = [f"00001/{number:04d}" for number in range(200)]
+    data = named.without(Path("data"), keys)
+    assert named.parse(data).exclude == tuple(keys)
+    assert named.parse(named.with_option(data, "test=0.2")).test == 0.2

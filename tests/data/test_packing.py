@@ -78,8 +78,8 @@ def test_a_broken_frame_stops_it_and_once_mended_it_goes_on(
     frame.write_bytes(whole)
     (data / "sequences/00001/0001/im1.png").chmod(0)  # packed already, so not read again
     reads: list[str] = []
-    real = packing.read_clip
-    monkeypatch.setattr(packing, "read_clip", lambda clip: reads.append(clip.key) or real(clip))
+    real = packing.stream_frames
+    monkeypatch.setattr(packing, "stream_frames", lambda clip: reads.append(clip.key) or real(clip))
     stdpipe("pack-clips", "--data", data, "--out", out)
     assert reads == ["00001/0002", "00001/0003"]
     assert len(find_clips(out, "train")) == 3

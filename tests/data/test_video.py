@@ -12,7 +12,8 @@ from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 
 from stdpipe.cache.errors import UserError
-from stdpipe.data.video import DamagedVideoError, decoded, facts, open_video, turned
+from stdpipe.data.video import decoded, open_video, turned
+from stdpipe.data.video_facts import DamagedVideoError, facts
 
 Frames = NDArray[Any]
 Command = Callable[..., Any]
@@ -109,7 +110,7 @@ def test_colours_survive_and_are_tagged(
     curve: int,
 ) -> None:
     """In every matrix and range; read by another matrix, red would be (255, 24, 0)."""
-    from stdpipe.data.video import Colours
+    from stdpipe.data.video_facts import Colours
 
     frames = np.full((2, 32, 48, 3), colour, np.uint8)
     colours = Colours(matrix, matrix, curve, full)
@@ -208,3 +209,68 @@ def test_interlaced_frames_are_never_combed(cases: Path) -> None:
     frames = read(file, deinterlace=True)
     assert len(frames) == 12
     assert same(frames[5], next(decoded(open_video(file, deinterlace=True), 5)))
+
+
+# files that are odd and good
+
+
+def remuxed(source: Path, out: Path, change: Callable[[int, Any], bool]) -> Path:
+    """Copy a video's packets, those that `change` (number, packet) keeps, as it leaves them."""
+    with av.open(source) as given, av.open(out, "w") as made:
+        stream = made.add_stream_from_template(given.streams.video[0])
+        for number, packet in enumerate(p for p in given.demux(video=0) if p.size):
+            if change(number, packet):
+                packet.stream = stream
+                made.mux(packet)
+    return out
+
+
+def test_a_video_that_begins_inside_a_group(tmp_path: Path, save_frames: Save) -> None:
+    """As recordings of broadcasts do: what refers to lost frames is left out, with a warning."""
+    whole = save_frames(tmp_path / "whole.mkv", noise(300), crf=30)
+    cut = remuxed(whole, tmp_path / "cut.mkv", lambda number, _packet: number >= 100)
+    found = read(cut)
+    assert 0 < len(found) == len(facts(cut).times) < 200
+    assert same(found, read(whole)[-len(found) :])
+
+
+def test_a_file_that_an_edit_begins_later(tmp_path: Path, save_frames: Save) -> None:
+    """Frames before the edit are in the file, and not of the video."""
+    whole = save_frames(tmp_path / "whole.mp4", noise(40), crf=20)
+
+    def earlier(_number: int, packet: Any) -> bool:
+        packet.pts -= 10 * packet.duration
+        packet.dts -= 10 * packet.duration
+        return True
+
+    cut = remuxed(whole, tmp_path / "cut.mp4", earlier)
+    assert len(read(cut)) == len(facts(cut).times)
+    assert facts(cut).lost == ""
+
+
+def test_times_that_repeat(tmp_path: Path, save_frames: Save) -> None:
+    """The others keep theirs, and a frame that has another's comes after it."""
+    whole = save_frames(tmp_path / "whole.mkv", noise(20), crf=20, rate=25)
+
+    def doubled(number: int, packet: Any) -> bool:
+        packet.pts = packet.dts = 2000 + 40 * (number - (number == 11))
+        return True
+
+    odd = remuxed(only_forward(whole, tmp_path / "p.mkv"), tmp_path / "odd.mkv", doubled)
+    found = facts(odd)
+    assert len(read(odd)) == len(found.times) == 20
+    assert found.seconds(0) == 2.0
+    assert found.seconds(19) == pytest.approx(2.76)
+    assert (np.diff(found.times) > 0).all()
+
+
+def only_forward(source: Path, out: Path) -> Path:
+    """Code a video again without frames out of order."""
+    frames = read(source)
+    with av.open(out, "w") as made:
+        stream = made.add_stream("libx264", rate=25, options={"bf": "0", "crf": "20"})
+        stream.height, stream.width = frames.shape[1:3]
+        for frame in frames:
+            made.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        made.mux(stream.encode(None))
+    return out
