@@ -289,22 +289,26 @@ def test_reading_and_writing_overlap_with_the_teacher(
 def test_clips_do_not_pile_up_behind_a_slow_disk(
     tmp_path: Path, six: Path, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The disk is as slow as it takes: it waits until another clip waits for it."""
     original, write = extract.encode, cache.Writer.write
-    waiting, most = 0, 0
-    lock = threading.Lock()
+    begun, waiting, most = 0, 0, 0
+    changed = threading.Condition()
 
     def encode(*arguments: Any) -> Any:
-        nonlocal waiting, most
-        with lock:
-            waiting += 1
+        nonlocal begun, waiting, most
+        with changed:
+            begun, waiting = begun + 1, waiting + 1
             most = max(most, waiting)
+            changed.notify_all()
         return original(*arguments)
 
     def slow(self: cache.Writer, *rest: Any) -> Any:
         nonlocal waiting
-        time.sleep(0.2)
+        with changed:
+            changed.wait_for(lambda: waiting >= 2 or begun == 6, timeout=60)
+        time.sleep(0.1)  # for those that should wait
         size = write(self, *rest)
-        with lock:
+        with changed:
             waiting -= 1
         return size
 

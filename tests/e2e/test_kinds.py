@@ -151,7 +151,7 @@ def test_a_video_is_upscaled_step_by_step(
     scene_parts = (slice(0, 10), slice(10, 20))
     for part in scene_parts:
         assert (made[part] == expected(part)).all()
-    monkeypatch.setattr("stdpipe.upscale.FREE_OVERLAP", 4)
+    monkeypatch.setattr("stdpipe.deploy.tiled.FREE_OVERLAP", 4)
     told = json.loads(stdpipe("upscale", "lr", "tiled", *network, "--tile", 8, "--json").stdout)
     assert told["tiles"]["count"] == 12
     tiled = np.stack([iio.imread(f"tiled/{t:03d}.png") for t in range(20)])
