@@ -207,7 +207,8 @@ def _with_way_on(error: DamagedVideoError) -> UserError:
 def _settings(job: Upscaling, device: torch.device) -> list[Any]:
     """Return what else decides the pixels and the parts."""
     versions = [version("stdpipe"), torch.__version__, av.__version__]
-    shown = [job.tile, job.fps, job.crf, job.scene_cuts, job.deinterlace, job.amp]
+    # not deinterlace: without it only progressive frames are done, which it leaves as they are
+    shown = [job.tile, job.fps, job.crf, job.scene_cuts, job.amp]
     return [*shown, device.type, job.out.suffix.lower(), CHUNK, SPAN, PART, *versions]
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from typing_extensions import TypedDict
 
+from stdpipe.assets import EMBEDDED
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.schema import check, parse_yaml
 from stdpipe.models.base import Kind, Network, count_parameters
@@ -166,6 +167,8 @@ def parse(text: str) -> Spec:
         canonical = f"{name}:{class_name}"
     else:
         how = "options follow a colon, as in rrn:num_feat=8"
+        if name in EMBEDDED:
+            how = f"--weights {name} takes the weights of that name"
         raise UserError(f"unknown network {name!r}{nearest(name, ZOO)}; {how}")
     given = {**options, **_options(text, rest)}
     known = _parameters(cls)

@@ -1,6 +1,7 @@
 """Names of networks: options, suggestions, canonical text, and a user's own class."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -193,3 +194,7 @@ def test_a_class_that_does_not_do(text: str, told: str) -> None:
     """What is wrong with it, and how to put it right."""
     with pytest.raises(ValueError, match=told):
         zoo.parse(text)
+
+
+def test_a_name_of_weights_is_told(refused: Callable[..., str]) -> None:
+    assert "--weights embedded-small" in refused("models", "embedded-small", code=2)
