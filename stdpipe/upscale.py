@@ -32,11 +32,11 @@ from stdpipe.assets import STUDENT
 from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import degradation
 from stdpipe.data.frame_writer import exact_rate, folder_output, is_video, video_output
-from stdpipe.data.frames import Clip, Frame, frame_size, stream_frames
+from stdpipe.data.frames import Clip, frame_size, stream_frames
 from stdpipe.data.layouts import find_one_clip
 from stdpipe.data.parts import Output, Parts, kept_parts
 from stdpipe.data.scenes import split_scenes
-from stdpipe.data.video import Video, as_far
+from stdpipe.data.video import Frame, Video, as_far
 from stdpipe.data.video_facts import DamagedVideoError, facts, refuse_short
 from stdpipe.data.video_writer import Look, look_of
 from stdpipe.deploy.drift import warn_of_drift
@@ -214,9 +214,7 @@ def _settings(job: Upscaling, device: torch.device) -> list[Any]:
 
 def _facts_of_source(source: Clip) -> list[Any]:
     """Return what changes when the source does."""
-    files = [file for file in source.frames if isinstance(file, Path)]
-    files = files or [source.place.file] if source.place else files
-    states = [(file.resolve(), file.stat()) for file in files]
+    states = [(file.resolve(), file.stat()) for file in source.files]
     return [[source.key, str(file), s.st_size, s.st_mtime_ns] for file, s in states]
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from stdpipe import upscale
 from stdpipe.data.frames import Clip, read_clip, stream_frames
-from stdpipe.data.layouts import find_one_clip, find_test_clips
+from stdpipe.data.layouts import find_clips, find_one_clip
 from stdpipe.data.video_facts import facts
 from stdpipe.deploy import tiled
 from stdpipe.evaluation.metrics import luma
@@ -318,7 +318,7 @@ def test_memory_of_1000_frames(
         for count in (100, 1000)
     )
     assert growth(spawn, few, many, network) < 30
-    assert len(find_test_clips(tmp_path / "sr1000.mp4")[0].frames) == 1000
+    assert len(find_clips(tmp_path / "sr1000.mp4", "test")[0].frames) == 1000
 
 
 @pytest.fixture

@@ -48,7 +48,8 @@ def exact_rate(shown: float) -> Fraction:
 
 
 def folder_output(out: Path, names: tuple[str, ...] = ()) -> Output:
-    """PNG files, named as given or 00000000.png and so on, in place of an older folder."""
+    """Return an output of PNG files, named as given or 00000000.png and on, which replaces an older
+    folder."""
 
     @contextmanager
     def part(folder: Path, first: int) -> Iterator[Write]:
@@ -71,7 +72,7 @@ def folder_output(out: Path, names: tuple[str, ...] = ()) -> Output:
 
 
 def video_output(out: Path, look: Look, source: Path | None = None) -> Output:
-    """A video that looks so, with the sound, subtitles, titles and chapters of `source`.
+    """Return an output of one video that looks so, with all but the pictures of `source`.
 
     Raises UserError for odd sizes, which 4:2:0 cannot hold.
     """

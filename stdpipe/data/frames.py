@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from stdpipe.cache.errors import UserError
 from stdpipe.data.images import image_size, read_image
 from stdpipe.data.packed import PackedPlace, opened
-from stdpipe.data.video import Pixels, Video, decoded
+from stdpipe.data.video import Frame, Video, decoded
 
-Frame = Pixels
 Content = TypeVar("Content")
 THREADS = min(16, 4 * (os.cpu_count() or 1))  # reading headers waits for the disk
 
@@ -37,6 +36,11 @@ class Clip:
     place: PackedPlace | Video | None = None
     before: tuple[Path, ...] | range = ()
     """Frames of the same sequence that come before, where a clip was cut out of one."""
+
+    @property
+    def files(self) -> list[Path]:
+        """Return the files that hold its frames."""
+        return [self.place.file] if self.place else [f for f in self.frames if isinstance(f, Path)]
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -56,8 +56,8 @@ def find_clips(data: Path, split: Split | None, length: int | None = None) -> li
 def split_lists(data: Path) -> dict[str, list[str]]:
     """Return the keys of each list of a data set: those of Vimeo90K (`vimeo_lists`), else those of
     the share that its name holds out; {} without either."""
-    if vimeo_lists(data) or not named.parse(data).test:
-        return vimeo_lists(data)
+    if (lists := vimeo_lists(data)) or not named.parse(data).test:
+        return lists
     return {split: [clip.key for clip in find_clips(data, split)] for split in SPLITS}
 
 
@@ -135,11 +135,6 @@ def vimeo_lists(data: Path) -> dict[str, list[str]]:
     home = _vimeo_home(folder)
     files = {n: home / file for n, file in (VIMEO_LISTS | MOTION_LISTS).items()} if home else {}
     return {name: _keys_listed(file) for name, file in files.items() if file.is_file()}
-
-
-def find_test_clips(data: Path) -> list[Clip]:
-    """Find the clips to measure on: the test split, and all scenes of a single video."""
-    return find_clips(data, "test")
 
 
 def find_one_clip(path: Path, deep: bool = False, deinterlace: bool = False) -> Clip:

@@ -188,5 +188,4 @@ def _same_clips(path: Path, data: Path, clips: list[Clip], lists: Lists) -> Pack
 
 def _source_bytes(clip: Clip) -> int:
     """Return the size of a clip's files: a cheap sign that they have changed."""
-    files = [clip.place.file] if clip.place else [f for f in clip.frames if isinstance(f, Path)]
-    return sum(path.stat().st_size for path in files)
+    return sum(path.stat().st_size for path in clip.files)

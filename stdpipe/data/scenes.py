@@ -7,8 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from stdpipe.data.frames import Frame
-from stdpipe.data.video import Video, as_far, decoded
+from stdpipe.data.video import Frame, Video, as_far, decoded
 
 GRID = 16  # cells on each side of a frame that are compared
 FLAT = 1.0  # levels: a frame whose cells deviate less is white or black, and shows no scene

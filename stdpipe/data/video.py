@@ -29,7 +29,7 @@ from stdpipe.data.video_facts import (
     refuse_short,
 )
 
-Pixels = NDArray[Any]  # uint8, or uint16 of deep videos
+Frame = NDArray[Any]  # uint8, or uint16 of deep videos
 
 LOG = logging.getLogger(__name__)
 EARLIER = (0, 2, 10)  # seconds before a frame where its decoding may have to begin
@@ -55,7 +55,7 @@ def open_video(file: Path, deep: bool = False, deinterlace: bool = False) -> Vid
     return Video(file, found.height, found.width, deep and found.bits > 8, deinterlace)
 
 
-def as_far(frames: Iterator[Pixels], damage: list[str]) -> Iterator[Pixels]:
+def as_far(frames: Iterator[Frame], damage: list[str]) -> Iterator[Frame]:
     """Yield frames until one is damaged; then warn, and add what is wrong to `damage`."""
     try:
         yield from frames
@@ -64,7 +64,7 @@ def as_far(frames: Iterator[Pixels], damage: list[str]) -> Iterator[Pixels]:
         LOG.warning(f"stdpipe: {error}; what lies before it is taken")
 
 
-def decoded(video: Video, start: int = 0, stop: int | None = None) -> Generator[Pixels]:
+def decoded(video: Video, start: int = 0, stop: int | None = None) -> Generator[Frame]:
     """Yield frames start..stop, RGB (H, W, 3), uint8 or, of a deep video, uint16.
 
     Raises DamagedVideoError in the place of a frame that is missing or damaged, and UserError for
@@ -149,7 +149,7 @@ def _at(frame: Any) -> int:
 
 def _as_rgb(
     frames: Iterator[Any], stream: Any, video: Video, found: Facts, start: int
-) -> Iterator[Pixels]:
+) -> Iterator[Frame]:
     """Turn decoded frames, from number `start` on, into upright RGB."""
     graph: Any = None
     source: Any = None
@@ -184,7 +184,7 @@ def _as_rgb(
         raise damage
 
 
-def _pulled(sink: Any, found: Facts) -> Iterator[Pixels]:
+def _pulled(sink: Any, found: Facts) -> Iterator[Frame]:
     while True:
         try:
             frame = sink.pull()
@@ -193,7 +193,7 @@ def _pulled(sink: Any, found: Facts) -> Iterator[Pixels]:
         yield turned(frame.to_ndarray(), found.turn)
 
 
-def turned(frame: Pixels, turn: tuple[bool, bool, bool]) -> Pixels:
+def turned(frame: Frame, turn: tuple[bool, bool, bool]) -> Frame:
     """Transpose, then flip left-right, then up-down: (H, W, 3)."""
     if not any(turn):
         return frame

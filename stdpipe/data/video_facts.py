@@ -73,8 +73,8 @@ def refuse_short(file: Path) -> None:
     if found.lost:
         count = len(found.times)
         raise DamagedVideoError(
-            f"{file} was cut off: it ends after frame {count} at {found.seconds(count):.2f} s, "
-            f"but {found.lost}"
+            f"{file} was cut off at {found.seconds(count):.2f} s: {count} frames are there, but "
+            f"{found.lost}"
         )
 
 

@@ -19,10 +19,10 @@ import numpy as np
 
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import atomic_file
-from stdpipe.data.video import Pixels
+from stdpipe.data.video import Frame
 from stdpipe.data.video_facts import BT709, MATRICES, UNTOLD, Colours, Facts
 
-Write = Callable[[Pixels], object]
+Write = Callable[[Frame], object]
 PART = ".nut"  # a container that keeps any time base
 STANDARD = Colours(BT709, BT709, BT709, False)
 LEAST_H265 = 64
@@ -77,7 +77,7 @@ def write_part(file: Path, look: Look, first: int) -> Iterator[Write]:
         stream = _stream(container, look)
         _graph, source, sink = _to_coded(look)  # the graph goes where nothing holds it
 
-        def write(pixels: Pixels) -> None:
+        def write(pixels: Frame) -> None:
             nonlocal number
             frame = av.VideoFrame.from_ndarray(
                 np.ascontiguousarray(pixels), format="rgb48le" if look.deep else "rgb24"

@@ -16,7 +16,7 @@ from torch import Tensor
 from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import degrade
 from stdpipe.data.frames import Clip, clip_sizes
-from stdpipe.data.layouts import find_clips, find_test_clips
+from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import read_frames
 from stdpipe.deploy.graph import AnyGraph, Run, play
 from stdpipe.evaluation.protocols import Protocol, psnr_y
@@ -78,7 +78,7 @@ def _refuse_larger(key: str, height: int, width: int, size: Size) -> None:
 def held_out_clips(data: Path, calibrating: Sequence[Clip]) -> list[Clip]:
     """Return a data set's test clips that nothing was calibrated on."""
     used = {(clip.key, clip.frames, clip.place) for clip in calibrating}
-    clips = find_test_clips(data)
+    clips = find_clips(data, "test")
     return [clip for clip in clips if (clip.key, clip.frames, clip.place) not in used]
 
 

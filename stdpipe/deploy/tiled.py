@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stdpipe.cache.errors import UserError
 from stdpipe.data.box import Box
-from stdpipe.data.video import Pixels
+from stdpipe.data.video import Frame
 from stdpipe.deploy.reach import reach
 from stdpipe.deploy.tiles import Tile, tiles
 from stdpipe.device import autocast
@@ -88,7 +88,7 @@ def super_resolve_pixels(
     grid: Grid,
     device: torch.device,
     amp: str,
-) -> tuple[Pixels, int]:
+) -> tuple[Frame, int]:
     """Return whole frames (N, H, W, 3) of the clip's kind, and the largest step between tiles, in
     levels of 255."""
     scale = runners[0].net.scale

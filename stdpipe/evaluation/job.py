@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 
 from stdpipe.cache.errors import UserError
 from stdpipe.data.frames import Clip
-from stdpipe.data.layouts import find_test_clips
+from stdpipe.data.layouts import find_clips
 from stdpipe.device import Amp
 from stdpipe.evaluation import protocols
 from stdpipe.evaluation.protocols import Protocol
@@ -63,7 +63,7 @@ def scored_footage(
     data: Path, protocol: str | None, crop: int | None = None
 ) -> tuple[list[Clip], Protocol, str]:
     """Return the scored clips, the rules, and why these rules."""
-    clips = find_test_clips(data)
+    clips = find_clips(data, "test")
     chosen = "asked for"
     if protocol is None:
         protocol, reason = protocols.default_protocol({c.key: len(c.frames) for c in clips})

@@ -21,7 +21,7 @@ from stdpipe.data.frames import (
     source_crc32,
     stream_frames,
 )
-from stdpipe.data.layouts import find_clips, find_one_clip, find_test_clips
+from stdpipe.data.layouts import find_clips, find_one_clip
 from stdpipe.data.packing import pack_clips
 
 Frames = NDArray[np.uint8]
@@ -41,7 +41,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory, save_frames: Command) -> dic
 
 
 @pytest.mark.parametrize("kind", ["files", "packed", "video"])
-@pytest.mark.parametrize("find", [find_one_clip, lambda path: find_test_clips(path)[0]])
+@pytest.mark.parametrize("find", [find_one_clip, lambda path: find_clips(path, "test")[0]])
 def test_one_source_of_frames(
     kinds: dict[str, Path], kind: str, find: Callable[[Path], Clip]
 ) -> None:
@@ -158,7 +158,7 @@ def test_a_clip_of_another_size_has_no_place_in_a_cache(
 
 
 def test_a_video_cut_short_after_it_was_counted(kinds: dict[str, Path]) -> None:
-    (clip,) = find_test_clips(kinds["video"])
+    (clip,) = find_clips(kinds["video"], "test")
     with pytest.raises(ValueError, match=f"of {LENGTH}"):
         read_clip(replace(clip, frames=range(40)))
 
@@ -166,7 +166,7 @@ def test_a_video_cut_short_after_it_was_counted(kinds: dict[str, Path]) -> None:
 @pytest.mark.parametrize("content", [b"", b"no video" * 100, b"\0\0\0\x20ftypisom" + bytes(500)])
 def test_what_is_no_video(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "v.mp4").write_bytes(content)
-    for find in (find_one_clip, find_test_clips):
+    for find in (lambda path: find_clips(path, "test"), find_one_clip):
         with pytest.raises(ValueError, match=r"v\.mp4 is no video"):
             find(tmp_path / "v.mp4")
         with pytest.raises(FileNotFoundError, match=r"w\.mp4 does not exist"):

@@ -165,7 +165,8 @@ def test_a_hole(whole: Path, share: float) -> None:
     with pytest.raises(DamagedVideoError, match=r"v\.mkv"):  # noqa: PT012
         for frame in decoded(open_video(whole)):
             before.append(frame)
-    assert same(np.stack(before), frames[: len(before)]) if before else True
+    assert all(same(a, b) for a, b in zip(before, frames, strict=False))
+    assert len(before) < 60
 
 
 # the cases of the field; more are in tests/test_upscale_cases.py
