@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
@@ -148,7 +147,12 @@ def snippets() -> list[str]:
 
 
 def test_examples_of_every_name_run(
-    tmp_path: Path, make_data: Any, train: Any, stdpipe: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    make_data: Any,
+    save_frames: Any,
+    train: Any,
+    stdpipe: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In order, each with what those before it made."""
     monkeypatch.chdir(tmp_path)
@@ -156,7 +160,7 @@ def test_examples_of_every_name_run(
     stdpipe(*train(tmp_path / "runs/a", tmp_path / "data", "--student", "rrn-8", "--scheme", "none",
                    "--config", "recipe", steps=1))  # fmt: skip
     (tmp_path / "vid4").symlink_to(tmp_path / "data")
-    iio.imwrite(tmp_path / "in.mp4", np.zeros((4, 32, 32, 3), np.uint8), fps=8)
+    save_frames(tmp_path / "in.mp4", np.zeros((4, 32, 32, 3), np.uint8))
     clips = ("00001/0001", np.zeros((7, 256, 256, 3)))
     names: dict[str, Any] = {
         "stdpipe": api, "DataLoader": DataLoader, "student": Student(), "random": random,
