@@ -5,8 +5,8 @@
 DATA lies in Vimeo90K's layout. Each network is exported in every format and precision whose
 packages are installed: at the size of the data's LR, where int8 is calibrated on its training list
 and all is measured in dB on its test list; and at `--size`, where the files of one network are
-timed in turn, on one thread. The same command goes on with what OUT lacks. Prints Markdown, or with
---json its rows.
+timed in turn, on one thread. The same command goes on with what OUT lacks. `--format`
+chooses some. Prints Markdown, or with --json its rows.
 """
 
 import json
@@ -36,13 +36,20 @@ HEAD = ("network", "format", "precision", "largest difference", "dB lost, calibr
 @click.argument("networks", metavar="NAME@FILE...", nargs=-1, required=True)
 @click.option("--data", required=True, type=common.PATH, help="Clips that say what files lose.")
 @click.option("--out", required=True, type=common.PATH, help="Folder of the files.")
+@click.option("--format", "formats", multiple=True, type=click.Choice(list(FORMATS)))
 @click.option("--size", default="320x180", callback=common.lr_size, help="LR size that is timed.")
 @click.option(
     "--frames", default=10, type=click.IntRange(1), help="Frames of each file that are timed."
 )
 @common.json_option
 def main(
-    networks: tuple[str, ...], data: Path, out: Path, size: Size, frames: int, as_json: bool
+    networks: tuple[str, ...],
+    data: Path,
+    out: Path,
+    formats: tuple[str, ...],
+    size: Size,
+    frames: int,
+    as_json: bool,
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
     heights, widths = zip(*clip_sizes(find_clips(data, None)), strict=True)
@@ -50,7 +57,7 @@ def main(
     jobs = [(Size(-(-width // 4), -(-height // 4)), data), (size, few(data, out / "few"))]
     rows = []
     for name in networks:
-        rows += measured(name, out, jobs, frames)
+        rows += measured(name, out, formats or tuple(FORMATS), jobs, frames)
     common.report({"rows": rows}, as_json, table(rows))
 
 
@@ -66,14 +73,14 @@ def few(data: Path, folder: Path) -> Path:
 
 
 def measured(
-    named: str, folder: Path, jobs: list[tuple[Size, Path]], frames: int
+    named: str, folder: Path, chosen: tuple[str, ...], jobs: list[tuple[Size, Path]], frames: int
 ) -> list[dict[str, Any]]:
     """Export one network in every form; return what each file loses at the first size, and takes
     at the second."""
     model, _, weights = named.partition("@")
     rows: list[dict[str, Any]] = []
     files: list[tuple[dict[str, Any], Path]] = []
-    for format_ in FORMATS:
+    for format_ in chosen:
         try:
             module_of(format_)
         except UserError:

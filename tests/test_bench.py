@@ -34,7 +34,7 @@ def exported(tmp_path: Path, stdpipe: Command) -> Callable[..., Path]:
 def test_files_of_two_formats(exported: Command, stdpipe: Command) -> None:
     """Each has its time, size and memory; the fastest stands first in the table."""
     files = [exported("a.onnx"), exported("b.pt2", "--format", "torch")]
-    files.append(exported("c.pt2", "--format", "torch", model="fastdvdnet-eighth"))
+    files.append(exported("c.pt2", "--format", "torch", "--precision", "fp16"))
     found = json.loads(stdpipe("bench", *files, "--frames", 3, "--json").stdout)
     assert (found["threads"], found["frames"]) == (1, 3)
     assert [each["format"] for each in found["files"]] == ["onnx", "torch", "torch"]
