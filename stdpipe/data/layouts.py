@@ -6,8 +6,6 @@ found in seconds. Videos are decoded once in a process, to find their scenes. Us
 
 import codecs
 import logging
-import os
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,6 +14,15 @@ from typing import Literal
 
 from stdpipe.cache.errors import UserError
 from stdpipe.data import named, packed
+from stdpipe.data.folders import (
+    FRAME_SUFFIXES,
+    VIDEO_SUFFIXES,
+    folders_in,
+    frames_in,
+    is_video_file,
+    natural,
+    visible,
+)
 from stdpipe.data.frames import Clip
 from stdpipe.data.scenes import scene_ranges
 from stdpipe.data.video import open_video
@@ -24,13 +31,9 @@ from stdpipe.data.video_facts import DamagedVideoError, facts, refuse_short
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 
-FRAME_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 VIMEO_FRAMES = tuple(f"im{number}.png" for number in range(1, 8))
 VIMEO_LISTS = {"train": "sep_trainlist.txt", "test": "sep_testlist.txt"}
 MOTION_LISTS = {name: f"{name}_testset.txt" for name in ("slow", "medium", "fast")}
-VIDEO_SUFFIXES = frozenset(
-    {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"}
-)
 LOG = logging.getLogger(__name__)
 
 
@@ -154,11 +157,6 @@ def find_one_clip(path: Path, deep: bool = False, deinterlace: bool = False) -> 
     return _video_clip(path, deep, deinterlace)
 
 
-def is_video_file(path: Path) -> bool:
-    """Tell whether a path is that of a video file, by its name."""
-    return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
-
-
 def _scene_clips(file: Path, name: named.DataName) -> list[Clip]:
     """Make a clip of each scene of a video, keyed by the video's name and the scene's first second
     where there are several. Raises UserError for one that is damaged, unless the name takes it."""
@@ -178,7 +176,7 @@ def _scene_clips(file: Path, name: named.DataName) -> list[Clip]:
 
 def _only_video(folder: Path) -> Path | None:
     """Return the video that is all that a folder holds."""
-    held = [Path(entry.path) for entry in _visible(folder)]
+    held = [Path(entry.path) for entry in visible(folder)]
     return held[0] if len(held) == 1 and is_video_file(held[0]) else None
 
 
@@ -189,7 +187,7 @@ def _video_clip(file: Path, deep: bool = False, deinterlace: bool = False) -> Cl
 def _packed_clips(file: Path, split: Split | None) -> list[Clip]:
     """List the clips of a packed file in the order of the packed list, else of their names."""
     found = packed.opened(file)
-    keys = sorted(found.keys, key=lambda key: [*map(_natural, key.split("/"))])
+    keys = sorted(found.keys, key=lambda key: [*map(natural, key.split("/"))])
     if split and not found.lists.keys().isdisjoint(SPLITS):
         if split not in found.lists:
             lacks = f"it was packed from {found.source} without that list; pack both"
@@ -210,7 +208,9 @@ def _vimeo_clips(home: Path, split: Split | None) -> list[Clip]:
     if split:
         keys = _keys_listed(origin)
     else:
-        keys = [f"{group.name}/{sub.name}" for group in _folders(origin) for sub in _folders(group)]
+        keys = [
+            f"{group.name}/{sub.name}" for group in folders_in(origin) for sub in folders_in(group)
+        ]
     if not keys:
         raise UserError(f"no clips: {origin} is empty")
     return [_vimeo_clip(home / "sequences" / key, key, origin.name) for key in keys]
@@ -258,17 +258,17 @@ def _vimeo_clip(folder: Path, key: str, origin: str) -> Clip:
 def _frame_clips(root: Path, name: named.DataName) -> list[Clip]:
     """List the folders of frames and the videos in `root`, else `root` itself as one clip, else
     nothing."""
-    clips = [Clip(sub.name, _frames(sub)) for sub in _folders(root)]
-    videos = [Path(entry.path) for entry in _visible(root) if is_video_file(Path(entry.path))]
+    clips = [Clip(sub.name, frames_in(sub)) for sub in folders_in(root)]
+    videos = [Path(entry.path) for entry in visible(root) if is_video_file(Path(entry.path))]
     stems = Counter([clip.key for clip in clips] + [video.stem for video in videos])
     if twice := next((stem for stem, count in stems.items() if count > 1), None):
         raise UserError(f"{root} holds {twice!r} more than once: rename one of them")
-    if videos and _frames(root):
+    if videos and frames_in(root):
         raise UserError(f"{root} holds both frames and videos ({videos[0].name}): keep one kind")
     found = [clip for clip in clips if clip.frames]
     found += [clip for video in videos for clip in _scene_clips(video, name)]
     if not found:
-        frames = _frames(root)
+        frames = frames_in(root)
         return [Clip(root.resolve().name, frames)] if frames else []
     for clip in clips:
         # A folder with other files may be anything; in an empty one, the frames are missing.
@@ -278,32 +278,6 @@ def _frame_clips(root: Path, name: named.DataName) -> list[Clip]:
                 "folder or remove it"
             )
     return found
-
-
-def _frames(folder: Path) -> tuple[Path, ...]:
-    stems: dict[str, Path] = {}
-    for path in (Path(entry.path) for entry in _visible(folder)):
-        if path.suffix.lower() not in FRAME_SUFFIXES:
-            continue
-        if (twin := stems.setdefault(path.stem, path)) is not path:
-            raise UserError(f"{folder} holds both {twin.name} and {path.name}: keep one of them")
-    return tuple(stems.values())
-
-
-def _folders(folder: Path) -> list[Path]:
-    return [Path(entry.path) for entry in _visible(folder) if entry.is_dir()]
-
-
-def _visible(folder: Path) -> list["os.DirEntry[str]"]:
-    with os.scandir(folder) as entries:
-        shown = [entry for entry in entries if not entry.name.startswith(".")]
-    return sorted(shown, key=lambda entry: _natural(entry.name))
-
-
-def _natural(name: str) -> tuple[list[str | int], str]:
-    """Return a key that sorts "Frame 2" before "Frame 10", and "01" and "1" by name."""
-    parts = re.split(r"(\d+)", name.lower())
-    return [int(part) if part.isdecimal() else part for part in parts], name
 
 
 def _cut(clip: Clip, length: int) -> Iterator[Clip]:

@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import PARTIAL, atomic_file, fsync, locked
+from stdpipe.data.folders import is_video_file
 from stdpipe.data.frames import Clip, clip_sizes, stream_frames
-from stdpipe.data.layouts import SPLITS, find_clips, is_video_file, split_lists
+from stdpipe.data.layouts import SPLITS, find_clips, split_lists
 from stdpipe.data.packed import FORMAT, VERSION, PackedFile
 
 Lists = Mapping[str, list[str]]  # of Vimeo90K: name -> keys
