@@ -36,6 +36,10 @@ class Clip:
     place: PackedPlace | Video | None = None
     before: tuple[Path, ...] | range = ()
     """Frames of the same sequence that come before, where a clip was cut out of one."""
+    lr: "Clip | None" = None
+    """Its LR frames, where they are given and not made."""
+    has_hr: bool = True
+    """False where LR is all that there is: its frames are those of `lr`."""
 
     @property
     def files(self) -> list[Path]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from stdpipe.cache.errors import UserError
-from stdpipe.data import named, packed
+from stdpipe.data import given as lr_given, named, packed
 from stdpipe.data.folders import (
     FRAME_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -37,7 +37,9 @@ MOTION_LISTS = {name: f"{name}_testset.txt" for name in ("slow", "medium", "fast
 LOG = logging.getLogger(__name__)
 
 
-def find_clips(data: Path, split: Split | None, length: int | None = None) -> list[Clip]:
+def find_clips(
+    data: Path, split: Split | None, length: int | None = None, given: bool = False
+) -> list[Clip]:
     """Find the clips of what `data` names (named.py), in the order of their list, else sorted.
 
     Recognised, in this order: a file of pack-clips (as the folder it was made of), a video, whose
@@ -45,14 +47,17 @@ def find_clips(data: Path, split: Split | None, length: int | None = None) -> li
     of folders of frames and of videos, a folder of frames, and a folder that holds one of these as
     `GT`. Where there is no list, `split` picks the share that the name holds out. `length` cuts
     longer clips into runs of that many frames, keyed "calendar/000007" by their first frame, and
-    drops the rest.
+    drops the rest. With `given`, clips have the LR frames of given.py, and those of LR alone, which
+    are for training, come last.
 
     Raises FileNotFoundError for a missing folder, list, clip or frame; UserError for a folder
-    without clips, a damaged file, a clip to exclude that is not there, and where no clip has
-    `length` frames; shorter ones are named in a warning.
+    without clips, a damaged file, a clip to exclude that is not there, LR that is missing or does
+    not fit, and where no clip has `length` frames; shorter ones are named in a warning.
     """
     name = named.parse(data)
     clips = _chosen(_all_clips(name, split), name, split)
+    if given:
+        clips = _with_lr(clips, data, split)
     return clips if length is None else _runs(clips, length)
 
 
@@ -69,7 +74,7 @@ def _chosen(clips: list[Clip], name: named.DataName, split: Split | None) -> lis
     unknown = set(name.exclude) - _names(clips)
     if unknown and (unknown := unknown - _names(_all_clips(name, None))):
         raise UserError(f"{min(unknown)!r}, which is to be left out, is no clip of {name.root}")
-    left = [c for c in clips if not {c.key, named.source(c.key)} & set(name.exclude)]
+    left = [clip for clip in clips if not _is_excluded(clip, name)]
     if clips and not left:
         raise UserError(f"none of the {len(clips)} clips of {name.root} is left: exclude fewer")
     if not (name.test and split):
@@ -78,6 +83,30 @@ def _chosen(clips: list[Clip], name: named.DataName, split: Split | None) -> lis
         raise UserError(f"{name.root} has lists of its own: leave test={name.test:g}")
     test = named.tested((named.source(clip.key) for clip in left), name)
     return [clip for clip in left if (named.source(clip.key) in test) == (split == "test")]
+
+
+def _with_lr(clips: list[Clip], data: Path, split: Split | None) -> list[Clip]:
+    """Give clips their LR, and add those of LR alone; none of these is for testing."""
+    name, folder = named.parse(data), lr_given.lr_folder(data)
+    if folder is None:
+        raise UserError(f"no LR is given beside {name.root}: name its folder by --lr")
+    if not name.lr:
+        return lr_given.attach(clips, folder)
+    if folder.resolve() == name.root.resolve():
+        if split == "test":
+            raise UserError(f"{name.root} has LR alone: there is no HR to measure against")
+        return [replace(clip, lr=clip, has_hr=False) for clip in clips]
+    clips = lr_given.attach(clips, folder)
+    if split == "test":
+        return clips
+    here = {clip.key for clip in _all_clips(name._replace(lr=None), None)}
+    of_lr = _all_clips(named.DataName(folder), "train" if vimeo_lists(folder) else None)
+    alone = [c for c in of_lr if c.key not in here and not _is_excluded(c, name)]
+    return [*clips, *(replace(clip, lr=clip, has_hr=False) for clip in alone)]
+
+
+def _is_excluded(clip: Clip, name: named.DataName) -> bool:
+    return not {clip.key, named.source(clip.key)}.isdisjoint(name.exclude)
 
 
 def _names(clips: list[Clip]) -> set[str]:
@@ -284,5 +313,9 @@ def _cut(clip: Clip, length: int) -> Iterator[Clip]:
     count = len(clip.frames)
     for start in range(0, count - length + 1, length):
         key = clip.key if count == length else f"{clip.key}/{start:06d}"
-        frames = clip.frames[start : start + length]
-        yield replace(clip, key=key, frames=frames, before=clip.frames[:start])
+        lr = clip.lr and _part(clip.lr, start, length)
+        yield replace(_part(clip, start, length), key=key, lr=lr)
+
+
+def _part(clip: Clip, start: int, length: int) -> Clip:
+    return replace(clip, frames=clip.frames[start : start + length], before=clip.frames[:start])

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 from stdpipe.cache.errors import UserError
 from stdpipe.suggest import refuse_unknown
 
-KNOWN = ("test", "seed", "exclude", "deinterlace", "partial")
+KNOWN = ("test", "seed", "exclude", "deinterlace", "partial", "lr")
 SAID = {"1": True, "0": False}
 
 
@@ -27,6 +27,7 @@ class DataName(NamedTuple):
     exclude: tuple[str, ...] = ()  # keys of clips or of sources
     deinterlace: bool = False  # of videos
     partial: bool = False  # of videos: damaged ones are taken as far as they go
+    lr: Path | None = None  # where LR frames lie that are given, from the place on
 
 
 def parse(data: Path) -> DataName:
@@ -53,7 +54,8 @@ def parse(data: Path) -> DataName:
         if (said := found.get(name, ["0"])[0]) not in SAID:
             raise UserError(f"{data}: {name} is 1 or 0")
         switches[name] = SAID[said]
-    return DataName(Path(place), test, seed, tuple(exclude), **switches)
+    lr = Path(place) / found["lr"][0] if "lr" in found else None
+    return DataName(Path(place), test, seed, tuple(exclude), **switches, lr=lr)
 
 
 def _exists(path: Path) -> bool:
@@ -67,6 +69,11 @@ def without(data: Path, keys: Iterable[str]) -> Path:
     """Name the same data without some clips or sources."""
     more = ",".join(f"exclude={quote(key, safe='/ ')}" for key in keys)
     return with_option(data, more) if more else data
+
+
+def with_lr(data: Path, folder: Path) -> Path:
+    """Name the same data with LR frames of a folder of their own."""
+    return with_option(data, f"lr={quote(str(folder.absolute()), safe='/ ')}")
 
 
 def with_option(data: Path, option: str) -> Path:

@@ -1,0 +1,102 @@
+"""Find LR frames that are given beside HR ones, or alone, and tell their phase.
+
+They lie in a folder beside HR as people publish them, GT/ beside BIx4/ (BasicSR, mmagic) or
+train_sharp/ beside train_sharp_bicubic/X4/ (REDS), or where the data's name says it (lr=DIR), by
+the keys of their clips. A clip that lies there alone has no HR: a teacher's image stands in.
+Axes: T frames, H W HR size, h w LR size.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from stdpipe.cache.errors import UserError
+from stdpipe.data import named, packed
+from stdpipe.data.folders import folders_in, frames_in, is_video_file, visible
+from stdpipe.data.frames import Clip
+from stdpipe.data.video import open_video
+from stdpipe.data.video_facts import facts
+
+BESIDE = re.compile(r"(B[ID]|LR)x\d|LR|X\d")  # names of folders that lie beside HR
+SHARP = re.compile(r"(train|val|test)_sharp")  # of REDS
+
+
+def lr_folder(data: Path) -> Path | None:
+    """Return where LR frames are given for a data set: as its name says, else as they lie beside
+    HR. Raises UserError for several, and for a place that the name says and that is not there."""
+    name = named.parse(data)
+    if name.lr:
+        if not name.lr.exists():
+            raise UserError(f"{data}: there is no {name.lr}, where LR should be given")
+        return name.lr
+    found = _beside(name.root) if name.root.is_dir() else []
+    if len(found) > 1:
+        told = ", ".join(folder.name for folder in found)
+        raise UserError(f"{name.root} has several folders of LR ({told}): choose one by --lr")
+    return found[0] if found else None
+
+
+def _beside(root: Path) -> list[Path]:
+    """List the folders of LR beside HR's own."""
+    if SHARP.fullmatch(root.name):
+        bicubic = root.with_name(f"{root.name}_bicubic")
+        return folders_in(bicubic) if bicubic.is_dir() else []
+    if root.name == "GT":
+        root = root.parent
+    if not (root / "GT").is_dir():
+        return []
+    return [folder for folder in folders_in(root) if BESIDE.fullmatch(folder.name)]
+
+
+def attach(clips: Iterable[Clip], folder: Path) -> list[Clip]:
+    """Give clips the LR frames of the same key. Raises UserError where one has none, or others in
+    number or name."""
+    return [replace(clip, lr=_checked(clip, _lr_clip(clip, folder), folder)) for clip in clips]
+
+
+def _lr_clip(clip: Clip, folder: Path) -> Clip | None:
+    """Return the LR frames of a clip; None where there are none."""
+    if packed.is_hdf5(folder):
+        found = packed.opened(folder)
+        if clip.key not in found.keys:
+            return None
+        number = found.keys.index(clip.key)
+        frames = range(int(found.shapes[number, 0]))
+        return Clip(clip.key, frames, packed.PackedPlace(folder, number))
+    if folder.is_file():
+        return _of_video(clip, folder)
+    home = folder / "sequences" if (folder / "sequences").is_dir() else folder
+    if (home / clip.key).is_dir():
+        return Clip(clip.key, frames_in(home / clip.key))
+    stem = named.source(clip.key)
+    videos = [Path(entry.path) for entry in visible(home) if Path(entry.name).stem == stem]
+    video = next(filter(is_video_file, videos), None)
+    return _of_video(clip, video) if video else None
+
+
+def _of_video(clip: Clip, file: Path) -> Clip:
+    """Take the same frames of a video of LR as the clip takes of HR's."""
+    of_hr = len(facts(clip.place.file).times) if clip.place else len(clip.frames)
+    of_lr = len(facts(file).times)
+    if of_hr != of_lr:
+        raise UserError(f"{file} has {of_lr} frames, and the HR of {clip.key} {of_hr}")
+    frames = clip.frames if isinstance(clip.frames, range) else range(of_lr)
+    return Clip(clip.key, frames, open_video(file))
+
+
+def _checked(clip: Clip, lr: Clip | None, folder: Path) -> Clip:
+    if lr is None or not lr.frames:
+        raise UserError(f"clip {clip.key} has no LR in {folder}: add it, or exclude the clip")
+    if len(lr.frames) != len(clip.frames):
+        raise UserError(
+            f"clip {clip.key} has {len(clip.frames)} frames of HR, and {len(lr.frames)} of LR in "
+            f"{folder}: take LR that was made of it"
+        )
+    for hr_name, lr_name in zip(clip.names, lr.names, strict=False):
+        if re.sub(r"x\d$", "", lr_name) != hr_name:
+            raise UserError(
+                f"clip {clip.key}: HR has {hr_name}, where LR in {folder} has {lr_name}: name both "
+                "alike"
+            )
+    return lr
