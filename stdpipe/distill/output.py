@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -22,10 +23,12 @@ def output_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return F.l1_loss(student[inside].float(), teacher[inside].float())
 
 
-def target(teacher: Tensor, hr: Tensor, share: float) -> Tensor:
+def target(teacher: Tensor, hr: Tensor, share: float | Tensor) -> Tensor:
     """Return the image that lies a share of the way from the teacher's to HR, (..., 3 or 1, H, W):
     ECO's interpolated target (AAAI 2024) where the share grows over the run."""
-    return teacher.lerp(hr.to(teacher.dtype), share) if share else teacher
+    if isinstance(share, float) and not share:
+        return teacher
+    return torch.lerp(teacher, hr.to(teacher.dtype), share)
 
 
 def _compute(control: bool, x: LossInputs) -> Value:
@@ -34,7 +37,9 @@ def _compute(control: bool, x: LossInputs) -> Value:
     if teacher.shape[-3] == 1:
         student, hr = luma(student), luma(hr)
     eased = min(x.progress / x.output_to_hr, 1.0) if x.output_to_hr else 0.0
-    share = 1.0 if control else eased
+    share: float | Tensor = 1.0 if control else eased
+    if "has_hr" in x.batch and share:
+        share = share * x.batch["has_hr"].to(teacher.dtype)[..., None, None, None]
     return Value(output_loss(student, target(teacher, hr, share)))
 
 

@@ -38,7 +38,8 @@ class LossInputs:
     """(B, T, C, ., .) each."""
     batch: Mapping[str, Tensor]
     """"hr" (B, T, 3, H, W), and the teacher's maps that the terms need: "f_sr", "f_lr", "sr" in the
-    student's layout (or "sr" of luma alone), or "attention" (B, T, H, W), which is sum2."""
+    student's layout (or "sr" of luma alone), or "attention" (B, T, H, W), which is sum2. Where clips
+    of LR alone are among them, "has_hr" (B, T) is 1 where there is HR, and 0 where not."""
     helpers: Mapping[str, nn.Module]
     """The modules that the terms train beside the student, by role."""
     attention: str = "sum2"
@@ -63,7 +64,8 @@ class LossInputs:
 
     def of_teacher(self, number: int) -> "LossInputs":
         """Return what the terms of one of several teachers see."""
-        batch = {"hr": self.batch["hr"], **of_teacher(self.batch, number)}
+        batch = {name: self.batch[name] for name in ("hr", "has_hr") if name in self.batch}
+        batch |= of_teacher(self.batch, number)
         return replace(self, batch=batch, helpers=of_teacher(self.helpers, number))
 
     def aligned(self, level: FeatureLevel) -> Tensor:

@@ -59,10 +59,11 @@ def scheme_loss(
     """
     taught = {name: values.detach() for name, values in inputs.batch.items()}
     inputs = replace(inputs, batch=taught)  # no gradient enters the teacher, even if it asks
-    parts = {"rec": charbonnier(inputs.student.sr, taught["hr"])}
+    has_hr = taught.get("has_hr")
+    parts = {"rec": charbonnier(inputs.student.sr, taught["hr"], has_hr)}
     loss = parts["rec"]
     if luma_weight:
-        parts["luma"] = charbonnier(luma(inputs.student.sr.float()), luma(taught["hr"]))
+        parts["luma"] = charbonnier(luma(inputs.student.sr.float()), luma(taught["hr"]), has_hr)
         loss = loss + luma_weight * parts["luma"]
     summands = {"rec": loss}
     weighted = [loss] if rec else []
