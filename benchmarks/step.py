@@ -50,7 +50,8 @@ from stdpipe.distill.terms import build_helpers, scheme_loss
 from stdpipe.features.targets import CachedTargets, Decoder, LiveTeacher
 from stdpipe.features.teacher import tail_of
 from stdpipe.models import zoo
-from stdpipe.models.base import SCALE, Network
+from stdpipe.models.base import Network
+from stdpipe.resample import SCALE
 from stdpipe.train import train_student
 from stdpipe.training import metrics_log, run_folder, speed
 from stdpipe.training.config import StudentTraining

@@ -75,7 +75,8 @@ ENCODINGS = {
 COMPRESSIONS = ("none", "zstd")
 MAX_INNER_HEIGHT = 256
 MAX_INNER_WIDTH = 128
-GRID = 4  # LR pixels lie 4 HR pixels apart, so crops do too
+SCALE = 4  # HR pixels between LR pixels, unless a manifest says so; crops lie on their grid
+GRID = 4  # the sides of inner chunks are multiples of it, whatever the scale
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,11 @@ def array_specs(
     f_lr_channels: int = 0,
     sr_channels: int = 3,
     sums: bool = True,
+    scale: int = SCALE,
 ) -> list[ArraySpec]:
     """List the arrays of a cache with frames of (height, width) HR pixels, ordered as ARRAYS."""
     stored, dtype, attention_dtype = ENCODINGS[encoding]
-    low = (height // GRID, width // GRID)
+    low = (height // scale, width // scale)
     shapes = {
         "sr": (sr_channels, height, width),
         "f_sr": (channels, *(low if stored == "trunk" else (height, width))),

@@ -20,7 +20,7 @@ Key = Annotated[str, Field(min_length=1)]
 MOST_VALUES = 2**40  # in one array of one entry: more than any memory holds
 
 CLIP_FACTS = ("frames", "channels", "f_lr_channels", "height", "width", "entries_digest")
-OWN_FACTS = ("encoding", "compression", "targets", *CLIP_FACTS)
+OWN_FACTS = ("encoding", "compression", "targets", "scale", *CLIP_FACTS)
 DERIVED = ("cache_id", "digest")  # of the JSON; version 2 has the first alone
 SINCE_3 = ("sr_channels", "times_grown")  # fields that a manifest of version 2 lacks
 FEATURES = frozenset(layout.TARGETS) - {"sr"}  # the targets that an encoding is of
@@ -72,6 +72,7 @@ class Manifest:
     f_lr_channels: Annotated[int, Field(ge=0)] = 0  # 0 where f_lr is no target
     height: Size  # in HR pixels
     width: Size  # in HR pixels
+    scale: Annotated[int, Field(ge=2, le=4)] = 4  # HR size / LR size; not written where it is 4
     targets: tuple[str, ...] = ("f_sr", "attention")
     """What the cache serves, in the order of layout.TARGETS."""
     encoding: Annotated[str, Field(pattern=f"^({'|'.join(layout.ENCODINGS)})$")] = "float16"
@@ -111,11 +112,11 @@ class Manifest:
         if len(self.index) < len(self.entries):
             twice = next(k for i, k in enumerate(self.entries) if self.index[k] != i)
             raise CacheError(f"entry key {twice!r} occurs twice: list every clip once")
-        off_grid = self.height % layout.GRID or self.width % layout.GRID
+        off_grid = self.height % self.scale or self.width % self.scale
         if off_grid and (self.needs_tail or "f_lr" in self.targets):
             raise CacheError(
                 f"encoding {self.encoding!r} with targets {self.targets!r} needs sides that are "
-                f"multiples of {layout.GRID}, got {self.height} x {self.width}"
+                f"multiples of {self.scale}, got {self.height} x {self.width}"
             )
         largest = max(prod(spec.shape[1:]) for spec in self.arrays.values())
         if not 0 < largest <= MOST_VALUES:
@@ -130,8 +131,9 @@ class Manifest:
         return self._fields() | dict(zip(DERIVED, (self.cache_id, self.digest), strict=True))
 
     def _fields(self) -> dict[str, Any]:
-        old = self.format_version < 3
-        return {k: v for k, v in asdict(self).items() if not (old and k in SINCE_3)}
+        unsaid = {*(SINCE_3 if self.format_version < 3 else ())}
+        unsaid |= {"scale"} if self.scale == layout.SCALE else set()  # as before there were others
+        return {k: v for k, v in asdict(self).items() if k not in unsaid}
 
     @cached_property
     def digest(self) -> str:
@@ -225,7 +227,7 @@ class Manifest:
         """Maps array names to how the arrays lie on disk, scales included."""
         sizes = (len(self.entries), self.frames, self.channels, self.height, self.width)
         more = (self.compression, self.f_lr_channels, self.sr_channels, self.format_version > 2)
-        specs = layout.array_specs(self.targets, self.encoding, *sizes, *more)
+        specs = layout.array_specs(self.targets, self.encoding, *sizes, *more, self.scale)
         return {spec.name: spec for spec in specs}
 
     @property
@@ -239,7 +241,9 @@ def _remedy(name: str) -> str:
     if name in CLIP_FACTS:
         return "clips and teacher"
     special = {"extractor": "version of stdpipe", "lr_8bit": "version of stdpipe"}
-    return (special | {"teacher_sha256": "weights"}).get(name, "--" + name.replace("_", "-"))
+    return (special | {"teacher_sha256": "weights", "scale": "--degradation"}).get(
+        name, "--" + name.replace("_", "-")
+    )
 
 
 def check_version(version: object, where: str) -> None:

@@ -19,7 +19,7 @@ from stdpipe.data import degrade
 from stdpipe.evaluation.job import Evaluation
 from stdpipe.features.extraction import Extraction
 from stdpipe.models import checkpoints
-from stdpipe.models.base import Network
+from stdpipe.models.base import Network, check_scale
 from stdpipe.models.given import given_network
 from stdpipe.suggest import refuse_text
 
@@ -115,7 +115,8 @@ def load_network(
     net, facts = checkpoints.load_network(network, _file(weights), phase)
     is_random = str(facts["weights"]).startswith("random:")
     if degradation or is_random:
-        known = checkpoints.trained_for(facts, degradation)
+        known = checkpoints.trained_for(facts, degradation, degrade.at_scale("bd", net.factor))
+        check_scale(net, facts["network"], known, degrade.degradation(known).scale)
         net.facts = {**facts, "degradation": known}
     return net.eval()
 
@@ -134,9 +135,10 @@ def evaluate_network(
     """Measure a network on the test clips of a data set by a named protocol.
 
     network: a file of weights, a network from load_network, or any function or module that makes
-    images (B, T, 3, 4h, 4w) of LR clips (B, T, 3, h, w), RGB in [0, 1], which then sees whole
-    clips. A module is copied; yours stays as it is. degradation: as the weights say, and `bd` for a
-    function: give what its clips were made by. The other keywords are those of `stdpipe evaluate`.
+    images (B, T, 3, s h, s w) of LR clips (B, T, 3, h, w), RGB in [0, 1], s the degradation's
+    scale, which then sees whole clips. A module is copied; yours stays as it is. degradation: as
+    the weights say, and `bd` for a function: give what its clips were made by. The other keywords
+    are those of `stdpipe evaluate`.
 
     Returns what `evaluate --json` prints: `average` and `clips` with "psnr_y", "ssim_y", ... Of a
     network that is loaded, it tells no sha256. Raises UserError for clips that cannot be measured
@@ -147,7 +149,7 @@ def evaluate_network(
     refuse_text(metrics, "metrics")
     given = {
         "data": Path(data),
-        **_network(network),
+        **_network(network, degrade.degradation(degradation or "bd").scale),
         "degradation": degradation,
         "protocol": protocol,
         "metrics": tuple(metrics),
@@ -164,6 +166,7 @@ def upscale_video(
     out: Place,
     network: Given | None = None,
     *,
+    scale: int = 4,
     tile: int | None = None,
     fps: float | None = None,
     crf: int = 12,
@@ -174,10 +177,11 @@ def upscale_video(
     device: str = "auto",
     amp: str = "none",
 ) -> dict[str, Any]:
-    """Super-resolve a video or a folder of frames by 4, whatever its length.
+    """Super-resolve a video or a folder of frames, whatever its length.
 
     network: as evaluate_network takes it, or None for the student that comes with stdpipe; a
-    function that sees whole clips is given 48 frames at a time. The keywords are those of `stdpipe
+    function that sees whole clips is given 48 frames at a time. scale: what a function enlarges by;
+    a network of ours says it itself. The other keywords are those of `stdpipe
     upscale`.
 
     Returns what `upscale --json` prints. Raises UserError, or OSError, and leaves `out` as it was.
@@ -187,7 +191,7 @@ def upscale_video(
     given = {
         "source": Path(source),
         "out": Path(out),
-        **({} if network is None else _network(network)),
+        **({} if network is None else _network(network, scale)),
         "tile": tile,
         "fps": fps,
         "crf": crf,
@@ -205,24 +209,27 @@ def upscale_video(
 def degrade_clip(hr: Tensor, degradation: str = "bd") -> Tensor:
     """Make the LR of a clip as stdpipe does: (T, 3, H, W) -> float32 (T, 3, h, w) in [0, 1].
 
-    hr: uint8, or float in [0, 1], whose sides are multiples of 4: whole frames, flipped and turned
-    already; crop afterwards, since LR at a crop's border depends on what lies beyond. Values are
+    degradation: `bi`, `bd`, `bd-centred`, or with options: `bi:scale=2`. hr: uint8, or float in
+    [0, 1], whose sides are multiples of the scale: whole frames, flipped and turned already; crop
+    afterwards, since LR at a crop's border depends on what lies beyond. Values are
     rounded to 8 bits, as in files on disk. Raises UserError for an unknown degradation and for
     other shapes.
 
         lr = stdpipe.degrade_clip(torch.rand(7, 3, 64, 64), "bd")
     """
-    if hr.ndim != 4 or hr.shape[1] != 3 or hr.shape[-2] % 4 or hr.shape[-1] % 4:
-        asked = "(T, 3, H, W), sides multiples of 4"
+    scale = degrade.degradation(degradation).scale
+    if hr.ndim != 4 or hr.shape[1] != 3 or hr.shape[-2] % scale or hr.shape[-1] % scale:
+        asked = f"(T, 3, H, W), sides multiples of {scale}"
         raise UserError(f"a clip should be {asked}, got {tuple(hr.shape)}")
     return degrade.degrade(hr, degradation)
 
 
-def _network(network: Given) -> dict[str, Any]:
-    """Return how a job names a network: by its file, as the command does, or as it is."""
+def _network(network: Given, scale: int) -> dict[str, Any]:
+    """Return how a job names a network: by its file, as the command does, or as it is; scale: of a
+    function."""
     if isinstance(network, str | os.PathLike):
         return {"weights": _file(network)}
-    return {"network": given_network(network)}
+    return {"network": given_network(network, scale)}
 
 
 def _file(weights: Place | None) -> str | None:

@@ -120,7 +120,7 @@ def _errors(
 ) -> dict[str, float]:
     """Return the relative RMSE of one view's targets against the live teacher's."""
     made, told = reader.manifest, provenance(reader.manifest)
-    frames = read_frames(clip)
+    frames = read_frames(clip, made.scale)
     hr = view_hr(frames.hr, view)
     seen = seen_frames(teacher, frames.hr, view, told.degradation)
     members = ensemble(told.degradation) if told.ensemble else PLAIN

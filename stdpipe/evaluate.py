@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import locked
-from stdpipe.data.degrade import degradation, pad_to_scale
+from stdpipe.data.degrade import degradation
 from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import MOTION_LISTS, vimeo_lists
 from stdpipe.data.pieces import Piece, ahead, pieces
@@ -152,11 +152,12 @@ def _set_up(job: Evaluation) -> EvaluationSetup:
     device = pick_device(job.device)
     keep_memory(device)
     nets, facts, teacher = load_networks(job, device)
-    clips, rules, why = scored_footage(job.data, job.protocol, job.crop)
-    check_sizes(clips)
-    how = agreed_degradation(job, facts)
+    how = agreed_degradation(job, facts, {**nets, **({"the teacher": teacher} if teacher else {})})
+    scale, phase = degradation(how).scale, degradation(how).phase
+    clips, rules, why = scored_footage(job.data, job.protocol, job.crop, scale)
+    check_sizes(clips, scale=scale)
     for name, net in nets.items():
-        warn_of_phase(name, net, facts[name], how, degradation(how).phase)
+        warn_of_phase(name, net, facts[name], how, phase)
     scored = {clip.key: scored_frames(len(clip.frames), rules) for clip in clips}
     if "temporal" in job.metrics and max(map(len, scored.values())) < 2:
         raise UserError(
@@ -266,9 +267,8 @@ def super_resolve(
 
 
 def _checked(sr: Tensor, clip: Clip, piece: Piece) -> Tensor:
-    """Return the results in float32, without their padding. UserError where one is not finite."""
-    height, width = piece.hr.shape[-2:]
-    sr = sr[..., :height, :width].float()
+    """Return the results in float32. UserError where one is not finite."""
+    sr = sr.float()
     if not sr.isfinite().all():
         raise UserError(
             f"clip {clip.key}: the network's output is not finite near frame {piece.centres[0]}; "
@@ -298,7 +298,7 @@ def _save_picture(
     columns = {
         "LR": to_pixels(piece.lr[frame - piece.first]),
         **{f"SR{ends[name]}": to_pixels(sr) for name, (sr, _) in shown.items()},
-        "HR": to_pixels(pad_to_scale(piece.hr[[piece.centres.index(frame)]])[0] / 255),
+        "HR": to_pixels(piece.hr[piece.centres.index(frame)] / 255),
         **{label: attention_map(f_sr.float()).cpu().numpy() for label, f_sr in maps.items()},
     }
     file = f"{clip.key.replace('/', '_')}.png"
@@ -338,7 +338,6 @@ def _still(setup: EvaluationSetup, net: CausalNetwork) -> Still:
         (piece,) = pieces(clip, [len(clip.frames) // 2], 0, *lr)
         hr = piece.hr.to(setup.device).float() / 255
         images = still_images(net, piece.lr.to(setup.device), setup.device, setup.job.amp)
-        images = (sr[..., : hr.shape[-2], : hr.shape[-1]] for sr in images)
         curves[clip.key] = still_psnr(images, hr, setup.rules, setup.job.still)
     return still_figures(curves)
 

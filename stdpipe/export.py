@@ -170,6 +170,7 @@ def how_to_use(graph: Graph, job: Export) -> dict[str, Any]:
     return {
         "kind": "clip" if graph.whole else "stream" if graph.state else "frames",
         "size": list(job.size) if job.size else None,
+        "scale": graph.net.scale,
         "precision": job.precision,
         "frames": list(graph.offsets),
         "state": [list(shape[1:]) if job.size else [shape[1], None, None] for shape in states],
@@ -206,7 +207,7 @@ def _footage(job: Export, net: Network) -> Footage | None:
     if job.measure and not held_out:
         raise UserError(f"--measure {measured} has no clip that is not calibrated on: give others")
     if job.size:
-        cost.check_fit([*calibrating, *held_out], job.size)
+        cost.check_fit([*calibrating, *held_out], job.size, net.factor)
     if not held_out:
         LOG.warning("stdpipe: no clip of %s is held out: --measure DATA names some", measured)
     return Footage(how, calibrating, held_out)

@@ -1,7 +1,8 @@
-"""Separable resampling by 4: degradations go down by a matrix for each axis; the frames to which
-networks add a residual go up by a small matrix, the same at each pixel.
+"""Separable resampling by a scale s: degradations go down by a matrix for each axis; the frames to
+which networks add a residual go up by a small matrix, the same at each pixel.
 
-phase: LR sample j sits at HR pixel 4j + phase. Half-pixel centres (MATLAB, torch) mean 1.5.
+phase: LR sample j sits at HR pixel s j + phase. Half-pixel centres (MATLAB, torch) mean
+(s - 1) / 2, which is 1.5 where s is 4.
 Matrices are float64 tensors and cached, since clips of a data set share their size.
 """
 
@@ -15,9 +16,14 @@ from torch import Tensor
 
 from stdpipe.cache.errors import UserError
 
-SCALE = 4
+SCALE = 4  # unless told
 REACH = 2  # LR pixels on each side from which `up` makes a pixel
 Distance = TypeVar("Distance", float, Tensor)
+
+
+def centre(scale: int) -> float:
+    """Return the phase of LR samples that lie amid their HR pixels: 1.5 at scale 4."""
+    return (scale - 1) / 2
 
 
 def apply(rows: Tensor, columns: Tensor, x: Tensor) -> Tensor:
@@ -26,16 +32,19 @@ def apply(rows: Tensor, columns: Tensor, x: Tensor) -> Tensor:
         return rows @ x @ columns.T
 
 
-def up(x: Tensor, weigh: Callable[[float], float], border: str, phase: float) -> Tensor:
-    """Enlarge by one small matrix, the same at each pixel: (..., h, w) -> (..., 4h, 4w).
+def up(
+    x: Tensor, weigh: Callable[[float], float], border: str, phase: float, scale: int = SCALE
+) -> Tensor:
+    """Enlarge by one small matrix, the same at each pixel: (..., h, w) -> (..., s h, s w).
 
     weigh is `linear`, with border "replicate", or `cubic`, with "symmetric". A phone needs no
     float64 for it, and torch.export keeps sizes free. It is no convolution, since CUDA would use
     TF32 for that, and counters of MACs would add it to the network's.
     """
-    if not -1 < phase <= 4:
-        raise UserError(f"phase {phase} is none: LR sample j sits at HR pixel 4j + phase, 0 to 3")
-    taps = _constant(_taps, (weigh, phase), x.device, x.dtype)
+    if not -1 < phase <= scale:
+        place = f"LR sample j sits at HR pixel {scale}j + phase, 0 to {scale - 1}"
+        raise UserError(f"phase {phase} is none: {place}")
+    taps = _constant(_taps, (weigh, phase, scale), x.device, x.dtype)
     with own_precision(x):
         wide = _up_lines(x, taps, border)
         return _up_lines(wide.mT, taps, border).mT
@@ -57,15 +66,15 @@ def _kept(make: Callable[..., Tensor], of: tuple[object, ...], *place: Any) -> T
         return make(*of).to(*place)
 
 
-def _taps(weigh: Callable[[float], float], phase: float) -> Tensor:
-    """Return (5, 4): the weights of an LR pixel and its neighbours in each of its HR pixels."""
+def _taps(weigh: Callable[[float], float], phase: float, scale: int) -> Tensor:
+    """Return (5, s): the weights of an LR pixel and its neighbours in each of its HR pixels."""
     around = range(-REACH, REACH + 1)
-    taps = [[weigh((column - phase) / SCALE - at) for column in range(SCALE)] for at in around]
+    taps = [[weigh((column - phase) / scale - at) for column in range(scale)] for at in around]
     return torch.tensor(taps, dtype=torch.float64)
 
 
 def _up_lines(x: Tensor, taps: Tensor, border: str) -> Tensor:
-    """Enlarge the last axis: (..., n) -> (..., 4n)."""
+    """Enlarge the last axis: (..., n) -> (..., s n)."""
     size, count = x.shape[-1], taps.shape[0]
     index = _constant(_neighbours, (size, border), x.device, torch.int64)
     near = x.index_select(-1, index).unflatten(-1, (size, count))
@@ -89,19 +98,21 @@ def own_precision(x: Tensor) -> AbstractContextManager[object]:
 
 
 @lru_cache(maxsize=64)
-def cubic_down(size: int) -> Tensor:
-    """Return (size/4, size), MATLAB's antialiased imresize(x, 1/4): a kernel stretched 4 times."""
-    assert size % SCALE == 0, size
-    position = torch.arange(size // SCALE, dtype=torch.float64) * SCALE + 1.5
-    first = (position - 2 * SCALE).ceil()
-    return _gather(first, 4 * SCALE + 1, size, "symmetric", position, lambda d: cubic(d / SCALE))
+def cubic_down(size: int, scale: int = SCALE) -> Tensor:
+    """Return (size/s, size), MATLAB's antialiased imresize(x, 1/s): a kernel stretched s times."""
+    assert size % scale == 0, size
+    position = torch.arange(size // scale, dtype=torch.float64) * scale + centre(scale)
+    first = (position - 2 * scale).ceil()
+    return _gather(first, 4 * scale + 1, size, "symmetric", position, lambda d: cubic(d / scale))
 
 
 @lru_cache(maxsize=64)
-def gaussian_down(size: int, taps: int, phase: float, border: str, sigma: float = 1.6) -> Tensor:
-    """Return (size/4, size): Gaussian blur cut to `taps`, sampled at 4j + phase."""
-    assert size % SCALE == 0, size
-    position = torch.arange(size // SCALE, dtype=torch.float64) * SCALE + phase
+def gaussian_down(
+    size: int, taps: int, phase: float, border: str, sigma: float = 1.6, scale: int = SCALE
+) -> Tensor:
+    """Return (size/s, size): Gaussian blur cut to `taps`, sampled at s j + phase."""
+    assert size % scale == 0, size
+    position = torch.arange(size // scale, dtype=torch.float64) * scale + phase
     first = position - (taps - 1) / 2
     return _gather(first, taps, size, border, position, lambda d: (-(d**2) / (2 * sigma**2)).exp())
 

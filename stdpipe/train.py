@@ -20,6 +20,7 @@ from stdpipe.data.degrade import degradation
 from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.named import with_option
+from stdpipe.data.patch import check_patch
 from stdpipe.data.samples import Stream, check_sizes, finish
 from stdpipe.device import keep_memory, pick_device
 from stdpipe.distill.names import mark
@@ -29,7 +30,7 @@ from stdpipe.evaluation.job import Evaluation
 from stdpipe.features.info import provenance
 from stdpipe.features.targets import to_device
 from stdpipe.models import checkpoints, zoo
-from stdpipe.models.base import SCALE, Network
+from stdpipe.models.base import Network, check_scale
 from stdpipe.training import metrics_log, run_folder, speed, warm
 from stdpipe.training.clips import clip_stream
 from stdpipe.training.config import StudentTraining
@@ -76,7 +77,7 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
         stream.targets_from = _first_taught(jobs) * options.batch
         stream.unfinished = device.type != "cpu"
         if any(o.evaluate_every for _, o in jobs):
-            _check_tested(run.data, stream.clips)  # now, rather than after hours
+            _check_tested(run.data, stream.clips, stream.scale)  # now, rather than after hours
         facts = {
             "data": str(run.data),
             "degradation": source.degradation,
@@ -103,10 +104,10 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     ]
 
 
-def _check_tested(data: Path, trained: Mapping[str, Clip]) -> None:
+def _check_tested(data: Path, trained: Mapping[str, Clip], scale: int) -> None:
     """Raise UserError where the clips that evaluate_every scores are broken, or trained on."""
     clips = find_clips(data, "test")
-    check_sizes(clips)
+    check_sizes(clips, scale=scale)
     whole = {key.rpartition("/")[0] for key in trained}  # of which runs were cut
     if seen := [clip.key for clip in clips if clip.key in trained or clip.key in whole]:
         raise UserError(
@@ -153,8 +154,11 @@ def _trainer(
     torch.manual_seed(options.seed)
     student = spec.build()
     run_folder.check_trainable(student, str(spec), options)
-    if student.scale != 4:
-        raise UserError(f"{spec} has no F^SR at 4 times the LR size")
+    if student.scale == 1:
+        raise UserError(f"{spec} enlarges nothing: its input has HR size already")
+    scale = degradation(source.degradation).scale
+    check_scale(student, str(spec), source.degradation, scale)
+    check_patch(options.patch, scale)
     if run.init:
         _start_from(student, spec, run.init, source.degradation)
     seen = looked_at(run, options, source.held)
@@ -246,7 +250,7 @@ def _lr_channels(
 
 def _probe(net: Network) -> Tensor:
     """Compute f_lr of one small black frame."""
-    side = 16 * SCALE if net.sees_hr else 16
+    side = 16 * net.factor if net.sees_hr else 16
     device = next(net.parameters()).device
     return net.eval().features_clip(torch.zeros(1, 1, 3, side, side, device=device)).f_lr[:, 0]
 

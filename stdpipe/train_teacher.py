@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from stdpipe import distributed
 from stdpipe.cache.errors import UserError
-from stdpipe.data.degrade import degradation
+from stdpipe.data.degrade import at_scale, degradation
 from stdpipe.data.layouts import find_clips
+from stdpipe.data.patch import check_patch
 from stdpipe.data.samples import Stream, check_sizes, finish
 from stdpipe.data.views import full_views, generator
 from stdpipe.device import autocast, pick_device
@@ -26,7 +27,7 @@ from stdpipe.distill.charbonnier import charbonnier
 from stdpipe.distill.pisr import imitation_loss
 from stdpipe.features.quality import quality_of
 from stdpipe.models import checkpoints, fold, zoo
-from stdpipe.models.base import Network, window_indices
+from stdpipe.models.base import Network, check_scale, window_indices
 from stdpipe.models.pisr import PISR
 from stdpipe.suggest import nearest
 from stdpipe.training import metrics_log, run_folder, warm
@@ -45,17 +46,21 @@ def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
     Raises UserError for weights of --init that have nothing to teach.
     """
     device, weights = pick_device(run.device), run.out / "weights.pt"
-    spec = zoo.parse(run.network).with_phase(degradation(run.degradation).phase)
+    spec = zoo.parse(run.network)
+    how = run.degradation or at_scale("bd", spec.scale)
+    spec = spec.with_phase(degradation(how).phase)
 
     def save_weights() -> None:
-        checkpoints.save_network(weights, net, str(spec), run.degradation)
+        checkpoints.save_network(weights, net, str(spec), how)
 
     with distributed.group(device):
-        stream = _stream(run, options)
+        stream = _stream(run, how, options)
         stream.unfinished = device.type != "cpu"
         torch.manual_seed(options.seed)
         net = spec.build()
         _check_network(net, str(spec), options)
+        check_scale(net, str(spec), how, stream.scale)
+        check_patch(options.patch, stream.scale)
         is_whole = False
         if run.init:
             is_whole = _start_from(net, spec, run.init, _alone(options, step=0))
@@ -67,7 +72,7 @@ def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
             "network": str(spec),
             **checkpoints.revised(net),
             "data": str(run.data),
-            "degradation": run.degradation,
+            "degradation": how,
             "clips": run_folder.digest(v.clip for v in stream.views),
             **checkpoints.init_facts(run.init),
         }
@@ -89,18 +94,18 @@ def _quality(
     return dataclasses.asdict(found) if found else None
 
 
-def _stream(run: TeacherRun, options: TeacherTraining) -> Stream:
+def _stream(run: TeacherRun, how: str, options: TeacherTraining) -> Stream:
     clips = {c.key: c for c in find_clips(run.data, "train", length=run.frames)}
-    check_sizes([*clips.values()], options.patch)
-    seed = options.stream_seed
-    return Stream(clips, full_views([*clips], seed, 8), run.degradation, options.patch, seed)
+    scale, seed = degradation(how).scale, options.stream_seed
+    check_sizes([*clips.values()], options.patch, scale=scale)
+    return Stream(clips, full_views([*clips], seed, 8), how, options.patch, seed)
 
 
 def _check_network(net: Network, name: str, options: TeacherTraining) -> None:
     run_folder.check_trainable(net, name, options)
     names = [k for k, p in net.named_parameters() if p.requires_grad]
-    if net.scale != 4 and not net.sees_hr:
-        raise UserError(f"{name} does not enlarge by 4: its input has HR size already")
+    if net.scale == 1 and not net.sees_hr:
+        raise UserError(f"{name} does not enlarge: its input has HR size already")
     if options.tsa_steps and not any(_within(k, (FUSION,)) for k in names):
         raise UserError(
             f"tsa_steps ({options.tsa_steps}) trains a fusion, which {name} does not have; "

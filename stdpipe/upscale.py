@@ -3,7 +3,7 @@
 setup -> a few frames at a time: read, super-resolve tile by tile, write -> join -> report. Memory
 holds CHUNK centre frames, their neighbours and the network's maps of one tile. Frames that are done
 lie aside in parts, from which the same command goes on.
-Axes: T frames in a chunk, N centres among them, h w LR size, H W = 4h 4w.
+Axes: T frames in a chunk, N centres among them, h w LR size, H W = s h s w at scale s.
 """
 
 import io
@@ -47,12 +47,12 @@ from stdpipe.models.checkpoints import load_network
 from stdpipe.models.fold import folded
 from stdpipe.models.given import facts_of
 from stdpipe.models.running import WHOLE_CLIP, ClipRunner, frames_around
+from stdpipe.resample import centre
 
 CHUNK = 8  # centre frames at once: their windows share work
 SPAN = 32  # and of a network that sees whole clips, with a quarter more on both sides
 PART = 128  # frames, at least, that are kept when a run is killed
 RATE = Fraction(25)  # frames a second, for a folder that becomes a video
-ORDINARY = 1.5  # phase of ordinary footage: pixels of both sizes share the edges
 PNG_BYTES, VIDEO_BYTES = 1.5, 0.25  # of a pixel, for the sharpest of frames (Vid4)
 LOG = logging.getLogger(__name__)
 
@@ -152,15 +152,17 @@ def upscale(job: Upscaling) -> dict[str, Any]:
 
 def _warn_of_shift(net: Network, trained_for: str | None) -> None:
     """Warn where the network expects LR pixels elsewhere than cameras and scalers put them."""
+    ordinary = centre(net.scale)  # pixels of both sizes share the edges
     if trained_for is None:
-        network, phase = "this network", getattr(net, "phase", ORDINARY)
+        network, phase = "this network", getattr(net, "phase", ordinary)
     else:
         network, phase = f"a network trained for {trained_for}", degradation(trained_for).phase
-    if phase != ORDINARY:
+    if phase != ordinary:
+        at = f"{net.scale}j"
         LOG.warning(
-            f"stdpipe: {network} expects LR pixel j at HR pixel 4j + {phase:g}; ordinary footage "
-            f"has it at 4j + {ORDINARY} and has another blur, so the output will be shifted by "
-            f"{abs(ORDINARY - phase):g} HR pixels"
+            f"stdpipe: {network} expects LR pixel j at HR pixel {at} + {phase:g}; ordinary footage "
+            f"has it at {at} + {ordinary:g} and has another blur, so the output will be shifted by "
+            f"{abs(ordinary - phase):g} HR pixels"
         )
 
 

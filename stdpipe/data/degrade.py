@@ -1,87 +1,144 @@
-"""Make LR frames from HR ones. A degradation names its kernel, border and sampling phase.
+"""Make LR frames from HR ones. A degradation names its kernel, border, sampling phase and scale.
 
-`bd:sigma=1.5`, or any sigma, is RLSP's: `scipy.ndimage.gaussian_filter(x, sigma)[::4, ::4]`.
+`bi`, `bd` and `bd-centred` shrink by 4, and by 2 or 3 as in `bi:scale=2`. `bd:sigma=1.5`, or any
+sigma, is RLSP's: `scipy.ndimage.gaussian_filter(x, sigma)[::4, ::4]`; `bd:sigma=1.5,scale=2` keeps
+every second pixel. Otherwise sigma is 0.4 times the scale.
 
-LR sample j sits at 4j + phase on the HR grid. Papers call both `bd` and `bd-centred` "BD"; they
-differ by 1.5 HR pixels, and a network trained for one loses about 7 dB on the other.
-Axes: T frames, H W HR size, h w = H/4 W/4 LR size.
+LR sample j sits at s j + phase on the HR grid, s the scale. Papers call both `bd` and `bd-centred`
+"BD"; they differ by 1.5 HR pixels at scale 4, and a network trained for one loses about 7 dB on the
+other.
+Axes: T frames, H W HR size, h w = H/s W/s LR size.
 """
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from stdpipe import resample
 from stdpipe.cache.errors import UserError
 from stdpipe.data.box import Box
+from stdpipe.resample import SCALE, centre
 from stdpipe.suggest import nearest
 
 
 class Degradation(NamedTuple):
     """One way from HR to LR."""
 
-    phase: float  # LR sample j sits at HR pixel 4j + phase
+    phase: float  # LR sample j sits at HR pixel s j + phase
     border: str  # the rule of resample.inside for pixels beyond the frame
-    matrix: Callable[[int], Tensor]  # HR length -> (length/4, length)
+    matrix: Callable[[int], Tensor]  # HR length -> (length/s, length)
     text: str  # a description in one line
+    scale: int = SCALE  # s: HR size / LR size
 
 
-def _gaussian(taps: int, phase: float, border: str, text: str, sigma: float = 1.6) -> Degradation:
+SIGMA = 0.4  # of the scale: 1.6 HR pixels at scale 4
+WIDEST = 3.0  # sigma in HR pixels; its taps stay within FAR
+FAR = 13  # HR pixels beyond which none of these kernels reaches
+SCALES = (2, 3, 4)
+EXAMPLES = ("bd:sigma=1.5", "bi:scale=2")
+
+
+def _bi(scale: int) -> Degradation:
+    by = "" if scale == SCALE else f" by 1/{scale}"
+    text = f"MATLAB's antialiased bicubic imresize{by}, symmetric border"
+    matrix = partial(resample.cubic_down, scale=scale)
+    return Degradation(centre(scale), "symmetric", matrix, text, scale)
+
+
+def _bd(scale: int) -> Degradation:
+    sigma = SIGMA * scale
+    text = f"reflected border), sampled at {scale}j"
+    text += " (DUF, RSDN, STD)" * (scale == SCALE)
+    return _gaussian(_taps(sigma), 0.0, "reflect", text, sigma, scale)
+
+
+def _bd_centred(scale: int) -> Degradation:
+    """3 taps for each step of the LR grid lie evenly around s j + (s - 1) / 2, whether s is odd or
+    even: BasicVSR's 12 at scale 4, and as many sigmas at the others."""
+    phase = centre(scale)
+    text = f"repeated border), sampled at {scale}j + {phase:g}"
+    text += " (BasicVSR)" * (scale == SCALE)
+    return _gaussian(3 * scale, phase, "replicate", text, SIGMA * scale, scale)
+
+
+def _taps(sigma: float) -> int:
+    """Return the size of SciPy's Gaussian kernel, which ends at 4 sigma."""
+    return 2 * int(4 * sigma + 0.5) + 1
+
+
+def _gaussian(
+    taps: int, phase: float, border: str, text: str, sigma: float, scale: int
+) -> Degradation:
     blur = f"Gaussian blur of sigma {sigma:g} ({taps} x {taps}, {text}"
-    return Degradation(
-        phase, border, lambda n: resample.gaussian_down(n, taps, phase, border, sigma), blur
-    )
+    how = {"taps": taps, "phase": phase, "border": border, "sigma": sigma, "scale": scale}
+    return Degradation(phase, border, partial(resample.gaussian_down, **how), blur, scale)
 
 
-BICUBIC = "MATLAB's antialiased bicubic imresize, symmetric border"
-DEGRADATIONS = {
-    "bi": Degradation(1.5, "symmetric", resample.cubic_down, BICUBIC),
-    "bd": _gaussian(13, 0.0, "reflect", "reflected border), sampled at 4j (DUF, RSDN, STD)"),
-    "bd-centred": _gaussian(
-        12, 1.5, "replicate", "repeated border), sampled at 4j + 1.5 (BasicVSR)"
-    ),
-}
-ANY_SIGMA = "bd:sigma="
-WIDEST = 3.0  # sigma in HR pixels; its taps stay within the `far` of _inner_matrix
+KINDS = {"bi": _bi, "bd": _bd, "bd-centred": _bd_centred}
+DEGRADATIONS = {name: kind(SCALE) for name, kind in KINDS.items()}
 
 
+def at_scale(kind: str, scale: int) -> str:
+    """Return the name of one of KINDS at a scale: at_scale("bd", 2) is "bd:scale=2"."""
+    return kind if scale == SCALE else f"{kind}:scale={scale}"
+
+
+@lru_cache(maxsize=64)
 def degradation(name: str) -> Degradation:
     """Look a degradation up by name. Raises UserError, with the nearest name, for unknown ones."""
-    if name in DEGRADATIONS:
-        return DEGRADATIONS[name]
-    if name.startswith(ANY_SIGMA):
-        return _of_sigma(name)
-    raise UserError(f"unknown degradation {name!r}{nearest(name, [*DEGRADATIONS, 'bd:sigma=1.5'])}")
+    kind, colon, rest = name.partition(":")
+    if kind not in KINDS:
+        raise UserError(f"unknown degradation {name!r}{nearest(name, [*KINDS, *EXAMPLES])}")
+    if not colon:
+        return DEGRADATIONS[kind]
+    options = _options(name, kind, rest)
+    scale, sigma = options.get("scale", SCALE), options.get("sigma")
+    given = [] if sigma is None else [f"sigma={sigma:g}"]
+    given += [] if scale == SCALE else [f"scale={scale:g}"]
+    written = ":".join(filter(None, (kind, ",".join(given))))
+    if name != written:  # caches and weights compare names
+        raise UserError(f"degradation {name!r}: write {written}")
+    return KINDS[kind](int(scale)) if sigma is None else _of_sigma(sigma, int(scale))
 
 
-def _of_sigma(name: str) -> Degradation:
-    try:
-        sigma = float(name.removeprefix(ANY_SIGMA))
-    except ValueError:
-        sigma = math.nan
-    if not 0 < sigma <= WIDEST:
+def _options(name: str, kind: str, text: str) -> dict[str, float]:
+    """Read the options of a name, and refuse those that no degradation has."""
+    known = ["sigma", "scale"] if kind == "bd" else ["scale"]
+    options: dict[str, float] = {}
+    for option in text.split(","):
+        key, _, value = option.partition("=")
+        if key not in known:
+            raise UserError(f"degradation {name!r} has no option {key!r}{nearest(key, known)}")
+        try:
+            options[key] = float(value)
+        except ValueError:
+            options[key] = math.nan
+    if not 0 < options.get("sigma", SIGMA) <= WIDEST:
         raise UserError(
             f"degradation {name!r}: sigma is a plain number of HR pixels, above 0 and at most "
             f"{WIDEST:g}, such as bd:sigma=1.5"
         )
-    if name != (written := f"{ANY_SIGMA}{sigma:g}"):  # caches and weights compare names
-        raise UserError(f"degradation {name!r}: write {written}")
-    taps = 2 * int(4 * sigma + 0.5) + 1
-    border = "edge pixel repeated beyond the border), sampled at 4j (RLSP)"
-    return _gaussian(taps, 0.0, "symmetric", border, sigma)
+    if options.get("scale", SCALE) not in SCALES:
+        raise UserError(f"degradation {name!r}: the scale is 2, 3 or 4, such as {kind}:scale=2")
+    return options
+
+
+def _of_sigma(sigma: float, scale: int) -> Degradation:
+    text = f"edge pixel repeated beyond the border), sampled at {scale}j"
+    text += " (RLSP)" * (scale == SCALE)
+    return _gaussian(_taps(sigma), 0.0, "symmetric", text, sigma, scale)
 
 
 def degrade(hr: Tensor, name: str, eight_bit: bool = True) -> Tensor:
     """Turn HR (T, 3, H, W), uint8 or float in [0, 1], into LR (T, 3, h, w), float32 in [0, 1].
 
-    H and W are multiples of 4 (see `pad_to_scale`). With eight_bit, values are rounded to 1/255
-    and clipped, as in files on disk. Computed in float64, so that rounding is the same for every
-    batch size and thread count.
+    H and W are multiples of the scale (see `cut_to_scale`). With eight_bit, values are rounded to
+    1/255 and clipped, as in files on disk. Computed in float64, so that rounding is the same for
+    every batch size and thread count.
     """
     matrix = degradation(name).matrix
     return _down(matrix(hr.shape[-2]), matrix(hr.shape[-1]), hr, eight_bit)
@@ -89,7 +146,7 @@ def degrade(hr: Tensor, name: str, eight_bit: bool = True) -> Tensor:
 
 def margin(name: str) -> tuple[int, int]:
     """Return how many HR pixels before and after a window its LR depends on: (6, 3) for `bd`."""
-    return _inner_matrix(name, resample.SCALE, torch.device("cpu"))[1:]
+    return _inner_matrix(name, degradation(name).scale, torch.device("cpu"))[1:]
 
 
 def cut(hr: Tensor, name: str, box: Box) -> Tensor:
@@ -121,13 +178,14 @@ def window_pair(source: Tensor, name: str) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=32)
 def _inner_matrix(name: str, size: int, device: torch.device) -> tuple[Tensor, int, int]:
-    """Return the matrix (size/4, before + size + after) far from any border, before and after.
+    """Return the matrix (size/s, before + size + after) far from any border, before and after.
 
     It is cached on the device, since a copy at every step would make the host wait.
     """
-    far = 4 * resample.SCALE  # farther than any of these kernels reaches
-    matrix = degradation(name).matrix(size + 2 * far)
-    rows = matrix[far // resample.SCALE : (far + size) // resample.SCALE]
+    found = degradation(name)
+    far = -(-FAR // found.scale) * found.scale
+    matrix = found.matrix(size + 2 * far)
+    rows = matrix[far // found.scale : (far + size) // found.scale]
     used = rows.any(0).nonzero()[:, 0]  # the pixels that any of these rows needs
     first, stop = int(used[0]), int(used[-1]) + 1
     return rows[:, first:stop].to(device), far - first, stop - far - size
@@ -141,9 +199,7 @@ def _down(rows: Tensor, columns: Tensor, hr: Tensor, eight_bit: bool = True) -> 
     return (lr / 255).float()
 
 
-def pad_to_scale(hr: Tensor) -> Tensor:
-    """Repeat the right and bottom edges until H and W are multiples of 4: (T, 3, H, W)."""
-    bottom, right = -hr.shape[-2] % resample.SCALE, -hr.shape[-1] % resample.SCALE
-    if not bottom and not right:
-        return hr
-    return F.pad(hr.float(), (0, right, 0, bottom), mode="replicate").to(hr.dtype)
+def cut_to_scale(hr: Tensor, scale: int) -> Tensor:
+    """Cut right and bottom edges until H and W are multiples of the scale: (T, 3, H, W)."""
+    height, width = (side // scale * scale for side in hr.shape[-2:])
+    return hr[..., :height, :width]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stdpipe.data.degrade import degrade, pad_to_scale
+from stdpipe.data.degrade import cut_to_scale, degradation as named_degradation, degrade
 from stdpipe.data.frames import Clip, stream_frames
 
 Item = TypeVar("Item")
@@ -27,8 +27,8 @@ class Piece(NamedTuple):
     """A few frames of a clip to super-resolve and score, and the LR frames around them."""
 
     centres: list[int]  # their numbers in the clip
-    hr: Tensor  # uint8 (n, 3, H, W), as on disk
-    lr: Tensor  # float32 in [0, 1] (m, 3, h, w), of frames padded to multiples of 4
+    hr: Tensor  # uint8 (n, 3, H, W), cut to multiples of the scale
+    lr: Tensor  # float32 in [0, 1] (m, 3, h, w)
     first: int  # the number of lr[0] in the clip
 
     def around(self, k: int) -> tuple[Tensor, int]:
@@ -49,12 +49,14 @@ def pieces(
     chunks = [list(centres[at : at + size]) for at in range(0, len(centres), size)]
     last = len(clip.frames) - 1
     start = max(chunks[0][0] - k, 0)
+    scale = named_degradation(degradation).scale
     held: list[tuple[Tensor, Tensor]] = []  # HR and LR of each frame from `start` on
     with closing(stream_frames(clip, start, min(chunks[-1][-1] + k, last) + 1)) as frames:
         for chunk, following in pairwise([*chunks, [last + k + 1]]):
             for frame in islice(frames, min(chunk[-1] + k, last) + 1 - start - len(held)):
                 hr = torch.from_numpy(np.ascontiguousarray(frame.transpose(2, 0, 1)))[None]
-                held.append((hr, degrade(pad_to_scale(hr), degradation, lr_8bit)))
+                hr = cut_to_scale(hr, scale)
+                held.append((hr, degrade(hr, degradation, lr_8bit)))
             hr = torch.cat([held[centre - start][0] for centre in chunk])
             yield Piece(chunk, hr, torch.cat([lr for _, lr in held]), start)
             used = min(max(following[0] - k - start, 0), len(held))

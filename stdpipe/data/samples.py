@@ -5,8 +5,10 @@ sees the same stream, and a resumed run continues where it stopped.
 Axes: T frames, H W HR size, h w LR size.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -16,52 +18,80 @@ from torch.utils.data import Dataset
 
 from stdpipe.cache.errors import UserError
 from stdpipe.data.box import Box
-from stdpipe.data.degrade import cut, degrade, margin, pad_to_scale, window_pair
+from stdpipe.data.degrade import (
+    cut,
+    cut_to_scale,
+    degradation as named_degradation,
+    degrade,
+    margin,
+    window_pair,
+)
 from stdpipe.data.frames import Clip, clip_sizes, read_with_crc32
 from stdpipe.data.views import View, draw_box, generator, orient, oriented_size, upright_box
 from stdpipe.resample import SCALE
 
 Sample = dict[str, Tensor]
 Targets = Callable[[View, Box, int], Mapping[str, Tensor]]
+LOG = logging.getLogger(__name__)
 
 
 class Frames(NamedTuple):
     """A clip as on disk."""
 
-    hr: Tensor  # uint8 (T, 3, H, W), its sides padded to multiples of 4
-    crc32: int  # of the bytes before padding
+    hr: Tensor  # uint8 (T, 3, H, W), its sides cut to multiples of the scale
+    crc32: int  # of the bytes before cutting
 
 
-def check_sizes(clips: Sequence[Clip], patch: int = 1, alike: bool = False) -> None:
-    """Check the headers of all frames before hours of work begin.
+def check_sizes(
+    clips: Sequence[Clip], patch: int = 1, alike: bool = False, scale: int = SCALE
+) -> int:
+    """Check the headers of all frames before hours of work begin; return how many clips will be
+    cut to multiples of the scale, and say so.
 
     Raises UserError with the key of the first clip whose frames differ in size, which is smaller
-    than `patch` HR pixels (after padding), or, with `alike`, whose size differs from the first's.
+    than `patch` HR pixels or one LR pixel (after the cut), or, with `alike`, whose size differs
+    from the first's.
     """
     sizes = clip_sizes(clips)
-    padded = [tuple(side + -side % SCALE for side in size) for size in sizes]
-    for clip, (height, width), size in zip(clips, sizes, padded, strict=True):
+    whole = [tuple(side // scale * scale for side in size) for size in sizes]
+    for clip, (height, width), size in zip(clips, sizes, whole, strict=True):
         told = f"clip {clip.key} is {width}x{height}"
+        if not min(size):
+            raise UserError(f"{told}, smaller than an LR pixel at scale {scale}: take it out")
         if min(size) < patch:
             advice = "choose a smaller patch, or take the clip out of the data set"
             raise UserError(f"{told}, smaller than the patch of {patch}: {advice}")
-        if alike and size != padded[0]:
+        if alike and size != whole[0]:
             raise UserError(
                 f"{told}, but the first is {sizes[0][1]}x{sizes[0][0]}; one cache holds clips of "
                 "one size: extract the others from a data folder of their own to a second cache"
             )
+    cut_ones = [n for n, size in enumerate(sizes) if size != whole[n]]
+    if cut_ones:
+        (height, width), key = sizes[cut_ones[0]], clips[cut_ones[0]].key
+        _warn_once(
+            f"stdpipe: {len(cut_ones)} of {len(clips)} clips lose pixels at the right or bottom, "
+            f"since their sides are no multiples of {scale}: {key} is {width}x{height}"
+        )
+    return len(cut_ones)
 
 
-def read_frames(clip: Clip) -> Frames:
-    """Read a clip. Raises the errors of `read_clip`."""
-    hr, crc32 = _read_strided(clip)
+@cache
+def _warn_once(text: str) -> None:
+    """Warn, but not again of the same: a training may measure many times."""
+    LOG.warning(text)
+
+
+def read_frames(clip: Clip, scale: int = SCALE) -> Frames:
+    """Read a clip, cut to multiples of the scale. Raises the errors of `read_clip`."""
+    hr, crc32 = _read_strided(clip, scale)
     return Frames(hr.contiguous(), crc32)
 
 
-def _read_strided(clip: Clip) -> Frames:
+def _read_strided(clip: Clip, scale: int) -> Frames:
     """Read a clip with hr as a view of (T, H, W, 3), so that only its crop is rearranged."""
     pixels, crc32 = read_with_crc32(clip)
-    return Frames(pad_to_scale(torch.from_numpy(pixels).permute(0, 3, 1, 2)), crc32)
+    return Frames(cut_to_scale(torch.from_numpy(pixels).permute(0, 3, 1, 2), scale), crc32)
 
 
 def view_hr(hr: Tensor, view: View) -> Tensor:
@@ -116,14 +146,14 @@ def finish(sample: Sample, degradation: str) -> Sample:
     return {"hr": hr, "lr": lr, **others}
 
 
-def leading_up(clip: Clip, hr: Tensor, count: int) -> tuple[Tensor, list[int]]:
+def leading_up(clip: Clip, hr: Tensor, count: int, scale: int = SCALE) -> tuple[Tensor, list[int]]:
     """Return frames (N, 3, H, W), the nearest first, and which of them, in order, are the `count`
     that lead up to a clip's own, hr (T, 3, H, W): those before it in its sequence, to and fro where
     there are not so many; without any, the clip's, to and fro."""
     nearest_first = hr[min(1, len(hr) - 1) :][:count]
     if clip.before:
         run = replace(clip, frames=clip.before[-count:], before=())
-        nearest_first = _read_strided(run).hr.flip(0)
+        nearest_first = _read_strided(run, scale).hr.flip(0)
     last = len(nearest_first) - 1
     turns = (number % max(2 * last, 1) for number in range(count))
     return nearest_first, [min(turn, 2 * last - turn) for turn in turns][::-1]
@@ -150,6 +180,11 @@ class Stream(Dataset[Sample]):
     unfinished: bool = False
     lead: Callable[[int], int] | None = None
 
+    @property
+    def scale(self) -> int:
+        """HR size / LR size."""
+        return named_degradation(self.degradation).scale
+
     def view(self, position: int) -> tuple[View, np.random.Generator]:
         """Return the view at a position of the stream, and the generator for its crop."""
         epoch, i = divmod(position, len(self.views))
@@ -159,13 +194,13 @@ class Stream(Dataset[Sample]):
 
     def __getitem__(self, position: int) -> Sample:
         view, rng = self.view(position)
-        frames = _read_strided(self.clips[view.clip])
-        box = draw_box(rng, self.patch, *view_size(frames.hr, view))
+        frames = _read_strided(self.clips[view.clip], self.scale)
+        box = draw_box(rng, self.patch, *view_size(frames.hr, view), self.scale)
         sample = {"source": cut_view(frames.hr, view, box, self.degradation)}
         if not self.unfinished:
             sample = finish(sample, self.degradation)
         if self.lead and (count := self.lead(position)):
-            distinct, order = leading_up(self.clips[view.clip], frames.hr, count)
+            distinct, order = leading_up(self.clips[view.clip], frames.hr, count, self.scale)
             window = cut_view(distinct, view, box, self.degradation)
             sample["before"] = window_pair(window, self.degradation)[1][order]
         if self.targets and position >= self.targets_from:

@@ -10,12 +10,14 @@ import hashlib
 import itertools
 import re
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from torch import Tensor
 
 from stdpipe.cache.errors import UserError
 from stdpipe.data.box import Box
+from stdpipe.resample import SCALE
 
 NUM_ORIENTATIONS = 8
 UNDOES = (0, 1, 2, 3, 4, 6, 5, 7)  # the quarter turns undo each other, the others themselves
@@ -63,14 +65,20 @@ def full_views(clips: list[str], seed: int, orientations: int) -> list[View]:
 
 
 def baked_views(
-    clips: list[str], seed: int, count: int, patch: int, height: int, width: int
+    clips: list[str],
+    seed: int,
+    count: int,
+    patch: int,
+    height: int,
+    width: int,
+    scale: int = SCALE,
 ) -> list[View]:
     """List `count` distinct crops of each clip, each in its own orientation, of (height, width).
 
     The teacher sees just the crop, as it would in training. Raises UserError where frames of that
     size do not have so many crops.
     """
-    places = max((height - patch) // 4 + 1, 1) * max((width - patch) // 4 + 1, 1)
+    places = prod(max((side - patch) // scale + 1, 1) for side in (height, width))
     if not 1 <= count <= NUM_ORIENTATIONS * places:
         raise UserError(
             f"frames of {height} x {width} have 1 to {NUM_ORIENTATIONS * places} distinct baked "
@@ -83,7 +91,7 @@ def baked_views(
         while len(found) < count:
             rng = generator(seed, "baked", clip, next(numbers))
             orientation = int(rng.integers(NUM_ORIENTATIONS))
-            box = draw_box(rng, patch, *oriented_size(height, width, orientation))
+            box = draw_box(rng, patch, *oriented_size(height, width, orientation), scale)
             found[View(clip, orientation, box)] = None
         views += found
     return views
@@ -120,10 +128,13 @@ def upright_box(box: Box, orientation: int, height: int, width: int) -> Box:
     return Box(y, x, h, w)
 
 
-def draw_box(rng: np.random.Generator, patch: int, height: int, width: int) -> Box:
-    """Draw a patch x patch window on the x4 grid of an oriented (height, width) frame."""
+def draw_box(
+    rng: np.random.Generator, patch: int, height: int, width: int, scale: int = SCALE
+) -> Box:
+    """Draw a patch x patch window on the LR grid of an oriented (height, width) frame."""
     if patch > min(height, width):
         frames = f"frames of {height} x {width}"
         raise UserError(f"patch {patch} does not fit into {frames}; choose a smaller patch")
-    y, x = (int(rng.integers((side - patch) // 4 + 1)) * 4 for side in (height, width))
+    places = ((side - patch) // scale + 1 for side in (height, width))
+    y, x = (int(rng.integers(count)) * scale for count in places)
     return Box(y, x, patch, patch)

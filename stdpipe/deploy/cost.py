@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stdpipe.cache.errors import UserError
-from stdpipe.data.degrade import degrade
+from stdpipe.data.degrade import at_scale, degradation as named_degradation, degrade
 from stdpipe.data.frames import Clip, clip_sizes
 from stdpipe.data.layouts import find_clips
-from stdpipe.data.samples import read_frames
+from stdpipe.data.samples import check_sizes, read_frames
 from stdpipe.deploy.graph import AnyGraph, Run, play
 from stdpipe.evaluation.protocols import Protocol, psnr_y
-from stdpipe.models.base import SCALE, Network
+from stdpipe.models.base import Network
 from stdpipe.models.table import Size
 
 RULES = Protocol(name="export", crop=8)  # luma in 8 bits, all frames but their borders
@@ -48,7 +48,7 @@ def degradation_of(net: Network, option: str) -> str:
     facts = net.facts
     weights = facts["weights"]
     if facts["degradation"] or weights is None or str(weights).startswith("random:"):
-        return str(facts["degradation"] or "bd")
+        return str(facts["degradation"] or at_scale("bd", net.factor))
     raise UserError(
         f"{weights} does not say which degradation it was trained for, so that {option} cannot "
         "make its LR: take weights that stdpipe wrote, or leave it out"
@@ -61,10 +61,11 @@ def calibration_clips(data: Path) -> list[Clip]:
     return clips[:: -(-len(clips) // MOST_CALIBRATING)]
 
 
-def check_fit(clips: Sequence[Clip], size: Size) -> None:
+def check_fit(clips: Sequence[Clip], size: Size, scale: int) -> None:
     """Raise UserError for a clip whose LR is larger than a file's frames, by its header."""
+    check_sizes(clips, scale=scale)
     for clip, (height, width) in zip(clips, clip_sizes(clips), strict=True):
-        _refuse_larger(clip.key, -(-height // SCALE), -(-width // SCALE), size)
+        _refuse_larger(clip.key, height // scale, width // scale, size)
 
 
 def _refuse_larger(key: str, height: int, width: int, size: Size) -> None:
@@ -94,8 +95,9 @@ def fitted(lr: Tensor, size: Size, key: str) -> Tensor:
 
 def pairs(clips: Sequence[Clip], degradation: str, size: Size) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield each clip's HR (T, 3, H, W) uint8, and its LR as large as a file's frames."""
+    scale = named_degradation(degradation).scale
     for clip in clips:
-        hr = read_frames(clip).hr
+        hr = read_frames(clip, scale).hr
         yield hr, fitted(degrade(hr, degradation), size, clip.key)
 
 

@@ -1,6 +1,6 @@
 """Super-resolve frames tile by tile, so that memory holds a network's maps of one tile.
 
-Axes: T frames of a clip, N centres among them, h w LR size, H W = 4h 4w.
+Axes: T frames of a clip, N centres among them, h w LR size, H W = s h s w at scale s.
 """
 
 import logging

@@ -13,6 +13,7 @@ from stdpipe.device import Amp
 from stdpipe.evaluation import protocols
 from stdpipe.evaluation.protocols import Protocol
 from stdpipe.models.base import Network
+from stdpipe.resample import SCALE
 from stdpipe.suggest import refuse_unknown
 
 KINDS = ("quality", "temporal", "cost")
@@ -60,14 +61,15 @@ def split_name(text: str) -> tuple[str | None, str | None]:
 
 
 def scored_footage(
-    data: Path, protocol: str | None, crop: int | None = None
+    data: Path, protocol: str | None, crop: int | None = None, scale: int = SCALE
 ) -> tuple[list[Clip], Protocol, str]:
     """Return the scored clips, the rules, and why these rules."""
     clips = find_clips(data, "test")
     chosen = "asked for"
     if protocol is None:
-        protocol, reason = protocols.default_protocol({c.key: len(c.frames) for c in clips})
+        protocol, reason = protocols.default_protocol({c.key: len(c.frames) for c in clips}, scale)
         chosen = f"by default: {reason}"
     rules = protocols.protocol(protocol, crop)
+    protocols.check_scale(rules, scale)
     keys = set(protocols.scored_clips([clip.key for clip in clips], rules))
     return [clip for clip in clips if clip.key in keys], rules, chosen

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from stdpipe.cache.errors import UserError
-from stdpipe.data.degrade import degradation
+from stdpipe.data.degrade import at_scale, degradation
 from stdpipe.device import settle
 from stdpipe.evaluation.job import Evaluation, split_name
-from stdpipe.models.base import Network, check_sees_lr
+from stdpipe.models.base import Network, check_scale, check_sees_lr
 from stdpipe.models.checkpoints import load_network, trained_for
 from stdpipe.models.given import facts_of
 from stdpipe.models.macs import HEIGHT, WIDTH
@@ -50,8 +50,22 @@ def load_networks(
     return networks, all_facts, load(job.teacher, job.teacher_weights)[0] if shown else None
 
 
-def agreed_degradation(job: Evaluation, networks: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the degradation asked for, else the one that all weights were trained for."""
+def agreed_degradation(
+    job: Evaluation, networks: Mapping[str, Mapping[str, Any]], nets: Mapping[str, Network]
+) -> str:
+    """Return the degradation asked for, else the one that all weights were trained for.
+
+    Raises UserError for a network of another scale than its.
+    """
+    how = _agreed(job, networks, {name: net.factor for name, net in nets.items()})
+    for name, net in nets.items():
+        check_scale(net, name, how, degradation(how).scale)
+    return how
+
+
+def _agreed(
+    job: Evaluation, networks: Mapping[str, Mapping[str, Any]], scales: Mapping[str, int]
+) -> str:
     trained = {e["degradation"]: name for name, e in networks.items() if e["degradation"]}
     if job.degradation:
         for name, network in trained.items():
@@ -61,5 +75,9 @@ def agreed_degradation(job: Evaluation, networks: Mapping[str, Mapping[str, Any]
     if len(trained) > 1:
         told = ", ".join(f"{network} for {name}" for name, network in trained.items())
         raise UserError(f"trained for different degradations: {told}; give --degradation")
-    others = [trained_for(facts, None) for facts in networks.values() if not facts["degradation"]]
+    others = [
+        trained_for(facts, None, at_scale("bd", scales[name]))
+        for name, facts in networks.items()
+        if not facts["degradation"]
+    ]
     return str([*trained, *others][0])

@@ -17,6 +17,7 @@ from torch import Tensor
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.schema import check, read_yaml
 from stdpipe.evaluation.metrics import QUALITY, SSIM_WINDOW, planes, quality
+from stdpipe.resample import SCALE
 from stdpipe.suggest import refuse_unknown
 from stdpipe.templates import fill
 
@@ -33,6 +34,7 @@ class Protocol:
     frames: Literal["all", "centre"] = "all"
     """Which frames are scored: every one that `skip` leaves, or only the one in the middle."""
     clips: tuple[str, ...] | None = None  # scored clips by the last part of their keys; None: all
+    scale: Literal[2, 3, 4] | None = None  # the only one at which it is published; None: any
     note: str = ""  # whose rules these are, and what differs from theirs
 
     @property
@@ -61,13 +63,25 @@ def protocol(name: str, crop: int | None = None) -> Protocol:
     return dataclasses.replace(rules, name=f"{name}-crop{crop}", crop=crop, note=note)
 
 
-def default_protocol(clips: Mapping[str, int]) -> tuple[str, str]:
+def check_scale(rules: Protocol, scale: int) -> None:
+    """Raise UserError for rules that are published for another scale."""
+    if rules.scale not in (None, scale):
+        raise UserError(
+            f"protocol {rules.name!r} is for scale {rules.scale}, and the degradation's scale is "
+            f"{scale}: choose another protocol, such as vid4"
+        )
+
+
+def default_protocol(clips: Mapping[str, int], scale: int = SCALE) -> tuple[str, str]:
     """Choose a protocol by the clips' keys and lengths; return its name and the reason."""
     if all(re.fullmatch(r"\d{5}/\d{4}", key) and n == 7 for key, n in clips.items()):
         return "vimeo", "the clips are Vimeo90K's septuplets"
     reds4 = PROTOCOLS["reds4"].clips or ()
-    if clips.keys() >= {*reds4} and all(re.fullmatch(r"\d{3}", key) for key in clips):
+    is_reds = clips.keys() >= {*reds4} and all(re.fullmatch(r"\d{3}", key) for key in clips)
+    if is_reds and scale == PROTOCOLS["reds4"].scale:
         return "reds4", "the clips are numbered as in REDS, with all of REDS4 among them"
+    if is_reds:
+        return "vid4", f"the clips are REDS's, whose own rules are not for scale {scale}"
     return "vid4", "the clips are neither Vimeo90K's septuplets nor REDS4's"
 
 

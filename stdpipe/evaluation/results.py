@@ -161,6 +161,7 @@ def definition(
     """
     temporal = {"flow": flow_name(), **TEMPORAL} if "temporal" in metrics else {}
     stated = {**dataclasses.asdict(rules), "clips": rules.clips and [*rules.clips]}
+    del stated["scale"]  # the degradation's name has the one that was measured at
     return {
         "format": FORMAT,
         "data": str(data),

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from stdpipe import cache
 from stdpipe.cache.errors import UserError
-from stdpipe.data.degrade import degradation
+from stdpipe.data.degrade import at_scale, degradation
 from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import find_clips
+from stdpipe.data.patch import check_patch, fits, multiple
 from stdpipe.data.samples import check_sizes, read_frames
 from stdpipe.data.views import NUM_ORIENTATIONS, View, baked_views, full_views
 from stdpipe.device import Amp, keep_memory, pick_device, settle
@@ -35,11 +36,12 @@ from stdpipe.features.teacher import (
     teacher_features,
 )
 from stdpipe.models import checkpoints
-from stdpipe.models.base import Features, Network
+from stdpipe.models.base import Features, Network, check_scale
 from stdpipe.models.checkpoints import load_network
 from stdpipe.suggest import refuse_unknown
 
 EXTRACTOR = 1  # raise it when a change makes the same teacher yield other numbers
+CUTTING = 2  # that of clips which are cut to multiples of the scale, and were padded before
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Extraction:
     cache: str
     teacher: str | None = None  # the network's name; None: as the weights file says
     weights: str | None = None
-    degradation: str | None = None  # None: as the weights file says, else bd
+    degradation: str | None = None  # None: as the weights file says, else bd at the teacher's scale
     encoding: str | None = None  # None: else trunk-int8 where the teacher allows it, else int8
     targets: tuple[str, ...] | None = None
     """None: else sr, f_sr and attention, or sr alone where the teacher has no F^SR."""
@@ -84,8 +86,9 @@ class Extraction:
 
     def __post_init__(self) -> None:
         refuse_unknown([self.encoding] if self.encoding else [], cache.ENCODINGS, "encoding")
-        if self.views == "baked" and (self.baked < 1 or self.patch < 16 or self.patch % 16):
-            need = "baked views need at least 1 crop whose side is a multiple of 16"
+        scale = degradation(self.degradation).scale if self.degradation else None
+        if self.views == "baked" and not (self.baked >= 1 and fits(self.patch, scale)):
+            need = f"baked views need at least 1 crop whose side is {multiple(scale)}"
             raise UserError(f"{need}, got --baked {self.baked} --patch {self.patch}")
 
 
@@ -116,7 +119,7 @@ class Prepared:
 
     def read(self, view: View) -> tuple[Tensor, int]:
         """Read what the teacher sees of a view, by seen_frames, and the crc32 of its source."""
-        frames = read_frames(self.clips[view.clip])
+        frames = read_frames(self.clips[view.clip], self.manifest.scale)
         name = str(self.manifest.made_by["degradation"])
         seen = seen_frames(self.teacher, frames.hr, view, name)
         return seen.pin_memory() if self.device.type == "cuda" else seen, frames.crc32
@@ -135,7 +138,6 @@ def prepare(job: Extraction) -> Prepared:
         reader = cache.open_reader(job.cache, allow_incomplete=True)
         made = reader.manifest
     clips = {c.key: c for c in find_clips(job.data, "train", length=job.frames)}
-    check_sizes(list(clips.values()), alike=True)
     phase = degradation(job.degradation or "bd").phase
     teacher, facts = load_network(job.teacher, job.weights, phase)
     best = ("sr", "f_sr", "attention") if teacher.f_sr_channels else ("sr",)
@@ -143,10 +145,15 @@ def prepare(job: Extraction) -> Prepared:
     if job.ensemble and "sr" not in targets:
         raise UserError(f"an ensemble is of sr, and targets are {','.join(targets)}: add sr")
     check_teacher(teacher, facts, targets)
-    name = checkpoints.trained_for(facts, job.degradation)
+    name = checkpoints.trained_for(facts, job.degradation, at_scale("bd", teacher.factor))
+    scale = degradation(name).scale
+    check_scale(teacher, facts["network"], name, scale)
+    if job.views == "baked":
+        check_patch(job.patch, scale)
+    are_cut = check_sizes(list(clips.values()), alike=True, scale=scale) > 0
     teacher = settle(teacher, device, job.amp)
-    first = read_frames(next(iter(clips.values()))).hr
-    views, (height, width), viewed = _views(job, list(clips), first)
+    first = read_frames(next(iter(clips.values())), scale).hr
+    views, (height, width), viewed = _views(job, list(clips), first, scale)
     encoding = (
         job.encoding or _encoding(made) or best_encoding(facts["network"], teacher, height, width)
     )
@@ -165,7 +172,7 @@ def prepare(job: Extraction) -> Prepared:
             **viewed,
             "seed": job.seed,
             "amp": job.amp,
-            "extractor": EXTRACTOR,
+            "extractor": CUTTING if are_cut else EXTRACTOR,
             # caches made before this was told hold no value, and are resumed without one
             **({"f_sr_channels": c_sr} if not made or "f_sr_channels" in made.made_by else {}),
             **({"ensemble": len(members)} if job.ensemble else {}),
@@ -177,6 +184,7 @@ def prepare(job: Extraction) -> Prepared:
         sr_channels=1 if teacher.channels == 1 else 3,
         height=height,
         width=width,
+        scale=scale,
         targets=targets,
         encoding=encoding,
         compression=job.compression or (made.compression if made else "none"),
@@ -217,12 +225,12 @@ def _encoding(made: cache.Manifest | None) -> str | None:
 
 
 def _views(
-    job: Extraction, clips: list[str], first: Tensor
+    job: Extraction, clips: list[str], first: Tensor, scale: int
 ) -> tuple[list[View], tuple[int, int], dict[str, str | int]]:
     """List the cache's views, with the size of their maps and the facts that identify them."""
     height, width = first.shape[-2:]
     if job.views == "baked":
-        views = baked_views(clips, job.seed, job.baked, job.patch, height, width)
+        views = baked_views(clips, job.seed, job.baked, job.patch, height, width, scale)
         identity: dict[str, str | int] = {"views": "baked", "baked": job.baked, "patch": job.patch}
         return views, (job.patch, job.patch), identity
     assert job.views == "full"
@@ -234,5 +242,6 @@ def _channels(teacher: Network, device: torch.device, name: str) -> int:
     """Return the channels of f_sr, trunk or f_lr; a tiny frame shows those of the latter two."""
     if name == "f_sr":
         return teacher.f_sr_channels
-    features = teacher_features(teacher, torch.zeros(1, 3, 16, 16), device, "none")
+    side = 4 * teacher.factor  # of LR or, for a privileged teacher, of HR
+    features = teacher_features(teacher, torch.zeros(1, 3, side, side), device, "none")
     return int(getattr(features, name).shape[1])

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from stdpipe.cache.errors import UserError
-from stdpipe.data.degrade import DEGRADATIONS, degradation, degrade
+from stdpipe.data.degrade import KINDS, at_scale, degradation, degrade
 from stdpipe.data.frames import Clip
 from stdpipe.data.samples import read_frames, view_hr
 from stdpipe.data.views import View
@@ -103,7 +103,9 @@ def quality_of(
     that is a warning.
     """
     chosen = evenly_spaced(views, CLIPS)
-    hrs = _crops([view_hr(read_frames(clips[view.clip]).hr, view) for view in chosen])
+    scale = degradation(degradation_name).scale
+    read = (read_frames(clips[view.clip], scale).hr for view in chosen)
+    hrs = _crops([view_hr(hr, view) for hr, view in zip(read, chosen, strict=True)], scale)
     if hrs[0].shape[-1] < SMALLEST:
         return None
     trial = Trial(teacher, hrs, degradation_name, device, amp)
@@ -139,7 +141,8 @@ def complaint(found: Quality) -> str:
 def _cause(trial: Trial, found: Quality) -> str:
     """Return the degradation or input that makes the teacher much better, and about as good as
     bicubic at least, as text; without one, the likeliest cause."""
-    others = [] if trial.teacher.sees_hr else [n for n in DEGRADATIONS if n != trial.degradation]
+    names = [at_scale(kind, degradation(trial.degradation).scale) for kind in KINDS]
+    others = [] if trial.teacher.sees_hr else [n for n in names if n != trial.degradation]
     tries = {f"--degradation {name}": trial._replace(degradation=name) for name in others}
     tries |= {text: trial._replace(turns=turns) for text, turns in INPUTS.items()}
     psnr = {text: measure(each).psnr or -math.inf for text, each in tries.items()}
@@ -153,7 +156,7 @@ def _cause(trial: Trial, found: Quality) -> str:
 def measure(trial: Trial) -> Quality:
     """Measure the middle frames of a trial's crops."""
     made, bicubic, true = [], [], []
-    phase, (enter, leave) = degradation(trial.degradation).phase, trial.turns
+    how, (enter, leave) = degradation(trial.degradation), trial.turns
     with _offsets(trial.teacher) as offsets:
         for hr in trial.hrs:
             middle, lr = len(hr) // 2, degrade(hr, trial.degradation)
@@ -162,7 +165,7 @@ def measure(trial: Trial) -> Quality:
             with autocast(trial.device, trial.amp):
                 image = trial.teacher.features_clip(clip, [middle]).sr[0, 0]
             made.append(_scored(leave(image.float())))
-            bicubic.append(_scored(bicubic_base(lr[middle], phase)))
+            bicubic.append(_scored(bicubic_base(lr[middle], how.phase, how.scale)))
             true.append(_scored(hr[middle].float() / 255))
     image, truth = torch.stack(made), torch.stack(true)
     is_finite = bool(image.isfinite().all())
@@ -224,9 +227,9 @@ def _psnr(image: Tensor, truth: Tensor) -> float:
     return round(float(-10 * error.log10().mean()), 3)
 
 
-def _crops(hrs: Sequence[Tensor]) -> list[Tensor]:
-    """Cut the middle of clips (T, 3, H, W) to squares of one side, a multiple of 4."""
-    side = min(SIDE, *(min(hr.shape[-2:]) for hr in hrs)) // 4 * 4
+def _crops(hrs: Sequence[Tensor], scale: int) -> list[Tensor]:
+    """Cut the middle of clips (T, 3, H, W) to squares of one side, a multiple of the scale."""
+    side = min(SIDE, *(min(hr.shape[-2:]) for hr in hrs)) // scale * scale
     places = [[(size - side) // 2 for size in hr.shape[-2:]] for hr in hrs]
     return [hr[..., y : y + side, x : x + side] for hr, (y, x) in zip(hrs, places, strict=True)]
 

@@ -23,7 +23,7 @@ from stdpipe.distill.schemes import stored
 from stdpipe.features.encoding import dequantise
 from stdpipe.features.info import provenance
 from stdpipe.models import zoo
-from stdpipe.models.base import SCALE, Network
+from stdpipe.models.base import Network
 from stdpipe.models.luma import own_image
 from stdpipe.suggest import refuse_unknown
 
@@ -37,6 +37,7 @@ class CachedTargets:
         self.reader = reader
         self.names = names
         self.halo = halo  # LR pixels around a trunk window
+        self.scale = reader.manifest.scale
 
     def __call__(self, view: View, box: Box, crc32: int | None) -> dict[str, Tensor]:
         """Read an oriented window in stored dtype: sr (T, 3 or 1, H, W), f_sr (T, C, H, W) or trunk
@@ -56,7 +57,7 @@ class CachedTargets:
             if stored == "trunk":
                 found |= self._trunk(view, box)
             else:
-                low = Box(*(side // SCALE for side in box))
+                low = Box(*(side // self.scale for side in box))
                 found |= self._map(view, stored, low if stored == "f_lr" else box)
             if self.reader.manifest.arrays[stored].dtype == "int8":
                 found[stored + "_scale"] = torch.from_numpy(self.reader.scale(key, stored))
@@ -74,11 +75,12 @@ class CachedTargets:
         height, width = self.reader.manifest.arrays["trunk"].shape[-2:]
         if not view.crop:
             height, width = oriented_size(height, width, view.orientation)
-        y, h = _with_halo(box.y // SCALE, box.height // SCALE, self.halo, height)
-        x, w = _with_halo(box.x // SCALE, box.width // SCALE, self.halo, width)
+        scale = self.scale
+        y, h = _with_halo(box.y // scale, box.height // scale, self.halo, height)
+        x, w = _with_halo(box.x // scale, box.width // scale, self.halo, width)
         return {
             **self._map(view, "trunk", Box(y, x, h, w)),
-            "trunk_at": torch.tensor([box.y - SCALE * y, box.x - SCALE * x]),
+            "trunk_at": torch.tensor([box.y - scale * y, box.x - scale * x]),
         }
 
 

@@ -18,7 +18,7 @@ from stdpipe.device import autocast
 from stdpipe.features.targets import Arrays
 from stdpipe.models import zoo
 from stdpipe.models.base import Features, Network
-from stdpipe.resample import SCALE
+from stdpipe.resample import centre
 
 TRANSPOSED = 4  # an orientation of stdpipe.data.views
 
@@ -44,10 +44,11 @@ PLAIN = (Member(0, False),)
 def ensemble(degradation_name: str) -> tuple[Member, ...]:
     """List the members of a self-ensemble, the plain one first: transposed and reversed in time.
 
-    LR samples that lie amid their HR pixels (phase 1.5: `bi`, `bd-centred`) may be flipped, too;
+    LR samples that lie amid their HR pixels (`bi`, `bd-centred`) may be flipped, too;
     those of another phase would be no LR that the degradation could have made.
     """
-    is_centred = degradation(degradation_name).phase == (SCALE - 1) / 2
+    how = degradation(degradation_name)
+    is_centred = how.phase == centre(how.scale)
     turns = range(NUM_ORIENTATIONS) if is_centred else (0, TRANSPOSED)
     return tuple(Member(turn, back) for back in (False, True) for turn in turns)
 
@@ -101,8 +102,8 @@ def teacher_features(
 def check_teacher(teacher: Network, facts: dict[str, Any], targets: Collection[str]) -> None:
     """Raise UserError for a network that does not have what the targets ask of it."""
     name = facts["network"]
-    if teacher.scale != SCALE and not teacher.sees_hr:
-        raise UserError(f"{name} has no F^SR at 4 times the LR size: choose another teacher")
+    if teacher.scale != teacher.factor and not teacher.sees_hr:
+        raise UserError(f"{name} has no F^SR larger than its LR: choose another teacher")
     if not teacher.f_sr_channels and {"f_sr", "attention"} & set(targets):
         raise UserError(
             f"{name} has no F^SR, since its image is shuffled out of LR features: give --targets sr"
@@ -150,7 +151,7 @@ def refuse_trunk(encoding: str, name: str, teacher: Network, height: int, width:
             f"encoding {encoding!r} has training rebuild the teacher's tail by the name in the "
             f"cache, and {name} would be imported for it; choose float16 or int8"
         )
-    multiple = 4 * teacher.multiple
+    multiple = teacher.factor * teacher.multiple
     if height % multiple or width % multiple:
         raise UserError(
             f"encoding {encoding!r} needs frames whose sides are multiples of {multiple} (the "

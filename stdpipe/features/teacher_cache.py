@@ -16,7 +16,6 @@ from stdpipe.cache.errors import UserError
 from stdpipe.data.box import Box
 from stdpipe.data.views import UNDOES, View, oriented_size, upright_box
 from stdpipe.features.targets import CachedTargets, Decoder, open_targets
-from stdpipe.models.base import SCALE
 from stdpipe.suggest import nearest, refuse_text
 
 TOLD = 3  # names in a message
@@ -57,6 +56,11 @@ class TeacherCache:
         return str(self.reader.manifest.made_by["degradation"])
 
     @property
+    def scale(self) -> int:
+        """HR size / LR size: 2, 3 or 4."""
+        return self.reader.manifest.scale
+
+    @property
     def manifest(self) -> dict[str, Any]:
         """What manifest.json says: the teacher, its degradation, sizes, encoding, notes."""
         return dict(self.reader.manifest.to_json())
@@ -91,13 +95,14 @@ class TeacherCache:
         (T, C, H, W), attention (T, H, W), f_lr (T, C, h, w) by name, laid out for a batch.
 
         key: a clip's name, or the text of one view in the manifest's `entries`, which then says the
-        orientation. box: y, x, height, width in HR pixels, multiples of 4; None takes all.
+        orientation. box: y, x, height, width in HR pixels, multiples of the scale; None takes all.
         orientation: as in `orientations`, which a flip left-right, up-down and a transposition in
         that order make (BasicSR's hflip, vflip and rot90); None takes the only one. crop_first: the
         box was cut before the clip was flipped and turned, not after.
 
-        The teacher saw LR that was made of the flipped HR. With a degradation whose phase is not
-        1.5 (`bd`), LR that is flipped itself lies elsewhere: flip HR, then make LR.
+        The teacher saw LR that was made of the flipped HR. With a degradation whose samples do not
+        lie amid their HR pixels (`bd`), LR that is flipped itself lies elsewhere: flip HR, then
+        make LR.
 
         Raises UserError for a clip, orientation or target that is not held, and for a box that is
         not on the LR grid or not within the clip.
@@ -153,15 +158,16 @@ class TeacherCache:
         if not (len(box) == 4 and all(isinstance(side, int | np.integer) for side in box)):
             raise UserError(f"box is y, x, height, width in whole HR pixels, got {box!r}")
         asked = window = Box(*map(int, box))
-        if any(side % SCALE for side in window):
-            raise UserError(f"box {tuple(asked)} is not on the LR grid: take multiples of {SCALE}")
+        if any(side % self.scale for side in window):
+            grid = f"take multiples of {self.scale}"
+            raise UserError(f"box {tuple(asked)} is not on the LR grid: {grid}")
         frame = size
         if crop_first:
             if view.crop:
                 raise UserError(f"{view} is a crop of its own: crop_first has no meaning for it")
             frame = upright
             window = upright_box(window, UNDOES[turned], *size)
-        is_empty = min(asked.height, asked.width) < SCALE
+        is_empty = min(asked.height, asked.width) < self.scale
         if is_empty or min(asked) < 0 or asked.bottom > frame[0] or asked.right > frame[1]:
             raise UserError(
                 f"box {tuple(asked)} (y, x, height, width) does not lie within {view}, which is "

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat
 from stdpipe import cache
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.schema import check
-from stdpipe.data.degrade import degradation
+from stdpipe.data.degrade import at_scale, degradation
 from stdpipe.distill.schemes import needs
 from stdpipe.evaluation.protocols import protocol
 from stdpipe.grid.intervals import MOST
@@ -169,7 +169,7 @@ class Experiment:
     reference: str = ""  # the scheme that others are compared with; by default the first
     about: Text = ""
     data: str | None = None
-    degradation: Degradation = "bd"
+    degradation: Degradation = ""  # empty: bd at the students' scale
     encoding: Encoding = "float16"
     orientations: Annotated[int, Field(strict=True, ge=1, le=8)] = 1
     evaluation_amp: Literal["none", "bf16", "fp16"] = "none"
@@ -232,7 +232,13 @@ def _experiment(given: dict[str, Any]) -> Experiment:
     first = read.teachers[0].label
     schemes = tuple(dataclasses.replace(s, teacher=s.teacher or first) for s in read.schemes)
     reference = read.reference or schemes[0].label
-    made = dataclasses.replace(read, schemes=schemes, reference=reference)
+    scale = zoo.parse(next(iter(read.students))).scale
+    made = dataclasses.replace(
+        read,
+        schemes=schemes,
+        reference=reference,
+        degradation=read.degradation or at_scale("bd", scale),
+    )
     _check(made)
     return made
 
@@ -253,6 +259,12 @@ def _check(made: Experiment) -> None:
         refuse_unknown([scheme.teacher], teachers, f"scheme {scheme.label}: unknown teacher")
         for student in made.students:
             made.options(student, scheme, 0)
+    scale = degradation(made.degradation).scale
+    named = [name for b in made.baselines if b not in teachers and (name := b.partition("@")[0])]
+    for name in (*made.students, *(t.network for t in made.teachers if t.network), *named):
+        if (own := zoo.parse(name).scale) != scale:
+            both = f"{name} is for scale {own}, and degradation {made.degradation!r} of {scale}"
+            raise UserError(f"{both}: give the network the option scale, or name another")
     for baseline in made.baselines:
         if (name := baseline.partition("@")[0]) and baseline not in teachers:
             _network(name)

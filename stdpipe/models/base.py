@@ -2,7 +2,7 @@
 
 A window is the 2k+1 LR frames around a centre, edges duplicated; a clip is T consecutive frames.
 Axes: B batch, T frames of a clip, N centres asked for, C channels, h w LR size,
-H W = 4h 4w HR size.
+H W = s h s w HR size, s the scale.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stdpipe.cache.errors import UserError
+from stdpipe.resample import SCALE
 
-SCALE = 4
 Kind = Literal["window", "clip", "causal"]
 
 
@@ -40,7 +40,7 @@ class Network(nn.Module):
     kind: Kind = "window"
     num_frame: int = 1  # 2k+1 LR frames of a window; of a clip network's exported file
     multiple: int = 1  # LR sizes are padded to a multiple of it
-    scale: int = SCALE  # SR size / LR size; 1 only where the input has HR size
+    scale: int = SCALE  # SR size / input size; 1 only where the input has HR size
     channels: int = 3  # of the image that it makes itself: 1 for luma, with bicubic Cb and Cr
     f_sr_channels: int = 64  # C_SR; 0 where there is no F^SR, the image being shuffled out of LR
     tail: tuple[str, ...] = ()  # submodules that `upsample` runs; none where no trunk can be cached
@@ -49,6 +49,11 @@ class Network(nn.Module):
     sees_hr: bool = False  # True in a privileged teacher, which is shown HR in place of LR
     facts: Mapping[str, Any] = MappingProxyType({})  # what load_network told of its weights
     revision: int = 1  # raised when the same weights give another image; older files are refused
+
+    @property
+    def factor(self) -> int:
+        """HR size / LR size: the scale, even where the input has HR size."""
+        return SCALE if self.scale == 1 else self.scale
 
     def fuse(self, window: Tensor) -> Tensor:
         """Fuse a window (B, 2k+1, 3, h, w) -> f_lr (B, C, h, w). Override this or `fuse_clip`."""
@@ -102,7 +107,8 @@ class Network(nn.Module):
         height, width = window.shape[-2:]
         window = pad_to_multiple(window, self.multiple)
         centre = window[:, self.num_frame // 2]
-        return _crop(self._from_f_lr(self.fuse(window), centre), height, width, self.scale)
+        stages = self._from_f_lr(self.fuse(window), centre)
+        return self._crop(stages, height, width)
 
     def features_clip(self, clip: Tensor, centres: Sequence[int] | None = None) -> Features:
         """Return all stages for the given centres (all frames by default): each (B, N, C, ., .)."""
@@ -113,7 +119,7 @@ class Network(nn.Module):
         centre_frames = take(clip, centres).flatten(0, 1)
         flat = self._from_f_lr(f_lr.flatten(0, 1), centre_frames)
         stages = Features(*(x.unflatten(0, (clip.shape[0], -1)) for x in flat))
-        return _crop(stages, height, width, self.scale)
+        return self._crop(stages, height, width)
 
     def forward_clip(self, clip: Tensor, centres: Sequence[int] | None = None) -> Tensor:
         """Super-resolve a clip: (B, T, 3, h, w) -> (B, N, 3, H, W), as `forward` on each window.
@@ -128,6 +134,14 @@ class Network(nn.Module):
         f_lr = self.fuse_clip(clip, centres).unbind(1)
         sr = [self._from_f_lr(x, clip[:, t]).sr for x, t in zip(f_lr, centres, strict=True)]
         return torch.stack(sr, 1)[..., :height, :width]
+
+    def _crop(self, features: Features, height: int, width: int) -> Features:
+        """Cut off the padding; LR maps of networks that take HR input are smaller than that."""
+        f_lr, trunk, f_sr, sr = features
+        high, wide = height * self.scale, width * self.scale
+        lr = (..., slice(high // self.factor), slice(wide // self.factor))
+        hr = (..., slice(high), slice(wide))
+        return Features(f_lr[lr], trunk[lr], f_sr[hr], sr[hr])
 
     def _from_f_lr(self, f_lr: Tensor, centre: Tensor) -> Features:
         trunk = self.reconstruct(f_lr)
@@ -164,14 +178,16 @@ def check_sees_lr(net: Network, consequence: str) -> None:
         raise UserError(f"{name} is shown HR, so {consequence}: choose a network that is shown LR")
 
 
+def check_scale(net: Network, name: str, degradation: str, scale: int) -> None:
+    """Raise UserError where a network enlarges by another scale than that of its LR frames."""
+    if net.factor != scale:
+        advice = "give the network the option scale, where it has one, or name another degradation"
+        raise UserError(
+            f"{name} is for scale {net.factor}, and degradation {degradation!r} is of scale "
+            f"{scale}: {advice}"
+        )
+
+
 def count_parameters(net: nn.Module) -> int:
     """Return the number of scalars in all parameters, frozen ones too; buffers do not count."""
     return sum(p.numel() for p in net.parameters())
-
-
-def _crop(features: Features, height: int, width: int, scale: int) -> Features:
-    """Cut off the padding; LR maps of networks that take HR input are smaller than the input."""
-    f_lr, trunk, f_sr, sr = features
-    lr = (..., slice(height * scale // SCALE), slice(width * scale // SCALE))
-    hr = (..., slice(height * scale), slice(width * scale))
-    return Features(f_lr[lr], trunk[lr], f_sr[hr], sr[hr])

@@ -3,26 +3,29 @@
 from torch import Tensor
 
 from stdpipe.models.base import Network
-from stdpipe.models.layers import bicubic_base
+from stdpipe.models.layers import bicubic_base, phase_at
+from stdpipe.models.options import Scale
 
 
 class Bicubic(Network):
-    """MATLAB's imresize(x, 4) of the centre frame; its f_sr is the image itself.
+    """MATLAB's imresize(x, scale) of the centre frame; its f_sr is the image itself.
 
-    phase 1.5 is MATLAB's and that of the tables in papers; phase 0 is `bd`'s true phase.
+    The default phase, 1.5 at scale 4, is MATLAB's and that of the tables in papers; phase 0 is
+    `bd`'s true phase.
     """
 
     f_sr_channels = 3
 
-    def __init__(self, phase: float = 1.5) -> None:
+    def __init__(self, scale: Scale = 4, phase: float | None = None) -> None:
         super().__init__()
-        self.phase = phase
+        self.scale = scale
+        self.phase = phase_at(scale, phase)
 
     def fuse(self, window: Tensor) -> Tensor:
         return window[:, self.num_frame // 2]
 
     def upsample(self, trunk: Tensor) -> Tensor:
-        return bicubic_base(trunk, self.phase)
+        return bicubic_base(trunk, self.phase, self.scale)
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
         return f_sr

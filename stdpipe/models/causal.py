@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stdpipe.cache.errors import UserError
-from stdpipe.models.base import SCALE, Features, Network
+from stdpipe.models.base import Features, Network
 from stdpipe.models.layers import conv3x3, leaky, shrink, surroundings
+from stdpipe.resample import SCALE
 
 State = tuple[Tensor, ...]
 Head = Literal["shuffle", "f_sr"]
@@ -101,36 +102,42 @@ def seen(frames: Tensor, published: bool) -> Tensor:
 class Shuffled(nn.Module):
     """The last layer of a network without F^SR: its image is shuffled out of LR features."""
 
-    def __init__(self, channels: int, colours: int = 3) -> None:
+    def __init__(self, channels: int, colours: int = 3, scale: int = SCALE) -> None:
         super().__init__()
-        self.conv_last = conv3x3(channels, colours * SCALE**2)
+        self.scale = scale
+        self.conv_last = conv3x3(channels, colours * scale**2)
         shrink(self.conv_last, 0.1)
 
     def forward(self, trunk: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, h, w) -> F^SR of no channels (B, 0, H, W) and the residual (B, 3 or 1, H, W)."""
-        residual = F.pixel_shuffle(self.conv_last(trunk), SCALE)
+        residual = F.pixel_shuffle(self.conv_last(trunk), self.scale)
         return residual[:, :0], residual
 
 
 class WithFSR(nn.Module):
     """A head in place of `Shuffled`: F^SR of `f_sr_channels`, and one 3x3 convolution behind it."""
 
-    def __init__(self, channels: int, f_sr_channels: int, colours: int = 3) -> None:
+    def __init__(
+        self, channels: int, f_sr_channels: int, colours: int = 3, scale: int = SCALE
+    ) -> None:
         super().__init__()
-        self.upconv = conv3x3(channels, f_sr_channels * SCALE**2)
+        self.scale = scale
+        self.upconv = conv3x3(channels, f_sr_channels * scale**2)
         self.conv_last = conv3x3(f_sr_channels, colours)
         shrink(self.conv_last, 0.1)
 
     def forward(self, trunk: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, h, w) -> F^SR (B, C_SR, H, W) and the residual (B, 3 or 1, H, W)."""
-        f_sr = leaky(F.pixel_shuffle(self.upconv(trunk), SCALE))
+        f_sr = leaky(F.pixel_shuffle(self.upconv(trunk), self.scale))
         return f_sr, self.conv_last(f_sr)
 
 
-def build_head(head: Head, channels: int, f_sr_channels: int, colours: int = 3) -> nn.Module:
+def build_head(
+    head: Head, channels: int, f_sr_channels: int, colours: int = 3, scale: int = SCALE
+) -> nn.Module:
     """Return the layers from a causal network's LR features to F^SR and the residual."""
     if head == "shuffle":
         if f_sr_channels != F_SR_CHANNELS:
             raise UserError("f_sr_channels is an option of head=f_sr: give both, or neither")
-        return Shuffled(channels, colours)
-    return WithFSR(channels, f_sr_channels, colours)
+        return Shuffled(channels, colours, scale)
+    return WithFSR(channels, f_sr_channels, colours, scale)

@@ -21,6 +21,7 @@ from stdpipe.models import zoo
 from stdpipe.models.base import Network
 from stdpipe.models.foreign import State, published_phase, to_ours, whose
 from stdpipe.models.reading import Unneeded, read_file
+from stdpipe.resample import SCALE
 
 Name = Annotated[str, Field(max_length=2000)]
 # where training scripts put parameters, averaged ones first
@@ -75,8 +76,9 @@ def load_network(
     return net, facts
 
 
-def trained_for(facts: Mapping[str, Any], asked: str | None) -> str:
-    """Return the degradation to use with a network: the one asked for, or that of its weights.
+def trained_for(facts: Mapping[str, Any], asked: str | None, default: str = "bd") -> str:
+    """Return the degradation to use with a network: the one asked for, that of its weights, or for
+    weights that were made here the default.
 
     Raises UserError where the two differ, or where neither is known: published EDVR checkpoints do
     not say that they are for `bi`, and the wrong degradation costs about 7 dB.
@@ -91,7 +93,7 @@ def trained_for(facts: Mapping[str, Any], asked: str | None) -> str:
         raise UserError(
             f"{facts['weights']} does not say which degradation it was trained for: {how}"
         )
-    return asked or known or "bd"
+    return asked or known or default
 
 
 def _without_file(
@@ -203,12 +205,13 @@ def warn_of_phase(
     name: str, net: nn.Module, facts: Mapping[str, Any], degradation: str, phase: float
 ) -> None:
     """Warn of weights of others, which say no degradation, in a network of another phase."""
-    own = getattr(net, "phase", phase)
+    own, scale = getattr(net, "phase", phase), getattr(net, "factor", SCALE)
     of_a_file = facts["weights"] and not str(facts["weights"]).startswith("random:")
     if of_a_file and not facts["degradation"] and own != phase:
         LOG.warning(
-            f"stdpipe: {name} expects LR pixel j at HR pixel 4j + {own:g}, and {degradation} has "
-            f"it at 4j + {phase:g}: its images will lie {abs(own - phase):g} HR pixels off"
+            f"stdpipe: {name} expects LR pixel j at HR pixel {scale}j + {own:g}, and "
+            f"{degradation} has it at {scale}j + {phase:g}: its images will lie "
+            f"{abs(own - phase):g} HR pixels off"
         )
 
 

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stdpipe.models.base import SCALE, Network, window_indices
+from stdpipe.models.base import Network, window_indices
 from stdpipe.models.options import Positive
+from stdpipe.resample import SCALE
 
 SIZES = {16: (3, 32), 28: (9, 16), 52: (21, 16)}  # layers -> dense blocks, channels each adds
 SIDE = 5  # of a filter, in LR pixels

@@ -14,8 +14,17 @@ from torch import Tensor, nn
 from stdpipe.cache.errors import UserError
 from stdpipe.models.base import Network, window_indices
 from stdpipe.models.deform import DeformConvPack
-from stdpipe.models.layers import ResidualBlock, bilinear_base, conv3x3, leaky, residual_blocks, up2
-from stdpipe.models.options import Positive, Window
+from stdpipe.models.layers import (
+    ResidualBlock,
+    bilinear_base,
+    conv3x3,
+    first_step,
+    leaky,
+    phase_at,
+    residual_blocks,
+    up2,
+)
+from stdpipe.models.options import Positive, Scale, Window
 
 Pyramid = list[Tensor]
 LEVELS = ("l1", "l2", "l3")
@@ -171,8 +180,9 @@ class Predeblur(nn.Module):
 class EDVR(Network):
     """EDVR of any size. Defaults are BasicSR's (M, 5 frames); `edvr-l` is 128 feat, 40 blocks.
 
-    hr_in: the input has HR size already (scale 1; needs with_predeblur). phase: where LR samples
-    sit (stdpipe.data.degrade); published checkpoints have 1.5, the plain bilinear base.
+    hr_in: the input has HR size already (needs with_predeblur, which shrinks it by 4). phase: where
+    LR samples sit (stdpipe.data.degrade); published checkpoints have 1.5, the plain bilinear base.
+    scale: 2 and 3 have one upsampling step of that size in place of two of 2.
     """
 
     head = ("conv_last",)
@@ -187,20 +197,23 @@ class EDVR(Network):
         hr_in: bool = False,
         with_predeblur: bool = False,
         with_tsa: bool = True,
-        phase: float = 1.5,
+        scale: Scale = 4,
+        phase: float | None = None,
     ) -> None:
         super().__init__()
         if num_feat % deformable_groups:
             raise UserError(f"EDVR's num_feat={num_feat} must be a multiple of deformable_groups")
         if hr_in and not with_predeblur:
             raise UserError("EDVR's hr_in=true needs with_predeblur=true, which shrinks the input")
+        if hr_in and scale != 4:
+            raise UserError(f"EDVR's hr_in=true shrinks its input by 4, and scale is {scale}")
         self.num_frame = num_frame
-        self.phase = phase
+        self.phase = phase_at(scale, phase)
         self.hr_in = hr_in
-        self.scale = 1 if hr_in else 4
+        self.scale = 1 if hr_in else scale
         self.multiple = 16 if hr_in else 4
         self.tail = ("upconv1", "upconv2", "conv_hr")
-        self.halo = 2  # of 3x3 kernels at LR, x2 and x4: 1 + 1/2 + 1/4 pixels
+        self.halo = 2  # of 3x3 kernels at LR, x2 and x4: 1 + 1/2 + 1/4 pixels; less at x2 and x3
         if with_predeblur:
             self.predeblur = Predeblur(num_feat, hr_in)
             self.conv_1x1 = nn.Conv2d(num_feat, num_feat, 1)
@@ -218,8 +231,11 @@ class EDVR(Network):
         else:
             self.fusion = nn.Conv2d(num_frame * num_feat, num_feat, 1)
         self.reconstruction = residual_blocks(num_feat, num_reconstruct_block)
-        self.upconv1 = conv3x3(num_feat, 4 * num_feat)
-        self.upconv2 = conv3x3(num_feat, 4 * 64)
+        if scale == 4:
+            self.upconv1 = conv3x3(num_feat, 4 * num_feat)
+            self.upconv2: nn.Module = conv3x3(num_feat, 4 * 64)
+        else:
+            self.upconv1, self.upconv2 = conv3x3(num_feat, scale**2 * 64), nn.Identity()
         self.conv_hr = conv3x3(64, 64)
         self.conv_last = conv3x3(64, 3)
 
@@ -273,10 +289,11 @@ class EDVR(Network):
         return self.reconstruction(f_lr)
 
     def upsample(self, trunk: Tensor) -> Tensor:
-        x = leaky(F.pixel_shuffle(self.upconv1(trunk), 2))
-        x = leaky(F.pixel_shuffle(self.upconv2(x), 2))
+        x = leaky(F.pixel_shuffle(self.upconv1(trunk), first_step(self.factor)))
+        if self.factor == 4:
+            x = leaky(F.pixel_shuffle(self.upconv2(x), 2))
         return leaky(self.conv_hr(x))
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
-        base = centre if self.hr_in else bilinear_base(centre, self.phase)
+        base = centre if self.hr_in else bilinear_base(centre, self.phase, self.scale)
         return self.conv_last(f_sr) + base

@@ -1,4 +1,4 @@
-"""FastDVDnet, the main student, changed from denoising to x4 super-resolution.
+"""FastDVDnet, the main student, changed from denoising to super-resolution.
 
 Tassano et al., "FastDVDnet: Towards Real-Time Deep Video Denoising Without Flow Estimation", CVPR
 2020. The STD paper's supplement, which defines its SR form, is not public. Here it has three
@@ -13,8 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stdpipe.models.base import Network, window_indices
-from stdpipe.models.layers import bilinear_base, conv3x3, init_relu, leaky, shrink, surroundings
-from stdpipe.models.options import Count, Width
+from stdpipe.models.layers import (
+    bilinear_base,
+    conv3x3,
+    first_step,
+    init_relu,
+    leaky,
+    phase_at,
+    shrink,
+    surroundings,
+)
+from stdpipe.models.options import Count, Scale, Width
 
 
 def _conv(channels_in: int, channels_out: int, norm: str, stride: int = 1) -> nn.Sequential:
@@ -107,18 +116,20 @@ class FastDVDnet(Network):
         waist: Count = 0,
         light: bool = False,
         norm: Literal["none", "batch"] = "none",
-        phase: float = 1.5,
+        scale: Scale = 4,
+        phase: float | None = None,
     ) -> None:
         super().__init__()
-        self.phase = phase
+        self.scale, self.phase = scale, phase_at(scale, phase)
         self.light = light
         self.f_sr_channels = channels = _scaled(64, width)
         waist = waist or channels
         self.stage1 = DenoisingBlock(3, norm, width)
         self.stage2 = DenoisingBlock(3, norm, width)
         self.stage3 = DenoisingBlock(waist, norm, width)
-        self.upconv1 = conv3x3(waist, 4 * channels)
-        self.upconv2 = conv3x3(channels, 4 * channels)
+        self.upconv1 = conv3x3(waist, first_step(scale) ** 2 * channels)
+        two = scale == 4
+        self.upconv2: nn.Module = conv3x3(channels, 4 * channels) if two else nn.Identity()
         self.conv_hr: nn.Module = nn.Identity() if light else conv3x3(channels, channels)
         self.conv_last = conv3x3(channels, 3)
         for conv in (self.upconv1, self.upconv2, self.conv_hr, self.conv_last):
@@ -152,12 +163,13 @@ class FastDVDnet(Network):
         return sr, state[1], first, state[3], second
 
     def upsample(self, trunk: Tensor) -> Tensor:
-        x = leaky(F.pixel_shuffle(self.upconv1(trunk), 2))
-        x = leaky(F.pixel_shuffle(self.upconv2(x), 2))
+        x = leaky(F.pixel_shuffle(self.upconv1(trunk), first_step(self.scale)))
+        if self.scale == 4:
+            x = leaky(F.pixel_shuffle(self.upconv2(x), 2))
         return x if self.light else leaky(self.conv_hr(x))
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
-        return self.conv_last(f_sr) + bilinear_base(centre, self.phase)
+        return self.conv_last(f_sr) + bilinear_base(centre, self.phase, self.scale)
 
 
 def _apply(stage: nn.Module, known: dict[Any, Tensor], triplets: list[Any]) -> dict[Any, Tensor]:

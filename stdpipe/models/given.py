@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from stdpipe.cache.errors import UserError
 from stdpipe.models.base import Features, Network, take
+from stdpipe.resample import SCALE
 
 
 class ClipFunction(Network):
-    """A function from LR clips (B, T, 3, h, w) to their images (B, T, 3, 4h, 4w), RGB in [0, 1].
+    """A function from LR clips (B, T, 3, h, w) to their images (B, T, 3, s h, s w), RGB in [0, 1].
 
     It may return a tuple or a dict of more, the images first or as "sr".
     """
@@ -23,8 +24,9 @@ class ClipFunction(Network):
     num_frame = 7
     f_sr_channels = 0
 
-    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+    def __init__(self, function: Callable[[Tensor], Any], scale: int = SCALE) -> None:
         super().__init__()
+        self.scale = scale
         self.function = function  # a submodule, if it is one
 
     def features_clip(self, clip: Tensor, centres: Sequence[int] | None = None) -> Features:
@@ -47,11 +49,11 @@ class ClipFunction(Network):
         return Features(clip[:, :, :0], clip[:, :, :0], sr[:, :, :0], sr)
 
 
-def given_network(network: object) -> Network:
+def given_network(network: object, scale: int = SCALE) -> Network:
     """Return a network to run: a copy of a module, whose mode and device then stay as they are.
 
-    network: one of ours, or a function as ClipFunction takes it. Raises UserError for anything
-    else, and for a module that cannot be copied.
+    network: one of ours, or a function as ClipFunction takes it, which enlarges by `scale`. Raises
+    UserError for anything else, and for a module that cannot be copied.
     """
     if isinstance(network, nn.Module):
         try:
@@ -64,7 +66,7 @@ def given_network(network: object) -> Network:
     if isinstance(network, Network):
         return network
     if callable(network) and not isinstance(network, type):
-        return ClipFunction(network)
+        return ClipFunction(network, scale)
     got = type(network).__name__
     if isinstance(network, type):
         got = f"the class {network.__name__}, not one of it"

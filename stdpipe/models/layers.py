@@ -59,20 +59,30 @@ def full_precision(layer: nn.Module, x: Tensor) -> Tensor:
         return layer(x.to(next(layer.parameters()).dtype))
 
 
-def bilinear_base(centre: Tensor, phase: float) -> Tensor:
-    """Enlarge bilinearly by 4, as base of a residual: (B, 3, h, w) -> (B, 3, 4h, 4w).
+def bilinear_base(centre: Tensor, phase: float, scale: int = resample.SCALE) -> Tensor:
+    """Enlarge bilinearly, as base of a residual: (B, 3, h, w) -> (B, 3, s h, s w), s the scale.
 
-    phase: LR sample j sits at HR pixel 4j + phase, with 1.5 for torch, MATLAB, `bi` and
-    `bd-centred`, and 0 for `bd`.
+    phase: LR sample j sits at HR pixel s j + phase, with (s - 1) / 2, which is 1.5 at scale 4, for
+    torch, MATLAB, `bi` and `bd-centred`, and 0 for `bd`.
     """
-    if phase == 1.5:
-        return F.interpolate(centre, scale_factor=4, mode="bilinear", align_corners=False)
-    return resample.up(centre, resample.linear, "replicate", phase)
+    if phase == resample.centre(scale):
+        return F.interpolate(centre, scale_factor=scale, mode="bilinear", align_corners=False)
+    return resample.up(centre, resample.linear, "replicate", phase, scale)
 
 
-def bicubic_base(frames: Tensor, phase: float) -> Tensor:
-    """Enlarge by MATLAB's bicubic, for networks that work at HR: (..., h, w) -> (..., 4h, 4w)."""
-    return resample.up(frames, resample.cubic, "symmetric", phase)
+def bicubic_base(frames: Tensor, phase: float, scale: int = resample.SCALE) -> Tensor:
+    """Enlarge by MATLAB's bicubic, for networks that work at HR: (..., h, w) -> (..., s h, s w)."""
+    return resample.up(frames, resample.cubic, "symmetric", phase, scale)
+
+
+def first_step(scale: int) -> int:
+    """Return what the first shuffle of an upsampling head enlarges by: scale 4 has two of 2."""
+    return 2 if scale == 4 else scale
+
+
+def phase_at(scale: int, phase: float | None) -> float:
+    """Return a phase as it is given; where it is None, that of LR samples amid their HR pixels."""
+    return resample.centre(scale) if phase is None else phase
 
 
 def surroundings(frame: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from stdpipe.models.layers import bicubic_base, full_precision
+from stdpipe.resample import SCALE
 
 RED, GREEN, BLUE, BLACK = 65.481 / 255, 128.553 / 255, 24.966 / 255, 16 / 255
 SWING = RED + GREEN + BLUE  # 219/255: Y of white less Y of black
@@ -43,7 +44,8 @@ def to_image(
     f_sr: Tensor,
     centre: Tensor,
     phase: float,
-    base: Callable[[Tensor, float], Tensor] | None,
+    base: Callable[[Tensor, float, int], Tensor] | None,
+    scale: int = SCALE,
 ) -> Tensor:
     """Return the RGB image (B, 3, H, W) of last(f_sr), which is RGB or Y.
 
@@ -54,5 +56,5 @@ def to_image(
         out = full_precision(last, f_sr)  # an image must not be rounded, a residual may
     else:
         out = last(f_sr)
-        out = out + base(in_channels(centre, out.shape[1]), phase)
-    return out if out.shape[1] == 3 else with_luma(out, bicubic_base(centre, phase))
+        out = out + base(in_channels(centre, out.shape[1]), phase, scale)
+    return out if out.shape[1] == 3 else with_luma(out, bicubic_base(centre, phase, scale))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from stdpipe.models.base import SCALE, Network
+from stdpipe.models.base import Network
 from stdpipe.models.d3dnet import DeformConv3d
 from stdpipe.models.deform import DeformConvPack
 
@@ -39,7 +39,7 @@ def count_macs(net: Network, height: int = HEIGHT, width: int = WIDTH) -> Macs:
     clip's. The network itself stays on its device."""
     parts = {**dict(net.named_parameters()), **dict(net.named_buffers())}
     meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in parts.items()}
-    seen = SCALE if net.sees_hr else 1
+    seen = net.factor if net.sees_hr else 1
     shapes = net.input_shapes(seen * height, seen * width)
     inputs = tuple(torch.empty(shape, device="meta") for shape in shapes)
     found = _count(net, lambda: torch.func.functional_call(net, meta, inputs))

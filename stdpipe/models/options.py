@@ -18,4 +18,5 @@ Positive = Annotated[int, Field(ge=1, le=MOST_OPTION)]  # of channels, which mus
 Window = Annotated[int, Field(le=MOST_OPTION), AfterValidator(_check_odd)]
 Width = Annotated[float, Field(gt=0, le=4), Strict(False)]  # YAML 1.1 reads 1e-1 as text
 Channels = Literal[1, 3]  # Y alone, or RGB
+Scale = Literal[2, 3, 4]  # SR size / LR size
 Form = Literal["published", "deep"]

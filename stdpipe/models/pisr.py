@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from stdpipe.models.base import SCALE, Network
+from stdpipe.models.base import Network
 
 WIDE, NARROW = 56, 12
 
@@ -28,21 +28,26 @@ class PISR(Network):
         self.student = student
         self.revision = self.student.revision
         self.num_frame = self.student.num_frame
-        self.multiple = SCALE * self.student.multiple
+        self.multiple = self.factor * self.student.multiple
         self.f_sr_channels = self.student.f_sr_channels
         self.channels = self.student.channels
         self.encoder = nn.Sequential(
             nn.Conv2d(3, WIDE, 5, padding=2),
             nn.PReLU(),
-            nn.Conv2d(WIDE, WIDE, 5, SCALE, padding=2),
+            nn.Conv2d(WIDE, WIDE, 5, self.factor, padding=2),
             nn.PReLU(),
             nn.Conv2d(WIDE, NARROW, 3, padding=1),
             nn.PReLU(),
             nn.Conv2d(NARROW, 3, 3, padding=1),
         )
 
+    @property
+    def factor(self) -> int:
+        """HR size / LR size, the student's."""
+        return self.student.factor
+
     def encode(self, frames: Tensor) -> Tensor:
-        """Encode HR as LR: (..., 3, H, W) -> (..., 3, h, w); H, W multiples of 4."""
+        """Encode HR as LR: (..., 3, H, W) -> (..., 3, h, w); H, W multiples of the scale."""
         return self.encoder(frames.flatten(0, -4)).unflatten(0, frames.shape[:-3])
 
     def fuse(self, window: Tensor) -> Tensor:

@@ -10,11 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stdpipe.models import fold
-from stdpipe.models.base import SCALE, Features
+from stdpipe.models.base import Features
 from stdpipe.models.causal import CausalNetwork, Head, State, build_head, seen
-from stdpipe.models.layers import bicubic_base, bilinear_base, conv3x3, init_relu, leaky
+from stdpipe.models.layers import (
+    bicubic_base,
+    bilinear_base,
+    conv3x3,
+    init_relu,
+    leaky,
+    phase_at,
+)
 from stdpipe.models.luma import with_luma
-from stdpipe.models.options import Positive
+from stdpipe.models.options import Positive, Scale
 
 # luma as RLSP's authors have it, of RGB in [0, 1]: BT.601 with coefficients in 256ths
 RED, GREEN, BLUE = 65.738 / 256, 129.057 / 256, 25.064 / 256
@@ -45,25 +52,27 @@ class RLSP(CausalNetwork):
         head: Head = "shuffle",
         f_sr_channels: Positive = 8,
         contract: bool = False,
-        phase: float = 1.5,
+        scale: Scale = 4,
+        phase: float | None = None,
     ) -> None:
         super().__init__()
-        self.num_feat, self.published, self.phase = num_feat, published, phase
+        self.num_feat, self.published = num_feat, published
+        self.scale, self.phase = scale, phase_at(scale, phase)
         self.channels = channels = 1 if published else 3
         self.activate = F.relu if published else leaky
         self.f_sr_channels = f_sr_channels if head == "f_sr" else 0
-        self.conv_first = conv3x3(9 + num_feat + channels * SCALE**2, num_feat)
+        self.conv_first = conv3x3(9 + num_feat + channels * scale**2, num_feat)
         self.body = nn.ModuleList(conv3x3(num_feat, num_feat) for _ in range(5))
         self.conv_hidden = conv3x3(num_feat, num_feat)
         init_relu(self)  # before there is a head
-        self.last = build_head(head, num_feat, f_sr_channels, channels)
+        self.last = build_head(head, num_feat, f_sr_channels, channels, scale)
         if contract:
             fold.contract(self, forked=("conv_hidden", "last"))
 
     def begin(self, frame: Tensor) -> State:
         """The hidden state, and what is fed back of the last image, are zero."""
         batch, _, height, width = frame.shape
-        image = self.channels * SCALE**2
+        image = self.channels * self.scale**2
         return tuple(frame.new_zeros(batch, c, height, width) for c in (self.num_feat, image))
 
     def step(self, frames: Tensor, state: State) -> tuple[Features, State]:
@@ -74,9 +83,9 @@ class RLSP(CausalNetwork):
             trunk = self.activate(conv(trunk))
         f_sr, residual = self.last(trunk)
         if self.published:
-            fed_back = residual + F.interpolate(published_luma(centre), scale_factor=SCALE)
-            sr = with_luma(fed_back, bicubic_base(centre, self.phase))
+            fed_back = residual + F.interpolate(published_luma(centre), scale_factor=self.scale)
+            sr = with_luma(fed_back, bicubic_base(centre, self.phase, self.scale))
         else:
-            fed_back, sr = residual, residual + bilinear_base(centre, self.phase)
+            fed_back, sr = residual, residual + bilinear_base(centre, self.phase, self.scale)
         hidden = self.activate(self.conv_hidden(trunk))
-        return Features(f_lr, trunk, f_sr, sr), (hidden, F.pixel_unshuffle(fed_back, SCALE))
+        return Features(f_lr, trunk, f_sr, sr), (hidden, F.pixel_unshuffle(fed_back, self.scale))

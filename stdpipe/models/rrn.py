@@ -12,8 +12,8 @@ from torch import Tensor
 from stdpipe.models import fold
 from stdpipe.models.base import Features
 from stdpipe.models.causal import CausalNetwork, Head, State, build_head, seen
-from stdpipe.models.layers import bilinear_base, conv3x3, residual_blocks
-from stdpipe.models.options import Count, Positive
+from stdpipe.models.layers import bilinear_base, conv3x3, phase_at, residual_blocks
+from stdpipe.models.options import Count, Positive, Scale
 
 
 class MobileRRN(CausalNetwork):
@@ -35,18 +35,20 @@ class MobileRRN(CausalNetwork):
         f_sr_channels: Positive = 8,
         wide: Count = 0,
         num_ahead: Count = 0,
-        phase: float = 1.5,
+        scale: Scale = 4,
+        phase: float | None = None,
     ) -> None:
         super().__init__()
         self.num_ahead = num_ahead
-        self.phase, self.published = phase, published
+        self.published = published
+        self.scale, self.phase = scale, phase_at(scale, phase)
         self.num_feat = num_feat
         self.f_sr_channels = f_sr_channels if head == "f_sr" else 0
         self.conv_first = conv3x3((2 + num_ahead) * 3 + num_feat, num_feat)
         self.recon_trunk = residual_blocks(num_feat, num_block)
         self.conv_hidden = conv3x3(num_feat, num_feat)
         fold.widen(self.recon_trunk, wide)
-        self.last = build_head(head, num_feat, f_sr_channels)
+        self.last = build_head(head, num_feat, f_sr_channels, scale=scale)
 
     def begin(self, frame: Tensor) -> State:
         """The state is zero."""
@@ -57,5 +59,5 @@ class MobileRRN(CausalNetwork):
         f_lr = F.relu(self.conv_first(torch.cat([seen(frames, self.published), *state], 1)))
         trunk = self.recon_trunk(f_lr)
         f_sr, residual = self.last(trunk)
-        sr = residual + bilinear_base(frames[:, 1], self.phase)
+        sr = residual + bilinear_base(frames[:, 1], self.phase, self.scale)
         return Features(f_lr, trunk, f_sr, sr), (F.relu(self.conv_hidden(trunk)),)

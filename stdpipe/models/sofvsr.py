@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from stdpipe.models.base import SCALE, Network, window_indices
+from stdpipe.models.base import Network, window_indices
 from stdpipe.models.layers import bilinear_base, leaky, shrink, up2
 from stdpipe.models.luma import in_channels, luma, to_image
 from stdpipe.models.options import MOST_OPTION, Channels, Window
 from stdpipe.models.warp import over_pairs, warp
+from stdpipe.resample import SCALE
 
 UNIT = 15.5  # pixels in a flow of 1: published flows are halves of their 32-pixel patches' sides
 

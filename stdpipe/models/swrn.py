@@ -14,8 +14,8 @@ from torch import Tensor
 from stdpipe.models import fold
 from stdpipe.models.base import Features
 from stdpipe.models.causal import CausalNetwork, Head, State, build_head, seen
-from stdpipe.models.layers import bilinear_base, conv3x3, init_relu, leaky, relu_chain
-from stdpipe.models.options import Positive
+from stdpipe.models.layers import bilinear_base, conv3x3, init_relu, leaky, phase_at, relu_chain
+from stdpipe.models.options import Positive, Scale
 
 
 class SWRN(CausalNetwork):
@@ -33,10 +33,12 @@ class SWRN(CausalNetwork):
         head: Head = "shuffle",
         f_sr_channels: Positive = 8,
         contract: bool = False,
-        phase: float = 1.5,
+        scale: Scale = 4,
+        phase: float | None = None,
     ) -> None:
         super().__init__()
-        self.phase, self.published = phase, published
+        self.published = published
+        self.scale, self.phase = scale, phase_at(scale, phase)
         self.activate: Callable[[Tensor], Tensor] = F.relu if published else leaky
         slope = 0.0 if published else 0.1
         self.num_feat = num_feat
@@ -52,7 +54,7 @@ class SWRN(CausalNetwork):
         init_relu(self)
         if contract:
             fold.contract(self)
-        self.last = build_head(head, num_feat, f_sr_channels)
+        self.last = build_head(head, num_feat, f_sr_channels, scale=scale)
 
     def begin(self, frame: Tensor) -> State:
         """Both states are zero."""
@@ -68,6 +70,6 @@ class SWRN(CausalNetwork):
         f_lr = self.activate(self.conv_fusion(torch.cat([forward, backward], 1)))
         trunk = self.recon_trunk(f_lr)
         f_sr, residual = self.last(trunk)
-        sr = residual + bilinear_base(frames[:, 1], self.phase)
+        sr = residual + bilinear_base(frames[:, 1], self.phase, self.scale)
         hidden = self.conv_hidden_forward(forward), self.conv_hidden_backward(backward)
         return Features(f_lr, trunk, f_sr, sr), hidden

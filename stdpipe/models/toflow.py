@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stdpipe.models.base import SCALE, Network, window_indices
+from stdpipe.models.base import Network, window_indices
 from stdpipe.models.layers import bicubic_base
 from stdpipe.models.options import Positive, Window
 from stdpipe.models.spynet import SPyNet
 from stdpipe.models.warp import warp
+from stdpipe.resample import SCALE
 
 MEAN = (0.485, 0.456, 0.406)  # ImageNet's
 STD = (0.229, 0.224, 0.225)

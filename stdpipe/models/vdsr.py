@@ -11,9 +11,9 @@ from pydantic import Field
 from torch import Tensor
 
 from stdpipe.models.base import Network
-from stdpipe.models.layers import bicubic_base, conv3x3, init_relu, relu_chain, shrink
+from stdpipe.models.layers import bicubic_base, conv3x3, init_relu, phase_at, relu_chain, shrink
 from stdpipe.models.luma import in_channels, to_image
-from stdpipe.models.options import MOST_OPTION, Channels, Positive
+from stdpipe.models.options import MOST_OPTION, Channels, Positive, Scale
 
 
 class VDSR(Network):
@@ -24,11 +24,12 @@ class VDSR(Network):
         num_feat: Positive = 64,
         num_layer: Annotated[int, Field(ge=2, le=MOST_OPTION)] = 20,
         channels: Channels = 3,
-        phase: float = 1.5,
+        scale: Scale = 4,
+        phase: float | None = None,
     ) -> None:
         super().__init__()
         self.channels = channels
-        self.phase = phase
+        self.scale, self.phase = scale, phase_at(scale, phase)
         self.f_sr_channels = num_feat
         self.body = relu_chain(channels, num_feat, num_layer - 1)
         self.conv_last = conv3x3(num_feat, channels)
@@ -39,7 +40,7 @@ class VDSR(Network):
         return in_channels(window[:, self.num_frame // 2], self.channels)
 
     def upsample(self, trunk: Tensor) -> Tensor:
-        return self.body(bicubic_base(trunk, self.phase))
+        return self.body(bicubic_base(trunk, self.phase, self.scale))
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
-        return to_image(self.conv_last, f_sr, centre, self.phase, bicubic_base)
+        return to_image(self.conv_last, f_sr, centre, self.phase, bicubic_base, self.scale)

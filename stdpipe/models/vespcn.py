@@ -18,11 +18,12 @@ from stdpipe.models.layers import (
     conv3x3,
     init_relu,
     near_identity,
+    phase_at,
     relu_chain,
     shrink,
 )
 from stdpipe.models.luma import in_channels, to_image
-from stdpipe.models.options import Channels, Form, Window
+from stdpipe.models.options import Channels, Form, Scale, Window
 from stdpipe.models.warp import CoarseToFineFlow, over_pairs, warp
 
 DEEP = 19  # all of VDSR's twenty layers but the last
@@ -55,21 +56,23 @@ class VESPCN(Network):
         channels: Channels = 3,
         form: Form = "published",
         residual: bool = True,
-        phase: float = 1.5,
+        scale: Scale = 4,
+        phase: float | None = None,
     ) -> None:
         super().__init__()
         self.num_frame = num_frame
         self.channels = channels
-        self.phase = phase
+        self.scale, self.phase = scale, phase_at(scale, phase)
         self.base = bilinear_base if residual else None
         self.entry = conv3x3(num_frame * channels, 64)
         self.body = nn.Sequential(*(PreactivationBlock(64) for _ in range(3)))
-        self.up = conv3x3(64, 64 * 4**2)
+        self.up = conv3x3(64, 64 * scale**2)
         deep = form == "deep"
         self.deep = relu_chain(64, 64, DEEP if deep else 0)
         self.conv_last = conv3x3(64, channels)
         self.tail = ("up", "deep") if deep else ("up",)
-        self.halo = 6 if deep else 1  # a pixel at LR; nineteen at HR reach into a fifth LR pixel
+        # a pixel at LR, and those that nineteen at HR reach into: five at scale 4
+        self.halo = 1 + -(-DEEP // scale) * deep
         init_relu(self)
         # Adam's first steps have one size in all weights, which is too much for large features
         for block in self.body:
@@ -96,7 +99,7 @@ class VESPCN(Network):
         return F.relu(self.body(f_lr)) + f_lr
 
     def upsample(self, trunk: Tensor) -> Tensor:
-        return self.deep(F.pixel_shuffle(self.up(trunk), 4))
+        return self.deep(F.pixel_shuffle(self.up(trunk), self.scale))
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
-        return to_image(self.conv_last, f_sr, centre, self.phase, self.base)
+        return to_image(self.conv_last, f_sr, centre, self.phase, self.base, self.scale)

@@ -20,12 +20,13 @@ from stdpipe.models.layers import (
     conv3x3,
     init_relu,
     leaky,
+    phase_at,
     relu_chain,
     shrink,
     surroundings,
 )
 from stdpipe.models.luma import in_channels, to_image
-from stdpipe.models.options import Channels, Form, Window
+from stdpipe.models.options import Channels, Form, Scale, Window
 from stdpipe.models.warp import CoarseToFineFlow, over_pairs, warp
 
 DEEP = 20  # layers, VDSR's
@@ -67,12 +68,13 @@ class VSRNet(Network):
         form: Form = "published",
         motion: Literal["none", "flow"] = "none",
         residual: bool = True,
-        phase: float = 1.5,
+        scale: Scale = 4,
+        phase: float | None = None,
     ) -> None:
         super().__init__()
         self.num_frame = num_frame
         self.channels = channels
-        self.phase = phase
+        self.scale, self.phase = scale, phase_at(scale, phase)
         self.base = bicubic_base if residual else None
         if form == "deep":
             self.f_sr_channels = 64
@@ -102,22 +104,24 @@ class VSRNet(Network):
 
     def upsample(self, trunk: Tensor) -> Tensor:
         count = self.num_frame * self.channels
-        frames = bicubic_base(trunk[:, :count], self.phase)
+        frames = bicubic_base(trunk[:, :count], self.phase, self.scale)
         frames = frames.unflatten(1, (self.num_frame, self.channels))
         if self.flow is not None:
             frames = self._compensate(frames, trunk[:, count:])
         if self.base:
             centre = trunk[:, :count].unflatten(1, (-1, self.channels))[:, self.num_frame // 2]
-            frames = frames - bicubic_base(surroundings(centre), self.phase)[:, None]
+            mean = bicubic_base(surroundings(centre), self.phase, self.scale)
+            frames = frames - mean[:, None]
         return self.merge(frames)
 
     def _compensate(self, frames: Tensor, flows: Tensor) -> Tensor:
         """Warp the neighbours at HR, as published: (B, 2k+1, C, H, W), flows (B, 4k, h, w)."""
         k = self.num_frame // 2
-        flows = 4 * bilinear_base(flows, self.phase).unflatten(1, (2 * k, 2))
+        flows = self.scale * bilinear_base(flows, self.phase, self.scale)
+        flows = flows.unflatten(1, (2 * k, 2))
         others = torch.cat((frames[:, :k], frames[:, k + 1 :]), 1)
         warped = warp(others.flatten(0, 1), flows.flatten(0, 1)).unflatten(0, others.shape[:2])
         return torch.cat((warped[:, :k], frames[:, k : k + 1], warped[:, k:]), 1)
 
     def to_rgb(self, f_sr: Tensor, centre: Tensor) -> Tensor:
-        return to_image(self.conv_last, f_sr, centre, self.phase, self.base)
+        return to_image(self.conv_last, f_sr, centre, self.phase, self.base, self.scale)

@@ -41,6 +41,7 @@ from stdpipe.models.toflow import TOFlow
 from stdpipe.models.vdsr import VDSR
 from stdpipe.models.vespcn import VESPCN
 from stdpipe.models.vsrnet import VSRNet
+from stdpipe.resample import SCALE, centre
 from stdpipe.suggest import nearest
 
 ZOO: dict[str, tuple[type[Network], dict[str, Any]]] = {
@@ -93,8 +94,20 @@ class Spec(NamedTuple):
     @property
     def options(self) -> dict[str, Any]:
         """The options that differ from the class's defaults."""
-        known = _parameters(self.cls)
-        return {k: v for k, v in self.asked.items() if v != known[k].default}
+        return {k: v for k, v in self.asked.items() if v != self._default(k)}
+
+    @property
+    def scale(self) -> int:
+        """HR size / LR size, of a class that says it by an option or by its attribute."""
+        if self.cls is PISR:
+            return _student_of_pisr(self.option("student")).scale
+        scale = int(self.option("scale") if self.has("scale") else self.cls.scale)
+        return SCALE if scale == 1 else scale
+
+    def _default(self, option: str) -> Any:
+        """Return the class's own value: of the phase, that of the scale."""
+        default = _parameters(self.cls)[option].default
+        return centre(self.scale) if option == "phase" and default is None else default
 
     def __str__(self) -> str:
         options = ",".join(f"{k}={_to_yaml(v)}" for k, v in sorted(self.options.items()))
@@ -106,7 +119,7 @@ class Spec(NamedTuple):
 
     def option(self, name: str) -> Any:
         """Return an option's value, by default the class's."""
-        return self.asked.get(name, _parameters(self.cls)[name].default)
+        return self.asked.get(name, self._default(name))
 
     def build(self) -> Network:
         """Return a new network. Raises UserError, before anything is allocated, for options of the
@@ -174,7 +187,11 @@ def parse(text: str) -> Spec:
     known = _parameters(cls)
     for option in given:
         if option not in known:
-            raise UserError(f"{name} has no option {option!r}{nearest(option, known)}")
+            scaled = [
+                n for n, (c, preset) in ZOO.items() if not preset and "scale" in _parameters(c)
+            ]
+            hint = f"; {', '.join(scaled)} have it" * (option == "scale")
+            raise UserError(f"{name} has no option {option!r}{nearest(option, known)}{hint}")
     typed = check(_types(cls), given, name, strict=None)  # type: ignore[arg-type]
     return Spec(cls, canonical, typed)
 
@@ -211,7 +228,7 @@ def _type(option: inspect.Parameter) -> Any:
     if get_origin(option.annotation) in (Annotated, Literal):
         return option.annotation
     kind = type(option.default)
-    if kind is float:
+    if kind is float or option.name == "phase":
         return Annotated[float, Strict(False)]  # YAML 1.1 reads 1e-4 as text
     return {int: Count, bool: bool, str: str}.get(kind, Any)
 
@@ -226,15 +243,19 @@ def _builder(cls: type[Network]) -> Callable[..., Network]:
     return _build_pisr if cls is PISR else cls
 
 
-def _build_pisr(student: str = "fastdvdnet", phase: float = 1.5) -> PISR:
+def _build_pisr(student: str = "fastdvdnet", phase: float | None = None) -> PISR:
     """Build a PISR around a student of the zoo, which has ";" between its options.
 
     phase is the student's, unless its name gives one. Raises UserError for a pisr as student.
     """
-    spec = parse_trusted(student.replace(";", ","), f"pisr's student={student}")
+    spec = _student_of_pisr(student)
     if spec.cls is PISR:
         raise UserError(f"pisr's student={student} would see HR itself; choose another")
-    return PISR(spec.with_phase(phase).build())
+    return PISR((spec if phase is None else spec.with_phase(phase)).build())
+
+
+def _student_of_pisr(student: str) -> Spec:
+    return parse_trusted(student.replace(";", ","), f"pisr's student={student}")
 
 
 def _to_yaml(value: object) -> str:

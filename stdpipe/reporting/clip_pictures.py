@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stdpipe.data.degrade import degradation
 from stdpipe.evaluation.pictures import HEAT_PERCENTILE, heat
 from stdpipe.evaluation.temporal import MIN_SIDE, flow, frame_of
-from stdpipe.models.base import SCALE
 from stdpipe.reporting.data_uris import Pixels, as_tensor, flow_colours, luma_error, png, webp
 from stdpipe.reporting.shots import Made, Shot
 
@@ -83,7 +83,8 @@ def _frames(gallery: Gallery) -> dict[str, Pixels]:
     """Return label -> whole middle frame: LR (each pixel a block), every network, HR."""
     shot = gallery.shot
     height, width = shot.hr.shape[1:3]
-    blocks = shot.lr.repeat(SCALE, axis=0).repeat(SCALE, axis=1)[:height, :width]
+    scale = degradation(shot.degradation).scale
+    blocks = shot.lr.repeat(scale, axis=0).repeat(scale, axis=1)[:height, :width]
     networks = {label: made.sr for label, made in gallery.made.items()}
     return {"LR": blocks, **networks, "HR": shot.hr[shot.middle]}
 

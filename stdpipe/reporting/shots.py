@@ -23,17 +23,19 @@ from torch import Tensor
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import atomic_file
 from stdpipe.data.box import Box
+from stdpipe.data.degrade import degradation as named_degradation
 from stdpipe.data.frames import Clip
 from stdpipe.data.pieces import Piece, pieces
 from stdpipe.device import settle
 from stdpipe.distill.attention import attention_map
 from stdpipe.evaluation.pictures import HEAT_PERCENTILE, to_pixels
 from stdpipe.models import zoo
-from stdpipe.models.base import SCALE, Features, Network
+from stdpipe.models.base import Features, Network
 from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.checkpoints import load_network
 from stdpipe.models.running import ClipRunner, frames_around
 from stdpipe.reporting.data_uris import Pixels
+from stdpipe.resample import SCALE
 
 Facts = Mapping[str, Any]  # an evaluation.results.NetworkResult
 
@@ -91,22 +93,22 @@ def take_shot(
     piece = next(p for p in found if frame in p.centres)
     lr = to_pixels(piece.lr[frame - piece.first])
     middle = span.index(frame)
-    window = most_detail(hr[middle])
+    window = most_detail(hr[middle], named_degradation(degradation).scale)
     row = window.y + window.height // 2
     return Shot(clip.key, lr_8bit, degradation, frame, span, middle, hr, lr, window, row), found
 
 
-def most_detail(hr: Pixels) -> Box:
+def most_detail(hr: Pixels, scale: int = SCALE) -> Box:
     """Find the crop of (H, W, 3) with the greatest mean difference between neighbouring pixels."""
     y = hr.astype(np.float64).mean(-1)
     detail = np.abs(np.diff(y, axis=1, prepend=y[:, :1]))
     detail += np.abs(np.diff(y, axis=0, prepend=y[:1]))
-    height = max(min(CROP_HEIGHT, y.shape[0]) // SCALE * SCALE, 1)
-    width = max(min(CROP_WIDTH, y.shape[1]) // SCALE * SCALE, 1)
-    rows = F.avg_pool2d(torch.from_numpy(detail)[None], (height, 1), stride=(SCALE, 1))
-    means = F.avg_pool2d(rows, (1, width), stride=(1, SCALE))[0].numpy()
+    height = max(min(CROP_HEIGHT, y.shape[0]) // scale * scale, 1)
+    width = max(min(CROP_WIDTH, y.shape[1]) // scale * scale, 1)
+    rows = F.avg_pool2d(torch.from_numpy(detail)[None], (height, 1), stride=(scale, 1))
+    means = F.avg_pool2d(rows, (1, width), stride=(1, scale))[0].numpy()
     top, left = np.unravel_index(means.argmax(), means.shape)
-    return Box(int(top) * SCALE, int(left) * SCALE, height, width)
+    return Box(int(top) * scale, int(left) * scale, height, width)
 
 
 def load_again(facts: Facts) -> Network:

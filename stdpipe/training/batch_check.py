@@ -13,7 +13,8 @@ from stdpipe.cache import Reader
 from stdpipe.cache.errors import UserError
 from stdpipe.distill.terms import TERMS
 from stdpipe.features.info import provenance
-from stdpipe.models.base import SCALE, Features
+from stdpipe.models.base import Features
+from stdpipe.resample import SCALE
 from stdpipe.training.config import StudentTraining
 
 ARGUMENT = {"f_sr": "student_channels", "f_lr": "student_lr_channels"}
@@ -37,11 +38,11 @@ class BatchCheck:
         needs: Collection[str],
     ) -> None:
         self.scheme, self.td_crop, self.needs = scheme, options.td_crop, needs
-        self.cache, self.cache_id = "", ""
+        self.cache, self.cache_id, self.scale = "", "", SCALE
         theirs = {"f_sr": 0, "f_lr": 0}
         if reader:
             made = reader.manifest
-            self.cache, self.cache_id = reader.url, made.cache_id
+            self.cache, self.cache_id, self.scale = reader.url, made.cache_id, made.scale
             theirs = {"f_sr": provenance(made).f_sr_channels, "f_lr": made.f_lr_channels}
         read = {TERMS[name].needs for name in options.terms}
         self.read = {"f_sr" if name == "attention" else name for name in read} & ARGUMENT.keys()
@@ -89,20 +90,30 @@ class BatchCheck:
             if values is None:
                 raise UserError(
                     f"scheme {self.scheme!r} reads {name} of the student, which is missing: call "
-                    f"with {name}=, {' x '.join(map(str, _shape(sr, name, mine)))}"
+                    f"with {name}=, {' x '.join(map(str, self._shape(sr, name, mine)))}"
                 )
-            _fit(values, [_shape(sr, name, mine)], f"{name} of the student", sr, ARGUMENT[name])
+            _fit(
+                values, [self._shape(sr, name, mine)], f"{name} of the student", sr, ARGUMENT[name]
+            )
             found[name] = values
             if not torch.is_autocast_enabled(sr.device.type):
                 found[name] = values.float()  # as the modules that learn beside the student are
         seen = {"hr": hr, **{name: _tensor(batch, name) for name in self.needs}}
         for name in self.needs:
             theirs = self.channels[name][1] if name in ARGUMENT else 3
-            shapes = [_shape(sr, name, theirs)]
+            shapes = [self._shape(sr, name, theirs)]
             if name == "sr":
-                shapes.append(_shape(sr, name, 1))
+                shapes.append(self._shape(sr, name, 1))
             _fit(seen[name], shapes, f"{name} of the batch", sr)
         return Features(*(found.get(name, sr) for name in ("f_lr", "f_lr", "f_sr", "sr"))), seen
+
+    def _shape(self, sr: Tensor, name: str, channels: int) -> tuple[int, ...]:
+        """Return the shape of a map beside images sr (B, T, 3, H, W)."""
+        lead, (height, width) = sr.shape[:2], sr.shape[-2:]
+        if name == "attention":
+            return (*lead, height, width)
+        scale = self.scale if name == "f_lr" else 1
+        return (*lead, channels, height // scale, width // scale)
 
     def _check_cache(self, batch: Mapping[str, Any]) -> None:
         """Refuse clips of another cache, whose text the default collation has put into a list."""
@@ -133,15 +144,6 @@ def _tensor(batch: Mapping[str, Any], name: str) -> Tensor:
 
 def _is_whole(values: object) -> bool:
     return isinstance(values, Tensor) and not values.is_floating_point()
-
-
-def _shape(sr: Tensor, name: str, channels: int) -> tuple[int, ...]:
-    """Return the shape of a map beside images sr (B, T, 3, H, W)."""
-    lead, (height, width) = sr.shape[:2], sr.shape[-2:]
-    if name == "attention":
-        return (*lead, height, width)
-    scale = SCALE if name == "f_lr" else 1
-    return (*lead, channels, height // scale, width // scale)
 
 
 def _fit(

@@ -23,6 +23,7 @@ from stdpipe.features.targets import Decoder, open_targets
 from stdpipe.suggest import refuse_text
 from stdpipe.training.held_out import held_out
 
+PADDING = 1  # the extractor that padded clips where features.extraction.CUTTING cuts them
 ROUNDS = 3  # times that all clips are asked for before equal crops are told
 
 
@@ -60,7 +61,13 @@ def clip_stream(
     if len(clips) <= len(unseen):
         raise UserError(f"hold_out={hold_out} leaves none of {len(clips)} clips to train on")
     views = [view for view in views if view.clip not in unseen]
-    check_sizes(list(clips.values()), patch)
+    scale = named_degradation(degradation).scale
+    are_cut = check_sizes(list(clips.values()), patch, scale=scale) > 0
+    if are_cut and reader and reader.manifest.made_by.get("extractor") == PADDING:
+        raise UserError(
+            f"{reader.url} was made of frames padded to multiples of {scale}, which are cut now: "
+            "extract again"
+        )
     return Stream(clips, views, degradation, patch, seed, targets)
 
 
@@ -69,7 +76,7 @@ class CachedClips(Dataset[dict[str, Any]]):
 
     data: what every command takes as --data. cache: a cache's path or URL; None gives LR and HR
     alone. targets: some of "sr", "f_sr", "attention" and "f_lr". patch: the side of the crop in HR
-    pixels, a multiple of 4. degradation: without a cache, `bd` unless given.
+    pixels, a multiple of the scale. degradation: without a cache, `bd` unless given.
 
     An item is a dict of lr (T, 3, h, w) and hr (T, 3, H, W), float32 RGB in [0, 1], the targets by
     name, float32 without gradient (sr (T, 3, H, W), or luma alone (T, 1, H, W); f_sr (T, C, H, W);
@@ -103,8 +110,6 @@ class CachedClips(Dataset[dict[str, Any]]):
         frames: int = 7,
         decode: bool = True,
     ) -> None:
-        if not isinstance(patch, int) or patch < 4 or patch % 4:
-            raise UserError(f"patch is a side on the LR grid, a multiple of 4, got {patch}")
         refuse_text(targets, "targets")
         self.targets, self.decodes = tuple(targets), decode
         named_degradation(degradation or "bd")
@@ -120,6 +125,9 @@ class CachedClips(Dataset[dict[str, Any]]):
             if self.targets:
                 cpu = torch.device("cpu")
                 read, self._decoders[cpu] = open_targets(self.reader, self.targets, cpu)
+        scale = named_degradation(degradation or "bd").scale
+        if not isinstance(patch, int) or patch < scale or patch % scale:
+            raise UserError(f"patch is a side on the LR grid, a multiple of {scale}, got {patch}")
         self.stream = clip_stream(
             Path(data), self.reader, degradation or "bd", patch, seed, frames=frames, targets=read
         )

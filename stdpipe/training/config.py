@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from stdpipe.cache import schema
 from stdpipe.cache.errors import UserError
+from stdpipe.data.patch import fits, multiple
 from stdpipe.device import Amp
 from stdpipe.distill.schemes import parse_scheme, weighed_terms
 from stdpipe.suggest import nearest
@@ -49,7 +50,7 @@ class Training:
     accumulate: Positive = 1
     """Passes that make one step, over batch / accumulate clips each, to save memory."""
     patch: Positive = 256
-    """Side of the square HR crop, in pixels; a multiple of 16."""
+    """Side of the square HR crop, in pixels; a multiple of 16, or of 8 or 12 at scale 2 or 3."""
     lr: PositiveNumber = 1e-4
     """Adam's first learning rate."""
     schedule: Literal["halve", "cosine"] = "halve"
@@ -77,8 +78,8 @@ class Training:
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
-        if self.patch % 16:
-            raise UserError(f"patch must be a multiple of 16 HR pixels, got {self.patch}")
+        if not fits(self.patch, None):  # of which scale the networks are, they say themselves
+            raise UserError(f"patch must be {multiple(None)} HR pixels, got {self.patch}")
         if self.batch % self.accumulate:
             raise UserError(f"accumulate ({self.accumulate}) does not divide batch ({self.batch})")
 

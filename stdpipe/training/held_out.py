@@ -27,7 +27,7 @@ def score(student: Network, clips: Sequence[Clip], degradation: str) -> float:
     found = []
     student.eval()
     for clip in clips:
-        hr = read_frames(clip).hr
+        hr = read_frames(clip, student.factor).hr
         middle = len(hr) // 2
         sr = student.forward_clip(degrade(hr, degradation).to(device)[None], [middle])[0, 0]
         found.append(psnr_y(sr, hr[middle].to(device) / 255, rules))

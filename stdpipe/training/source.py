@@ -9,6 +9,7 @@ import torch
 
 from stdpipe import cache, distributed
 from stdpipe.cache.errors import UserError
+from stdpipe.data.degrade import at_scale, degradation as named_degradation
 from stdpipe.distill.schemes import needs
 from stdpipe.distill.terms import TERMS
 from stdpipe.features.targets import (
@@ -22,7 +23,7 @@ from stdpipe.features.targets import (
 )
 from stdpipe.features.teacher import check_teacher
 from stdpipe.models import checkpoints, zoo
-from stdpipe.models.base import Network
+from stdpipe.models.base import Network, check_scale
 from stdpipe.training.config import StudentTraining
 from stdpipe.training.jobs import StudentRun
 from stdpipe.training.run_folder import CachePart
@@ -78,7 +79,8 @@ def open_source(
     """
     readers = _open_caches(run, [options.scheme for options in every if options.terms], parts)
     made_by = readers[0].manifest.made_by if readers else {}
-    degradation = str(run.degradation or made_by.get("degradation") or "bd")
+    default = at_scale("bd", zoo.parse(run.student).scale)
+    degradation = str(run.degradation or made_by.get("degradation") or default)
     needed = [looked_at(run, options, _held_by_all(readers)) for options in every]
     wanted = set().union(*needed)
     if not wanted:
@@ -89,6 +91,7 @@ def open_source(
             teacher, facts = checkpoints.load_network(None, run.live_teacher)
         check_teacher(teacher, facts, sorted(wanted))
         checkpoints.trained_for(facts, degradation)
+        check_scale(teacher, facts["network"], degradation, named_degradation(degradation).scale)
         decode = LiveTeacher(teacher, device, amp, sorted(wanted))
         return Source(degradation, readers, live=teacher, decode=decode)
     targets, decoders = [], []

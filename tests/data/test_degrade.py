@@ -1,4 +1,4 @@
-"""From HR to LR: numbers on disk, flips, padding. The kernels: tests/test_resample.py."""
+"""From HR to LR: numbers on disk, flips, cuts, scales. The kernels: tests/test_resample.py."""
 
 import pytest
 import torch
@@ -8,33 +8,80 @@ from torch import Tensor
 from stdpipe.data.box import Box
 from stdpipe.data.degrade import (
     DEGRADATIONS,
+    KINDS,
+    at_scale,
     cut,
+    cut_to_scale,
     degradation,
     degrade,
     margin,
-    pad_to_scale,
     window_pair,
 )
 from stdpipe.data.views import orient
 
-NAMES = [*DEGRADATIONS, "bd:sigma=1.5"]
-CENTRED = ["bi", "bd-centred"]
+SCALED = [at_scale(kind, scale) for kind in KINDS for scale in (2, 3)]
+NAMES = [*DEGRADATIONS, "bd:sigma=1.5", *SCALED, "bd:sigma=1.5,scale=2", "bd:sigma=3,scale=3"]
+CENTRED = [name for name in NAMES if name.startswith(("bi", "bd-centred"))]
 
 
-def noise(height: int = 24, width: int = 32, seed: int = 0) -> Tensor:
+def noise(height: int = 24, width: int = 36, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (2, 3, height, width), generator=generator, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_ramp(name: str) -> None:
-    """LR sample j of the ramp x -> x is 4j + phase, away from the borders, in both directions."""
-    ramp = (torch.arange(64.0) / 255).expand(1, 3, 64, 64)
-    expected = 4 * torch.arange(16.0)[2:-2] + degradation(name).phase
+    """LR sample j of the ramp x -> x is s j + phase, away from the borders, in both directions."""
+    scale, size = degradation(name).scale, 96
+    far = -(-13 // scale)  # LR pixels from which no kernel reaches a border
+    ramp = (torch.arange(float(size)) / 255).expand(1, 3, size, size)
+    expected = scale * torch.arange(float(size // scale))[far:-far] + degradation(name).phase
     for hr in (ramp, ramp.transpose(-1, -2)):
         lr = degrade(hr, name, eight_bit=False) * 255
         line = lr[0, 0, 8] if hr is ramp else lr[0, 0, :, 8]
-        torch.testing.assert_close(line[2:-2], expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(line[far:-far], expected, rtol=0, atol=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(NAMES), st.integers(1, 14))
+def test_every_row_sums_to_one(name: str, pixels: int) -> None:
+    """Down to a single LR pixel, where borders fold many times."""
+    scale = degradation(name).scale
+    matrix = degradation(name).matrix(scale * pixels)
+    assert matrix.shape == (pixels, scale * pixels)
+    torch.testing.assert_close(matrix.sum(1), torch.ones(pixels, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_kernels_of_a_scale(scale: int) -> None:
+    """sigma is 0.4 times the scale; `bd` samples at s j, the others amid the HR pixels."""
+    bd, centred = (degradation(at_scale(kind, scale)) for kind in ("bd", "bd-centred"))
+    assert (bd.phase, centred.phase) == (0, (scale - 1) / 2)
+    assert all(f"sigma {0.4 * scale:g} " in found.text for found in (bd, centred))
+    assert f"({3 * scale} x {3 * scale}, " in centred.text
+    matrix = bd.matrix(40 * scale)
+    row = matrix[20, 20 * scale :]  # from the sample's own pixel on
+    expected = torch.exp(-(torch.arange(4.0).double() ** 2) / (2 * (0.4 * scale) ** 2))
+    torch.testing.assert_close(row[:4] / row[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("bi:scale=4", "write bi$"),
+        ("bd:sigma=1.5,scale=4", "write bd:sigma=1.5$"),
+        ("bd:scale=2,sigma=1.5", "write bd:sigma=1.5,scale=2$"),
+        ("bi:scale=2.0", "write bi:scale=2$"),
+        ("bi:scale=5", "the scale is 2, 3 or 4"),
+        ("bd-centred:scale=", "the scale is 2, 3 or 4"),
+        ("bi:sigma=1.5", "no option 'sigma'"),
+        ("bd:scal=2", "did you mean 'scale'"),
+        ("bi:", "no option ''"),
+    ],
+)
+def test_a_name_with_options_has_one_spelling(name: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        degradation(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -47,9 +94,9 @@ def test_eight_bits(name: str) -> None:
     assert lr.min() >= 0
     assert lr.max() <= 1
     assert (lr - exact.clamp(0, 1)).abs().max() <= 0.5 / 255 + 1e-6
-    edge = torch.zeros(1, 3, 16, 16)
-    edge[..., 8:] = 1
-    if name == "bi":  # a cubic kernel has negative lobes
+    edge = torch.zeros(1, 3, 24, 24)
+    edge[..., 11:] = 1
+    if name.startswith("bi"):  # a cubic kernel has negative lobes
         assert degrade(edge, name, eight_bit=False).min() < 0
     assert degrade(edge, name).min() == 0
 
@@ -79,14 +126,15 @@ def test_frames_are_degraded_alone(name: str) -> None:
 @given(
     name=st.sampled_from(NAMES),
     orientation=st.integers(1, 7),
-    quarters=st.tuples(st.integers(3, 7), st.integers(3, 7)),
+    sides=st.tuples(st.integers(3, 7), st.integers(3, 7)),
     seed=st.integers(0, 99),
 )
-def test_flips(name: str, orientation: int, quarters: tuple[int, int], seed: int) -> None:
+def test_flips(name: str, orientation: int, sides: tuple[int, int], seed: int) -> None:
     """Flipped before or after is the same for `bi` and `bd-centred`. Under `bd` a flip moves the
     sampling phase from 4j to 4j + 3, so HR must be oriented first; a transpose alone moves nothing.
     """
-    hr = noise(4 * quarters[0], 4 * quarters[1], seed)
+    scale = degradation(name).scale
+    hr = noise(scale * sides[0], scale * sides[1], seed)
     before = degrade(orient(hr, orientation), name, eight_bit=False)
     after = orient(degrade(hr, name, eight_bit=False), orientation)
     if name in CENTRED or orientation == 4:
@@ -138,28 +186,27 @@ def test_a_sigma_has_one_spelling(sigma: str, written: str) -> None:
         degrade(noise(), f"bd:sigma={sigma}")
 
 
-def test_padding() -> None:
-    """Right and bottom edges repeat up to a multiple of 4; what fits is handed back as it is."""
+@pytest.mark.parametrize(("scale", "size"), [(4, (16, 20)), (3, (18, 21)), (2, (18, 20))])
+def test_sides_are_cut_to_multiples(scale: int, size: tuple[int, int]) -> None:
+    """At the right and bottom, as the field does."""
     hr = noise(18, 21)
-    padded = pad_to_scale(hr)
-    assert padded.shape == (2, 3, 20, 24)
-    assert padded.dtype == torch.uint8
-    assert torch.equal(padded[..., :18, :21], hr)
-    assert torch.equal(padded[..., 19, :21], hr[..., -1, :])
-    assert torch.equal(padded[..., :18, 23], hr[..., -1])
-    assert pad_to_scale(padded) is padded
+    cut_hr = cut_to_scale(hr, scale)
+    assert cut_hr.shape == (2, 3, *size)
+    assert torch.equal(cut_hr, hr[..., : size[0], : size[1]])
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(NAMES), st.data())
 def test_a_window_is_that_part_of_the_whole(name: str, draw: st.DataObject) -> None:
     """To the bit, at borders and in frames smaller than the kernel, too."""
-    height, width = (4 * draw.draw(st.integers(1, 14)) for _ in range(2))
+    scale = degradation(name).scale
+    height, width = (scale * draw.draw(st.integers(1, 14)) for _ in range(2))
     hr = noise(height, width)
     spans = []
     for side in (height, width):
-        start = 4 * draw.draw(st.integers(0, side // 4 - 1))
-        spans.append((start, 4 * draw.draw(st.integers(start // 4 + 1, side // 4))))
+        start = draw.draw(st.integers(0, side // scale - 1))
+        stop = draw.draw(st.integers(start + 1, side // scale))
+        spans.append((scale * start, scale * stop))
     (y, bottom), (x, right) = spans
     before, after = margin(name)
     more = before + after
@@ -168,7 +215,9 @@ def test_a_window_is_that_part_of_the_whole(name: str, draw: st.DataObject) -> N
     assert source.shape[-2:] == (bottom - y + more, right - x + more)
     hr_part, lr_part = window_pair(source, name)
     assert torch.equal(hr_part, hr[..., y:bottom, x:right].float() / 255)
-    assert torch.equal(lr_part, degrade(hr, name)[..., y // 4 : bottom // 4, x // 4 : right // 4])
+    whole = degrade(hr, name)
+    part = (..., slice(y // scale, bottom // scale), slice(x // scale, right // scale))
+    assert torch.equal(lr_part, whole[part])
 
 
 @pytest.mark.parametrize(

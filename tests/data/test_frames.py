@@ -23,6 +23,7 @@ from stdpipe.data.frames import (
 )
 from stdpipe.data.layouts import find_clips, find_one_clip
 from stdpipe.data.packing import pack_clips
+from stdpipe.data.samples import _warn_once
 
 Frames = NDArray[np.uint8]
 Command = Callable[..., Any]
@@ -133,7 +134,7 @@ def test_a_clip_smaller_than_the_patch_is_named_at_the_start(
     tmp_path: Path, small: Path, make_data: Command, train: Command, refused: Command,
     stdpipe: Command,
 ) -> None:  # fmt: skip
-    """From a packed file, too; a patch that fits its frames once they are padded is taken."""
+    """From a packed file, too; a patch that fits frames once they are cut is taken."""
     stdpipe("pack-clips", "--data", small, "--out", tmp_path / "small.h5")
     for data in (small, tmp_path / "small.h5"):
         for command in (train(tmp_path / "run", data, "--scheme", "none", patch=32), teacher(
@@ -142,8 +143,10 @@ def test_a_clip_smaller_than_the_patch_is_named_at_the_start(
             told = refused(*command)
             assert all(word in told for word in ("00001/0003", "30x20", "patch of 32"))
             assert not (tmp_path / "run").exists()
-    padded = make_data(tmp_path / "padded", clips=2, height=30, width=46)
-    stdpipe(*train(tmp_path / "run", padded, "--scheme", "none", patch=32))
+    odd = make_data(tmp_path / "odd", clips=2, height=34, width=46)
+    _warn_once.cache_clear()
+    told = stdpipe(*train(tmp_path / "run", odd, "--scheme", "none", patch=32)).stderr
+    assert "2 of 2 clips lose pixels" in told
 
 
 def test_a_clip_of_another_size_has_no_place_in_a_cache(

@@ -14,9 +14,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from stdpipe.data.box import Box
-from stdpipe.data.degrade import degrade
+from stdpipe.data.degrade import degradation as named, degrade
 from stdpipe.data.frames import Clip, source_crc32
-from stdpipe.data.samples import Stream, cut_view, finish, read_frames, view_pair, view_size
+from stdpipe.data.samples import (
+    Stream,
+    _warn_once,
+    check_sizes,
+    cut_view,
+    finish,
+    read_frames,
+    view_pair,
+    view_size,
+)
 from stdpipe.data.views import View, draw_box, full_views, orient
 
 PATCH = 16
@@ -81,28 +90,28 @@ def test_a_sample_lines_up(clips: dict[str, Clip]) -> None:
 @given(
     st.tuples(st.integers(2, 8), st.integers(2, 8)),
     st.integers(0, 7),
-    st.sampled_from(["bi", "bd", "bd-centred"]),
+    st.sampled_from(["bi", "bd", "bd-centred", "bi:scale=2", "bd:scale=3"]),
     st.booleans(),
     st.integers(0, 99),
 )
 def test_cutting_first_is_turning_first(
-    quarters: tuple[int, int], orientation: int, degradation: str, baked: bool, seed: int
+    sides: tuple[int, int], orientation: int, degradation: str, baked: bool, seed: int
 ) -> None:
     """The fast way to a sample (cut, turn, degrade) against the plain one (turn, degrade, cut)."""
-    rng = np.random.default_rng(seed)
-    size = (2, 3, 4 * quarters[0], 4 * quarters[1])
+    rng, scale = np.random.default_rng(seed), named(degradation).scale
+    size = (2, 3, scale * sides[0], scale * sides[1])
     hr = torch.from_numpy(rng.integers(0, 256, size, dtype=np.uint8))
     view = View("a", orientation)
     if baked:
-        side = 4 * int(rng.integers(2, min(quarters) + 1))
-        view = View("a", orientation, draw_box(rng, side, *view_size(hr, view)))
+        side = scale * int(rng.integers(2, min(sides) + 1))
+        view = View("a", orientation, draw_box(rng, side, *view_size(hr, view), scale))
     whole, whole_lr = view_pair(hr, view, degradation)
     assert view_size(hr, view) == whole.shape[-2:]
-    y, x, height, width = box = draw_box(rng, 8, *view_size(hr, view))
+    y, x, height, width = box = draw_box(rng, 2 * scale, *view_size(hr, view), scale)
     sample = finish({"source": cut_view(hr, view, box, degradation)}, degradation)
     assert torch.equal(sample["hr"], whole[..., y : y + height, x : x + width].float() / 255)
-    lr_box = whole_lr[..., y // 4 : (y + height) // 4, x // 4 : (x + width) // 4]
-    assert torch.equal(sample["lr"], lr_box)
+    rows, columns = slice(y // scale, y // scale + 2), slice(x // scale, x // scale + 2)
+    assert torch.equal(sample["lr"], whole_lr[..., rows, columns])
 
 
 def test_a_batch_finished_on_the_device_is_the_workers(clips: dict[str, Clip]) -> None:
@@ -191,14 +200,35 @@ def test_a_baked_view_knows_nothing_outside_its_crop(clips: dict[str, Clip]) -> 
 
 
 def test_odd_sizes(tmp_path: Path) -> None:
-    """18 x 22 is padded to 20 x 24; the checksum is that before padding."""
+    """18 x 22 is cut to 16 x 20, at scale 3 to 18 x 21; the checksum is that before the cut."""
     path = tmp_path / "im1.png"
     pixels = np.random.default_rng(1).integers(0, 256, (18, 22, 3), dtype=np.uint8)
     iio.imwrite(path, pixels)
-    frames = read_frames(Clip("walk", (path,)))
-    assert frames.hr.shape == (1, 3, 20, 24)
-    assert frames.crc32 == source_crc32(pixels[None])
-    assert torch.equal(frames.hr[0, :, :18, :22], torch.from_numpy(pixels).permute(2, 0, 1))
+    for scale, height, width in ((4, 16, 20), (3, 18, 21), (2, 18, 22)):
+        frames = read_frames(Clip("walk", (path,)), scale)
+        assert frames.crc32 == source_crc32(pixels[None])
+        cut = torch.from_numpy(pixels[:height, :width]).permute(2, 0, 1)
+        assert torch.equal(frames.hr[0], cut)
+
+
+def test_cuts_are_told_once(clips: dict[str, Clip], caplog: pytest.LogCaptureFixture) -> None:
+    """With the number of clips; none where sides are multiples."""
+    _warn_once.cache_clear()
+    assert check_sizes(list(clips.values())) == 0
+    assert not caplog.records
+    for _ in range(2):
+        assert check_sizes(list(clips.values()), scale=3) == len(clips)
+    (record,) = caplog.records
+    assert "5 of 5 clips lose pixels" in record.message
+    assert "multiples of 3: a is 40x24" in record.message
+
+
+def test_no_lr_pixel_is_no_frame(tmp_path: Path) -> None:
+    path = tmp_path / "im1.png"
+    iio.imwrite(path, np.zeros((3, 22, 3), np.uint8))
+    assert check_sizes([Clip("thin", (path,))], scale=3) == 1
+    with pytest.raises(ValueError, match="clip thin is 22x3, smaller than an LR pixel at scale 4"):
+        check_sizes([Clip("thin", (path,))])
 
 
 def test_a_patch_larger_than_the_frames(clips: dict[str, Clip]) -> None:

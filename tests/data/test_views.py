@@ -137,14 +137,17 @@ def test_impossible_numbers_of_orientations(orientations: int) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 6), st.integers(0, 6), st.integers(0, 6), st.integers(0, 999))
-def test_draw_box(patch: int, more_height: int, more_width: int, seed: int) -> None:
-    """On the x4 grid, inside the frame."""
-    side = 4 * patch
-    height, width = side + 4 * more_height, side + 4 * more_width
-    box = draw_box(generator(seed), side, height, width)
+@given(
+    st.integers(1, 6), st.integers(0, 6), st.integers(0, 6), st.integers(0, 999),
+    st.sampled_from([2, 3, 4]),
+)  # fmt: skip
+def test_draw_box(patch: int, more_height: int, more_width: int, seed: int, scale: int) -> None:
+    """On the LR grid, inside the frame."""
+    side = scale * patch
+    height, width = side + scale * more_height, side + scale * more_width
+    box = draw_box(generator(seed), side, height, width, scale)
     assert box.height == box.width == side
-    assert box.y % 4 == box.x % 4 == 0
+    assert box.y % scale == box.x % scale == 0
     assert 0 <= box.y <= height - side
     assert 0 <= box.x <= width - side
 
@@ -153,6 +156,8 @@ def test_draw_box_reaches_every_place() -> None:
     """The last row and column included: an off-by-one would starve borders for ever."""
     drawn = {draw_box(generator(n), 16, 24, 20)[:2] for n in range(200)}
     assert drawn == {(y, x) for y in (0, 4, 8) for x in (0, 4)}
+    drawn = {draw_box(generator(n), 12, 18, 15, 3)[:2] for n in range(200)}
+    assert drawn == {(y, x) for y in (0, 3, 6) for x in (0, 3)}
 
 
 def test_a_patch_too_large() -> None:

@@ -48,11 +48,11 @@ def test_names_and_texts() -> None:
 def test_rules() -> None:
     values = {name: dataclasses.astuple(rules)[1:-1] for name, rules in PROTOCOLS.items()}
     assert values == {
-        "vid4": (True, True, 0, 0, "all", None),
-        "vid4-float": (False, False, 0, 0, "all", None),
-        "vid4-duf": (True, True, 2, 8, "all", None),
-        "vimeo": (True, True, 0, 0, "centre", None),
-        "reds4": (True, True, 0, 0, "all", ("000", "011", "015", "020")),
+        "vid4": (True, True, 0, 0, "all", None, None),
+        "vid4-float": (False, False, 0, 0, "all", None, 4),
+        "vid4-duf": (True, True, 2, 8, "all", None, None),
+        "vimeo": (True, True, 0, 0, "centre", None, None),
+        "reds4": (True, True, 0, 0, "all", ("000", "011", "015", "020"), 4),
     }
 
 
