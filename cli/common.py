@@ -55,7 +55,7 @@ def lr_size(_context: object, _parameter: object, value: str | None) -> "Size | 
 
 
 PATH = click.Path(path_type=Path)
-DEGRADATION = Known("stdpipe.data.degrade", "degradation")
+DEGRADATION = Known("stdpipe.data.degrade", "check_name")
 NETWORK = Known("stdpipe.models.zoo", "parse")
 PROTOCOL = Known("stdpipe.evaluation.protocols", "protocol")
 

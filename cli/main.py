@@ -8,7 +8,7 @@ from stdpipe.cli.errors import Group
 
 # each names a function, and the file that holds it
 COMMANDS = """extract_teacher train_student evaluate experiment report upscale export train_teacher
-    bench pack_clips cache runs models demo"""
+    bench pack_clips degrade cache runs models demo"""
 SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
 
 

@@ -20,8 +20,8 @@ from stdpipe.cache.errors import UserError
 from stdpipe.data.box import Box
 from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import find_clips
-from stdpipe.data.samples import read_frames, view_hr
-from stdpipe.data.views import View, generator
+from stdpipe.data.samples import read_frames
+from stdpipe.data.views import View, generator, view_hr
 from stdpipe.device import pick_device, settle
 from stdpipe.distill.attention import attention_map
 from stdpipe.features.encoding import relative_rmse

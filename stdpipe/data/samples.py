@@ -27,7 +27,15 @@ from stdpipe.data.degrade import (
     window_pair,
 )
 from stdpipe.data.frames import Clip, clip_sizes, read_with_crc32
-from stdpipe.data.views import View, draw_box, generator, orient, oriented_size, upright_box
+from stdpipe.data.views import (
+    View,
+    draw_box,
+    generator,
+    orient,
+    oriented_size,
+    upright_box,
+    view_hr,
+)
 from stdpipe.resample import SCALE
 
 Sample = dict[str, Tensor]
@@ -92,15 +100,6 @@ def _read_strided(clip: Clip, scale: int) -> Frames:
     """Read a clip with hr as a view of (T, H, W, 3), so that only its crop is rearranged."""
     pixels, crc32 = read_with_crc32(clip)
     return Frames(cut_to_scale(torch.from_numpy(pixels).permute(0, 3, 1, 2), scale), crc32)
-
-
-def view_hr(hr: Tensor, view: View) -> Tensor:
-    """Orient (T, 3, H, W), and crop it for a baked view.
-
-    Degradation comes later: the teacher of a baked view saw nothing outside the crop.
-    """
-    hr = orient(hr, view.orientation)
-    return hr[view.crop.cut()] if view.crop else hr
 
 
 def view_pair(hr: Tensor, view: View, degradation: str) -> tuple[Tensor, Tensor]:

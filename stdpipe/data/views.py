@@ -106,6 +106,15 @@ def orient(x: Tensor, orientation: int) -> Tensor:
     return x.transpose(-1, -2) if orientation & 4 else x
 
 
+def view_hr(hr: Tensor, view: View) -> Tensor:
+    """Orient (T, 3, H, W), and crop it for a baked view.
+
+    Degradation comes later: the teacher of a baked view saw nothing outside the crop.
+    """
+    hr = orient(hr, view.orientation)
+    return hr[view.crop.cut()] if view.crop else hr
+
+
 def unorient(x: Tensor, orientation: int) -> Tensor:
     """Undo `orient`: (..., H, W)."""
     return orient(x, UNDOES[orientation])

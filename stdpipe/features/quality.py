@@ -20,8 +20,8 @@ from torch import Tensor
 from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import KINDS, at_scale, degradation, degrade
 from stdpipe.data.frames import Clip
-from stdpipe.data.samples import read_frames, view_hr
-from stdpipe.data.views import View
+from stdpipe.data.samples import read_frames
+from stdpipe.data.views import View, view_hr
 from stdpipe.device import autocast
 from stdpipe.models.base import Network
 from stdpipe.models.d3dnet import DeformConv3d

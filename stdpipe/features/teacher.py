@@ -12,8 +12,8 @@ from torch import Tensor
 from stdpipe import cache
 from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import degradation
-from stdpipe.data.samples import view_hr, view_pair
-from stdpipe.data.views import NUM_ORIENTATIONS, View, orient, unorient
+from stdpipe.data.samples import view_pair
+from stdpipe.data.views import NUM_ORIENTATIONS, View, orient, unorient, view_hr
 from stdpipe.device import autocast
 from stdpipe.features.targets import Arrays
 from stdpipe.models import zoo
