@@ -60,14 +60,16 @@ NETWORK = Known("stdpipe.models.zoo", "parse")
 PROTOCOL = Known("stdpipe.evaluation.protocols", "protocol")
 
 
-def _remember(context: click.Context, _parameter: click.Parameter, keys: tuple[str, ...]) -> None:
-    context.meta["stdpipe.exclude"] = keys
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    context.meta[f"stdpipe.{parameter.name}"] = value
 
 
-def _left(context: click.Context, _parameter: click.Parameter, data: Path) -> Path:
-    """Put --exclude into the name of the data."""
-    from stdpipe.data.named import without  # here: --help has no need of it
+def _named(context: click.Context, _parameter: click.Parameter, data: Path) -> Path:
+    """Put --lr and --exclude into the name of the data."""
+    from stdpipe.data.named import with_lr, without  # here: --help has no need of it
 
+    if folder := context.meta.get("stdpipe.lr"):
+        data = with_lr(data, folder)
     return without(data, context.meta.get("stdpipe.exclude", ()))
 
 
@@ -80,19 +82,28 @@ _exclude_option = click.option(
     callback=_remember,
     help="A clip, or a source of clips, to leave out.",
 )
+_lr_option = click.option(
+    "--lr",
+    metavar="DIR",
+    type=PATH,
+    is_eager=True,
+    expose_value=False,
+    callback=_remember,
+    help="LR frames that are given, by the names of the clips. [default: what lies beside GT]",
+)
 _data_option = click.option(
     "--data",
     required=True,
     type=PATH,
-    callback=_left,
+    callback=_named,
     help="A Vimeo90K, REDS or Vid4 folder, a folder of frame folders or videos, a video, or a file "
     "of pack-clips; DATA:test=0.2 holds a fifth of its sources out for testing.",
 )
 
 
 def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --data, whose value names what --exclude leaves out, too."""
-    return _data_option(_exclude_option(command))
+    """Add --data, whose value names what --lr adds and --exclude leaves out, too."""
+    return _data_option(_lr_option(_exclude_option(command)))
 
 
 degradation_option = click.option(

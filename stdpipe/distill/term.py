@@ -38,8 +38,8 @@ class LossInputs:
     """(B, T, C, ., .) each."""
     batch: Mapping[str, Tensor]
     """"hr" (B, T, 3, H, W), and the teacher's maps that the terms need: "f_sr", "f_lr", "sr" in the
-    student's layout (or "sr" of luma alone), or "attention" (B, T, H, W), which is sum2. Where clips
-    of LR alone are among them, "has_hr" (B, T) is 1 where there is HR, and 0 where not."""
+    student's layout (or "sr" of luma alone), or "attention" (B, T, H, W), which is sum2. Where
+    clips of LR alone are among them, "has_hr" (B, T) is 1 where there is HR, and 0 where not."""
     helpers: Mapping[str, nn.Module]
     """The modules that the terms train beside the student, by role."""
     attention: str = "sum2"
