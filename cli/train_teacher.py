@@ -15,12 +15,7 @@ from stdpipe.cli.errors import Command
     "--teacher", "network", required=True, type=common.NETWORK, help="The network, e.g. edvr-m."
 )
 @common.run_option
-@click.option(
-    "--degradation",
-    default="bd",
-    type=common.DEGRADATION,
-    help="HR to LR by bi, bd, bd:sigma=S or bd-centred.",
-)
+@common.degradation_option
 @click.option(
     "--init",
     type=common.PATH,

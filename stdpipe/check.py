@@ -17,9 +17,10 @@ from tqdm import tqdm
 
 from stdpipe import cache
 from stdpipe.cache.errors import UserError
+from stdpipe.data import named
 from stdpipe.data.box import Box
 from stdpipe.data.frames import Clip
-from stdpipe.data.layouts import find_clips
+from stdpipe.data.pairs import find_pairs
 from stdpipe.data.samples import read_frames
 from stdpipe.data.views import View, generator, view_hr
 from stdpipe.device import pick_device, settle
@@ -63,9 +64,10 @@ def check(
     made, where = reader.manifest, pick_device(device)
     told = provenance(made)
     data = data or told.data
-    if data is None or not data.exists():
+    if data is None or not named.parse(data).root.exists():
         raise FileNotFoundError(f"the cache's data {data} is not here: name it with --data")
-    found = {clip.key: clip for clip in find_clips(data, "train", length=made.frames)}
+    clips_of = find_pairs(data, "train", told.degradation, length=made.frames)
+    found = {clip.key: clip for clip in clips_of}
     network = str(zoo.parse_trusted(told.teacher, url))
     teacher = settle(load_network(network, weights)[0], where, told.amp)
     allowed = tolerance(made)
@@ -122,12 +124,12 @@ def _errors(
     made, told = reader.manifest, provenance(reader.manifest)
     frames = read_frames(clip, made.scale)
     hr = view_hr(frames.hr, view)
-    seen = seen_frames(teacher, frames.hr, view, told.degradation)
+    seen, of_source = seen_frames(teacher, clip, frames, view, told.degradation)
     members = ensemble(told.degradation) if told.ensemble else PLAIN
     live = teacher_features(teacher, seen, device, told.amp, members)
     decode = Decoder(reader, device)
     read = CachedTargets(reader, made.targets, decode.halo)
-    stored = read(view, Box(0, 0, *hr.shape[-2:]), frames.crc32)
+    stored = read(view, Box(0, 0, *hr.shape[-2:]), of_source)
     cached = decode({name: one[None].to(device) for name, one in {**stored, "hr": hr}.items()})
     f_sr = live.f_sr.float()
     sr = own_image(live.sr.float(), made.sr_channels)

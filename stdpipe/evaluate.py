@@ -7,7 +7,7 @@ Axes: n frames, H W HR size, h w LR size.
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -22,6 +22,7 @@ from stdpipe.cache.files import locked
 from stdpipe.data.degrade import degradation
 from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import MOTION_LISTS, vimeo_lists
+from stdpipe.data.pairs import degradation_of
 from stdpipe.data.pieces import Piece, ahead, pieces
 from stdpipe.data.samples import check_sizes
 from stdpipe.device import autocast, keep_memory, pick_device
@@ -151,10 +152,11 @@ def _facts(
 def _set_up(job: Evaluation) -> EvaluationSetup:
     device = pick_device(job.device)
     keep_memory(device)
+    job = replace(job, degradation=degradation_of(job.data, job.degradation))
     nets, facts, teacher = load_networks(job, device)
     how = agreed_degradation(job, facts, {**nets, **({"the teacher": teacher} if teacher else {})})
     scale, phase = degradation(how).scale, degradation(how).phase
-    clips, rules, why = scored_footage(job.data, job.protocol, job.crop, scale)
+    clips, rules, why = scored_footage(job.data, job.protocol, job.crop, how)
     check_sizes(clips, scale=scale)
     for name, net in nets.items():
         warn_of_phase(name, net, facts[name], how, phase)

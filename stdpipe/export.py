@@ -202,8 +202,8 @@ def _footage(job: Export, net: Network) -> Footage | None:
     if not measured:
         return None
     how = cost.degradation_of(net, "--calibrate" if job.calibrate else "--measure")
-    calibrating = cost.calibration_clips(job.calibrate) if job.calibrate else []
-    held_out = cost.held_out_clips(measured, calibrating)
+    calibrating = cost.calibration_clips(job.calibrate, how) if job.calibrate else []
+    held_out = cost.held_out_clips(measured, how, calibrating)
     if job.measure and not held_out:
         raise UserError(f"--measure {measured} has no clip that is not calibrated on: give others")
     if job.size:

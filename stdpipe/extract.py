@@ -11,7 +11,7 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -22,9 +22,11 @@ from tqdm import tqdm
 
 from stdpipe import cache, distributed
 from stdpipe.cache.errors import UserError
+from stdpipe.data.frames import Clip
 from stdpipe.data.views import View
 from stdpipe.features.encoding import EncodedClip, encode, encoding_error, weigh
 from stdpipe.features.extraction import Extraction, Prepared, prepare
+from stdpipe.features.info import HAS_HR
 from stdpipe.features.teacher import group_features, kept_parameters
 from stdpipe.models.base import Features
 
@@ -62,7 +64,7 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
             first = ready.views[::count][: ready.batch]  # as the first share begins, to round alike
             manifest, computed = _measured(ready, computed, _compute(reading, ready, [first]))
         with cache.open_writer(job.cache, manifest, f"{index}-of-{count}", kept) as writer:
-            _write_all(writer, computed, share, ready.batch, job.progress)
+            _write_all(writer, computed, ready.clips, share, ready.batch, job.progress)
             missing = writer.missing()
             if not missing:
                 writer.finalise()
@@ -71,6 +73,7 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
         "cache_id": manifest.cache_id,
         "teacher": manifest.made_by["teacher"],
         "entries": len(ready.views),
+        "lr_alone": ready.lr_alone,
         "missing": len(missing),
         "encoding": manifest.encoding,
         "error": writer.manifest.notes.get("error"),
@@ -157,6 +160,7 @@ def _measured(
 def _write_all(
     writer: cache.Writer,
     computed: Iterator[Computed],
+    clips: Mapping[str, Clip],
     share: list[View],
     batch: int,
     progress: Callable[[int, int], object] | None,
@@ -194,7 +198,9 @@ def _write_all(
                 lacks = writer.lacks(str(one.view))
                 entry = encode(one.features, one.view, writer.manifest, lacks)
                 before = pending[-1] if pending else None
-                pending.append(writing.submit(_write, writer, one.view, one.crc32, entry, before))
+                said = {} if clips[one.view.clip].has_hr else {HAS_HR: False}
+                job = _write, writer, one.view, one.crc32, entry, said, before
+                pending.append(writing.submit(*job))
             del one  # features are large, and the next group is computed now
             while pending and (len(pending) > batch + 1 or pending[0].done()):
                 settle(pending.popleft())
@@ -203,14 +209,19 @@ def _write_all(
 
 
 def _write(
-    writer: cache.Writer, view: View, crc32: int, entry: EncodedClip, before: Future[int] | None
+    writer: cache.Writer,
+    view: View,
+    crc32: int,
+    entry: EncodedClip,
+    said: dict[str, bool],
+    before: Future[int] | None,
 ) -> int:
-    """Commit one clip and return the bytes stored."""
+    """Commit one clip and return the bytes stored; said: what is true of it alone."""
     if before is not None:
         before.result()  # raises an earlier failure: the journal's order must not depend on it
     with _naming(view):
         arrays = entry.arrays()
-    return writer.write(str(view), arrays, {"source_crc32": crc32})
+    return writer.write(str(view), arrays, {"source_crc32": crc32, **said})
 
 
 @contextmanager

@@ -58,6 +58,7 @@ def plan_extraction(job: Extraction) -> dict[str, Any]:
     return {
         "entries": entries,
         "missing": missing,
+        "lr_alone": ready.lr_alone,
         "measured_on": [str(view) for view in views],
         "teacher": ready.manifest.made_by["teacher"],
         "quality": dataclasses.asdict(quality) if quality else None,
@@ -136,10 +137,12 @@ def _total(clips: list[Cost], entries: int) -> dict[str, Any]:
 def plan_table(result: dict[str, Any]) -> str:
     """Format the plan as Markdown."""
     free, left = result["free_bytes"], ""
+    if result["lr_alone"]:
+        left = f"{result['lr_alone']:,} of them have LR alone: the teacher's image stands for HR\n"
     if result["missing"] < result["entries"]:
         size = f"{result['missing_bytes'] / 1e9:,.2f} GB as {result['encoding']}"
         missing = f"{result['missing']:,} of them are missing still"
-        left = f"{missing}: the hours, and {size}, are of these\n"
+        left += f"{missing}: the hours, and {size}, are of these\n"
     rows = [
         [
             name,

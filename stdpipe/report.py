@@ -19,7 +19,7 @@ from tqdm import tqdm
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import write_atomically
 from stdpipe.data.frames import Clip
-from stdpipe.data.layouts import find_clips
+from stdpipe.data.pairs import find_pairs
 from stdpipe.device import keep_memory, pick_device
 from stdpipe.models.base import Network
 from stdpipe.reporting.clip_pictures import Detail, Gallery
@@ -130,8 +130,9 @@ def _noting(missing: list[str], what: str) -> Iterator[None]:
 def _clips(group: ResultGroup, wanted: Sequence[str], missing: list[str]) -> list[Clip]:
     """Return the wanted clips that still exist."""
     there: dict[str, Clip] = {}
+    how = group.degradation["name"]
     with _noting(missing, group.title):
-        there = {clip.key: clip for clip in find_clips(Path(group.data), "test")} if wanted else {}
+        there = {c.key: c for c in find_pairs(Path(group.data), "test", how)} if wanted else {}
         gone = [key for key in wanted if key not in there]
         missing += [f"No pictures of clip {key}: it is not in {group.data}." for key in gone]
     return [there[key] for key in wanted if key in there]

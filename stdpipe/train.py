@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from stdpipe import distributed
 from stdpipe.cache.errors import UserError
-from stdpipe.data.degrade import degradation
+from stdpipe.data.degrade import degradation, same_grid
 from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.named import with_option
@@ -74,6 +74,7 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
             resumes=bool(parts),
             targets=source.targets,
         )
+        _check_labelled(jobs, stream)
         stream.targets_from = _first_taught(jobs) * options.batch
         stream.unfinished = device.type != "cpu"
         if any(o.evaluate_every for _, o in jobs):
@@ -114,6 +115,19 @@ def _check_tested(data: Path, trained: Mapping[str, Clip], scale: int) -> None:
             f"evaluate_every would score {seen[0]}, which is trained on: hold sources out, as in "
             f"--data {with_option(data, 'test=0.2')}, or leave evaluate_every out"
         )
+
+
+def _check_labelled(jobs: Sequence[Job], stream: Stream) -> None:
+    """Raise UserError for a scheme that has nothing to say of clips of LR alone."""
+    if not stream.has_alone:
+        return
+    alone = next(clip.key for clip in stream.clips.values() if not clip.has_hr)
+    for _, options in jobs:
+        if not options.terms or "output-hr" in options.terms:
+            raise UserError(
+                f"clip {alone} has LR alone, of which scheme {options.scheme!r} learns nothing: "
+                "choose output, with a --cache, or exclude such clips"
+            )
 
 
 def _check_together(jobs: Sequence[Job]) -> None:
@@ -189,7 +203,7 @@ def _trainer(
         job = Evaluation(run.data, weights=str(last), device=run.device, amp=options.amp)
         evaluate(replace(job, out=out, overwrite=True))
 
-    unseen = [clips[key] for key in held_out(list(clips), options.hold_out)]
+    unseen = [clips[key] for key in held_out(clips, options.hold_out)]
     scored = partial(score, student, unseen, source.degradation) if unseen else None
     return StudentTrainer(
         run.out,
@@ -209,7 +223,7 @@ def _start_from(student: Network, spec: zoo.Spec, init: Path, degradation_name: 
     """Fill the student from its own weights, or from those of a privileged teacher around it."""
     state, header = checkpoints.read_checkpoint(init, student, spec)
     facts = {"weights": str(init), "degradation": header.degradation}
-    checkpoints.trained_for(facts, degradation_name)
+    checkpoints.trained_for(facts, degradation_name, fits=same_grid)
     if str(header.network).partition(":")[0] == "pisr":
         part = "student."
         state = {k.removeprefix(part): v for k, v in state.items() if k.startswith(part)}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from stdpipe import distributed
 from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import at_scale, degradation
-from stdpipe.data.layouts import find_clips
+from stdpipe.data.pairs import degradation_of, find_pairs
 from stdpipe.data.patch import check_patch
 from stdpipe.data.samples import Stream, check_sizes, finish
 from stdpipe.data.views import full_views, generator
@@ -47,7 +47,7 @@ def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
     """
     device, weights = pick_device(run.device), run.out / "weights.pt"
     spec = zoo.parse(run.network)
-    how = run.degradation or at_scale("bd", spec.scale)
+    how = degradation_of(run.data, run.degradation) or at_scale("bd", spec.scale)
     spec = spec.with_phase(degradation(how).phase)
 
     def save_weights() -> None:
@@ -95,10 +95,13 @@ def _quality(
 
 
 def _stream(run: TeacherRun, how: str, options: TeacherTraining) -> Stream:
-    clips = {c.key: c for c in find_clips(run.data, "train", length=run.frames)}
-    scale, seed = degradation(how).scale, options.stream_seed
+    clips = {c.key: c for c in find_pairs(run.data, "train", how, length=run.frames)}
+    if alone := next((clip for clip in clips.values() if not clip.has_hr), None):
+        raise UserError(f"clip {alone.key} has LR alone, and a teacher learns from HR: exclude it")
+    (scale, turns), seed = (degradation(how).scale, degradation(how).turns), options.stream_seed
     check_sizes([*clips.values()], options.patch, scale=scale)
-    return Stream(clips, full_views([*clips], seed, 8), how, options.patch, seed)
+    views = full_views([*clips], seed, len(turns), turns)
+    return Stream(clips, views, how, options.patch, seed)
 
 
 def _check_network(net: Network, name: str, options: TeacherTraining) -> None:

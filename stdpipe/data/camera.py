@@ -68,9 +68,9 @@ def _through_h264(frames: Tensor, crf: int) -> Tensor:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
         container.mux(stream.encode(None))
     file.seek(0)
-    with av.open(file) as container:
+    with av.open(file, "r") as container:
         container.streams.video[0].thread_count = 1
-        decoded = [_pixels(frame.to_ndarray()) for frame in container.decode(video=0)]
+        decoded = [_pixels(np.asarray(f.to_ndarray(), np.uint8)) for f in container.decode(video=0)]
     return torch.stack(decoded)[..., :height, :width]
 
 

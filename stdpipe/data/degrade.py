@@ -112,6 +112,13 @@ def degradation(name: str) -> Degradation:
     return _of_sigma(options["sigma"], scale) if "sigma" in options else _bd(scale)
 
 
+def same_grid(asked: str, known: str) -> bool:
+    """Tell whether LR that is given may be shown to a network that was trained for another
+    degradation: where its samples sit in the same places."""
+    one, other = degradation(asked), degradation(known)
+    return one.is_given and (one.phase, one.scale) == (other.phase, other.scale)
+
+
 def check_name(name: str) -> None:
     """Raise UserError for what names no degradation; `given` may leave its phase to be measured."""
     if parse(name)[0] != GIVEN:

@@ -6,7 +6,7 @@ Axes: T frames, H W HR size, h w LR size.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +20,10 @@ from stdpipe.cache.errors import UserError
 from stdpipe.data.box import Box
 from stdpipe.data.camera import record
 from stdpipe.data.degrade import GIVEN, SCALES, SIGMA, cut_to_scale, degradation, degrade, parse
-from stdpipe.data.frames import Clip, Frame, clip_sizes, frame_size, read_clip, stream_frames
+from stdpipe.data.frames import Clip, clip_sizes, frame_size, read_clip, stream_frames
 from stdpipe.data.given import lr_folder
 from stdpipe.data.layouts import Split, find_clips
+from stdpipe.data.video import Frame
 from stdpipe.data.views import View, orient, view_hr
 
 LOG = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def clip_lr(clip: Clip, hr: Tensor, view: View, name: str) -> Tensor:
     return turned[Box(*(side // how.scale for side in view.crop)).cut()] if view.crop else turned
 
 
-def lr_frames(clip: Clip, name: str, start: int, stop: int) -> Iterator[Tensor]:
+def lr_frames(clip: Clip, name: str, start: int, stop: int) -> Generator[Tensor]:
     """Yield the LR, float32 (1, 3, h, w), of frames start..stop. What a camera records is made of
     the whole clip, and in memory as uint8.
 

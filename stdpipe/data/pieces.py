@@ -11,12 +11,12 @@ from contextlib import closing
 from itertools import islice, pairwise
 from typing import NamedTuple, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from stdpipe.data.degrade import cut_to_scale, degradation as named_degradation, degrade
+from stdpipe.data.degrade import degradation as named_degradation, degrade
 from stdpipe.data.frames import Clip, stream_frames
+from stdpipe.data.pairs import lr_frames, planes
 
 Item = TypeVar("Item")
 
@@ -49,14 +49,16 @@ def pieces(
     chunks = [list(centres[at : at + size]) for at in range(0, len(centres), size)]
     last = len(clip.frames) - 1
     start = max(chunks[0][0] - k, 0)
-    scale = named_degradation(degradation).scale
+    how = named_degradation(degradation)
     held: list[tuple[Tensor, Tensor]] = []  # HR and LR of each frame from `start` on
-    with closing(stream_frames(clip, start, min(chunks[-1][-1] + k, last) + 1)) as frames:
+    stop = min(chunks[-1][-1] + k, last) + 1
+    of_clip = lr_frames(clip, degradation, start, stop) if how.of_clip else None
+    with closing(stream_frames(clip, start, stop)) as frames:
         for chunk, following in pairwise([*chunks, [last + k + 1]]):
             for frame in islice(frames, min(chunk[-1] + k, last) + 1 - start - len(held)):
-                hr = torch.from_numpy(np.ascontiguousarray(frame.transpose(2, 0, 1)))[None]
-                hr = cut_to_scale(hr, scale)
-                held.append((hr, degrade(hr, degradation, lr_8bit)))
+                hr = planes(frame, how.scale)
+                lr = next(of_clip) if of_clip else degrade(hr, degradation, lr_8bit)
+                held.append((hr, lr))
             hr = torch.cat([held[centre - start][0] for centre in chunk])
             yield Piece(chunk, hr, torch.cat([lr for _, lr in held]), start)
             used = min(max(following[0] - k - start, 0), len(held))

@@ -8,8 +8,9 @@ Axes: T frames, H W HR size, h w LR size.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -26,7 +27,8 @@ from stdpipe.data.degrade import (
     margin,
     window_pair,
 )
-from stdpipe.data.frames import Clip, clip_sizes, read_with_crc32
+from stdpipe.data.frames import Clip, read_with_crc32
+from stdpipe.data.pairs import clip_lr, pair_sizes
 from stdpipe.data.views import (
     View,
     draw_box,
@@ -60,7 +62,7 @@ def check_sizes(
     than `patch` HR pixels or one LR pixel (after the cut), or, with `alike`, whose size differs
     from the first's.
     """
-    sizes = clip_sizes(clips)
+    sizes = pair_sizes(clips, scale)
     whole = [tuple(side // scale * scale for side in size) for size in sizes]
     for clip, (height, width), size in zip(clips, sizes, whole, strict=True):
         told = f"clip {clip.key} is {width}x{height}"
@@ -92,20 +94,38 @@ def _warn_once(text: str) -> None:
 
 def read_frames(clip: Clip, scale: int = SCALE) -> Frames:
     """Read a clip, cut to multiples of the scale. Raises the errors of `read_clip`."""
-    hr, crc32 = _read_strided(clip, scale)
-    return Frames(hr.contiguous(), crc32)
+    found = _read_strided(clip, scale)
+    return found._replace(hr=found.hr.contiguous())
 
 
 def _read_strided(clip: Clip, scale: int) -> Frames:
     """Read a clip with hr as a view of (T, H, W, 3), so that only its crop is rearranged."""
-    pixels, crc32 = read_with_crc32(clip)
-    return Frames(cut_to_scale(torch.from_numpy(pixels).permute(0, 3, 1, 2), scale), crc32)
+    pixels, of_pixels = read_with_crc32(clip)
+    frames = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    if clip.has_hr:
+        return Frames(cut_to_scale(frames, scale), of_pixels)
+    black, (height, width) = torch.zeros((), dtype=torch.uint8), frames.shape[-2:]
+    return Frames(black.expand(*frames.shape[:2], scale * height, scale * width), of_pixels)
 
 
 def view_pair(hr: Tensor, view: View, degradation: str) -> tuple[Tensor, Tensor]:
     """Return HR (T, 3, H, W) uint8 and the whole LR (T, 3, h, w) float32 of one view."""
     hr = view_hr(hr, view)
     return hr, degrade(hr, degradation)
+
+
+def view_lr(clip: Clip, frames: Frames, view: View, degradation: str) -> tuple[Tensor, int]:
+    """Return the whole LR (T, 3, h, w) of one view, float32, and the crc32 of what it is made of:
+    of the clip's frames, and of its LR where that belongs to the clip as a whole."""
+    if not named_degradation(degradation).of_clip:
+        return view_pair(frames.hr, view, degradation)[1], frames.crc32
+    lr = clip_lr(clip, frames.hr, view, degradation)
+    return lr.float() / 255, pair_crc32(lr, frames.crc32)
+
+
+def pair_crc32(lr: Tensor, of_frames: int) -> int:
+    """Return the crc32 of a clip's frames and of its LR, uint8 (T, 3, h, w)."""
+    return crc32(lr.contiguous().numpy().data, of_frames)
 
 
 def view_size(hr: Tensor, view: View) -> tuple[int, int]:
@@ -166,7 +186,8 @@ class Stream(Dataset[Sample]):
     `targets_from` on, what `targets` returns for that view and window. With `unfinished`, it holds
     a uint8 source in place of lr and hr, with a quarter of their bytes, for `finish`. Where
     `lead` asks for some at that position, it holds as many frames before the clip in the same
-    window, before (N, 3, h, w), by `leading_up`.
+    window, before (N, 3, h, w), by `leading_up`. Where a clip of LR alone is among the clips, it
+    holds has_hr (T,), 1 where there is HR and 0 where black stands for it.
     """
 
     clips: Mapping[str, Clip]
@@ -193,15 +214,57 @@ class Stream(Dataset[Sample]):
 
     def __getitem__(self, position: int) -> Sample:
         view, rng = self.view(position)
-        frames = _read_strided(self.clips[view.clip], self.scale)
+        clip = self.clips[view.clip]
+        frames = _read_strided(clip, self.scale)
         box = draw_box(rng, self.patch, *view_size(frames.hr, view), self.scale)
+        lead = self.lead(position) if self.lead else 0
+        made = self._of_clip if named_degradation(self.degradation).of_clip else self._of_window
+        sample, of_source = made(clip, frames, view, box, lead)
+        if self.has_alone:
+            sample["has_hr"] = torch.full((len(frames.hr),), float(clip.has_hr))
+        if self.targets and position >= self.targets_from:
+            sample.update(self.targets(view, box, of_source))
+        return sample
+
+    @cached_property
+    def has_alone(self) -> bool:
+        """Whether there are clips of LR alone."""
+        return not all(clip.has_hr for clip in self.clips.values())
+
+    def _of_window(
+        self, clip: Clip, frames: Frames, view: View, box: Box, lead: int
+    ) -> tuple[Sample, int]:
+        """Return a sample whose LR is made of its own window of HR, and the crc32 of its source."""
         sample = {"source": cut_view(frames.hr, view, box, self.degradation)}
         if not self.unfinished:
             sample = finish(sample, self.degradation)
-        if self.lead and (count := self.lead(position)):
-            distinct, order = leading_up(self.clips[view.clip], frames.hr, count, self.scale)
+        if lead:
+            distinct, order = leading_up(clip, frames.hr, lead, self.scale)
             window = cut_view(distinct, view, box, self.degradation)
             sample["before"] = window_pair(window, self.degradation)[1][order]
-        if self.targets and position >= self.targets_from:
-            sample.update(self.targets(view, box, frames.crc32))
-        return sample
+        return sample, frames.crc32
+
+    def _of_clip(
+        self, clip: Clip, frames: Frames, view: View, box: Box, lead: int
+    ) -> tuple[Sample, int]:
+        """Return a sample whose LR is cut out of the whole clip's, and the crc32 of both."""
+        low = Box(*(side // self.scale for side in box)).cut()
+        lr = clip_lr(clip, frames.hr, view, self.degradation)
+        hr = view_hr(frames.hr, view)[box.cut()]
+        sample = {"hr": hr.float() / 255, "lr": lr[low].float() / 255}
+        if lead:
+            before, order = self._before(clip, frames.hr, view, lead)
+            sample["before"] = before[low][order].float() / 255
+        return sample, pair_crc32(lr, frames.crc32)
+
+    def _before(self, clip: Clip, hr: Tensor, view: View, count: int) -> tuple[Tensor, list[int]]:
+        """Return the whole LR of frames that lead up to a clip, and their order, by leading_up."""
+        if not clip.lr:
+            distinct, order = leading_up(clip, hr, count, self.scale)
+            return clip_lr(clip, distinct, view, self.degradation), order
+        upright = _read_strided(clip.lr, 1).hr
+        distinct, order = leading_up(clip.lr, upright, count, 1)
+        turned = orient(distinct, view.orientation)
+        if view.crop:
+            turned = turned[Box(*(side // self.scale for side in view.crop)).cut()]
+        return turned, order

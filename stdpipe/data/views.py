@@ -9,6 +9,7 @@ Everything random is a counter-based function of its arguments: the same for any
 import hashlib
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -20,6 +21,7 @@ from stdpipe.data.box import Box
 from stdpipe.resample import SCALE
 
 NUM_ORIENTATIONS = 8
+ALL_TURNS = tuple(range(NUM_ORIENTATIONS))
 UNDOES = (0, 1, 2, 3, 4, 6, 5, 7)  # the quarter turns undo each other, the others themselves
 
 
@@ -55,13 +57,16 @@ def generator(*counter: object) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
-def full_views(clips: list[str], seed: int, orientations: int) -> list[View]:
-    """List each clip in `orientations` (1 to 8) distinct orientations, drawn by seed and key."""
-    if not 1 <= orientations <= NUM_ORIENTATIONS:
-        raise UserError(f"orientations must be 1 to {NUM_ORIENTATIONS}, got {orientations}")
+def full_views(
+    clips: list[str], seed: int, orientations: int, turns: Sequence[int] = ALL_TURNS
+) -> list[View]:
+    """List each clip in `orientations` distinct ones of `turns`, drawn by seed and key."""
+    if not 1 <= orientations <= len(turns):
+        raise UserError(f"orientations must be 1 to {len(turns)}, got {orientations}")
     orders = (generator(seed, "orientation", clip).permutation(NUM_ORIENTATIONS) for clip in clips)
-    drawn = zip(clips, orders, strict=True)
-    return [View(clip, int(o)) for clip, order in drawn for o in order[:orientations]]
+    allowed = ([int(turn) for turn in order if turn in turns] for order in orders)
+    drawn = zip(clips, allowed, strict=True)
+    return [View(clip, turn) for clip, order in drawn for turn in order[:orientations]]
 
 
 def baked_views(
@@ -72,6 +77,7 @@ def baked_views(
     height: int,
     width: int,
     scale: int = SCALE,
+    turns: Sequence[int] = ALL_TURNS,
 ) -> list[View]:
     """List `count` distinct crops of each clip, each in its own orientation, of (height, width).
 
@@ -90,7 +96,7 @@ def baked_views(
         numbers = itertools.count()
         while len(found) < count:
             rng = generator(seed, "baked", clip, next(numbers))
-            orientation = int(rng.integers(NUM_ORIENTATIONS))
+            orientation = turns[int(rng.integers(len(turns)))]
             box = draw_box(rng, patch, *oriented_size(height, width, orientation), scale)
             found[View(clip, orientation, box)] = None
         views += found

@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stdpipe.cache.errors import UserError
-from stdpipe.data.degrade import at_scale, degradation as named_degradation, degrade
+from stdpipe.data.degrade import at_scale, degradation as named_degradation
 from stdpipe.data.frames import Clip, clip_sizes
-from stdpipe.data.layouts import find_clips
-from stdpipe.data.samples import check_sizes, read_frames
+from stdpipe.data.pairs import find_pairs
+from stdpipe.data.samples import check_sizes, read_frames, view_lr
+from stdpipe.data.views import View
 from stdpipe.deploy.graph import AnyGraph, Run, play
 from stdpipe.evaluation.protocols import Protocol, psnr_y
 from stdpipe.models.base import Network
@@ -55,9 +56,9 @@ def degradation_of(net: Network, option: str) -> str:
     )
 
 
-def calibration_clips(data: Path) -> list[Clip]:
+def calibration_clips(data: Path, degradation: str) -> list[Clip]:
     """Return at most MOST_CALIBRATING clips: of Vimeo90K's training list, elsewhere of all."""
-    clips = find_clips(data, "train")
+    clips = find_pairs(data, "train", degradation)
     return clips[:: -(-len(clips) // MOST_CALIBRATING)]
 
 
@@ -76,10 +77,10 @@ def _refuse_larger(key: str, height: int, width: int, size: Size) -> None:
         )
 
 
-def held_out_clips(data: Path, calibrating: Sequence[Clip]) -> list[Clip]:
+def held_out_clips(data: Path, degradation: str, calibrating: Sequence[Clip]) -> list[Clip]:
     """Return a data set's test clips that nothing was calibrated on."""
     used = {(clip.key, clip.frames, clip.place) for clip in calibrating}
-    clips = find_clips(data, "test")
+    clips = find_pairs(data, "test", degradation)
     return [clip for clip in clips if (clip.key, clip.frames, clip.place) not in used]
 
 
@@ -97,8 +98,9 @@ def pairs(clips: Sequence[Clip], degradation: str, size: Size) -> Iterator[tuple
     """Yield each clip's HR (T, 3, H, W) uint8, and its LR as large as a file's frames."""
     scale = named_degradation(degradation).scale
     for clip in clips:
-        hr = read_frames(clip, scale).hr
-        yield hr, fitted(degrade(hr, degradation), size, clip.key)
+        frames = read_frames(clip, scale)
+        lr = view_lr(clip, frames, View(clip.key, 0), degradation)[0]
+        yield frames.hr, fitted(lr, size, clip.key)
 
 
 @torch.no_grad()

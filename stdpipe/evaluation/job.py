@@ -7,13 +7,13 @@ from typing import Annotated, ClassVar
 from pydantic import ConfigDict, Field
 
 from stdpipe.cache.errors import UserError
+from stdpipe.data.degrade import degradation
 from stdpipe.data.frames import Clip
-from stdpipe.data.layouts import find_clips
+from stdpipe.data.pairs import find_pairs
 from stdpipe.device import Amp
 from stdpipe.evaluation import protocols
 from stdpipe.evaluation.protocols import Protocol
 from stdpipe.models.base import Network
-from stdpipe.resample import SCALE
 from stdpipe.suggest import refuse_unknown
 
 KINDS = ("quality", "temporal", "cost")
@@ -61,10 +61,11 @@ def split_name(text: str) -> tuple[str | None, str | None]:
 
 
 def scored_footage(
-    data: Path, protocol: str | None, crop: int | None = None, scale: int = SCALE
+    data: Path, protocol: str | None, crop: int | None = None, degradation_name: str = "bd"
 ) -> tuple[list[Clip], Protocol, str]:
-    """Return the scored clips, the rules, and why these rules."""
-    clips = find_clips(data, "test")
+    """Return the scored clips, with LR where it is given, the rules, and why these rules."""
+    clips = find_pairs(data, "test", degradation_name)
+    scale = degradation(degradation_name).scale
     chosen = "asked for"
     if protocol is None:
         protocol, reason = protocols.default_protocol({c.key: len(c.frames) for c in clips}, scale)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from stdpipe.cache.errors import UserError
-from stdpipe.data.degrade import at_scale, degradation
+from stdpipe.data.degrade import at_scale, degradation, same_grid
 from stdpipe.device import settle
 from stdpipe.evaluation.job import Evaluation, split_name
 from stdpipe.models.base import Network, check_scale, check_sees_lr
@@ -69,7 +69,7 @@ def _agreed(
     trained = {e["degradation"]: name for name, e in networks.items() if e["degradation"]}
     if job.degradation:
         for name, network in trained.items():
-            if name != job.degradation:
+            if name != job.degradation and not same_grid(job.degradation, name):
                 LOG.warning("stdpipe: %s is for %s, not %s", network, name, job.degradation)
         return job.degradation
     if len(trained) > 1:

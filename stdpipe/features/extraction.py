@@ -16,9 +16,10 @@ from torch import Tensor
 
 from stdpipe import cache
 from stdpipe.cache.errors import UserError
-from stdpipe.data.degrade import at_scale, degradation
+from stdpipe.data.camera import encoder
+from stdpipe.data.degrade import Degradation, at_scale, degradation, parse, same_grid
 from stdpipe.data.frames import Clip
-from stdpipe.data.layouts import find_clips
+from stdpipe.data.pairs import degradation_of, find_pairs
 from stdpipe.data.patch import check_patch, fits, multiple
 from stdpipe.data.samples import check_sizes, read_frames
 from stdpipe.data.views import NUM_ORIENTATIONS, View, baked_views, full_views
@@ -38,6 +39,7 @@ from stdpipe.features.teacher import (
 from stdpipe.models import checkpoints
 from stdpipe.models.base import Features, Network, check_scale
 from stdpipe.models.checkpoints import load_network
+from stdpipe.resample import SCALE
 from stdpipe.suggest import refuse_unknown
 
 EXTRACTOR = 1  # raise it when a change makes the same teacher yield other numbers
@@ -52,7 +54,9 @@ class Extraction:
     cache: str
     teacher: str | None = None  # the network's name; None: as the weights file says
     weights: str | None = None
-    degradation: str | None = None  # None: as the weights file says, else bd at the teacher's scale
+    degradation: str | None = None
+    """None: LR that lies beside HR, else as the weights file says, else bd at the teacher's scale.
+    """
     encoding: str | None = None  # None: else trunk-int8 where the teacher allows it, else int8
     targets: tuple[str, ...] | None = None
     """None: else sr, f_sr and attention, or sr alone where the teacher has no F^SR."""
@@ -86,7 +90,8 @@ class Extraction:
 
     def __post_init__(self) -> None:
         refuse_unknown([self.encoding] if self.encoding else [], cache.ENCODINGS, "encoding")
-        scale = degradation(self.degradation).scale if self.degradation else None
+        options = parse(self.degradation)[1] if self.degradation else {}
+        scale = int(options.get("scale", SCALE)) if self.degradation else None
         if self.views == "baked" and not (self.baked >= 1 and fits(self.patch, scale)):
             need = f"baked views need at least 1 crop whose side is {multiple(scale)}"
             raise UserError(f"{need}, got --baked {self.baked} --patch {self.patch}")
@@ -109,6 +114,11 @@ class Prepared:
     members: tuple[Member, ...]
     amp: str
 
+    @property
+    def lr_alone(self) -> int:
+        """The number of views of clips that have no HR."""
+        return sum(not self.clips[view.clip].has_hr for view in self.views)
+
     def quality(self, accept: bool) -> Quality | None:
         """Measure the teacher, as quality_of does; None for random weights, too."""
         made = self.manifest.made_by
@@ -119,10 +129,10 @@ class Prepared:
 
     def read(self, view: View) -> tuple[Tensor, int]:
         """Read what the teacher sees of a view, by seen_frames, and the crc32 of its source."""
-        frames = read_frames(self.clips[view.clip], self.manifest.scale)
-        name = str(self.manifest.made_by["degradation"])
-        seen = seen_frames(self.teacher, frames.hr, view, name)
-        return seen.pin_memory() if self.device.type == "cuda" else seen, frames.crc32
+        clip, name = self.clips[view.clip], str(self.manifest.made_by["degradation"])
+        frames = read_frames(clip, self.manifest.scale)
+        seen, of_source = seen_frames(self.teacher, clip, frames, view, name)
+        return seen.pin_memory() if self.device.type == "cuda" else seen, of_source
 
     def run(self, seen: Tensor) -> Features:
         """Run the teacher on one clip from `read`: features of (T, C, ., .)."""
@@ -137,23 +147,25 @@ def prepare(job: Extraction) -> Prepared:
     if cache.manifest_exists(cache.open_place(job.cache)):
         reader = cache.open_reader(job.cache, allow_incomplete=True)
         made = reader.manifest
-    clips = {c.key: c for c in find_clips(job.data, "train", length=job.frames)}
-    phase = degradation(job.degradation or "bd").phase
+    asked = degradation_of(job.data, job.degradation)
+    phase = degradation(asked or "bd").phase
     teacher, facts = load_network(job.teacher, job.weights, phase)
     best = ("sr", "f_sr", "attention") if teacher.f_sr_channels else ("sr",)
     targets = job.targets or (made.targets if made else best)
     if job.ensemble and "sr" not in targets:
         raise UserError(f"an ensemble is of sr, and targets are {','.join(targets)}: add sr")
     check_teacher(teacher, facts, targets)
-    name = checkpoints.trained_for(facts, job.degradation, at_scale("bd", teacher.factor))
-    scale = degradation(name).scale
+    default = at_scale("bd", teacher.factor)
+    name = checkpoints.trained_for(facts, asked, default, same_grid)
+    how, scale = degradation(name), degradation(name).scale
+    clips = {c.key: c for c in find_pairs(job.data, "train", name, length=job.frames)}
     check_scale(teacher, facts["network"], name, scale)
     if job.views == "baked":
         check_patch(job.patch, scale)
     are_cut = check_sizes(list(clips.values()), alike=True, scale=scale) > 0
     teacher = settle(teacher, device, job.amp)
     first = read_frames(next(iter(clips.values())), scale).hr
-    views, (height, width), viewed = _views(job, list(clips), first, scale)
+    views, (height, width), viewed = _views(job, list(clips), first, how)
     encoding = (
         job.encoding or _encoding(made) or best_encoding(facts["network"], teacher, height, width)
     )
@@ -169,6 +181,7 @@ def prepare(job: Extraction) -> Prepared:
             **{f"teacher_{key}": value for key, value in checkpoints.revised(teacher).items()},
             "teacher_sha256": facts["sha256"],
             "lr_8bit": True,
+            **({"encoder": encoder()} if how.camera else {}),
             **viewed,
             "seed": job.seed,
             "amp": job.amp,
@@ -225,16 +238,17 @@ def _encoding(made: cache.Manifest | None) -> str | None:
 
 
 def _views(
-    job: Extraction, clips: list[str], first: Tensor, scale: int
+    job: Extraction, clips: list[str], first: Tensor, how: Degradation
 ) -> tuple[list[View], tuple[int, int], dict[str, str | int]]:
     """List the cache's views, with the size of their maps and the facts that identify them."""
     height, width = first.shape[-2:]
     if job.views == "baked":
-        views = baked_views(clips, job.seed, job.baked, job.patch, height, width, scale)
+        size = height, width
+        views = baked_views(clips, job.seed, job.baked, job.patch, *size, how.scale, how.turns)
         identity: dict[str, str | int] = {"views": "baked", "baked": job.baked, "patch": job.patch}
         return views, (job.patch, job.patch), identity
     assert job.views == "full"
-    views = full_views(clips, job.seed, job.orientations)
+    views = full_views(clips, job.seed, job.orientations, how.turns)
     return views, (height, width), {"views": "full", "orientations": job.orientations}
 
 

@@ -11,6 +11,7 @@ from stdpipe.features.quality import Quality, quality_text
 
 LABELS = {"teacher_sha256": "weights sha256", "lr_8bit": "LR in 8 bits"}
 MEASURED = ("error", "quality")  # notes
+HAS_HR = "has_hr"  # in an entry's extra: False where its clip has LR alone
 
 Facts = dict[str, Any]
 
@@ -51,7 +52,8 @@ def provenance(manifest: cache.Manifest) -> Provenance:
 def describe_cache(reader: cache.Reader) -> Facts:
     """Return all that is known of a cache, flat: the manifest's facts under their own names, and
 
-    entries (of the whole job), committed, complete; array_shapes (of one entry);
+    entries (of the whole job), committed, complete; lr_alone (committed entries of clips that have
+    no HR); array_shapes (of one entry);
     bytes, bytes_per_entry, bytes_by_array, times_smaller (than f_sr in float32; null where f_sr is
     not stored); error (the encoding's, as encoding.encoding_error returns it) and quality (the
     teacher's, a quality.Quality), null where they were not measured; and notes.
@@ -70,6 +72,7 @@ def describe_cache(reader: cache.Reader) -> Facts:
         "entries": len(manifest.entries),
         "committed": committed,
         "complete": reader.is_complete(),
+        "lr_alone": sum(not reader.extra(key).get(HAS_HR, True) for key in reader.entries),
         "array_shapes": {name: list(spec.shape[1:]) for name, spec in manifest.arrays.items()},
         "bytes": total,
         "bytes_per_entry": round(total / committed) if committed else None,
@@ -94,6 +97,7 @@ def info_text(facts: Facts, made_by: Mapping[str, Any]) -> str:
 def _held(facts: Facts) -> dict[str, str]:
     held = {
         "serves": ", ".join(facts["targets"]),
+        **({"LR alone": f"{facts['lr_alone']:,} entries"} if facts["lr_alone"] else {}),
         "entry": f"{facts['frames']} x {facts['height']} x {facts['width']} (T x H x W)",
         "encoding": f"{facts['encoding']}, compression {facts['compression']}",
         "bytes": _bytes(facts["bytes"]),

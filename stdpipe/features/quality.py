@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from stdpipe.cache.errors import UserError
-from stdpipe.data.degrade import KINDS, at_scale, degradation, degrade
+from stdpipe.data.box import Box
+from stdpipe.data.degrade import MADE, at_scale, degradation, degrade
 from stdpipe.data.frames import Clip
-from stdpipe.data.samples import read_frames
+from stdpipe.data.samples import read_frames, view_lr
 from stdpipe.data.views import View, view_hr
 from stdpipe.device import autocast
 from stdpipe.models.base import Network
@@ -48,6 +49,8 @@ class Trial(NamedTuple):
 
     teacher: Network
     hrs: Sequence[Tensor]
+    lrs: Sequence[Tensor]
+    """The LR of each crop, float32 (T, 3, s, s); of another degradation than theirs, it is made."""
     degradation: str
     device: torch.device
     amp: str = "none"
@@ -97,18 +100,19 @@ def quality_of(
     *,
     accept: bool = False,
 ) -> Quality | None:
-    """Measure a teacher, on its device and in evaluation mode; None where frames are too small.
+    """Measure a teacher, on its device and in evaluation mode; None where frames are too small, or
+    have no HR.
 
     Raises UserError, with the likely cause, for a teacher that has nothing to teach; with `accept`,
     that is a warning.
     """
-    chosen = evenly_spaced(views, CLIPS)
-    scale = degradation(degradation_name).scale
-    read = (read_frames(clips[view.clip], scale).hr for view in chosen)
-    hrs = _crops([view_hr(hr, view) for hr, view in zip(read, chosen, strict=True)], scale)
+    chosen = evenly_spaced([view for view in views if clips[view.clip].has_hr], CLIPS)
+    if not chosen:
+        return None
+    hrs, lrs = _crops(clips, chosen, degradation_name)
     if hrs[0].shape[-1] < SMALLEST:
         return None
-    trial = Trial(teacher, hrs, degradation_name, device, amp)
+    trial = Trial(teacher, hrs, lrs, degradation_name, device, amp)
     found = measure(trial)
     if wrong := complaint(found):
         told = f"the teacher {wrong}; it has {found}{_cause(trial, found)}"
@@ -141,9 +145,14 @@ def complaint(found: Quality) -> str:
 def _cause(trial: Trial, found: Quality) -> str:
     """Return the degradation or input that makes the teacher much better, and about as good as
     bicubic at least, as text; without one, the likeliest cause."""
-    names = [at_scale(kind, degradation(trial.degradation).scale) for kind in KINDS]
+    names = [at_scale(kind, degradation(trial.degradation).scale) for kind in MADE]
     others = [] if trial.teacher.sees_hr else [n for n in names if n != trial.degradation]
-    tries = {f"--degradation {name}": trial._replace(degradation=name) for name in others}
+    tries = {
+        f"--degradation {name}": trial._replace(
+            degradation=name, lrs=[degrade(hr, name) for hr in trial.hrs]
+        )
+        for name in others
+    }
     tries |= {text: trial._replace(turns=turns) for text, turns in INPUTS.items()}
     psnr = {text: measure(each).psnr or -math.inf for text, each in tries.items()}
     best = max(psnr, key=psnr.__getitem__)
@@ -158,8 +167,8 @@ def measure(trial: Trial) -> Quality:
     made, bicubic, true = [], [], []
     how, (enter, leave) = degradation(trial.degradation), trial.turns
     with _offsets(trial.teacher) as offsets:
-        for hr in trial.hrs:
-            middle, lr = len(hr) // 2, degrade(hr, trial.degradation)
+        for hr, lr in zip(trial.hrs, trial.lrs, strict=True):
+            middle = len(hr) // 2
             seen = hr.float() / 255 if trial.teacher.sees_hr else lr
             clip = enter(seen)[None].to(trial.device)
             with autocast(trial.device, trial.amp):
@@ -227,11 +236,27 @@ def _psnr(image: Tensor, truth: Tensor) -> float:
     return round(float(-10 * error.log10().mean()), 3)
 
 
-def _crops(hrs: Sequence[Tensor], scale: int) -> list[Tensor]:
-    """Cut the middle of clips (T, 3, H, W) to squares of one side, a multiple of the scale."""
-    side = min(SIDE, *(min(hr.shape[-2:]) for hr in hrs)) // scale * scale
-    places = [[(size - side) // 2 for size in hr.shape[-2:]] for hr in hrs]
-    return [hr[..., y : y + side, x : x + side] for hr, (y, x) in zip(hrs, places, strict=True)]
+def _crops(
+    clips: Mapping[str, Clip], views: Sequence[View], name: str
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Cut the middle of views to squares of one side: HR (T, 3, S, S), and its LR, which is made of
+    the crop alone where it does not belong to the whole clip."""
+    how = degradation(name)
+    hrs, lrs = [], []
+    for view in views:
+        clip = clips[view.clip]
+        frames = read_frames(clip, how.scale)
+        hrs.append(view_hr(frames.hr, view))
+        lrs.append(view_lr(clip, frames, view, name)[0] if how.of_clip else None)
+    side = min(SIDE, *(min(hr.shape[-2:]) for hr in hrs)) // how.scale * how.scale
+    of_hr, of_lr = [], []
+    for hr, lr in zip(hrs, lrs, strict=True):
+        y, x = ((size - side) // 2 // how.scale * how.scale for size in hr.shape[-2:])
+        box = Box(y, x, side, side)
+        low = Box(*(place // how.scale for place in box))
+        of_hr.append(hr[box.cut()])
+        of_lr.append(degrade(of_hr[-1], name) if lr is None else lr[low.cut()])
+    return of_hr, of_lr
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from torch import Tensor
 from stdpipe import cache
 from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import degradation
-from stdpipe.data.samples import view_pair
+from stdpipe.data.frames import Clip
+from stdpipe.data.samples import Frames, view_lr
 from stdpipe.data.views import NUM_ORIENTATIONS, View, orient, unorient, view_hr
 from stdpipe.device import autocast
 from stdpipe.features.targets import Arrays
@@ -23,12 +24,17 @@ from stdpipe.resample import centre
 TRANSPOSED = 4  # an orientation of stdpipe.data.views
 
 
-def seen_frames(teacher: Network, hr: Tensor, view: View, degradation_name: str) -> Tensor:
-    """Make the teacher's input of a view, float32 in [0, 1]: LR (T, 3, h, w), or HR (T, 3, H, W)
-    for a privileged teacher."""
-    if teacher.sees_hr:
-        return view_hr(hr, view).float() / 255
-    return view_pair(hr, view, degradation_name)[1]
+def seen_frames(
+    teacher: Network, clip: Clip, frames: Frames, view: View, degradation_name: str
+) -> tuple[Tensor, int]:
+    """Make the teacher's input of a view, float32 in [0, 1], LR (T, 3, h, w), or HR (T, 3, H, W)
+    for a privileged teacher; return it with the crc32 of view_lr."""
+    lr, of_source = view_lr(clip, frames, view, degradation_name)
+    if not teacher.sees_hr:
+        return lr, of_source
+    if not clip.has_hr:
+        raise UserError(f"clip {clip.key} has LR alone, and this teacher sees HR: leave --lr out")
+    return view_hr(frames.hr, view).float() / 255, of_source
 
 
 class Member(NamedTuple):

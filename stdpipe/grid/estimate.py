@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import torch
 
 from stdpipe import cache
-from stdpipe.data.degrade import degradation
 from stdpipe.data.frame_writer import folder_output
 from stdpipe.data.frames import frame_size, read_clip
 from stdpipe.data.layouts import find_clips
@@ -176,11 +175,11 @@ def _tests(
 
     All frames are taken to have the first one's size, and time to grow with the pixels.
     """
-    scale = degradation(setup.experiment.degradation).scale
+    how = setup.experiment.degradation
     found: dict[str, dict[str, Any]] = {}
     speeds: dict[str, float] = {}
     for test, folder in setup.tests.items():
-        clips, rules, _ = scored_footage(folder, setup.rules[test].name, scale=scale)
+        clips, rules, _ = scored_footage(folder, setup.rules[test].name, None, how)
         frames = sum(len(protocols.scored_frames(len(clip.frames), rules)) for clip in clips)
         measured = setup.results(test)
         kinds = [network.kind for network in networks if network.key not in measured]

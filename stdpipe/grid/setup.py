@@ -15,7 +15,6 @@ from stdpipe import cache
 from stdpipe.assets import EMBEDDED, named
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.schema import read_json
-from stdpipe.data.degrade import degradation
 from stdpipe.data.layouts import find_clips
 from stdpipe.evaluation.job import Evaluation, scored_footage, split_name
 from stdpipe.evaluation.protocols import Protocol
@@ -236,9 +235,8 @@ def set_up(job: Job) -> GridSetup:
             what = "no weights" if setup.trains(label) else f"no file {file}"
             raise UserError(f"teacher {label}: {what}; give --teacher {label}=FILE")
     find_clips(data, "train")
-    scale = degradation(made.degradation).scale
     for test in made.tests:
-        found = scored_footage(tests[test.label], test.protocol, scale=scale)
+        found = scored_footage(tests[test.label], test.protocol, None, made.degradation)
         setup.rules[test.label] = found[1]
     # seed by seed, so that what is finished early can be compared
     for seed, student, scheme in product(made.seeds, made.students, made.schemes):

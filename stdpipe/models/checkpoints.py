@@ -6,7 +6,8 @@ stdpipe's own files hold the fields of Header and "params", a state dict.
 
 import hashlib
 import logging
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,15 +77,21 @@ def load_network(
     return net, facts
 
 
-def trained_for(facts: Mapping[str, Any], asked: str | None, default: str = "bd") -> str:
+def trained_for(
+    facts: Mapping[str, Any],
+    asked: str | None,
+    default: str = "bd",
+    fits: Callable[[str, str], bool] = operator.eq,
+) -> str:
     """Return the degradation to use with a network: the one asked for, that of its weights, or for
     weights that were made here the default.
 
-    Raises UserError where the two differ, or where neither is known: published EDVR checkpoints do
-    not say that they are for `bi`, and the wrong degradation costs about 7 dB.
+    fits: tells whether one that is asked for may stand for that of the weights. Raises UserError
+    where it may not, or where neither is known: published EDVR checkpoints do not say that they
+    are for `bi`, and the wrong degradation costs about 7 dB.
     """
     known = facts["degradation"]
-    if asked and known and asked != known:
+    if asked and known and asked != known and not fits(asked, known):
         both = f"degradation {known!r}, but --degradation {asked!r} was asked for"
         raise UserError(f"{facts['weights']} was trained for {both}; change one of them")
     made_here = facts["weights"] is None or str(facts["weights"]).startswith("random:")

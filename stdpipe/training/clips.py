@@ -16,9 +16,9 @@ from torch.utils.data import Dataset
 from stdpipe import cache
 from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import degradation as named_degradation
-from stdpipe.data.layouts import find_clips
+from stdpipe.data.pairs import find_pairs
 from stdpipe.data.samples import Stream, Targets, check_sizes
-from stdpipe.data.views import NUM_ORIENTATIONS, View, full_views
+from stdpipe.data.views import View, full_views
 from stdpipe.features.targets import Decoder, open_targets
 from stdpipe.suggest import refuse_text
 from stdpipe.training.held_out import held_out
@@ -45,9 +45,10 @@ def clip_stream(
     data and cache may have grown. Raises UserError where data and cache hold other clips, where a
     clip is smaller than the patch, and where none is left.
     """
-    clips = {c.key: c for c in find_clips(data, "train", length=frames)}
+    clips = {c.key: c for c in find_pairs(data, "train", degradation, length=frames)}
+    turns = named_degradation(degradation).turns
     if reader is None:
-        views = full_views(list(clips), seed, NUM_ORIENTATIONS)
+        views = full_views(list(clips), seed, len(turns), turns)
     else:
         views = [View.parse(entry) for entry in reader.manifest.entries]
         cached = {v.clip for v in views}
@@ -57,7 +58,7 @@ def clip_stream(
                 f"clip lists differ by {len(odd)} clips, {odd[0]} first ({len(cached)} in "
                 f"{reader.url}, {len(clips)} in {data}): use the cache's data, or extract again"
             )
-    unseen = held_out(list(clips), hold_out)
+    unseen = held_out(clips, hold_out)
     if len(clips) <= len(unseen):
         raise UserError(f"hold_out={hold_out} leaves none of {len(clips)} clips to train on")
     views = [view for view in views if view.clip not in unseen]

@@ -1,19 +1,22 @@
 """Score a student in training on clips of the train list that it never sees."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
-from stdpipe.data.degrade import degrade
+from stdpipe.cache.errors import UserError
 from stdpipe.data.frames import Clip
-from stdpipe.data.samples import read_frames
+from stdpipe.data.samples import read_frames, view_lr
+from stdpipe.data.views import View
 from stdpipe.evaluation.protocols import protocol, psnr_y
 from stdpipe.models.base import Network
 
 
-def held_out(keys: Sequence[str], count: int) -> list[str]:
-    """Return `count` clips spread over the sorted keys, the same for every seed."""
-    ordered = sorted(keys)
+def held_out(clips: Mapping[str, Clip], count: int) -> list[str]:
+    """Return `count` clips that have HR, spread over the sorted keys, the same for every seed."""
+    ordered = sorted(key for key, clip in clips.items() if clip.has_hr)
+    if count and not ordered:
+        raise UserError(f"hold_out={count} needs clips with HR, and all have LR alone")
     return [ordered[(2 * i + 1) * len(ordered) // (2 * count)] for i in range(count)]
 
 
@@ -27,9 +30,10 @@ def score(student: Network, clips: Sequence[Clip], degradation: str) -> float:
     found = []
     student.eval()
     for clip in clips:
-        hr = read_frames(clip, student.factor).hr
-        middle = len(hr) // 2
-        sr = student.forward_clip(degrade(hr, degradation).to(device)[None], [middle])[0, 0]
+        frames = read_frames(clip, student.factor)
+        hr, middle = frames.hr, len(frames.hr) // 2
+        lr = view_lr(clip, frames, View(clip.key, 0), degradation)[0]
+        sr = student.forward_clip(lr.to(device)[None], [middle])[0, 0]
         found.append(psnr_y(sr, hr[middle].to(device) / 255, rules))
     student.train()
     return sum(found) / len(found)

@@ -2,14 +2,15 @@
 
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from stdpipe import cache, distributed
 from stdpipe.cache.errors import UserError
-from stdpipe.data.degrade import at_scale, degradation as named_degradation
+from stdpipe.data.degrade import at_scale, degradation as named_degradation, same_grid
+from stdpipe.data.pairs import degradation_of
 from stdpipe.distill.schemes import needs
 from stdpipe.distill.terms import TERMS
 from stdpipe.features.targets import (
@@ -77,6 +78,8 @@ def open_source(
     parts: those of the caches that a run to resume began with; none: all that is finished of them.
     Raises UserError where it is missing or does not fit.
     """
+    if run.degradation or not run.cache:
+        run = replace(run, degradation=degradation_of(run.data, run.degradation))
     readers = _open_caches(run, [options.scheme for options in every if options.terms], parts)
     made_by = readers[0].manifest.made_by if readers else {}
     default = at_scale("bd", zoo.parse(run.student).scale)
@@ -90,7 +93,7 @@ def open_source(
         with torch.random.fork_rng(devices=[]):  # students begin as they do with a cache
             teacher, facts = checkpoints.load_network(None, run.live_teacher)
         check_teacher(teacher, facts, sorted(wanted))
-        checkpoints.trained_for(facts, degradation)
+        checkpoints.trained_for(facts, degradation, fits=same_grid)
         check_scale(teacher, facts["network"], degradation, named_degradation(degradation).scale)
         decode = LiveTeacher(teacher, device, amp, sorted(wanted))
         return Source(degradation, readers, live=teacher, decode=decode)

@@ -10,8 +10,8 @@ import torch
 
 from stdpipe import cache
 from stdpipe.data.layouts import find_clips
-from stdpipe.data.samples import read_frames, view_hr
-from stdpipe.data.views import View, orient
+from stdpipe.data.samples import read_frames
+from stdpipe.data.views import View, orient, view_hr
 from stdpipe.models.checkpoints import load_network
 
 Command = Callable[..., Any]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import find_clips
 from stdpipe.models import zoo
 from stdpipe.training.average import Average
@@ -43,9 +45,12 @@ def test_the_average_of_known_weights() -> None:
 
 def test_clips_held_out_are_spread_and_never_repeat() -> None:
     keys = [f"{i:03}" for i in range(10)]
-    assert held_out(keys, 0) == []
-    assert held_out(keys[::-1], 2) == ["002", "007"]
-    assert held_out(keys, 10) == keys
+    clips = {key: Clip(key, range(7)) for key in keys[::-1]}
+    assert held_out(clips, 0) == []
+    assert held_out(clips, 2) == ["002", "007"]
+    assert held_out(clips, 10) == keys
+    alone = {key: replace(clip, has_hr=key in "002 007") for key, clip in clips.items()}
+    assert held_out(alone, 2) == ["002", "007"]
 
 
 @pytest.mark.parametrize("keep", ["last", "best"])
