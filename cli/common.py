@@ -103,7 +103,12 @@ _data_option = click.option(
 
 def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --data, whose value names what --lr adds and --exclude leaves out, too."""
-    return _data_option(_lr_option(_exclude_option(command)))
+    return hr_option(_lr_option(command))
+
+
+def hr_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --data, whose value names what --exclude leaves out, too."""
+    return _data_option(_exclude_option(command))
 
 
 degradation_option = click.option(

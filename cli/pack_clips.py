@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from stdpipe.cli.common import PATH, data_option, json_option, report
+from stdpipe.cli.common import PATH, hr_option, json_option, report
 from stdpipe.cli.errors import Command
 
 
 @click.command("pack-clips", cls=Command)
-@data_option
+@hr_option
 @click.option(
     "--out", required=True, metavar="FILE", type=PATH, help="The HDF5 file to write or resume."
 )

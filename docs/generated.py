@@ -130,7 +130,7 @@ def degradations() -> str:
     """How LR is made, by name."""
     rows = [
         (f"`{name}`", _plain(how.text), f"4j + {how.phase:g}" if how.phase else "4j")
-        for name in (*DEGRADATIONS, "bd:sigma=1.5")
+        for name in (*DEGRADATIONS, "bd:sigma=1.5", "bi:uint8=1", "camera")
         for how in [degradation(name)]
     ]
     return _table(("name", "how LR is made of HR", "LR sample j sits at HR pixel"), rows)

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import PARTIAL, atomic_file, fsync, locked
+from stdpipe.data import named
 from stdpipe.data.folders import is_video_file
 from stdpipe.data.frames import Clip, clip_sizes, stream_frames
 from stdpipe.data.layouts import SPLITS, find_clips, split_lists
@@ -66,6 +67,8 @@ def pack_clips(data: Path, out: Path, split: str = "both") -> dict[str, Any]:
 
 def _chosen(data: Path, split: str) -> tuple[list[Clip], Lists]:
     """Find the clips to pack, and Vimeo90K's lists without the keys of other clips."""
+    if named.parse(data).lr:
+        raise UserError(f"{data}: LR is packed for itself: --data {named.parse(data).lr}")
     if data.is_file() and not is_video_file(data):
         raise UserError(f"{data} is a file, and no video: give the folder of the data set")
     splits = [name for name in SPLITS if split in (name, "both")]

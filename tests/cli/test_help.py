@@ -22,6 +22,7 @@ ORDER = [
     "evaluate",
     "experiment",
     "report",
+    "degrade",
     "upscale",
     "export",
     "bench",
@@ -108,8 +109,8 @@ def test_version(stdpipe: Command) -> None:
 def test_no_new_options() -> None:
     """Flags are few and stay few: whoever adds one changes this test, and says why."""
     found = {name: {o for p in c.params for o in p.opts} for name, c in commands()}
-    always = {"--data", "--exclude", "--device", "--json"}
-    here = always - {"--exclude"}  # DATA:exclude=CLIP, since they take their data from a file
+    always = {"--data", "--exclude", "--device", "--json", "--lr"}
+    here = always - {"--exclude", "--lr"}  # DATA:exclude=CLIP: they take their data from a file
     config = {"--config", "--set", "--out"}
     assert found["extract-teacher"] == always | {
         "--teacher", "--weights", "--cache", "--degradation", "--encoding", "--targets",
@@ -158,6 +159,7 @@ def test_no_new_options() -> None:
         "--json",
     }
     assert found["pack-clips"] == {"--data", "--exclude", "--out", "--split", "--json"}
+    assert found["degrade"] == {"data", "out", "--degradation", "--json"}
     assert found["models"] == {"names", "--size", "--json"}
     assert found["runs"] == {"folders", "--json"}
     for name in ("cache info", "cache repair"):
