@@ -80,6 +80,32 @@ def footage() -> Path:
 
 
 @pytest.fixture(scope="session")
+def films(
+    vid4: Path,
+    footage: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    save_frames: Callable[..., Path],
+) -> Path:
+    """A folder of five real videos of two sizes. Of `films:test=0.2`, Vid4's is held out."""
+    folder = tmp_path_factory.mktemp("films")
+    lines = (footage / "SOURCES.tsv").read_text().splitlines()[1:]
+    of_file: dict[str, list[Path]] = {}
+    for key, file in (line.split("\t")[:2] for line in lines):
+        of_file.setdefault(file, []).append(footage / "sequences" / key)
+    named = {"bbb": "bbb.mp4", "sintel": "sintel_trailer-720p.mp4", "film": "cockatoo.mp4",
+             "street": "bikes.mp4"}  # fmt: skip
+    frames = {
+        name: sorted(clip.glob("*.png"))
+        for name, file in named.items()
+        for clip in of_file[file][:1]
+    }
+    frames["walk"] = sorted((vid4 / "GT/walk").glob("*.png"))[:9]
+    for name, files in frames.items():
+        save_frames(folder / f"{name}.mp4", np.stack([iio.imread(file) for file in files]), crf=10)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def published() -> Callable[[str], Path]:
     """published(name): a file or folder of published weights, beside the real data sets."""
 

@@ -114,7 +114,7 @@ def test_commands_can_be_typed(page: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_there_are_commands_to_check() -> None:
     """The two pages that walk through everything have all of the main ones."""
-    for name in ("tutorial", "vimeo"):
+    for name in ("tutorial", "vimeo", "videos"):
         found = {words[0] for words in command_lines((DOCS / f"{name}.md").read_text())}
         wanted = {"extract-teacher", "train-student", "evaluate", "export", "upscale", "cache"}
         assert wanted <= found
@@ -263,21 +263,36 @@ def test_it_builds_and_needs_no_network(tmp_path: Path) -> None:
     assert all(networks.count(f">{name}</span></code>") >= 2 for name in ZOO)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not find_spec("onnxscript"), reason="pip install '.[export]'")
-def test_the_tutorial_runs(tmp_path: Path) -> None:
-    """All its shell blocks in one folder, one after the other, as a reader types them."""
-    script = "\n".join(["set -eu", *blocks((DOCS / "tutorial.md").read_text(), "sh")])
+def type_all(page: str, folder: Path) -> None:
+    """Type all shell blocks of a page in a folder, one after the other, as a reader does."""
+    script = "\n".join(["set -eu", *blocks((DOCS / page).read_text(), "sh")])
     beside = Path(sys.executable).parent  # stdpipe and python of the same installation
     done = subprocess.run(
         ["bash", "-c", script],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "PATH": f"{beside}:{os.environ['PATH']}"},
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not find_spec("onnxscript"), reason="pip install '.[export]'")
+def test_the_tutorial_runs(tmp_path: Path) -> None:
+    type_all("tutorial.md", tmp_path)
     for made in ("cache.zarr/complete.json", "runs/taught/weights.pt", "results/table.md",
                  "large.mp4", "student.onnx"):  # fmt: skip
+        assert (tmp_path / made).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not find_spec("onnxscript"), reason="pip install '.[export]'")
+def test_from_videos_to_a_phone(tmp_path: Path, films: Path) -> None:
+    """On real film of two sizes: the sources held out are scored, and what is made is a video."""
+    (tmp_path / "films").symlink_to(films)
+    type_all("videos.md", tmp_path)
+    for made in ("films.zarr/complete.json", "runs/phone/weights.pt", "results/phone/table.md",
+                 "report/index.html", "phone.onnx", "large.mp4"):  # fmt: skip
         assert (tmp_path / made).is_file()

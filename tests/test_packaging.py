@@ -16,7 +16,7 @@ HOMES = {"stdpipe": ROOT / "stdpipe", "stdpipe.cache": ROOT / "cache", "stdpipe.
 HOMES["stdpipe.configs"] = ROOT / "configs"
 VERBS = {
     "extract", "train", "train_teacher", "evaluate", "report", "experiment", "upscale", "export",
-    "api", "bench", "check", "plan", "demo",
+    "api", "bench", "check", "plan", "demo", "degrade",
 }  # fmt: skip
 # Every room may use these, and so does every plain module at the top of stdpipe/.
 COMMON = {
