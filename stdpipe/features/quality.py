@@ -49,12 +49,12 @@ class Trial(NamedTuple):
 
     teacher: Network
     hrs: Sequence[Tensor]
-    lrs: Sequence[Tensor]
-    """The LR of each crop, float32 (T, 3, s, s); of another degradation than theirs, it is made."""
     degradation: str
     device: torch.device
     amp: str = "none"
     turns: tuple[Turn, Turn] = (lambda x: x, lambda x: x)  # of the network's input, of its image
+    lrs: Sequence[Tensor] = ()
+    """LR of the crops, float32 (T, 3, s, s), where it is not made of them by the degradation."""
 
 
 INPUTS: dict[str, tuple[Turn, Turn]] = {
@@ -112,7 +112,7 @@ def quality_of(
     hrs, lrs = _crops(clips, chosen, degradation_name)
     if hrs[0].shape[-1] < SMALLEST:
         return None
-    trial = Trial(teacher, hrs, lrs, degradation_name, device, amp)
+    trial = Trial(teacher, hrs, degradation_name, device, amp, lrs=lrs)
     found = measure(trial)
     if wrong := complaint(found):
         told = f"the teacher {wrong}; it has {found}{_cause(trial, found)}"
@@ -147,12 +147,7 @@ def _cause(trial: Trial, found: Quality) -> str:
     bicubic at least, as text; without one, the likeliest cause."""
     names = [at_scale(kind, degradation(trial.degradation).scale) for kind in MADE]
     others = [] if trial.teacher.sees_hr else [n for n in names if n != trial.degradation]
-    tries = {
-        f"--degradation {name}": trial._replace(
-            degradation=name, lrs=[degrade(hr, name) for hr in trial.hrs]
-        )
-        for name in others
-    }
+    tries = {f"--degradation {name}": trial._replace(degradation=name, lrs=()) for name in others}
     tries |= {text: trial._replace(turns=turns) for text, turns in INPUTS.items()}
     psnr = {text: measure(each).psnr or -math.inf for text, each in tries.items()}
     best = max(psnr, key=psnr.__getitem__)
@@ -167,7 +162,8 @@ def measure(trial: Trial) -> Quality:
     made, bicubic, true = [], [], []
     how, (enter, leave) = degradation(trial.degradation), trial.turns
     with _offsets(trial.teacher) as offsets:
-        for hr, lr in zip(trial.hrs, trial.lrs, strict=True):
+        lrs = trial.lrs or (degrade(hr, trial.degradation) for hr in trial.hrs)
+        for hr, lr in zip(trial.hrs, lrs, strict=True):
             middle = len(hr) // 2
             seen = hr.float() / 255 if trial.teacher.sees_hr else lr
             clip = enter(seen)[None].to(trial.device)
@@ -239,24 +235,26 @@ def _psnr(image: Tensor, truth: Tensor) -> float:
 def _crops(
     clips: Mapping[str, Clip], views: Sequence[View], name: str
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Cut the middle of views to squares of one side: HR (T, 3, S, S), and its LR, which is made of
-    the crop alone where it does not belong to the whole clip."""
+    """Cut the middle of views to squares of one side: HR (T, 3, S, S), and its LR where that
+    belongs to the whole clip."""
     how = degradation(name)
     hrs, lrs = [], []
     for view in views:
         clip = clips[view.clip]
         frames = read_frames(clip, how.scale)
         hrs.append(view_hr(frames.hr, view))
-        lrs.append(view_lr(clip, frames, view, name)[0] if how.of_clip else None)
+        if how.of_clip:
+            lrs.append(view_lr(clip, frames, view, name)[0])
     side = min(SIDE, *(min(hr.shape[-2:]) for hr in hrs)) // how.scale * how.scale
-    of_hr, of_lr = [], []
-    for hr, lr in zip(hrs, lrs, strict=True):
+    boxes = []
+    for hr in hrs:
         y, x = ((size - side) // 2 // how.scale * how.scale for size in hr.shape[-2:])
-        box = Box(y, x, side, side)
-        low = Box(*(place // how.scale for place in box))
-        of_hr.append(hr[box.cut()])
-        of_lr.append(degrade(of_hr[-1], name) if lr is None else lr[low.cut()])
-    return of_hr, of_lr
+        boxes.append(Box(y, x, side, side))
+    low = [Box(*(place // how.scale for place in box)) for box in boxes]
+    return (
+        [hr[box.cut()] for hr, box in zip(hrs, boxes, strict=True)],
+        [lr[box.cut()] for lr, box in zip(lrs, low, strict=False)],
+    )
 
 
 @contextmanager
