@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -199,8 +200,8 @@ def _write_all(
                 entry = encode(one.features, one.view, writer.manifest, lacks)
                 before = pending[-1] if pending else None
                 said = {} if clips[one.view.clip].has_hr else {HAS_HR: False}
-                job = _write, writer, one.view, one.crc32, entry, said, before
-                pending.append(writing.submit(*job))
+                write = partial(_write, writer, one.view, one.crc32, entry, said, before)
+                pending.append(writing.submit(write))
             del one  # features are large, and the next group is computed now
             while pending and (len(pending) > batch + 1 or pending[0].done()):
                 settle(pending.popleft())
