@@ -8,7 +8,7 @@ from torch import Tensor
 from stdpipe.data.box import Box
 from stdpipe.data.degrade import (
     DEGRADATIONS,
-    KINDS,
+    MADE,
     at_scale,
     cut,
     cut_to_scale,
@@ -19,7 +19,7 @@ from stdpipe.data.degrade import (
 )
 from stdpipe.data.views import orient
 
-SCALED = [at_scale(kind, scale) for kind in KINDS for scale in (2, 3)]
+SCALED = [at_scale(kind, scale) for kind in MADE for scale in (2, 3)]
 NAMES = [*DEGRADATIONS, "bd:sigma=1.5", *SCALED, "bd:sigma=1.5,scale=2", "bd:sigma=3,scale=3"]
 CENTRED = [name for name in NAMES if name.startswith(("bi", "bd-centred"))]
 
@@ -72,8 +72,8 @@ def test_kernels_of_a_scale(scale: int) -> None:
         ("bd:sigma=1.5,scale=4", "write bd:sigma=1.5$"),
         ("bd:scale=2,sigma=1.5", "write bd:sigma=1.5,scale=2$"),
         ("bi:scale=2.0", "write bi:scale=2$"),
-        ("bi:scale=5", "the scale is 2, 3 or 4"),
-        ("bd-centred:scale=", "the scale is 2, 3 or 4"),
+        ("bi:scale=5", "scale is 2, 3 or 4"),
+        ("bd-centred:scale=", "scale is 2, 3 or 4"),
         ("bi:sigma=1.5", "no option 'sigma'"),
         ("bd:scal=2", "did you mean 'scale'"),
         ("bi:", "no option ''"),
@@ -140,7 +140,7 @@ def test_flips(name: str, orientation: int, sides: tuple[int, int], seed: int) -
     if name in CENTRED or orientation == 4:
         torch.testing.assert_close(before, after, rtol=0, atol=1e-6)
     else:
-        assert (before - after).abs().mean() > 0.01
+        assert (before - after).abs().mean() > 0.001
 
 
 def test_the_two_bds_differ() -> None:
