@@ -15,7 +15,7 @@ import public
 
 from stdpipe.cache import ENCODINGS
 from stdpipe.cli.main import main
-from stdpipe.data.degrade import DEGRADATIONS, degradation
+from stdpipe.data.degrade import DEGRADATIONS, EXAMPLES, GIVEN, degradation
 from stdpipe.distill.names import SCHEMES
 from stdpipe.distill.terms import TERMS
 from stdpipe.evaluation import metrics
@@ -130,7 +130,8 @@ def degradations() -> str:
     """How LR is made, by name."""
     rows = [
         (f"`{name}`", _plain(how.text), f"4j + {how.phase:g}" if how.phase else "4j")
-        for name in (*DEGRADATIONS, "bd:sigma=1.5", "bi:uint8=1", "camera")
+        for name in (*DEGRADATIONS, *EXAMPLES, "bi:uint8=1", "bd:scale=2", "bd-centred:scale=3")
+        if not name.startswith(GIVEN)
         for how in [degradation(name)]
     ]
     return _table(("name", "how LR is made of HR", "LR sample j sits at HR pixel"), rows)

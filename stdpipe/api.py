@@ -181,8 +181,7 @@ def upscale_video(
 
     network: as evaluate_network takes it, or None for the student that comes with stdpipe; a
     function that sees whole clips is given 48 frames at a time. scale: what a function enlarges by;
-    a network of ours says it itself. The other keywords are those of `stdpipe
-    upscale`.
+    a network of ours says it itself. The other keywords are those of `stdpipe upscale`.
 
     Returns what `upscale --json` prints. Raises UserError, or OSError, and leaves `out` as it was.
 
