@@ -114,9 +114,9 @@ def hr_option(command: Callable[..., Any]) -> Callable[..., Any]:
 degradation_option = click.option(
     "--degradation",
     type=DEGRADATION,
-    help="HR to LR by bi, bd, bd-centred or camera, with options as in bd:sigma=1.5 or bi:scale=2; "
-    "or LR as given. [default: given where LR lies beside HR, as the cache or the weights say, else "
-    "bd at the network's scale]",
+    help="HR to LR by bi, bd, bd-centred or camera, with options as in bd:sigma=1.5 or bi:scale=2, "
+    "or as given. [default: given where LR lies beside HR, as the cache or the weights say, else bd "
+    "at the network's scale]",
 )
 weights_option = click.option(
     "--weights",

@@ -31,6 +31,7 @@ CALLS = {
     "stdpipe.export.export": ["export", "--out", "net.onnx"],
     "stdpipe.bench.bench": ["bench", "net.onnx"],
     "stdpipe.data.packing.pack_clips": ["pack-clips", "--data", "d", "--out", "o.h5"],
+    "stdpipe.degrade.degrade_data": ["degrade", "d", "o"],
     "stdpipe.cache.open_reader": ["cache", "info", "c"],
     "stdpipe.cache.verify": ["cache", "verify", "c"],
     "stdpipe.cache.repair": ["cache", "repair", "c"],
