@@ -46,10 +46,12 @@ def furnish(place: Place, manifest: Manifest, tail: Tail) -> Manifest:
     return made
 
 
-def leftovers(place: Place) -> list[str]:
+def leftovers(place: Place, manifest: Manifest) -> list[str]:
     """List the temporary files of writers: harmless, and still in use where a writer is at work."""
     tail = [f"{layout.TAIL}/{name}" for name in place.names(layout.TAIL)]
-    return place.leftovers(["", layout.JOURNAL, *layout.ARRAYS, layout.TAIL, *tail])
+    groups = [f"{name}/{array}" for name in manifest.groups for array in layout.ARRAYS]
+    found = ["", layout.JOURNAL, *layout.ARRAYS, layout.TAIL, *tail, *manifest.groups, *groups]
+    return place.leftovers(found)
 
 
 def _refuse_foreign(place: Place) -> None:

@@ -22,6 +22,7 @@ docs/cache.md says what version 3 leaves room for.
       journal/<writer>.lock    held while that writer is at work
       journal/_repair.lock     held while a repair is at work: no writer begins then
       complete.json            how many entries, with which targets, are all committed; written last
+      <T>x<H>x<W>/             the same arrays, for entries of another size than the first
 
 Codecs: raw little-endian values, Blosc zstd where `compression` says so, and a CRC-32C behind each
 chunk; a journal line holds the CRC-32C of all checksums in a file, which identifies the file.
@@ -32,8 +33,10 @@ at half the reading speed, and a trunk not at all.
 """
 
 from dataclasses import dataclass
-from math import ceil, nan
+from math import ceil, nan, prod
 from typing import NamedTuple
+
+import numpy as np
 
 FORMAT = "stdpipe-cache"
 FORMAT_VERSION = 3
@@ -90,6 +93,17 @@ class ArraySpec:
     dtype: str
     compression: str = "none"
     sums: bool = True  # whether the checksums of a shard's chunks lie before its index
+    folder: str = ""  # of the entry's size; "" at the top
+
+    @property
+    def path(self) -> str:
+        """Return the path of the array's own folder."""
+        return f"{self.folder}/{self.name}" if self.folder else self.name
+
+    @property
+    def raw_bytes(self) -> int:
+        """Return the bytes of an entry's values, uncompressed and with their padding."""
+        return prod(self.shard) * np.dtype(self.dtype).itemsize
 
     @property
     def is_sharded(self) -> bool:
@@ -98,7 +112,7 @@ class ArraySpec:
 
     def file(self, index: int) -> str:
         """Return the path of the file of entry `index`."""
-        return f"{self.name}/" + SEPARATOR.join(["c", str(index), *"0" * (len(self.shape) - 1)])
+        return f"{self.path}/" + SEPARATOR.join(["c", str(index), *"0" * (len(self.shape) - 1)])
 
 
 def array_specs(
@@ -114,6 +128,7 @@ def array_specs(
     sr_channels: int = 3,
     sums: bool = True,
     scale: int = SCALE,
+    folder: str = "",
 ) -> list[ArraySpec]:
     """List the arrays of a cache with frames of (height, width) HR pixels, ordered as ARRAYS."""
     stored, dtype, attention_dtype = ENCODINGS[encoding]
@@ -129,21 +144,24 @@ def array_specs(
         name = stored if target == "f_sr" else target
         kept_as = {"attention": attention_dtype, "sr": "uint8"}.get(target, dtype)
         whole = (entries, frames, *shapes[target])
-        specs.append(_map_spec(name, whole, kept_as, compression, sums))
+        specs.append(_map_spec(name, whole, kept_as, compression, sums, folder))
         if kept_as == "int8":
             one = (1, 2, shapes[target][0])
-            specs.append(ArraySpec(name + SCALE_SUFFIX, (entries, *one[1:]), one, one, "float32"))
+            shape = (entries, *one[1:])
+            scale = ArraySpec(name + SCALE_SUFFIX, shape, one, one, "float32", folder=folder)
+            specs.append(scale)
     return specs
 
 
 def _map_spec(
-    name: str, shape: tuple[int, ...], dtype: str, compression: str, sums: bool
+    name: str, shape: tuple[int, ...], dtype: str, compression: str, sums: bool, folder: str
 ) -> ArraySpec:
     """Lay an array out as one shard for each entry, its inner chunks of one frame, narrow in W."""
     frames, channels, (height, width) = shape[1], shape[2:-2], shape[-2:]
     high, wide = chunk_side(height, MAX_INNER_HEIGHT), chunk_side(width, MAX_INNER_WIDTH)
     shard = (1, frames, *channels, _round_up(height, high), _round_up(width, wide))
-    return ArraySpec(name, shape, shard, (1, 1, *channels, high, wide), dtype, compression, sums)
+    inner = (1, 1, *channels, high, wide)
+    return ArraySpec(name, shape, shard, inner, dtype, compression, sums, folder)
 
 
 def fill_value(dtype: str) -> float:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -12,6 +13,16 @@ from pydantic import ConfigDict, Field
 
 from stdpipe.cache import layout
 from stdpipe.cache.errors import CacheError, UserError
+from stdpipe.cache.groups import (
+    Group,
+    HeightWidth,
+    Places,
+    apart,
+    check_groups,
+    joined,
+    places_of,
+    size_of,
+)
 from stdpipe.cache.schema import check_json
 
 Fact = str | int | float | bool | None
@@ -65,14 +76,16 @@ class Manifest:
     made_by: dict[str, Fact]
     """Facts that the cache only compares: teacher, weights_sha256, degradation, views, seed..."""
     entries: Annotated[tuple[Key, ...], Field(min_length=1)]
-    """Entry keys in array order."""
+    """Entry keys in the data's order; those of one size are in the order of their arrays."""
     frames: Size
     channels: Size  # of f_sr, or of the trunk where that is stored; 1 where neither is
     sr_channels: Literal[1, 3] = 3  # of the image: 1 where it is luma
     f_lr_channels: Annotated[int, Field(ge=0)] = 0  # 0 where f_lr is no target
-    height: Size  # in HR pixels
+    height: Size  # in HR pixels, of the first entry
     width: Size  # in HR pixels
     scale: Annotated[int, Field(ge=2, le=4)] = 4  # HR size / LR size; not written where it is 4
+    groups: dict[str, Places] = field(default_factory=dict)
+    """Folder -> the places in `entries` of those of another size, as places_of tells."""
     targets: tuple[str, ...] = ("f_sr", "attention")
     """What the cache serves, in the order of layout.TARGETS."""
     encoding: Annotated[str, Field(pattern=f"^({'|'.join(layout.ENCODINGS)})$")] = "float16"
@@ -89,10 +102,10 @@ class Manifest:
     def from_json(cls, content: Mapping[str, Any], where: str = "manifest") -> "Manifest":
         """Read a JSON object. Raises CacheError for another version, keys, or identity."""
         check_version(content.get("format_version"), where)
-        if "groups" in content:  # in version 3, but of several sizes: see docs/cache.md
-            raise CacheError(f"{where} holds clips of several sizes: use a newer stdpipe")
         fields = {name: value for name, value in content.items() if name not in DERIVED}
         try:
+            if "groups" in content:
+                fields |= joined(content, where)
             manifest = check_json(cls, fields, where)
         except UserError as error:
             raise CacheError(error) from None
@@ -109,18 +122,24 @@ class Manifest:
             raise CacheError(f"targets {self.targets!r}: {order}")
         if ("f_lr" in self.targets) != (self.f_lr_channels > 0):
             raise CacheError(f"f_lr_channels is {self.f_lr_channels}, targets are {self.targets!r}")
-        if len(self.index) < len(self.entries):
-            twice = next(k for i, k in enumerate(self.entries) if self.index[k] != i)
+        if len({*self.entries}) < len(self.entries):
+            twice = next(key for key, count in Counter(self.entries).items() if count > 1)
             raise CacheError(f"entry key {twice!r} occurs twice: list every clip once")
-        off_grid = self.height % self.scale or self.width % self.scale
-        if off_grid and (self.needs_tail or "f_lr" in self.targets):
-            raise CacheError(
-                f"encoding {self.encoding!r} with targets {self.targets!r} needs sides that are "
-                f"multiples of {self.scale}, got {self.height} x {self.width}"
-            )
-        largest = max(prod(spec.shape[1:]) for spec in self.arrays.values())
-        if not 0 < largest <= MOST_VALUES:
-            raise CacheError(f"an entry cannot have {largest:.3g} values: check frames and sizes")
+        if self.groups and self.format_version < 3:
+            raise CacheError("a cache of version 2 holds clips of one size: use another --cache")
+        check_groups(self.groups, self.frames, self.size(), len(self.entries))
+        for group in self.sizes:
+            off_grid = group.height % self.scale or group.width % self.scale
+            if off_grid and (self.needs_tail or "f_lr" in self.targets):
+                raise CacheError(
+                    f"encoding {self.encoding!r} with targets {self.targets!r} needs sides that "
+                    f"are multiples of {self.scale}, got {group.height} x {group.width}"
+                )
+            largest = max(prod(spec.shape[1:]) for spec in group.arrays.values())
+            if not 0 < largest <= MOST_VALUES:
+                raise CacheError(
+                    f"an entry cannot have {largest:.3g} values: check frames and sizes"
+                )
         if clash := self.made_by.keys() & OWN_FACTS:
             raise CacheError(f"made_by must not hold {sorted(clash)}: these are own fields")
 
@@ -133,7 +152,7 @@ class Manifest:
     def _fields(self) -> dict[str, Any]:
         unsaid = {*(SINCE_3 if self.format_version < 3 else ())}
         unsaid |= {"scale"} if self.scale == layout.SCALE else set()  # as before there were others
-        return {k: v for k, v in asdict(self).items() if k not in unsaid}
+        return apart({k: v for k, v in asdict(self).items() if k not in unsaid})
 
     @cached_property
     def digest(self) -> str:
@@ -168,7 +187,9 @@ class Manifest:
         entries = self.entries[: max(part.entries, 1)]
         if self.format_version < 3 or part == self.part:
             return self
-        return replace(self, entries=entries, targets=targets, f_lr_channels=f_lr)
+        places = {n: tuple(p for p in at if p < len(entries)) for n, at in self.groups.items()}
+        held = {name: at for name, at in places.items() if at}
+        return replace(self, entries=entries, groups=held, targets=targets, f_lr_channels=f_lr)
 
     def grown(self, wanted: "Manifest", url: str) -> "Manifest":
         """Return this with the entries and targets that `wanted` adds; what is here stays.
@@ -180,7 +201,9 @@ class Manifest:
             wanted = replace(wanted, format_version=self.format_version)
         # a fact that only one side has counts as None on the other
         absent: dict[str, Any] = dict.fromkeys([*wanted.made_by, *self.made_by])
-        made, asked = absent | self.facts(), absent | wanted.facts()
+        made, asked = absent | self.facts(), absent | wanted.facts() | self._size_facts()
+        if other := next((key for key in self.entries if self._differs(wanted, key)), None):
+            made, asked = made | self._size_facts(other), asked | wanted._size_facts(other)
         if self.format_version < 3:
             refuse_difference(url, made, asked)
             return self
@@ -196,9 +219,12 @@ class Manifest:
         entries = tuple(key for key in wanted.entries if key not in self.index)
         if not new and not entries:
             return self
+        sizes = [self.size()] + [self.size(key) for key in self.entries[1:]]
+        sizes += [wanted.size(key) for key in entries]
         return replace(
             self,
             entries=(*self.entries, *entries),
+            groups=places_of(self.frames, sizes),
             targets=tuple(name for name in layout.TARGETS if name in {*self.targets, *new}),
             encoding=(self if here else wanted).encoding,
             channels=(wanted if "f_sr" in new else self).channels,
@@ -207,10 +233,47 @@ class Manifest:
             times_grown=self.times_grown + 1,
         )
 
+    def _differs(self, wanted: "Manifest", key: str) -> bool:
+        return key in wanted.index and self.size(key) != wanted.size(key)
+
+    def _size_facts(self, key: str | None = None) -> dict[str, int]:
+        return dict(zip(("height", "width"), self.size(key), strict=True))
+
     @cached_property
     def index(self) -> dict[str, int]:
-        """Maps entry keys to positions along the arrays' first axis."""
-        return {key: position for position, key in enumerate(self.entries)}
+        """Maps entry keys to positions along the first axis of their arrays."""
+        found = {key: place for group in self.sizes for place, key in enumerate(group.entries)}
+        return found if not self.groups else {key: found[key] for key in self.entries}
+
+    @cached_property
+    def sizes(self) -> tuple[Group, ...]:
+        """The entries of each size with their arrays: the first entry's size, then the others."""
+        elsewhere = {place for places in self.groups.values() for place in places}
+        top = (key for place, key in enumerate(self.entries) if place not in elsewhere)
+        found = [self._group("", self.height, self.width, tuple(top))]
+        for name, places in self.groups.items():
+            keys = tuple(self.entries[place] for place in places)
+            found.append(self._group(name, *size_of(name), keys))
+        return tuple(found)
+
+    def group(self, key: str) -> Group:
+        """Return the group that an entry belongs to."""
+        return self._elsewhere.get(key, self.sizes[0])
+
+    def size(self, key: str | None = None) -> HeightWidth:
+        """Return the height and width of an entry in HR pixels; None stands for the first."""
+        group = self._elsewhere.get(key) if key is not None and self.groups else None
+        return (group.height, group.width) if group else (self.height, self.width)
+
+    @cached_property
+    def _elsewhere(self) -> dict[str, Group]:
+        return {key: group for group in self.sizes[1:] for key in group.entries}
+
+    def _group(self, name: str, height: int, width: int, keys: tuple[str, ...]) -> Group:
+        sizes = (len(keys), self.frames, self.channels, height, width)
+        more = (self.compression, self.f_lr_channels, self.sr_channels, self.format_version > 2)
+        specs = layout.array_specs(self.targets, self.encoding, *sizes, *more, self.scale, name)
+        return Group(name, height, width, keys, {spec.name: spec for spec in specs})
 
     @property
     def stored(self) -> str:
@@ -222,13 +285,10 @@ class Manifest:
         """True where f_sr is served, and is made of the trunk by the teacher's tail."""
         return self.stored == "trunk" and "f_sr" in self.targets
 
-    @cached_property
+    @property
     def arrays(self) -> dict[str, layout.ArraySpec]:
-        """Maps array names to how the arrays lie on disk, scales included."""
-        sizes = (len(self.entries), self.frames, self.channels, self.height, self.width)
-        more = (self.compression, self.f_lr_channels, self.sr_channels, self.format_version > 2)
-        specs = layout.array_specs(self.targets, self.encoding, *sizes, *more, self.scale)
-        return {spec.name: spec for spec in specs}
+        """Maps array names to how those of the first entry's size lie on disk, scales included."""
+        return self.sizes[0].arrays
 
     @property
     def given(self) -> tuple[str, ...]:

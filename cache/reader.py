@@ -61,9 +61,7 @@ class Reader:
     def __init__(self, place: Place, manifest: Manifest, commits: Mapping[str, Commit]) -> None:
         self.manifest = manifest
         self._commits = {key: commits[key] for key in manifest.index if key in commits}
-        held = {
-            key: self.manifest.arrays.keys() <= c.arrays.keys() for key, c in self._commits.items()
-        }
+        held = {key: manifest.arrays.keys() <= c.arrays.keys() for key, c in self._commits.items()}
         self.entries = {key: manifest.index[key] for key, is_whole in held.items() if is_whole}
         self.url = place.url
         self._place = place
@@ -74,9 +72,9 @@ class Reader:
         """Tell whether all of the manifest was finished and still has its journal lines."""
         return finished(self._place, self.manifest) == self.manifest.part and self.is_whole()
 
-    def held(self, name: str) -> int:
-        """Return how many entries of the manifest have a committed array of that name."""
-        return sum(name in commit.arrays for commit in self._commits.values())
+    def held(self, name: str) -> set[str]:
+        """Return the entries of the manifest that have a committed array of that name."""
+        return {key for key, commit in self._commits.items() if name in commit.arrays}
 
     def is_whole(self) -> bool:
         """Tell whether every entry of the manifest is committed."""
@@ -116,7 +114,7 @@ class Reader:
         self._commit(key)
         if name not in self.manifest.given:
             raise CacheError(f"cache {self.url} holds {self.manifest.given}, not {name!r}")
-        spec = self.manifest.arrays[name]
+        spec = self.manifest.group(key).arrays[name]
         wanted = range(self.manifest.frames)[frames]
         if not wanted or wanted.step < 1:
             raise UserError(f"{frames} takes none of {self.manifest.frames} frames: count upwards")
@@ -163,7 +161,7 @@ class Reader:
         return self._small(key, name)
 
     def _read_small(self, key: str, name: str) -> NDArray[Any]:
-        spec, commit = self.manifest.arrays[name], self._commits[key]
+        spec, commit = self.manifest.group(key).arrays[name], self._commits[key]
         stored = commit.arrays.get(name)
         if stored is None or commit.index != self.entries[key]:
             raise shards.DamagedError("its journal line does not fit the manifest")

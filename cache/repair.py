@@ -44,9 +44,8 @@ def _drop(place: Place, broken: list[Broken]) -> None:
         if journal.torn or journal.damaged or len(kept) < len(journal.commits):
             journal.commits = kept
             place.write(journal.path, [journal.text()])
-    place.delete(
-        spec.file(manifest.index[key]) for key in keys for spec in manifest.arrays.values()
-    )
+    for key in keys:
+        place.delete(s.file(manifest.index[key]) for s in manifest.group(key).arrays.values())
     complete_manifests(place, manifest, anew=damaged_manifests(place))
     for one in broken:
         if one.array == layout.TAIL:

@@ -31,8 +31,9 @@ def store_files(manifest: Manifest, tail: Tail) -> dict[str, bytes]:
 
     with tempfile.TemporaryDirectory() as folder:
         group = zarr.create_group(folder, attributes={"format": layout.FORMAT})
-        for spec in manifest.arrays.values():
-            _create_array(group, spec)
+        for size in manifest.sizes:
+            for spec in size.arrays.values():
+                _create_array(group, spec)
         for name, values in (tail or {}).items():
             shape = values.shape
             spec = ArraySpec(f"{layout.TAIL}/{name}", shape, shape, shape, "float32")
@@ -95,7 +96,7 @@ def _create_array(group: Any, spec: ArraySpec) -> Any:
         blosc = BloscCodec(cname="zstd", clevel=ZSTD_LEVEL, shuffle=shuffle, typesize=size)
         compressors.insert(0, blosc)
     return group.create_array(
-        spec.name,
+        spec.path,
         shape=spec.shape,
         shards=spec.shard if spec.is_sharded else None,
         chunks=spec.inner,

@@ -107,7 +107,7 @@ def verify(path: str | Path, progress: Progress | None = None, *, fresh: bool = 
             progress(done, len(manifest.entries))
     with suppress(OSError):
         place.delete([STATE])
-    report.leftovers = leftovers(place)
+    report.leftovers = leftovers(place, manifest)
     report.torn = [journal.path for journal in journals if journal.torn]
     report.broken += [
         Broken("", "journal", f"{journal.path} line {number} is damaged", journal.path)
@@ -140,7 +140,7 @@ def _check_array(place: Place, manifest: Manifest, commit: Commit, name: str) ->
     if commit.index != index or expected is None:
         return "its journal line does not fit the manifest"
     try:
-        spec = manifest.arrays[name]
+        spec = manifest.group(commit.key).arrays[name]
         data = place.read(spec.file(index))
         if len(data) != expected.bytes:
             return f"its file has {len(data)} bytes instead of {expected.bytes}"

@@ -95,7 +95,7 @@ class Writer:
         full disk.
         """
         stored = self._stored(key, arrays)
-        index = self.manifest.index[key]
+        index, specs = self.manifest.index[key], self.manifest.group(key).arrays
         told = dict(extra or {})
         if key in self._commits and (before := self._commits[key].extra) != told:
             advice = "use the data set that the cache was made from, or another --cache"
@@ -103,9 +103,8 @@ class Writer:
         with _clear_when_full(self._place):
             files = {}
             for name, values in stored.items():
-                spec = self.manifest.arrays[name]
-                parts = encode_shard(spec, values)
-                self._place.write(spec.file(index), parts)
+                parts = encode_shard(specs[name], values)
+                self._place.write(specs[name].file(index), parts)
                 files[name] = journal.Stored(sum(map(len, parts)), fingerprint(parts))
             with self._one_at_a_time:
                 self._lock.check()
@@ -138,7 +137,9 @@ class Writer:
             )
         with _clear_when_full(self._place):
             create_mark(self._place, self.manifest)
-        self._place.delete(leftovers(self._place))  # by writers killed while they created a file
+        self._place.delete(
+            leftovers(self._place, self.manifest)
+        )  # by writers killed while they created a file
 
     def close(self) -> None:
         """Release the lock. Harmless when repeated."""
@@ -162,7 +163,7 @@ class Writer:
         stored: dict[str, NDArray[Any]] = {}
         for name in self.lacks(key):
             try:
-                stored |= _stored_form(self.manifest.arrays[name], name, arrays)
+                stored |= _stored_form(self.manifest.group(key).arrays[name], name, arrays)
             except UserError as error:
                 raise CacheError(f"entry {key!r}, {name}: {error}") from error
         return stored

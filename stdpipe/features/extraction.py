@@ -215,7 +215,7 @@ def prepare(job: Extraction) -> Prepared:
             reader = None
     held = reader if made and made.targets == manifest.targets else None
     lacking = {
-        n: len(manifest.entries) - (reader.held(n) if reader else 0) for n in manifest.arrays
+        n: len(manifest.entries) - (len(reader.held(n)) if reader else 0) for n in manifest.arrays
     }
     return Prepared(
         teacher=teacher,

@@ -84,7 +84,7 @@ def test_stale_temporary_files_are_swept_at_the_end(cache, build, manifest, file
     stale = ["complete.json.0f.partial", "f_sr/zarr.json.0f.partial", "journal/0.jsonl.partial"]
     for name in stale:
         (cache / name).write_bytes(b"half")
-    assert sorted(leftovers(open_place(cache))) == stale
+    assert sorted(leftovers(open_place(cache), load_manifest(cache))) == stale
     build(cache, manifest)
     assert files_of(cache) == whole
 
@@ -93,7 +93,7 @@ def test_temporary_files_are_left_alone_until_then(cache, manifest):
     """They may be a writer's at work."""
     (cache / "f_sr" / "c.3.0.0.0.partial").write_bytes(b"in flight")
     with open_writer(cache, manifest, writer="1"):
-        assert leftovers(open_place(cache)) == ["f_sr/c.3.0.0.0.partial"]
+        assert leftovers(open_place(cache), load_manifest(cache)) == ["f_sr/c.3.0.0.0.partial"]
 
 
 def test_writers_that_start_together_make_one_cache(tmp_path, manifest, arrays, files_of):
