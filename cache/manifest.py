@@ -301,9 +301,9 @@ def _remedy(name: str) -> str:
     if name in CLIP_FACTS:
         return "clips and teacher"
     special = {"extractor": "version of stdpipe", "lr_8bit": "version of stdpipe"}
-    return (special | {"teacher_sha256": "weights", "scale": "--degradation"}).get(
-        name, "--" + name.replace("_", "-")
-    )
+    special |= {"pad": "pad= behind --data", "repeat": "repeat= behind --data"}
+    special |= {"teacher_sha256": "weights", "scale": "--degradation"}
+    return special.get(name, "--" + name.replace("_", "-"))
 
 
 def check_version(version: object, where: str) -> None:

@@ -127,7 +127,10 @@ def _less_memory() -> str:
 
 class _OneLine(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        warn(record.getMessage())
+        if record.levelno < logging.WARNING:  # what stdpipe itself tells
+            click.echo(record.getMessage(), err=True)
+        else:
+            warn(record.getMessage())
 
 
 def warn(text: str) -> None:
@@ -138,13 +141,17 @@ def warn(text: str) -> None:
 @contextmanager
 def _warnings_in_one_line() -> Iterator[None]:
     """Print Python's warnings and all logging in one line each, so that no error is lost."""
-    handler, shown = _OneLine(logging.WARNING), warnings.showwarning
+    handler, shown = _OneLine(logging.INFO), warnings.showwarning
+    own = logging.getLogger("stdpipe")
+    level = own.level
+    own.setLevel(logging.INFO)  # others keep theirs, by default warnings
     logging.getLogger().addHandler(handler)
     warnings.showwarning = lambda message, *_, **__: warn(str(message))
     try:
         yield
     finally:
         warnings.showwarning = shown
+        own.setLevel(level)
         logging.getLogger().removeHandler(handler)
 
 

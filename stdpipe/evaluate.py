@@ -24,7 +24,7 @@ from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import MOTION_LISTS, vimeo_lists
 from stdpipe.data.pairs import degradation_of
 from stdpipe.data.pieces import Piece, ahead, pieces
-from stdpipe.data.samples import check_sizes
+from stdpipe.data.sizes import check_sizes, tell_sizes
 from stdpipe.device import autocast, keep_memory, pick_device
 from stdpipe.distill.attention import attention_map
 from stdpipe.evaluation import results
@@ -157,7 +157,7 @@ def _set_up(job: Evaluation) -> EvaluationSetup:
     how = agreed_degradation(job, facts, {**nets, **({"the teacher": teacher} if teacher else {})})
     scale, phase = degradation(how).scale, degradation(how).phase
     clips, rules, why = scored_footage(job.data, job.protocol, job.crop, how)
-    check_sizes(clips, scale=scale)
+    tell_sizes({clip.key: clip for clip in clips}, check_sizes(clips, scale))
     for name, net in nets.items():
         warn_of_phase(name, net, facts[name], how, phase)
     scored = {clip.key: scored_frames(len(clip.frames), rules) for clip in clips}

@@ -8,7 +8,6 @@ Axes: B clips at once, T frames of a clip, H W HR size, h w LR size.
 
 import dataclasses
 import itertools
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -17,13 +16,13 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
 from stdpipe import cache, distributed
 from stdpipe.cache.errors import UserError
 from stdpipe.data.frames import Clip
+from stdpipe.data.sizes import count_sizes
 from stdpipe.data.views import View
 from stdpipe.features.encoding import EncodedClip, encode, encoding_error, weigh
 from stdpipe.features.extraction import Extraction, Prepared, prepare
@@ -52,8 +51,7 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
     (index, count), (rank, world) = job.part or (0, 1), distributed.from_torchrun()
     index, count = index * world + rank, count * world
     share, done = ready.views[index::count], ready.committed
-    groups = [share[i : i + ready.batch] for i in range(0, len(share), ready.batch)]
-    groups = [group for group in groups if any(str(view) not in done for view in group)]
+    groups = [g for g in _groups(share, ready) if any(str(view) not in done for view in g)]
     _refuse_full_disk(job.cache, ready)
     kept = kept_parameters(ready.teacher, ready.manifest)
     with ExitStack() as stack:
@@ -62,7 +60,7 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
         computed = _compute(reading, ready, groups)
         manifest = ready.manifest
         if ready.is_new:
-            first = ready.views[::count][: ready.batch]  # as the first share begins, to round alike
+            first = _groups(ready.views[::count], ready)[0]  # as in the first share, to round alike
             manifest, computed = _measured(ready, computed, _compute(reading, ready, [first]))
         with cache.open_writer(job.cache, manifest, f"{index}-of-{count}", kept) as writer:
             _write_all(writer, computed, ready.clips, share, ready.batch, job.progress)
@@ -74,6 +72,7 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
         "cache_id": manifest.cache_id,
         "teacher": manifest.made_by["teacher"],
         "entries": len(ready.views),
+        "sizes": count_sizes(ready.sizes),
         "lr_alone": ready.lr_alone,
         "missing": len(missing),
         "encoding": manifest.encoding,
@@ -81,6 +80,15 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
         "quality": writer.manifest.notes.get("quality"),
         "bytes": cache.open_reader(job.cache, allow_incomplete=True).total_bytes(),
     }
+
+
+def _groups(views: list[View], ready: Prepared) -> list[list[View]]:
+    """Divide views into those that the teacher sees at once, of one size each."""
+    alike: dict[str, list[View]] = {}
+    for view in views:
+        alike.setdefault(ready.manifest.group(str(view)).folder, []).append(view)
+    step = ready.batch
+    return [some[i : i + step] for some in alike.values() for i in range(0, len(some), step)]
 
 
 def _with_quality(ready: Prepared, accept: bool) -> Prepared:
@@ -94,17 +102,15 @@ def _with_quality(ready: Prepared, accept: bool) -> Prepared:
 def _refuse_full_disk(url: str, ready: Prepared) -> None:
     """Refuse if what all shares still have to write does not fit on the disk."""
     manifest, view, free = ready.manifest, ready.views[0], cache.open_place(url).free_bytes()
-    raw = sum(
-        math.prod(spec.shape[1:]) * np.dtype(spec.dtype).itemsize * ready.lacking[name]
-        for name, spec in manifest.arrays.items()
-    )
-    if free is None or raw <= free:
+    raw = {name: ready.raw_bytes(name) for name in manifest.arrays}
+    if free is None or sum(raw.values()) <= free:
         return
     weights = weigh(manifest, view, ready.run(ready.read(view)[0]))
-    needed = sum(weight * ready.lacking[name] for name, weight in weights.items())
+    specs = manifest.arrays  # of the first view's size
+    needed = sum(weight * (raw[name] / specs[name].raw_bytes) for name, weight in weights.items())
     if needed > free:
         raise UserError(
-            f"{max(ready.lacking.values()):,} clips as {manifest.encoding} need about "
+            f"{ready.missing.total():,} clips as {manifest.encoding} need about "
             f"{needed / 1e9:,.1f} GB, but {free / 1e9:,.1f} GB are free for {url}; "
             "choose a smaller --encoding (--plan weighs them all) or another disk"
         )

@@ -4,10 +4,11 @@ The costs are measured on a few clips, spread over the data set. Nothing is writ
 """
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tabulate import tabulate
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from stdpipe import cache
 from stdpipe.cache.errors import UserError
+from stdpipe.data.sizes import count_sizes
 from stdpipe.data.views import View
 from stdpipe.features.encoding import encoding_error, weigh
 from stdpipe.features.extraction import Extraction, Prepared, prepare
@@ -23,49 +25,60 @@ from stdpipe.features.teacher import group_features, refuse_trunk, tail_of
 from stdpipe.models.base import Features
 
 MEASURED = 3  # clips
-Cost = tuple[dict[str, int], dict[str, Any]]  # array -> bytes of its file; encoding_error's result
+
+
+class Cost(NamedTuple):
+    """The cost of one clip in one encoding."""
+
+    view: View
+    files: dict[str, int]  # array -> bytes of its file
+    error: dict[str, Any]  # encoding_error's result
+    manifest: cache.Manifest  # of a cache in that encoding
 
 
 def plan_extraction(job: Extraction) -> dict[str, Any]:
     """Return the costs of all entries by encoding, and whether the chosen one fits on the disk.
 
     `fits`, `missing_bytes` and `teacher_hours` count the entries that a cache to resume lacks.
-    Bytes are means and seconds medians over the measured clips; errors are the largest.
+    Bytes are means and seconds medians over the measured clips, the smallest and the largest among
+    them, and count for others by the size of their maps; errors are the largest.
     """
     ready = prepare(job)
     quality = ready.quality(job.accept_teacher)
-    views = evenly_spaced(ready.views, MEASURED)
+    made = ready.manifest
+    pixels = {view: math.prod(made.size(str(view))) for view in ready.views}
+    views = evenly_spaced(sorted(ready.views, key=pixels.__getitem__), MEASURED)
     clips: list[dict[str, Cost | None]] = []
     seconds = []
     for view in views:
         seen = ready.read(view)[0].to(ready.device)
         features, took = _timed(ready, seen, warm_up=not clips)
         clips.append({name: _cost(name, ready, view, seen, features) for name in cache.ENCODINGS})
-        seconds.append(took)
-    entries, missing = len(ready.views), max(ready.lacking.values())
+        seconds.append(took * (sum(pixels.values()) / (pixels[view] * len(pixels))))
+    entries, missing = len(ready.views), ready.missing
     encodings = {}
     for name in cache.ENCODINGS:
         costs = [cost for clip in clips if (cost := clip[name])]
         if len(costs) == len(clips):
-            encodings[name] = _total(costs, entries)
+            encodings[name] = _total(costs)
     free = cache.open_place(job.cache).free_bytes()
-    chosen = ready.manifest.encoding
+    chosen = made.encoding
     per_clip = statistics.median(seconds)
-    files = [cost[0] for clip in clips if (cost := clip[chosen])]
-    missing_bytes = round(
-        sum(count * statistics.mean(f[n] for f in files) for n, count in ready.lacking.items())
-    )
+    costs = [cost for clip in clips if (cost := clip[chosen])]
+    missing_bytes = round(sum(_bytes(costs, name, count) for name, count in ready.lacking.items()))
+    missing_pixels = sum(math.prod((g.height, g.width)) * missing[g.folder] for g in made.sizes)
     return {
         "entries": entries,
-        "missing": missing,
+        "sizes": count_sizes(ready.sizes),
+        "missing": missing.total(),
         "lr_alone": ready.lr_alone,
         "measured_on": [str(view) for view in views],
-        "teacher": ready.manifest.made_by["teacher"],
+        "teacher": made.made_by["teacher"],
         "quality": dataclasses.asdict(quality) if quality else None,
         "device": str(ready.device),
         "batch": ready.batch,
         "teacher_seconds_per_clip": per_clip,
-        "teacher_hours": per_clip * missing / 3600,
+        "teacher_hours": per_clip * (missing_pixels * entries / sum(pixels.values())) / 3600,
         "free_bytes": free,
         "encoding": chosen,
         "missing_bytes": missing_bytes,
@@ -95,10 +108,11 @@ def _cost(
     The teacher then has no trunk, or pads these frames, or its values overflow float16.
     """
     made, stored = ready.manifest, cache.ENCODINGS[encoding].stored
-    name, size = str(made.made_by["teacher"]), (made.height, made.width)
+    name = str(made.made_by["teacher"])
     try:
         if "f_sr" in made.targets:
-            refuse_trunk(encoding, name, ready.teacher, *size)
+            for size in made.sizes:
+                refuse_trunk(encoding, name, ready.teacher, size.height, size.width)
             if stored == "trunk":
                 tail_of(ready.teacher)
         channels = max(getattr(features, stored).shape[1], 1)
@@ -109,7 +123,7 @@ def _cost(
         if encoding == made.encoding or isinstance(refused, cache.CacheError):
             raise
         return None
-    return files, error
+    return Cost(view, files, error, manifest)
 
 
 def _worst(name: str, errors: Sequence[Mapping[str, Any]]) -> float | None:
@@ -117,17 +131,27 @@ def _worst(name: str, errors: Sequence[Mapping[str, Any]]) -> float | None:
     return max((error[name] for error in errors if error[name] is not None), default=None)
 
 
-def _total(clips: list[Cost], entries: int) -> dict[str, Any]:
-    """Extrapolate from the measured clips to all entries: mean bytes, and the worst errors."""
-    files, errors = zip(*clips, strict=True)
-    per_clip = statistics.mean(sum(clip.values()) for clip in files)
-    attention = statistics.mean(clip.get("attention", 0) for clip in files)
+def _bytes(clips: list[Cost], name: str, counts: Mapping[str, int]) -> float:
+    """Return the bytes of an array for so many entries of each size: as many for each byte of their
+    uncompressed maps as the measured clips have."""
+    made = clips[0].manifest
+    raw = sum(made.group(str(clip.view)).arrays[name].raw_bytes for clip in clips)
+    wanted = sum(size.arrays[name].raw_bytes * counts[size.folder] for size in made.sizes)
+    return sum(clip.files[name] for clip in clips) * wanted / raw
+
+
+def _total(clips: list[Cost]) -> dict[str, Any]:
+    """Extrapolate from the measured clips to all entries: their bytes, and the worst errors."""
+    made, errors = clips[0].manifest, [clip.error for clip in clips]
+    counts = {size.folder: len(size.entries) for size in made.sizes}
+    sizes = {name: _bytes(clips, name, counts) for name in made.arrays}
+    whole, entries = sum(sizes.values()), len(made.entries)
     psnr = [error["sr_psnr"] for error in errors if error.get("sr_psnr") is not None]
     return {
-        "bytes_per_clip": round(per_clip),
-        "bytes": round(per_clip * entries),
-        "attention_bytes": round(attention * entries),
-        "files": len(files[0]) * entries,
+        "bytes_per_clip": round(whole / entries),
+        "bytes": round(whole),
+        "attention_bytes": round(sizes.get("attention", 0)),
+        "files": len(sizes) * entries,
         "f_sr_rmse": _worst("f_sr_rmse", errors),
         "sr_psnr": min(psnr, default=None),
         "attention_rmse": _worst("attention_rmse", errors),

@@ -21,7 +21,8 @@ from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import find_clips
 from stdpipe.data.named import with_option
 from stdpipe.data.patch import check_patch
-from stdpipe.data.samples import Stream, check_sizes, finish
+from stdpipe.data.samples import Stream, finish
+from stdpipe.data.sizes import check_sizes
 from stdpipe.device import keep_memory, pick_device
 from stdpipe.distill.names import mark
 from stdpipe.distill.terms import build_helpers

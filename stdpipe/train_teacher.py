@@ -20,7 +20,8 @@ from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import at_scale, degradation
 from stdpipe.data.pairs import degradation_of, find_pairs
 from stdpipe.data.patch import check_patch
-from stdpipe.data.samples import Stream, check_sizes, finish
+from stdpipe.data.samples import Stream, finish
+from stdpipe.data.sizes import check_sizes, leave_small, tell_sizes
 from stdpipe.data.views import full_views, generator
 from stdpipe.device import autocast, pick_device
 from stdpipe.distill.charbonnier import charbonnier
@@ -98,10 +99,13 @@ def _stream(run: TeacherRun, how: str, options: TeacherTraining) -> Stream:
     clips = {c.key: c for c in find_pairs(run.data, "train", how, length=run.frames)}
     if alone := next((clip for clip in clips.values() if not clip.has_hr), None):
         raise UserError(f"clip {alone.key} has LR alone, and a teacher learns from HR: exclude it")
-    (scale, turns), seed = (degradation(how).scale, degradation(how).turns), options.stream_seed
-    check_sizes([*clips.values()], options.patch, scale=scale)
-    views = full_views([*clips], seed, len(turns), turns)
-    return Stream(clips, views, how, options.patch, seed)
+    scale, turns = degradation(how).scale, degradation(how).turns
+    sizes = check_sizes([*clips.values()], scale)
+    clips = leave_small(clips, sizes, options.patch, scale)
+    if distributed.first():
+        tell_sizes(clips, sizes)
+    views = full_views([*clips], options.stream_seed, len(turns), turns)
+    return Stream(clips, views, how, options.patch, options.stream_seed)
 
 
 def _check_network(net: Network, name: str, options: TeacherTraining) -> None:

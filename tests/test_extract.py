@@ -139,21 +139,27 @@ def test_json_and_a_second_run_changes_nothing(
     assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == files
 
 
-def test_clips_of_two_sizes_are_refused_and_nothing_is_lost(
-    tmp_path: Path, make_data: Command, extract: Command, refused: Command, stdpipe: Command
+def test_clips_of_two_sizes_are_each_the_teachers(
+    tmp_path: Path, make_data: Command, extract: Command, stdpipe: Command
 ) -> None:
-    data = make_data(tmp_path / "data", clips=2)
-    other = make_data(tmp_path / "other", clips=2, height=40)
-    clip = "sequences/00001/0002"
-    shutil.move(data / clip, tmp_path / "kept")
-    shutil.copytree(other / clip, data / clip)
-    told = refused(*extract(data, tmp_path / "c"))
-    assert all(word in told for word in ("clip 00001/0002", "48x40", "48x32"))
-    assert not (tmp_path / "c").exists()
-    shutil.rmtree(data / clip)
-    shutil.move(tmp_path / "kept", data / clip)
-    stdpipe(*extract(data, tmp_path / "c"))
-    assert cache.verify(tmp_path / "c").ok == 2
+    """Bit for bit; the sizes are told first, and the first clip's lies at the top."""
+    data, other = (
+        make_data(tmp_path / f"{height}", clips=3, height=height, width=48) for height in (32, 40)
+    )
+    for number in (2, 3):
+        shutil.rmtree(data / f"sequences/00001/000{number}")
+        shutil.copytree(
+            other / f"sequences/00001/000{number}", data / f"sequences/00001/000{number}"
+        )
+    told = stdpipe(*extract(data, tmp_path / "c", "--batch", 2, "--json"))
+    assert "3 clips: 2 of 48x40, 1 of 48x32" in told.stderr
+    assert json.loads(told.stdout)["sizes"] == {"48x40": 2, "48x32": 1}
+    reader = cache.open_reader(tmp_path / "c")
+    assert [group.folder for group in reader.manifest.sizes] == ["", "7x40x48"]
+    for view in map(View.parse, reader.entries):
+        f_sr = oriented(reader.read(str(view), "f_sr"), view)
+        assert torch.allclose(f_sr, live(data, view), atol=1e-6)
+    assert cache.verify(tmp_path / "c").ok == 3
 
 
 def test_a_teacher_for_another_degradation_is_refused(

@@ -40,6 +40,10 @@ class Clip:
     """Its LR frames, where they are given and not made."""
     has_hr: bool = True
     """False where LR is all that there is: its frames are those of `lr`."""
+    pad: int = 0
+    """The least height and width in HR pixels: samples.read_frames pads smaller frames to it."""
+    repeats: int = 0
+    """How often samples.read_frames repeats the last frame of a clip that is too short."""
 
     @property
     def files(self) -> list[Path]:

@@ -47,8 +47,9 @@ def find_clips(
     of folders of frames and of videos, a folder of frames, and a folder that holds one of these as
     `GT`. Where there is no list, `split` picks the share that the name holds out. `length` cuts
     longer clips into runs of that many frames, keyed "calendar/000007" by their first frame, and
-    drops the rest. With `given`, clips have the LR frames of given.py, and those of LR alone, which
-    are for training, come last.
+    drops the rest; what the name says of frames and clips that are too small is then noted in them.
+    With `given`, clips have the LR frames of given.py, and those of LR alone, which are for
+    training, come last.
 
     Raises FileNotFoundError for a missing folder, list, clip or frame; UserError for a folder
     without clips, a damaged file, a clip to exclude that is not there, LR that is missing or does
@@ -58,7 +59,7 @@ def find_clips(
     clips = _chosen(_all_clips(name, split), name, split)
     if given:
         clips = _with_lr(clips, data, split)
-    return clips if length is None else _runs(clips, length)
+    return clips if length is None else _runs(clips, length, name)
 
 
 def split_lists(data: Path) -> dict[str, list[str]]:
@@ -114,20 +115,25 @@ def _names(clips: list[Clip]) -> set[str]:
     return {name for clip in clips for name in (clip.key, named.source(clip.key))}
 
 
-def _runs(clips: list[Clip], length: int) -> list[Clip]:
-    """Cut clips into runs; warn of those that are too short, and refuse if all are."""
-    short = [clip for clip in clips if len(clip.frames) < length]
+def _runs(clips: list[Clip], length: int, name: named.DataName) -> list[Clip]:
+    """Cut clips into runs; warn of those that are too short, and refuse if all are, unless the name
+    has their last frame repeated."""
+    if name.repeat:
+        clips = [replace(c, repeats=max(length - len(c.frames), 0)) for c in clips]
+    short = [clip for clip in clips if len(clip.frames) + clip.repeats < length]
     told = f"fewer than {length} frames: " + ", ".join(
         f"{clip.key} ({len(clip.frames)})" for clip in short[:3]
     )
     if short and len(short) == len(clips):
-        raise UserError(f"every clip has {told}{', ...' * (len(short) > 3)}; ask for fewer")
+        advice = "ask for fewer, or for DATA:repeat=1"
+        raise UserError(f"every clip has {told}{', ...' * (len(short) > 3)}; {advice}")
     if short:
         LOG.warning(
             f"stdpipe: {len(short)} of {len(clips)} clips are left out, which have "
             f"{told}{', ...' * (len(short) > 3)}"
         )
-    return [run for clip in clips if len(clip.frames) >= length for run in _cut(clip, length)]
+    long = [clip for clip in clips if len(clip.frames) + clip.repeats >= length]
+    return [replace(run, pad=name.pad) for clip in long for run in _cut(clip, length)]
 
 
 def _all_clips(name: named.DataName, split: Split | None) -> list[Clip]:
@@ -310,6 +316,8 @@ def _frame_clips(root: Path, name: named.DataName) -> list[Clip]:
 
 
 def _cut(clip: Clip, length: int) -> Iterator[Clip]:
+    if clip.repeats:
+        yield clip
     count = len(clip.frames)
     for start in range(0, count - length + 1, length):
         key = clip.key if count == length else f"{clip.key}/{start:06d}"

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 from stdpipe.cache.errors import UserError
 from stdpipe.suggest import refuse_unknown
 
-KNOWN = ("test", "seed", "exclude", "deinterlace", "partial", "lr")
+KNOWN = ("test", "seed", "exclude", "deinterlace", "partial", "lr", "pad", "repeat")
 SAID = {"1": True, "0": False}
 
 
@@ -28,6 +28,9 @@ class DataName(NamedTuple):
     deinterlace: bool = False  # of videos
     partial: bool = False  # of videos: damaged ones are taken as far as they go
     lr: Path | None = None  # where LR frames lie that are given, from the place on
+    pad: int = 0
+    """The side in HR pixels to which smaller frames are padded, by repeating their edges."""
+    repeat: bool = False  # the last frame of clips that are too short, instead of leaving them out
 
 
 def parse(data: Path) -> DataName:
@@ -49,13 +52,17 @@ def parse(data: Path) -> DataName:
         raise UserError(f"{data}: test is a share such as 0.2, seed a whole number") from None
     if not 0 <= test < 1:
         raise UserError(f"{data}: test is the share of sources held out, from 0 to below 1")
+    if not (pad := found.get("pad", ["0"])[0]).isdecimal():
+        raise UserError(f"{data}: pad is a side in HR pixels, such as 256")
     switches = {}
-    for name in ("deinterlace", "partial"):
+    for name in ("deinterlace", "partial", "repeat"):
         if (said := found.get(name, ["0"])[0]) not in SAID:
             raise UserError(f"{data}: {name} is 1 or 0")
         switches[name] = SAID[said]
     lr = Path(place) / found["lr"][0] if "lr" in found else None
-    return DataName(Path(place), test, seed, tuple(exclude), **switches, lr=lr)
+    if lr and (pad or switches["repeat"]):
+        raise UserError(f"{data}: pad and repeat fill up HR of which LR is made, and LR is given")
+    return DataName(Path(place), test, seed, tuple(exclude), lr=lr, pad=int(pad), **switches)
 
 
 def _exists(path: Path) -> bool:

@@ -14,10 +14,10 @@ from zlib import crc32
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stdpipe.cache.errors import UserError
 from stdpipe.data.box import Box
 from stdpipe.data.degrade import (
     cut,
@@ -28,7 +28,7 @@ from stdpipe.data.degrade import (
     window_pair,
 )
 from stdpipe.data.frames import Clip, read_with_crc32
-from stdpipe.data.pairs import clip_lr, pair_sizes
+from stdpipe.data.pairs import clip_lr
 from stdpipe.data.views import (
     View,
     draw_box,
@@ -48,48 +48,8 @@ LOG = logging.getLogger(__name__)
 class Frames(NamedTuple):
     """A clip as on disk."""
 
-    hr: Tensor  # uint8 (T, 3, H, W), its sides cut to multiples of the scale
-    crc32: int  # of the bytes before cutting
-
-
-def check_sizes(
-    clips: Sequence[Clip], patch: int = 1, alike: bool = False, scale: int = SCALE
-) -> int:
-    """Check the headers of all frames before hours of work begin; return how many clips will be
-    cut to multiples of the scale, and say so.
-
-    Raises UserError with the key of the first clip whose frames differ in size, which is smaller
-    than `patch` HR pixels or one LR pixel (after the cut), or, with `alike`, whose size differs
-    from the first's.
-    """
-    sizes = pair_sizes(clips, scale)
-    whole = [tuple(side // scale * scale for side in size) for size in sizes]
-    for clip, (height, width), size in zip(clips, sizes, whole, strict=True):
-        told = f"clip {clip.key} is {width}x{height}"
-        if not min(size):
-            raise UserError(f"{told}, smaller than an LR pixel at scale {scale}: take it out")
-        if min(size) < patch:
-            advice = "choose a smaller patch, or take the clip out of the data set"
-            raise UserError(f"{told}, smaller than the patch of {patch}: {advice}")
-        if alike and size != whole[0]:
-            raise UserError(
-                f"{told}, but the first is {sizes[0][1]}x{sizes[0][0]}; one cache holds clips of "
-                "one size: extract the others from a data folder of their own to a second cache"
-            )
-    cut_ones = [n for n, size in enumerate(sizes) if size != whole[n]]
-    if cut_ones:
-        (height, width), key = sizes[cut_ones[0]], clips[cut_ones[0]].key
-        _warn_once(
-            f"stdpipe: {len(cut_ones)} of {len(clips)} clips lose pixels at the right or bottom, "
-            f"since their sides are no multiples of {scale}: {key} is {width}x{height}"
-        )
-    return len(cut_ones)
-
-
-@cache
-def _warn_once(text: str) -> None:
-    """Warn, but not again of the same: a training may measure many times."""
-    LOG.warning(text)
+    hr: Tensor  # uint8 (T, 3, H, W), filled up as the clip asks, and cut to multiples of the scale
+    crc32: int  # of the bytes before
 
 
 def read_frames(clip: Clip, scale: int = SCALE) -> Frames:
@@ -103,9 +63,17 @@ def _read_strided(clip: Clip, scale: int) -> Frames:
     pixels, of_pixels = read_with_crc32(clip)
     frames = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     if clip.has_hr:
-        return Frames(cut_to_scale(frames, scale), of_pixels)
+        return Frames(cut_to_scale(_filled(frames, clip), scale), of_pixels)
     black, (height, width) = torch.zeros((), dtype=torch.uint8), frames.shape[-2:]
     return Frames(black.expand(*frames.shape[:2], scale * height, scale * width), of_pixels)
+
+
+def _filled(hr: Tensor, clip: Clip) -> Tensor:
+    """Repeat the right and bottom edges up to `clip.pad`, the last frame `clip.repeats` times."""
+    bottom, right = (max(clip.pad - side, 0) for side in hr.shape[-2:])
+    if bottom or right:
+        hr = F.pad(hr.float(), (0, right, 0, bottom), mode="replicate").to(hr.dtype)
+    return torch.cat([hr, *[hr[-1:]] * clip.repeats]) if clip.repeats else hr
 
 
 def view_pair(hr: Tensor, view: View, degradation: str) -> tuple[Tensor, Tensor]:
@@ -171,7 +139,7 @@ def leading_up(clip: Clip, hr: Tensor, count: int, scale: int = SCALE) -> tuple[
     there are not so many; without any, the clip's, to and fro."""
     nearest_first = hr[min(1, len(hr) - 1) :][:count]
     if clip.before:
-        run = replace(clip, frames=clip.before[-count:], before=())
+        run = replace(clip, frames=clip.before[-count:], before=(), repeats=0)
         nearest_first = _read_strided(run, scale).hr.flip(0)
     last = len(nearest_first) - 1
     turns = (number % max(2 * last, 1) for number in range(count))

@@ -67,7 +67,7 @@ def encode(
             values = (values.clamp(0, 1) * 255).round() + 0 * values  # a NaN stays one
         values = unorient(attention_map(values) if is_attention else values, orientation)
         largest[name] = _to_host(_magnitude(values))
-        dtype = manifest.arrays[name].dtype
+        dtype = manifest.arrays[name].dtype  # the same for all sizes
         if dtype == "int8":
             stored[name], stored[name + "_scale"] = quantise(values)
         else:
@@ -128,7 +128,7 @@ class EncodedClip:
 def weigh(manifest: cache.Manifest, view: View, features: Features) -> dict[str, int]:
     """Return the bytes of each array's file of one entry. Raises UserError as `arrays` does."""
     entry = encode(features, view, manifest).arrays()
-    specs = manifest.arrays.items()
+    specs = manifest.group(str(view)).arrays.items()
     return {name: sum(map(len, encode_shard(spec, entry[name]))) for name, spec in specs}
 
 

@@ -5,7 +5,10 @@ A cache that is there may hold less than is asked for: it grows, and what it hol
 Axes: T frames of a clip, H W HR size.
 """
 
-from collections.abc import Callable, Collection
+import functools
+import operator
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,16 +19,20 @@ from torch import Tensor
 
 from stdpipe import cache
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.groups import places_of
+from stdpipe.data import named
 from stdpipe.data.camera import encoder
 from stdpipe.data.degrade import Degradation, at_scale, degradation, parse, same_grid
 from stdpipe.data.frames import Clip
 from stdpipe.data.pairs import degradation_of, find_pairs
 from stdpipe.data.patch import check_patch, fits, multiple
-from stdpipe.data.samples import check_sizes, read_frames
+from stdpipe.data.samples import read_frames
+from stdpipe.data.sizes import Size, are_cut, check_sizes, leave_small, seen_size, tell_sizes
 from stdpipe.data.views import NUM_ORIENTATIONS, View, baked_views, full_views
 from stdpipe.device import Amp, keep_memory, pick_device, settle
+from stdpipe.distributed import from_torchrun
 from stdpipe.features.info import provenance
-from stdpipe.features.quality import Quality, quality_of
+from stdpipe.features.quality import SIDE, Quality, quality_of
 from stdpipe.features.teacher import (
     PLAIN,
     Member,
@@ -77,9 +84,9 @@ class Extraction:
     """(i, n): do the i-th of n shares, counted from 0; several may run at once. torchrun's ranks
     divide that share among them."""
     batch: Annotated[int, Field(ge=1)] | None = None
-    """Clips that the teacher sees at once; None: else 1. A group is a fixed run of views of the
-    share, computed whole where one view is missing, so that a resumed cache has the bytes of an
-    unbroken one. Another batch, or other shares, may differ in the last bits: the manifest notes
+    """Clips that the teacher sees at once; None: else 1. A group is a fixed run of a share's views
+    of one size, computed whole where one view is missing, so that a resumed cache has the bytes of
+    an unbroken one. Another batch, or other shares, may differ in the last bits: the manifest notes
     the batch, but it is no part of a cache's identity. Clips turned on their side are computed
     apart from upright ones."""
     device: str = "auto"
@@ -108,11 +115,23 @@ class Prepared:
     manifest: cache.Manifest
     batch: int
     committed: Collection[str]  # keys of which the cache to resume has all
-    lacking: dict[str, int]
-    """Array -> how many entries lack it; without a cache, all of them."""
+    lacking: dict[str, Counter[str]]
+    """Array -> folder of a size -> how many entries of it lack it; without a cache, all of them."""
     is_new: bool  # whether what the encoding loses is not in the manifest yet
     members: tuple[Member, ...]
     amp: str
+    sizes: dict[str, Size]  # on disk, of each clip
+
+    @property
+    def missing(self) -> Counter[str]:
+        """Folder of a size -> how many entries of it lack anything."""
+        return functools.reduce(operator.or_, self.lacking.values())  # the largest of each
+
+    def raw_bytes(self, name: str) -> int:
+        """Return the uncompressed bytes of an array of all entries that lack it."""
+        lacking = self.lacking[name]
+        sizes = self.manifest.sizes
+        return sum(size.arrays[name].raw_bytes * lacking[size.folder] for size in sizes)
 
     @property
     def lr_alone(self) -> int:
@@ -125,7 +144,10 @@ class Prepared:
         if str(made["teacher_sha256"]).startswith("random:"):
             return None
         rest = (str(made["degradation"]), self.device, self.amp)
-        return quality_of(self.teacher, self.clips, self.views, *rest, accept=accept)
+        sides = {view: min(self.manifest.size(str(view))) for view in self.views}
+        enough = min(SIDE, max(sides.values()))
+        large = [view for view, side in sides.items() if side >= enough]
+        return quality_of(self.teacher, self.clips, large, *rest, accept=accept)
 
     def read(self, view: View) -> tuple[Tensor, int]:
         """Read what the teacher sees of a view, by seen_frames, and the crc32 of its source."""
@@ -160,18 +182,21 @@ def prepare(job: Extraction) -> Prepared:
     how, scale = degradation(name), degradation(name).scale
     clips = {c.key: c for c in find_pairs(job.data, "train", name, length=job.frames)}
     check_scale(teacher, facts["network"], name, scale)
+    sizes = check_sizes([*clips.values()], scale)
     if job.views == "baked":
         check_patch(job.patch, scale)
-    are_cut = check_sizes(list(clips.values()), alike=True, scale=scale) > 0
+        clips = leave_small(clips, sizes, job.patch, scale)
+    sizes = {key: sizes[key] for key in clips}
+    if from_torchrun()[0] == 0:
+        tell_sizes(clips, sizes)
     teacher = settle(teacher, device, job.amp)
-    first = read_frames(next(iter(clips.values())), scale).hr
-    views, (height, width), viewed = _views(job, list(clips), first, how)
-    encoding = (
-        job.encoding or _encoding(made) or best_encoding(facts["network"], teacher, height, width)
-    )
+    seen = {key: seen_size(clip, sizes[key], scale) for key, clip in clips.items()}
+    views, mapped, viewed = _views(job, seen, how)
+    each = [*dict.fromkeys(mapped)]
+    encoding = job.encoding or _encoding(made) or best_encoding(facts["network"], teacher, each)
     batch = job.batch or (provenance(made).batch if made else 1)
-    if "f_sr" in targets:
-        refuse_trunk(encoding, facts["network"], teacher, height, width)
+    for size in each if "f_sr" in targets else ():
+        refuse_trunk(encoding, facts["network"], teacher, *size)
     c_sr, stored = teacher.f_sr_channels, cache.ENCODINGS[encoding].stored
     members = ensemble(name) if job.ensemble else PLAIN
     manifest = cache.Manifest(
@@ -183,9 +208,10 @@ def prepare(job: Extraction) -> Prepared:
             "lr_8bit": True,
             **({"encoder": encoder()} if how.camera else {}),
             **viewed,
+            **_filled(job.data),
             "seed": job.seed,
             "amp": job.amp,
-            "extractor": CUTTING if are_cut else EXTRACTOR,
+            "extractor": CUTTING if are_cut(clips, sizes, scale) else EXTRACTOR,
             # caches made before this was told hold no value, and are resumed without one
             **({"f_sr_channels": c_sr} if not made or "f_sr_channels" in made.made_by else {}),
             **({"ensemble": len(members)} if job.ensemble else {}),
@@ -195,8 +221,9 @@ def prepare(job: Extraction) -> Prepared:
         channels=_channels(teacher, device, stored) if "f_sr" in targets else max(c_sr, 1),
         f_lr_channels=_channels(teacher, device, "f_lr") if "f_lr" in targets else 0,
         sr_channels=1 if teacher.channels == 1 else 3,
-        height=height,
-        width=width,
+        height=mapped[0][0],
+        width=mapped[0][1],
+        groups=places_of(job.frames, mapped),
         scale=scale,
         targets=targets,
         encoding=encoding,
@@ -214,9 +241,10 @@ def prepare(job: Extraction) -> Prepared:
         except cache.CacheError:  # open_writer says so, and nothing is written before
             reader = None
     held = reader if made and made.targets == manifest.targets else None
-    lacking = {
-        n: len(manifest.entries) - (len(reader.held(n)) if reader else 0) for n in manifest.arrays
-    }
+    lacking = {name: Counter[str]() for name in manifest.arrays}
+    for name, count in lacking.items():
+        has = reader.held(name) if reader else set()
+        count.update({g.folder: len({*g.entries} - has) for g in manifest.sizes})
     return Prepared(
         teacher=teacher,
         device=device,
@@ -229,6 +257,7 @@ def prepare(job: Extraction) -> Prepared:
         is_new=made is None or (reader is not None and made.targets != manifest.targets),
         members=members,
         amp=job.amp,
+        sizes=sizes,
     )
 
 
@@ -238,18 +267,25 @@ def _encoding(made: cache.Manifest | None) -> str | None:
 
 
 def _views(
-    job: Extraction, clips: list[str], first: Tensor, how: Degradation
-) -> tuple[list[View], tuple[int, int], dict[str, str | int]]:
-    """List the cache's views, with the size of their maps and the facts that identify them."""
-    height, width = first.shape[-2:]
+    job: Extraction, sizes: Mapping[str, Size], how: Degradation
+) -> tuple[list[View], list[Size], dict[str, str | int]]:
+    """List the cache's views of clips of these sizes, with the sizes of their maps and the facts
+    that identify them."""
     if job.views == "baked":
-        size = height, width
-        views = baked_views(clips, job.seed, job.baked, job.patch, *size, how.scale, how.turns)
+        count, rest = (job.seed, job.baked, job.patch), (how.scale, how.turns)
+        views = [v for key, size in sizes.items() for v in baked_views([key], *count, *size, *rest)]
         identity: dict[str, str | int] = {"views": "baked", "baked": job.baked, "patch": job.patch}
-        return views, (job.patch, job.patch), identity
+        return views, [(job.patch, job.patch)] * len(views), identity
     assert job.views == "full"
-    views = full_views(clips, job.seed, job.orientations, how.turns)
-    return views, (height, width), {"views": "full", "orientations": job.orientations}
+    views = full_views([*sizes], job.seed, job.orientations, how.turns)
+    identity = {"views": "full", "orientations": job.orientations}
+    return views, [sizes[view.clip] for view in views], identity
+
+
+def _filled(data: Path) -> dict[str, str | int]:
+    """Return how frames and clips that are too small are filled up: facts of a cache's identity."""
+    name = named.parse(data)
+    return {n: int(value) for n, value in (("pad", name.pad), ("repeat", name.repeat)) if value}
 
 
 def _channels(teacher: Network, device: torch.device, name: str) -> int:

@@ -1,5 +1,6 @@
 """Describe a cache: what made it, what it holds, how large it is and what its encoding loses."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,8 @@ def describe_cache(reader: cache.Reader) -> Facts:
     """Return all that is known of a cache, flat: the manifest's facts under their own names, and
 
     entries (of the whole job), committed, complete; lr_alone (committed entries of clips that have
-    no HR); array_shapes (of one entry);
+    no HR); height and width (of the first entry); sizes (width x height of maps -> entries);
+    array_shapes (of an entry of the first one's size);
     bytes, bytes_per_entry, bytes_by_array, times_smaller (than f_sr in float32; null where f_sr is
     not stored); error (the encoding's, as encoding.encoding_error returns it) and quality (the
     teacher's, a quality.Quality), null where they were not measured; and notes.
@@ -63,7 +65,8 @@ def describe_cache(reader: cache.Reader) -> Facts:
     sizes, total = reader.bytes_by_array(), reader.total_bytes()
     features = sum(size for name, size in sizes.items() if name.startswith(manifest.stored))
     channels = manifest.channels if manifest.stored == "f_sr" else told.f_sr_channels
-    float32 = 4 * channels * manifest.frames * manifest.height * manifest.width * committed
+    pixels = sum(math.prod(manifest.size(key)) for key in reader.entries)
+    float32 = 4 * channels * manifest.frames * pixels
     return {
         "cache": reader.url,
         "cache_id": manifest.cache_id,
@@ -73,6 +76,7 @@ def describe_cache(reader: cache.Reader) -> Facts:
         "committed": committed,
         "complete": reader.is_complete(),
         "lr_alone": sum(not reader.extra(key).get(HAS_HR, True) for key in reader.entries),
+        "sizes": {f"{s.width}x{s.height}": len(s.entries) for s in manifest.sizes},
         "array_shapes": {name: list(spec.shape[1:]) for name, spec in manifest.arrays.items()},
         "bytes": total,
         "bytes_per_entry": round(total / committed) if committed else None,
@@ -95,10 +99,12 @@ def info_text(facts: Facts, made_by: Mapping[str, Any]) -> str:
 
 
 def _held(facts: Facts) -> dict[str, str]:
+    others = [f"{count:,} of {size}" for size, count in facts["sizes"].items()]
     held = {
         "serves": ", ".join(facts["targets"]),
         **({"LR alone": f"{facts['lr_alone']:,} entries"} if facts["lr_alone"] else {}),
         "entry": f"{facts['frames']} x {facts['height']} x {facts['width']} (T x H x W)",
+        **({"sizes": f"{', '.join(others)} (W x H)"} if len(others) > 1 else {}),
         "encoding": f"{facts['encoding']}, compression {facts['compression']}",
         "bytes": _bytes(facts["bytes"]),
     }

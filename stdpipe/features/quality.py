@@ -236,15 +236,17 @@ def _crops(
     clips: Mapping[str, Clip], views: Sequence[View], name: str
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Cut the middle of views to squares of one side: HR (T, 3, S, S), and its LR where that
-    belongs to the whole clip."""
+    belongs to the whole clip. Those with a side below SMALLEST are left out where others are
+    larger."""
     how = degradation(name)
-    hrs, lrs = [], []
+    found: list[tuple[Tensor, Tensor]] = []
     for view in views:
         clip = clips[view.clip]
         frames = read_frames(clip, how.scale)
-        hrs.append(view_hr(frames.hr, view))
-        if how.of_clip:
-            lrs.append(view_lr(clip, frames, view, name)[0])
+        hr = view_hr(frames.hr, view)
+        found.append((hr, view_lr(clip, frames, view, name)[0] if how.of_clip else hr[:0]))
+    found = [pair for pair in found if min(pair[0].shape[-2:]) >= SMALLEST] or found
+    hrs, lrs = zip(*found, strict=True)
     side = min(SIDE, *(min(hr.shape[-2:]) for hr in hrs)) // how.scale * how.scale
     boxes = []
     for hr in hrs:
@@ -253,7 +255,7 @@ def _crops(
     low = [Box(*(place // how.scale for place in box)) for box in boxes]
     return (
         [hr[box.cut()] for hr, box in zip(hrs, boxes, strict=True)],
-        [lr[box.cut()] for lr, box in zip(lrs, low, strict=False)],
+        [lr[box.cut()] for lr, box in zip(lrs, low, strict=True)] if how.of_clip else [],
     )
 
 

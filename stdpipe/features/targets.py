@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -38,6 +39,8 @@ class CachedTargets:
         self.names = names
         self.halo = halo  # LR pixels around a trunk window
         self.scale = reader.manifest.scale
+        sizes = reader.manifest.sizes
+        self._longest = max(max(size.height, size.width) // self.scale for size in sizes)  # in LR pixels
 
     def __call__(self, view: View, box: Box, crc32: int | None) -> dict[str, Tensor]:
         """Read an oriented window in stored dtype: sr (T, 3 or 1, H, W), f_sr (T, C, H, W) or trunk
@@ -59,29 +62,40 @@ class CachedTargets:
             else:
                 low = Box(*(side // self.scale for side in box))
                 found |= self._map(view, stored, low if stored == "f_lr" else box)
-            if self.reader.manifest.arrays[stored].dtype == "int8":
+            if self.reader.manifest.arrays[stored].dtype == "int8":  # whatever the size
                 found[stored + "_scale"] = torch.from_numpy(self.reader.scale(key, stored))
         return found
 
+    def _size(self, view: View, name: str) -> tuple[int, int]:
+        height, width = self.reader.manifest.group(str(view)).arrays[name].shape[-2:]
+        return height, width
+
     def _map(self, view: View, name: str, box: Box) -> dict[str, Tensor]:
-        height, width = self.reader.manifest.arrays[name].shape[-2:]
+        height, width = self._size(view, name)
         orientation = 0 if view.crop else view.orientation
         y, x, h, w = upright_box(box, orientation, height, width)
         stored = self.reader.read(str(view), name, y=y, x=x, h=h, w=w)
         return {name: orient(torch.from_numpy(stored), orientation).contiguous()}
 
     def _trunk(self, view: View, box: Box) -> dict[str, Tensor]:
-        """Read the LR window with its halo, moved inwards at borders so that all have one size."""
-        height, width = self.reader.manifest.arrays["trunk"].shape[-2:]
+        """Read the LR window with its halo, moved inwards at borders so that most have one size.
+
+        Where a frame is narrower than that, zeros follow, so that batches can be stacked; trunk_at
+        says where the window lies in what was read (y, x) and how much of it was read (h, w).
+        """
+        height, width = self._size(view, "trunk")
         if not view.crop:
             height, width = oriented_size(height, width, view.orientation)
         scale = self.scale
         y, h = _with_halo(box.y // scale, box.height // scale, self.halo, height)
         x, w = _with_halo(box.x // scale, box.width // scale, self.halo, width)
-        return {
-            **self._map(view, "trunk", Box(y, x, h, w)),
-            "trunk_at": torch.tensor([box.y - scale * y, box.x - scale * x]),
-        }
+        trunk = self._map(view, "trunk", Box(y, x, h, w))["trunk"]
+        down, across = (
+            min(side // scale + 2 * self.halo, self._longest) - length
+            for side, length in ((box.height, h), (box.width, w))
+        )
+        at = torch.tensor([box.y - scale * y, box.x - scale * x, h, w])
+        return {"trunk": F.pad(trunk, (0, across, 0, down)), "trunk_at": at}
 
 
 def _with_halo(start: int, length: int, halo: int, side: int) -> tuple[int, int]:
@@ -149,11 +163,11 @@ class Decoder:
         height, width = batch["hr"].shape[-2:]
         at_once = 1 if trunk.device.type == "cpu" else trunk.shape[1]
         crops = trunk.new_empty(*trunk.shape[:2], self.f_sr_channels, height, width)
-        for n, (y, x) in enumerate(batch["trunk_at"].tolist()):
+        for n, (y, x, h, w) in enumerate(batch["trunk_at"].tolist()):
             for t in range(0, trunk.shape[1], at_once):
                 frames = slice(t, t + at_once)
                 with autocast(trunk.device, self.amp):
-                    f_sr = self.teacher.upsample(trunk[n, frames])
+                    f_sr = self.teacher.upsample(trunk[n, frames, :, :h, :w])
                 crops[n, frames] = f_sr[..., y : y + height, x : x + width]
         return crops
 

@@ -3,7 +3,7 @@
 Axes: T frames of a clip, C channels, H W HR size, h w LR size.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -138,10 +138,11 @@ def tail_of(teacher: Network) -> Arrays:
     return tail
 
 
-def best_encoding(name: str, teacher: Network, height: int, width: int) -> str:
-    """Return the smallest encoding that this teacher allows for frames of this HR size."""
+def best_encoding(name: str, teacher: Network, sizes: Iterable[tuple[int, int]]) -> str:
+    """Return the smallest encoding that this teacher allows for frames of all these HR sizes."""
     try:
-        refuse_trunk("trunk-int8", name, teacher, height, width)
+        for height, width in sizes:
+            refuse_trunk("trunk-int8", name, teacher, height, width)
         tail_of(teacher)
     except UserError:
         return "int8"

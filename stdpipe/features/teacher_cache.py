@@ -150,7 +150,7 @@ class TeacherCache:
         )
 
     def _window(self, view: View, box: Sequence[int] | None, crop_first: bool) -> Box:
-        upright = self.reader.manifest.height, self.reader.manifest.width
+        upright = self.reader.manifest.size(str(view))
         turned = 0 if view.crop else view.orientation
         size = oriented_size(*upright, turned)
         if box is None:

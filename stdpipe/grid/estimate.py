@@ -18,8 +18,10 @@ import torch
 
 from stdpipe import cache
 from stdpipe.data.frame_writer import folder_output
-from stdpipe.data.frames import frame_size, read_clip
+from stdpipe.data.frames import frame_size
 from stdpipe.data.layouts import find_clips
+from stdpipe.data.samples import read_frames
+from stdpipe.data.sizes import seen_size
 from stdpipe.evaluation import protocols
 from stdpipe.evaluation.job import Evaluation, scored_footage
 from stdpipe.features.extraction import Extraction
@@ -89,12 +91,14 @@ def _left_as_it_was() -> Iterator[None]:
 
 
 def _on_one_clip(setup: GridSetup, folder: Path) -> GridSetup:
-    """Return the setup on the first training clip; a teacher without weights gets random ones."""
+    """Return the setup on the first of the largest training clips, so that where sizes differ the
+    estimate is an upper bound; a teacher without weights gets random ones."""
     data, weights = folder / "data", {label: setup.weights(label) for label in setup.teachers}
-    clip = find_clips(setup.data, "train", length=7)[0]
+    clips = find_clips(setup.data, "train", length=7)
+    clip = max(clips, key=lambda clip: math.prod(seen_size(clip, frame_size(clip))))
     (data / "clip").mkdir(parents=True)
     with folder_output(data / "clip").part(data / "clip", 0) as write:
-        for frame in read_clip(clip):
+        for frame in read_frames(clip).hr.permute(0, 2, 3, 1).contiguous().numpy():
             write(frame)
     teachers = {
         label: file if file.startswith("random:") or Path(file).exists() else "random:0"

@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from stdpipe import cache
+from stdpipe import cache, distributed
 from stdpipe.cache.errors import UserError
+from stdpipe.data import named
 from stdpipe.data.degrade import degradation as named_degradation
 from stdpipe.data.pairs import find_pairs
-from stdpipe.data.samples import Stream, Targets, check_sizes
+from stdpipe.data.samples import Stream, Targets
+from stdpipe.data.sizes import are_cut, check_sizes, leave_small, tell_sizes
 from stdpipe.data.views import View, full_views
 from stdpipe.features.targets import Decoder, open_targets
 from stdpipe.suggest import refuse_text
@@ -42,14 +44,19 @@ def clip_stream(
     """Return the samples of the data set's train clips, in the views of a cache if there is one.
 
     hold_out: clips to leave out. resumes: whether this goes on with a run, since whose beginning
-    data and cache may have grown. Raises UserError where data and cache hold other clips, where a
-    clip is smaller than the patch, and where none is left.
+    data and cache may have grown. A warning names clips that are smaller than the patch, which are
+    left out. Raises UserError where data and cache hold other clips, and where none is left.
     """
     clips = {c.key: c for c in find_pairs(data, "train", degradation, length=frames)}
-    turns = named_degradation(degradation).turns
+    scale, turns = named_degradation(degradation).scale, named_degradation(degradation).turns
+    sizes = check_sizes([*clips.values()], scale)
     if reader is None:
         views = full_views(list(clips), seed, len(turns), turns)
     else:
+        made_by = reader.manifest.made_by
+        _refuse_otherwise_filled(data, made_by, reader.url)
+        if made_by.get("views") == "baked":  # smaller ones are not cached
+            clips = leave_small(clips, sizes, int(made_by.get("patch") or 1), scale)
         views = [View.parse(entry) for entry in reader.manifest.entries]
         cached = {v.clip for v in views}
         clips = {key: clip for key, clip in clips.items() if key in cached or not resumes}
@@ -58,18 +65,30 @@ def clip_stream(
                 f"clip lists differ by {len(odd)} clips, {odd[0]} first ({len(cached)} in "
                 f"{reader.url}, {len(clips)} in {data}): use the cache's data, or extract again"
             )
-    unseen = held_out(clips, hold_out)
-    if len(clips) <= len(unseen):
-        raise UserError(f"hold_out={hold_out} leaves none of {len(clips)} clips to train on")
-    views = [view for view in views if view.clip not in unseen]
-    scale = named_degradation(degradation).scale
-    are_cut = check_sizes(list(clips.values()), patch, scale=scale) > 0
-    if are_cut and reader and reader.manifest.made_by.get("extractor") == PADDING:
+    if reader and made_by.get("extractor") == PADDING and are_cut(clips, sizes, scale):
         raise UserError(
             f"{reader.url} was made of frames padded to multiples of {scale}, which are cut now: "
             "extract again"
         )
+    clips = leave_small(clips, sizes, patch, scale)
+    if distributed.first():
+        tell_sizes(clips, sizes)
+    unseen = held_out(clips, hold_out)
+    if len(clips) <= len(unseen):
+        raise UserError(f"hold_out={hold_out} leaves none of {len(clips)} clips to train on")
+    views = [view for view in views if view.clip in clips and view.clip not in unseen]
     return Stream(clips, views, degradation, patch, seed, targets)
+
+
+def _refuse_otherwise_filled(data: Path, made_by: Mapping[str, Any], url: str) -> None:
+    """Refuse data whose small frames or short clips are filled up otherwise than the cache's."""
+    name = named.parse(data)
+    for option, here in (("pad", name.pad), ("repeat", name.repeat)):
+        if (there := made_by.get(option, 0)) != here:
+            raise UserError(
+                f"cache {url} was made from data with {option}={there}, and {data} has "
+                f"{option}={int(here)}: name the data as it was then"
+            )
 
 
 class CachedClips(Dataset[dict[str, Any]]):
@@ -92,8 +111,8 @@ class CachedClips(Dataset[dict[str, Any]]):
     decode=False leaves the maps as they are stored; `decode` then makes of a whole batch, on the
     device that its LR lies on, what they stand for: less work for the loader's processes.
 
-    Raises UserError where data and cache do not fit, where no crop of that side can be cut, and
-    for a target that the cache lacks.
+    Clips of which no crop of that side can be cut are left out, with a warning. Raises UserError
+    where data and cache do not fit, where no clip is left, and for a target that the cache lacks.
 
         clips = stdpipe.CachedClips("data", cache="c.zarr", targets=["sr"], patch=64, seed=0)
         loader = DataLoader(clips, batch_size=2, sampler=range(2 * 1000), num_workers=1)
