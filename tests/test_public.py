@@ -6,8 +6,10 @@ import inspect
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,26 @@ def test_a_cache_is_read_without_stdpipe(
             mine = orient(torch.from_numpy(found[name].astype(np.float32)), turn)
             mine = mine / 255 if name == "sr" else mine
             torch.testing.assert_close(mine, opened.read(entry, name), rtol=1e-6, atol=1e-6)
+
+
+def test_a_cache_of_two_sizes_is_read_without_stdpipe(
+    tmp_path: Path, make_data: Callable[..., Path], zarr_alone: Path
+) -> None:
+    """The clip of another size, and the last of the first size, which stand in two lists."""
+    data = make_data(tmp_path / "data", clips=3)
+    other = make_data(tmp_path / "other", clips=2, height=48) / "sequences/00001/0002"
+    shutil.rmtree(data / "sequences/00001/0002")
+    shutil.copytree(other, data / "sequences/00001/0002")
+    cache, out = tmp_path / "c.zarr", tmp_path / "clip.npz"
+    api.extract_teacher(data, cache, weights="embedded", encoding="int8", accept_teacher=True)
+    opened = api.open_cache(cache)
+    assert list(opened.manifest["groups"]) == ["7x48x48"]
+    for key in ("00001/0002", "00001/0003"):
+        (turn,) = opened.orientations(key)
+        read_alone(zarr_alone, cache, f"{key}@{turn}", out)
+        with np.load(out) as found:
+            mine = orient(torch.from_numpy(found["f_sr"]), turn)
+        torch.testing.assert_close(mine, opened.read(key, "f_sr"), rtol=1e-6, atol=1e-6)
 
 
 def test_what_is_not_finished_is_not_read(tmp_path: Path, tiny: Path, zarr_alone: Path) -> None:

@@ -52,8 +52,9 @@ def parse(data: Path) -> DataName:
         raise UserError(f"{data}: test is a share such as 0.2, seed a whole number") from None
     if not 0 <= test < 1:
         raise UserError(f"{data}: test is the share of sources held out, from 0 to below 1")
-    if not (pad := found.get("pad", ["0"])[0]).isdecimal():
-        raise UserError(f"{data}: pad is a side in HR pixels, such as 256")
+    pad = found.get("pad", ["0"])[0]
+    if not re.fullmatch("[0-9]{1,4}", pad):
+        raise UserError(f"{data}: pad is a side in HR pixels, such as 256, of 9999 at most")
     switches = {}
     for name in ("deinterlace", "partial", "repeat"):
         if (said := found.get(name, ["0"])[0]) not in SAID:

@@ -302,6 +302,14 @@ def test_sizes_that_do_not_fit_the_rest(several):
         several({"a": LARGE, "b": (2**30, 2**30)})
 
 
+def test_the_same_bytes_in_an_object_store(s3, tmp_path, several, files_of):
+    fill(s3, several())
+    place, whole = open_place(s3), files_of(fill(tmp_path / "c", several()))
+    assert {name: place.read(name) for name in whole} == whole
+    assert verify(s3).ok == 5
+    assert all(served(open_reader(s3), key) for key in SIZES)
+
+
 def test_reopened_after_a_lost_manifest(tmp_path, several):
     root = fill(tmp_path / "c", several())
     (root / "manifest.json").write_bytes(b"{}")

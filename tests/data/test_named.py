@@ -39,6 +39,9 @@ def test_a_place_whose_name_looks_like_options(tmp_path: Path) -> None:
         ("test=few", "a share such as 0.2"),
         ("test=0.2,seed=x", "whole number"),
         ("test=0.2,test=0.3", "twice"),
+        ("pad=-4", "a side in HR pixels"),
+        ("pad=12345", "9999 at most"),
+        ("repeat=2", "repeat is 1 or 0"),
     ],
 )
 def test_bad_options(options: str, told: str) -> None:

@@ -1,5 +1,5 @@
 """kill -9 one of four writers at random moments, resume, and compare with an unbroken run byte for
-byte, locks apart.
+byte, locks apart. Entries have three sizes.
 
 Not asserted: what a power cut does. SIGKILL leaves the page cache alone, so missing fsyncs would
 not show here; tests/cache/test_local.py asserts their order.
@@ -22,6 +22,7 @@ from stdpipe.cache import (
     open_writer,
     verify,
 )
+from stdpipe.cache.groups import places_of
 
 # forked, so that a writer is at work at once: nothing here has threads
 FORK = multiprocessing.get_context("fork")
@@ -34,9 +35,11 @@ def write_part(
     root: Path, part: int, parts: int, entries: int, targets: tuple[str, ...] = FEATURES
 ) -> None:
     keys = tuple(f"00001/{i:04d}@0" for i in range(entries))
-    sizes = {"frames": 2, "channels": 4, "height": 40, "width": 100}
+    sizes = [((40, 100), (40, 100), (24, 36), (100, 40))[index % 4] for index in range(entries)]
+    shape = {"frames": 2, "channels": 4, "height": 40, "width": 100}
+    shape["groups"] = places_of(2, sizes)
     made_by, how = {"teacher": "t"}, {"encoding": "trunk-int8", "targets": targets}
-    manifest = Manifest(made_by=made_by, entries=keys, **sizes, **how)
+    manifest = Manifest(made_by=made_by, entries=keys, **shape, **how)
     if manifest_exists(open_place(root)):
         there = open_reader(root, allow_incomplete=True).manifest
         manifest = there.grown(manifest, str(root))
@@ -45,7 +48,8 @@ def write_part(
             if key in writer.committed:
                 continue
             rng = np.random.default_rng(index)
-            shapes = {name: manifest.arrays[name].shape[1:] for name in manifest.given}
+            specs = manifest.group(key).arrays
+            shapes = {name: specs[name].shape[1:] for name in manifest.given}
             arrays = {name: rng.random(shape, dtype=np.float32) for name, shape in shapes.items()}
             if "sr" in arrays:
                 arrays["sr"] = (arrays["sr"] * 255).astype(np.uint8)
