@@ -1,6 +1,7 @@
 """A teacher is measured before its features are kept: the embedded EDVR, right and wrong."""
 
 import json
+import shutil
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -174,6 +175,25 @@ def test_bicubic_itself_passes_at_the_true_phase_alone(crops: Path) -> None:
     assert found.offset is None
     with pytest.raises(UserError, match="below"):
         quality_of(Bicubic(phase=1.5), clips, views, "bd", CPU)
+
+
+def test_small_clips_do_not_keep_the_others_from_being_measured(
+    tmp_path: Path, crops: Path, stdpipe: Command
+) -> None:
+    """Wherever they stand in the list, and however many they are."""
+    shutil.copytree(crops / "0018", tmp_path / "data/c")
+    for name in "abdefgh":
+        (tmp_path / "data" / name).mkdir()
+        for number in range(1, 8):
+            frame = iio.imread(crops / f"0018/im{number}.png")[:32, :48]
+            iio.imwrite(tmp_path / f"data/{name}/im{number}.png", frame)
+    clips = {c.key: c for c in find_clips(tmp_path / "data", "train", length=7)}
+    found = quality_of(Bicubic(phase=0.0), clips, [View(key, 0) for key in "abc"], "bd", CPU)
+    assert found
+    assert found.clips == 1
+    command = ("extract-teacher", "--data", tmp_path / "data", "--weights", "embedded")
+    told = stdpipe(*command, "--cache", tmp_path / "c", "--targets", "sr", "--json")
+    assert json.loads(told.stdout)["quality"]["clips"] == 1
 
 
 def test_offsets_that_ran_away_are_refused() -> None:
