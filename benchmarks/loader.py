@@ -68,7 +68,7 @@ def images(read: CachedTargets, patch: int) -> list[torch.Tensor]:
     found = []
     made = read.reader.manifest
     for view in map(View.parse, made.entries):
-        size = oriented_size(made.height, made.width, view.orientation)
+        size = oriented_size(*made.size(str(view)), view.orientation)
         box = draw_box(generator(0, "crop", str(view)), patch, *size)
         found.append(read(view, box, 0)["sr"])
     return found

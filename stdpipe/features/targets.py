@@ -95,7 +95,8 @@ class CachedTargets:
             for side, length in ((box.height, h), (box.width, w))
         )
         at = torch.tensor([box.y - scale * y, box.x - scale * x, h, w])
-        return {"trunk": F.pad(trunk, (0, across, 0, down)), "trunk_at": at}
+        wide = F.pad(trunk, (0, across, 0, down)) if down or across else trunk
+        return {"trunk": wide, "trunk_at": at}
 
 
 def _with_halo(start: int, length: int, halo: int, side: int) -> tuple[int, int]:

@@ -25,10 +25,13 @@ ODD = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=8),
     st.sampled_from(["float32", "int8", "trunk-int8", "zstd", "edvr", "bicubic", "no.such:Net"]),
     st.lists(st.integers() | st.text(max_size=4), max_size=3),
+    st.sampled_from([{"7x16x16": {"entries": [key], "places": [place]}} for key in ("", "x")
+                     for place in (0, 1, 9)]),
 )  # fmt: skip
 FIELDS = [
     "made_by", "entries", "frames", "channels", "f_lr_channels", "height", "width", "targets",
     "encoding", "compression", "notes", "format_version", "cache_id", "colour",
+    "groups",
 ]  # fmt: skip
 INNER = [
     ("made_by", name)

@@ -274,6 +274,7 @@ def test_small_frames_and_short_clips_are_filled_up_by_option(
     stdpipe("extract-teacher", *command, *SMALL, "--targets", "sr")
     assert cache.open_reader(path).manifest.made_by["pad"] == 96
     assert [View.parse(key).clip for key in cache.open_reader(path).entries] == list(clips)
+    stdpipe("cache", "check", path, "--teacher-weights", "random:0")  # finds data of that name
     student = ("--student", "rrn-8", "--scheme", "output", "--out", run)
     settings = ("--set", "steps=2", "--set", "patch=96", "--set", "batch=2", "--set", "workers=0")
     stdpipe("train-student", *command, *student, *settings)
