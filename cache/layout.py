@@ -148,8 +148,8 @@ def array_specs(
         if kept_as == "int8":
             one = (1, 2, shapes[target][0])
             shape = (entries, *one[1:])
-            scale = ArraySpec(name + SCALE_SUFFIX, shape, one, one, "float32", folder=folder)
-            specs.append(scale)
+            kept = ArraySpec(name + SCALE_SUFFIX, shape, one, one, "float32", folder=folder)
+            specs.append(kept)
     return specs
 
 

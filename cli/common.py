@@ -115,8 +115,8 @@ degradation_option = click.option(
     "--degradation",
     type=DEGRADATION,
     help="HR to LR by bi, bd, bd-centred or camera, with options as in bd:sigma=1.5 or bi:scale=2, "
-    "or as given. [default: given where LR lies beside HR, else as the cache or the weights say, or "
-    "bd at the network's scale]",
+    "or as given. [default: given where LR lies beside HR, as the cache or the weights say, or bd "
+    "at the network's scale]",
 )
 weights_option = click.option(
     "--weights",

@@ -22,7 +22,7 @@ from stdpipe.data.degrade import degradation
 from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import vimeo_lists
 from stdpipe.data.pairs import find_pairs, lr_frames
-from stdpipe.data.samples import check_sizes
+from stdpipe.data.sizes import check_sizes
 
 MADE_BY = "degraded.json"  # in OUT: of what, and by what, its LR was made
 SEQUENCES = "sequences"

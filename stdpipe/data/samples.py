@@ -8,7 +8,7 @@ Axes: T frames, H W HR size, h w LR size.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import NamedTuple
 from zlib import crc32
 

@@ -17,7 +17,8 @@ from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import at_scale, degradation as named_degradation
 from stdpipe.data.frames import Clip, clip_sizes
 from stdpipe.data.pairs import find_pairs
-from stdpipe.data.samples import check_sizes, read_frames, view_lr
+from stdpipe.data.samples import read_frames, view_lr
+from stdpipe.data.sizes import check_sizes
 from stdpipe.data.views import View
 from stdpipe.deploy.graph import AnyGraph, Run, play
 from stdpipe.evaluation.protocols import Protocol, psnr_y

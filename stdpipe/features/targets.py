@@ -40,7 +40,8 @@ class CachedTargets:
         self.halo = halo  # LR pixels around a trunk window
         self.scale = reader.manifest.scale
         sizes = reader.manifest.sizes
-        self._longest = max(max(size.height, size.width) // self.scale for size in sizes)  # in LR pixels
+        # in LR pixels
+        self._longest = max(max(size.height, size.width) // self.scale for size in sizes)
 
     def __call__(self, view: View, box: Box, crc32: int | None) -> dict[str, Tensor]:
         """Read an oriented window in stored dtype: sr (T, 3 or 1, H, W), f_sr (T, C, H, W) or trunk

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 
 from stdpipe import cache
+from stdpipe.data.degrade import degradation
 from stdpipe.data.frame_writer import folder_output
 from stdpipe.data.frames import frame_size
 from stdpipe.data.layouts import find_clips
@@ -95,10 +96,11 @@ def _on_one_clip(setup: GridSetup, folder: Path) -> GridSetup:
     estimate is an upper bound; a teacher without weights gets random ones."""
     data, weights = folder / "data", {label: setup.weights(label) for label in setup.teachers}
     clips = find_clips(setup.data, "train", length=7)
-    clip = max(clips, key=lambda clip: math.prod(seen_size(clip, frame_size(clip))))
+    scale = degradation(setup.experiment.degradation).scale
+    clip = max(clips, key=lambda clip: math.prod(seen_size(clip, frame_size(clip), scale)))
     (data / "clip").mkdir(parents=True)
     with folder_output(data / "clip").part(data / "clip", 0) as write:
-        for frame in read_frames(clip).hr.permute(0, 2, 3, 1).contiguous().numpy():
+        for frame in read_frames(clip, scale).hr.permute(0, 2, 3, 1).contiguous().numpy():
             write(frame)
     teachers = {
         label: file if file.startswith("random:") or Path(file).exists() else "random:0"
