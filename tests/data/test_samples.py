@@ -18,14 +18,13 @@ from stdpipe.data.degrade import degradation as named, degrade
 from stdpipe.data.frames import Clip, source_crc32
 from stdpipe.data.samples import (
     Stream,
-    _warn_once,
-    check_sizes,
     cut_view,
     finish,
     read_frames,
     view_pair,
     view_size,
 )
+from stdpipe.data.sizes import _warn_once, are_cut, check_sizes
 from stdpipe.data.views import View, draw_box, full_views, orient
 
 PATCH = 16
@@ -214,10 +213,12 @@ def test_odd_sizes(tmp_path: Path) -> None:
 def test_cuts_are_told_once(clips: dict[str, Clip], caplog: pytest.LogCaptureFixture) -> None:
     """With the number of clips; none where sides are multiples."""
     _warn_once.cache_clear()
-    assert check_sizes(list(clips.values())) == 0
+    sizes = check_sizes(list(clips.values()), 4)
+    assert not are_cut(clips, sizes, 4)
     assert not caplog.records
     for _ in range(2):
-        assert check_sizes(list(clips.values()), scale=3) == len(clips)
+        assert check_sizes(list(clips.values()), 3) == sizes
+    assert are_cut(clips, sizes, 3)
     (record,) = caplog.records
     assert "5 of 5 clips lose pixels" in record.message
     assert "multiples of 3: a is 40x24" in record.message
@@ -226,9 +227,10 @@ def test_cuts_are_told_once(clips: dict[str, Clip], caplog: pytest.LogCaptureFix
 def test_no_lr_pixel_is_no_frame(tmp_path: Path) -> None:
     path = tmp_path / "im1.png"
     iio.imwrite(path, np.zeros((3, 22, 3), np.uint8))
-    assert check_sizes([Clip("thin", (path,))], scale=3) == 1
+    thin = Clip("thin", (path,))
+    assert are_cut({"thin": thin}, check_sizes([thin], 3), 3)
     with pytest.raises(ValueError, match="clip thin is 22x3, smaller than an LR pixel at scale 4"):
-        check_sizes([Clip("thin", (path,))])
+        check_sizes([thin], 4)
 
 
 def test_a_patch_larger_than_the_frames(clips: dict[str, Clip]) -> None:

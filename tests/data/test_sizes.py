@@ -36,28 +36,29 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_sizes_are_those_on_disk(root: Path) -> None:
     clips = find_clips(root, None)
-    sizes = check_sizes(clips)
+    sizes = check_sizes(clips, 4)
     assert sizes == {"a": (18, 30), "b": (24, 16)}
     assert count_sizes(sizes) == {"30x18": 1, "16x24": 1}
     for clip in clips:
-        assert read_frames(clip).hr.shape[-2:] == seen_size(clip, sizes[clip.key])
+        assert read_frames(clip).hr.shape[-2:] == seen_size(clip, sizes[clip.key], 4)
 
 
 def test_the_small_are_named_and_left_out(caplog: pytest.LogCaptureFixture) -> None:
     sizes = {"a": (64, 96), "b": (256, 448), "c": (30, 400), "d": (8, 8), "e": (8, 8)}
-    assert list(leave_small(clips_of(sizes), sizes, 64)) == ["a", "b"]
+    assert list(leave_small(clips_of(sizes), sizes, 64, 4)) == ["a", "b"]
     assert "3 of 5 clips are left out" in caplog.text
     assert "smaller than the patch of 64: c (400x30), d (8x8), e (8x8)" in caplog.text
     caplog.clear()
-    leave_small(clips_of(sizes), sizes, 4)
+    leave_small(clips_of(sizes), sizes, 4, 4)
     assert caplog.text == ""
     with pytest.raises(UserError, match=r"every clip .* of 512: a \(96x64\).*, \.\.\.; .*pad=512"):
-        leave_small(clips_of(sizes), sizes, 512)
+        leave_small(clips_of(sizes), sizes, 512, 4)
 
 
-def test_sides_that_are_padded_to_the_grid_count_as_padded() -> None:
-    sizes = {"a": (62, 94)}
-    assert leave_small(clips_of(sizes), sizes, 64).keys() == {"a"}
+def test_sides_that_are_cut_to_the_grid_count_as_cut() -> None:
+    sizes = {"a": (66, 94), "b": (62, 94)}
+    assert leave_small(clips_of(sizes), sizes, 64, 4).keys() == {"a"}
+    assert leave_small(clips_of(sizes), sizes, 66, 3).keys() == {"a"}
 
 
 @pytest.mark.parametrize(
@@ -88,12 +89,12 @@ def test_any_clip_is_filled_up(root: Path, pad: int, length: int) -> None:
     """Its own pixels and frames stay where they are; checksums are those of the files."""
     whole = {clip.key: read_frames(clip) for clip in find_clips(root, None)}
     clips = find_clips(Path(f"{root}:pad={pad},repeat=1"), "train", length)
-    sizes = check_sizes(clips)
+    sizes = check_sizes(clips, 4)
     assert {clip.key.partition("/")[0] for clip in clips} == {"a", "b"}
     for clip in clips:
         hr, own = read_frames(clip).hr, whole[clip.key.partition("/")[0]].hr
-        assert tuple(hr.shape) == (length, 3, *seen_size(clip, sizes[clip.key]))
-        assert min(hr.shape[-2:]) >= pad
+        assert tuple(hr.shape) == (length, 3, *seen_size(clip, sizes[clip.key], 4))
+        assert min(hr.shape[-2:]) >= pad // 4 * 4
         assert all(side % 4 == 0 for side in hr.shape[-2:])
         start = int(clip.key.partition("/")[2] or 0)
         own = own[start : start + length]

@@ -261,11 +261,11 @@ def test_small_frames_and_short_clips_are_filled_up_by_option(
     """By their edges and their last frame, in every command that is given the same name."""
     name = f"{data}:pad=96,repeat=1,exclude=b"
     clips = {clip.key: clip for clip in find_clips(Path(name), "train", length=7)}
-    sizes = check_sizes([*clips.values()])
+    sizes = check_sizes([*clips.values()], 4)
     assert list(clips) == ["a/000000", "a/000007", "a/000014", "a/000021", "c", "d"]
-    assert leave_small(clips, sizes, 96) == clips
+    assert leave_small(clips, sizes, 96, 4) == clips
     short, whole = read_frames(clips["c"]).hr, read_frames(find_clips(data, None)[2]).hr
-    assert short.shape == (7, 3, 96, 96) == (7, 3, *seen_size(clips["c"], sizes["c"]))
+    assert short.shape == (7, 3, 96, 96) == (7, 3, *seen_size(clips["c"], sizes["c"], 4))
     assert (short[:3, :, :64] == whole).all()
     assert (short[3:] == short[2]).all()
     assert (short[:, :, 64:] == short[:, :, 63:64]).all()
