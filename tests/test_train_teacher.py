@@ -194,7 +194,7 @@ def test_the_weights_say_what_they_are(tmp_path: Path, tiny: Path, stdpipe: Comm
             "none of the 3 clips",
         ),
         (["--teacher", "bicubic"], "has nothing to train"),
-        (["--teacher", f"{NET},hr_in=true,with_predeblur=true"], "does not enlarge by 4"),
+        (["--teacher", f"{NET},hr_in=true,with_predeblur=true"], "does not enlarge: its input"),
         (
             ["--teacher", "fastdvdnet-quarter", "--set", "tsa_steps=1"],
             "a fusion, which fastdvdnet:phase=0.0,width=0.25 does not have",

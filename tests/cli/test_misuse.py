@@ -31,7 +31,7 @@ EVALUATE = ["evaluate", "--data", "nowhere", "--model", "bicubic"]
         ([*EXTRACT, "--targets", "f_sr,atention"], "did you mean 'attention'?"),
         ([*EXTRACT, "--amp", "bf8"], "'bf8' is not one of"),
         ([*EXTRACT, "--views", "baked", "--baked", "0"], "--baked 0"),
-        ([*EXTRACT, "--views", "baked", "--patch", "40"], "--patch 40"),
+        ([*EXTRACT, "--views", "baked", "--patch", "44"], "--patch 44"),
         ([*STUDENT[:3], "--student", "fastdvd"], "did you mean 'fastdvdnet'?"),
         ([*STUDENT, "--scheme", "srd"], "scheme 'srd' is unknown; did you mean 'sd'?"),
         ([*STUDENT, "--set", "stepps=1"], "did you mean 'steps'?"),

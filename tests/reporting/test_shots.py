@@ -49,8 +49,8 @@ def test_the_span_lies_around_the_middle(tiny: Path, length: int, span: list[int
 def test_a_shot_is_what_the_whole_clip_gives(
     make_data: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Frames, profile and maps of a size that needs padding, kept in a file and read again."""
-    clip = find_clips(make_data(tmp_path / "data", clips=1, height=34, width=50), "test")[0]
+    """Frames, profile and maps of a size that is cut, and that the network pads, kept in a file and read again."""
+    clip = find_clips(make_data(tmp_path / "data", clips=1, height=38, width=54), "test")[0]
     net, _ = load_network("fastdvdnet-quarter", "random:0", 0.0)
     shot, found = take_shot(clip, "bd", True, 3, [net])
     job = (tmp_path / "parts", {"model": "m", "weights_sha256": None}, net, shot, found, CPU)
@@ -58,11 +58,11 @@ def test_a_shot_is_what_the_whole_clip_gives(
     lr = torch.cat([piece.lr for piece in pieces(clip, range(7), 0, "bd", True)])
     with torch.inference_mode():
         whole = net.features_clip(lr[None])
-    sr = (whole.sr[0, ..., :34, :50].clamp(0, 1) * 255).permute(0, 2, 3, 1)
+    sr = (whole.sr[0].clamp(0, 1) * 255).permute(0, 2, 3, 1)
     assert np.abs(made.sr - sr[3].numpy()).max() <= 0.51
     assert np.abs(made.before[0] - sr[2].numpy()).max() <= 0.51
     assert np.abs(made.profile - sr[2:5, shot.row].numpy()).max() <= 0.51
-    assert made.attention.shape == (3, 34, 50)
+    assert made.attention.shape == (3, 36, 52)
     assert made.f_sr.shape == (net.f_sr_channels, shot.window.height, shot.window.width)
     assert made.f_lr.shape[1:] == (shot.window.height // 4, shot.window.width // 4)
     assert made.f_sr.min() == 0

@@ -73,7 +73,7 @@ def test_later_wins(tmp_path: Path) -> None:
         ("lr=[", "--set 'lr=[' is no YAML"),
         ("workers=-1", "workers: Input should be greater than or equal to 0, got -1"),
         ("seed=9999999999999999999", "seed: Input should be less than"),
-        ("patch=40", "patch must be a multiple of 16 HR pixels, got 40"),
+        ("patch=20", "a multiple of 16 (8 at scale 2, 12 at scale 3) HR pixels, got 20"),
         ("scheme=srd", "scheme 'srd' is unknown; did you mean 'sd'?"),
         ("schedule=cosin", "schedule: Input should be 'halve' or 'cosine', got 'cosin'"),
         ("scheme=sd=x", "the weight of sd should be a number of zero or more, got 'x'"),
