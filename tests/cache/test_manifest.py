@@ -22,6 +22,7 @@ OWN = {
     "encoding",
     "compression",
     "targets",
+    "scale",
     "frames",
     "channels",
     "height",
@@ -37,6 +38,27 @@ def test_json_round_trip(made_by, keys):
     again = Manifest.from_json(json.loads(json.dumps(made.to_json())))
     assert again == made
     assert again.cache_id == made.cache_id
+
+
+def test_the_scale_is_written_where_it_is_not_4(make_manifest):
+    """A cache of scale 4 has the bytes that it had before there were others."""
+    assert "scale" not in make_manifest().to_json()
+    made = make_manifest(scale=2, encoding="trunk-int8")
+    assert made.to_json()["scale"] == 2
+    again = Manifest.from_json(json.loads(json.dumps(made.to_json())))
+    assert again == made
+    assert again.arrays["trunk"].shape[-2:] == (made.height // 2, made.width // 2)
+    assert made.digest != make_manifest(encoding="trunk-int8").digest
+    told = difference(made.facts(), make_manifest(encoding="trunk-int8").facts())
+    assert told == "scale 2, but 4 was asked for; use another --cache or the same --degradation"
+
+
+@pytest.mark.parametrize("scale", [1, 5, 2.5, "2"])
+def test_a_scale_that_is_none(make_manifest, scale):
+    """Also where its digest fits."""
+    content = make_manifest(scale=scale if scale in (1, 5) else 2).to_json() | {"scale": scale}
+    with pytest.raises(CacheError, match="scale"):
+        Manifest.from_json(content)
 
 
 @pytest.fixture

@@ -14,8 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from stdpipe import assets, cache
+from stdpipe import (
+    CachedClips,
+    assets,
+    cache,
+    degrade_clip,
+    evaluate_network,
+    load_network,
+    open_cache,
+)
 from stdpipe.data.frames import frame_size
 from stdpipe.data.layouts import find_one_clip
 from stdpipe.data.samples import _warn_once
@@ -169,6 +178,36 @@ def test_a_cache_of_another_scale(
     line = refused(*extract(data, tmp_path / "c", "--teacher", f"{TEACHER},scale=3"))
     assert "'bd:scale=2'" in line
     assert "'bd:scale=3'" in line
+
+
+def test_windows_in_a_loop_of_ones_own(
+    tmp_path: Path, data: Path, stdpipe: Command, extract: Command
+) -> None:
+    """On the grid of the cache's scale; LR is a third of HR."""
+    stdpipe(*extract(data, tmp_path / "c", "--teacher", f"{TEACHER},scale=3"))
+    opened = open_cache(tmp_path / "c")
+    key = opened.keys[0]
+    assert opened.scale == 3
+    assert opened.read(key, "f_sr", box=(3, 6, 12, 9)).shape[-2:] == (12, 9)
+    with pytest.raises(ValueError, match="take multiples of 3"):
+        opened.read(key, "f_sr", box=(4, 8, 12, 12))
+    clips = CachedClips(data, tmp_path / "c", ["sr", "f_sr"], patch=15)
+    sample = clips[0]
+    assert sample["lr"].shape[-2:] == (5, 5)
+    assert sample["hr"].shape[-2:] == sample["f_sr"].shape[-2:] == (15, 15)
+    with pytest.raises(ValueError, match="a multiple of 3, got 16"):
+        CachedClips(data, tmp_path / "c", patch=16)
+    network = load_network("random:0", "rrn-8:scale=3")
+    found = evaluate_network(network, data)
+    assert found["degradation"]["name"] == "bd:scale=3"
+
+    def enlarge(lr: Tensor) -> Tensor:
+        return lr.repeat_interleave(3, -1).repeat_interleave(3, -2)
+
+    assert evaluate_network(enlarge, data, degradation="bi:scale=3")["average"]["psnr_y"] > 10
+    assert degrade_clip(torch.rand(1, 3, 9, 12), "bi:scale=3").shape == (1, 3, 3, 4)
+    with pytest.raises(ValueError, match="sides multiples of 3"):
+        degrade_clip(torch.rand(1, 3, 8, 12), "bi:scale=3")
 
 
 def test_patches_lie_on_the_grid(

@@ -49,7 +49,8 @@ def test_the_span_lies_around_the_middle(tiny: Path, length: int, span: list[int
 def test_a_shot_is_what_the_whole_clip_gives(
     make_data: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Frames, profile and maps of a size that is cut, and that the network pads, kept in a file and read again."""
+    """Frames, profile and maps of a size that is cut, and that the network pads, kept in a file
+    and read again."""
     clip = find_clips(make_data(tmp_path / "data", clips=1, height=38, width=54), "test")[0]
     net, _ = load_network("fastdvdnet-quarter", "random:0", 0.0)
     shot, found = take_shot(clip, "bd", True, 3, [net])
