@@ -266,9 +266,9 @@ def test_reading_and_writing_overlap_with_the_teacher(
 
     features, reading, write = extract.group_features, extraction.read_frames, cache.Writer.write
 
-    def read(clip: Any) -> Any:
+    def read(clip: Any, scale: int) -> Any:
         step("read", "read", 0)
-        return reading(clip)
+        return reading(clip, scale)
 
     def compute(*arguments: Any) -> Any:
         step("computed", "read", 1 + min(happened["computed"] + 3, 6))  # one was read to prepare

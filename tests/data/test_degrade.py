@@ -140,7 +140,7 @@ def test_flips(name: str, orientation: int, sides: tuple[int, int], seed: int) -
     if name in CENTRED or orientation == 4:
         torch.testing.assert_close(before, after, rtol=0, atol=1e-6)
     else:
-        assert (before - after).abs().mean() > 0.001
+        assert (before - after).abs().mean() > 0.002  # a wide blur leaves little to differ
 
 
 def test_the_two_bds_differ() -> None:

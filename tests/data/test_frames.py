@@ -109,7 +109,8 @@ def small(tmp_path: Path, make_data: Command) -> Path:
 
 def teacher(out: Path, data: Path) -> list[object]:
     network = ["--teacher", "edvr:num_feat=8,deformable_groups=2,num_frame=3"]
-    return ["train-teacher", "--data", data, *network, "--out", out, "--set", "patch=32"]
+    few = ("--set", "patch=32", "--set", "steps=1", "--set", "batch=1")
+    return ["train-teacher", "--data", data, *network, "--out", out, *few]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_frames_of_unequal_size_are_named_at_the_start(
 def test_a_clip_smaller_than_the_patch_is_named_at_the_start(
     tmp_path: Path, small: Path, make_data: Command, train: Command, stdpipe: Command
 ) -> None:
-    """And left out, from a packed file, too; a patch that fits frames once they are cut is taken."""
+    """And left out, from a packed file, too; a patch that fits what is left of frames is taken."""
     stdpipe("pack-clips", "--data", small, "--out", tmp_path / "small.h5")
     for number, data in enumerate((small, tmp_path / "small.h5")):
         runs = tmp_path / f"run{number}", tmp_path / f"teacher{number}"
