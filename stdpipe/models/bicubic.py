@@ -16,7 +16,7 @@ class Bicubic(Network):
 
     f_sr_channels = 3
 
-    def __init__(self, scale: Scale = 4, phase: float | None = None) -> None:
+    def __init__(self, phase: float | None = None, scale: Scale = 4) -> None:
         super().__init__()
         self.scale = scale
         self.phase = phase_at(scale, phase)

@@ -197,8 +197,8 @@ class EDVR(Network):
         hr_in: bool = False,
         with_predeblur: bool = False,
         with_tsa: bool = True,
-        scale: Scale = 4,
         phase: float | None = None,
+        scale: Scale = 4,
     ) -> None:
         super().__init__()
         if num_feat % deformable_groups:

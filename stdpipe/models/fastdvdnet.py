@@ -116,8 +116,8 @@ class FastDVDnet(Network):
         waist: Count = 0,
         light: bool = False,
         norm: Literal["none", "batch"] = "none",
-        scale: Scale = 4,
         phase: float | None = None,
+        scale: Scale = 4,
     ) -> None:
         super().__init__()
         self.scale, self.phase = scale, phase_at(scale, phase)

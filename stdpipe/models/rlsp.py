@@ -52,8 +52,8 @@ class RLSP(CausalNetwork):
         head: Head = "shuffle",
         f_sr_channels: Positive = 8,
         contract: bool = False,
-        scale: Scale = 4,
         phase: float | None = None,
+        scale: Scale = 4,
     ) -> None:
         super().__init__()
         self.num_feat, self.published = num_feat, published

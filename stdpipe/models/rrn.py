@@ -35,8 +35,8 @@ class MobileRRN(CausalNetwork):
         f_sr_channels: Positive = 8,
         wide: Count = 0,
         num_ahead: Count = 0,
-        scale: Scale = 4,
         phase: float | None = None,
+        scale: Scale = 4,
     ) -> None:
         super().__init__()
         self.num_ahead = num_ahead

@@ -33,8 +33,8 @@ class SWRN(CausalNetwork):
         head: Head = "shuffle",
         f_sr_channels: Positive = 8,
         contract: bool = False,
-        scale: Scale = 4,
         phase: float | None = None,
+        scale: Scale = 4,
     ) -> None:
         super().__init__()
         self.published = published

@@ -24,8 +24,8 @@ class VDSR(Network):
         num_feat: Positive = 64,
         num_layer: Annotated[int, Field(ge=2, le=MOST_OPTION)] = 20,
         channels: Channels = 3,
-        scale: Scale = 4,
         phase: float | None = None,
+        scale: Scale = 4,
     ) -> None:
         super().__init__()
         self.channels = channels

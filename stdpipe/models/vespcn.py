@@ -56,8 +56,8 @@ class VESPCN(Network):
         channels: Channels = 3,
         form: Form = "published",
         residual: bool = True,
-        scale: Scale = 4,
         phase: float | None = None,
+        scale: Scale = 4,
     ) -> None:
         super().__init__()
         self.num_frame = num_frame

@@ -68,8 +68,8 @@ class VSRNet(Network):
         form: Form = "published",
         motion: Literal["none", "flow"] = "none",
         residual: bool = True,
-        scale: Scale = 4,
         phase: float | None = None,
+        scale: Scale = 4,
     ) -> None:
         super().__init__()
         self.num_frame = num_frame
