@@ -7,7 +7,7 @@ Axes: T frames, H W HR size, h w LR size.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from stdpipe.data.video import open_video
 from stdpipe.data.video_facts import facts
 
 BESIDE = re.compile(r"(B[ID]|LR)x\d|LR|X\d")  # names of folders that lie beside HR
+Find = Callable[[Clip], Clip | None]
 SHARP = re.compile(r"(train|val|test)_sharp")  # of REDS
 
 
@@ -52,27 +53,39 @@ def _beside(root: Path) -> list[Path]:
 def attach(clips: Iterable[Clip], folder: Path) -> list[Clip]:
     """Give clips the LR frames of the same key. Raises UserError where one has none, or others in
     number or name."""
-    return [replace(clip, lr=_checked(clip, _lr_clip(clip, folder), folder)) for clip in clips]
+    find = _in_file(folder) if folder.is_file() else _in_folder(folder)
+    return [replace(clip, lr=_checked(clip, find(clip), folder)) for clip in clips]
 
 
-def _lr_clip(clip: Clip, folder: Path) -> Clip | None:
-    """Return the LR frames of a clip; None where there are none."""
-    if packed.is_hdf5(folder):
-        found = packed.opened(folder)
-        if clip.key not in found.keys:
+def _in_file(file: Path) -> Find:
+    """Return what finds the LR of a clip in a packed file or a video."""
+    if not packed.is_hdf5(file):
+        return lambda clip: _of_video(clip, file)
+    found = packed.opened(file)
+    numbers, lengths = {key: n for n, key in enumerate(found.keys)}, found.shapes[:, 0].tolist()
+
+    def find(clip: Clip) -> Clip | None:
+        number = numbers.get(clip.key)
+        if number is None:
             return None
-        number = found.keys.index(clip.key)
-        frames = range(int(found.shapes[number, 0]))
-        return Clip(clip.key, frames, packed.PackedPlace(folder, number))
-    if folder.is_file():
-        return _of_video(clip, folder)
+        return Clip(clip.key, range(lengths[number]), packed.PackedPlace(file, number))
+
+    return find
+
+
+def _in_folder(folder: Path) -> Find:
+    """Return what finds the LR of a clip in a folder: in one of its name, else in a video."""
     home = folder / "sequences" if (folder / "sequences").is_dir() else folder
-    if (home / clip.key).is_dir():
-        return Clip(clip.key, frames_in(home / clip.key))
-    stem = named.source(clip.key)
-    videos = [Path(entry.path) for entry in visible(home) if Path(entry.name).stem == stem]
-    video = next(filter(is_video_file, videos), None)
-    return _of_video(clip, video) if video else None
+    files = [Path(entry.path) for entry in visible(home)]
+    videos = {file.stem: file for file in files if is_video_file(file)}
+
+    def find(clip: Clip) -> Clip | None:
+        if (home / clip.key).is_dir():
+            return Clip(clip.key, frames_in(home / clip.key))
+        video = videos.get(named.source(clip.key))
+        return _of_video(clip, video) if video else None
+
+    return find
 
 
 def _of_video(clip: Clip, file: Path) -> Clip:
