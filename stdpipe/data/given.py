@@ -43,6 +43,8 @@ def _beside(root: Path) -> list[Path]:
     if SHARP.fullmatch(root.name):
         bicubic = root.with_name(f"{root.name}_bicubic")
         return folders_in(bicubic) if bicubic.is_dir() else []
+    if (root / "train_sharp").is_dir():
+        return _beside(root / "train_sharp")
     if root.name == "GT":
         root = root.parent
     if not (root / "GT").is_dir():

@@ -34,6 +34,7 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 VIMEO_FRAMES = tuple(f"im{number}.png" for number in range(1, 8))
 VIMEO_LISTS = {"train": "sep_trainlist.txt", "test": "sep_testlist.txt"}
 MOTION_LISTS = {name: f"{name}_testset.txt" for name in ("slow", "medium", "fast")}
+HOMES = ("GT", "train_sharp")  # where a data set of several folders has its HR
 LOG = logging.getLogger(__name__)
 
 
@@ -44,10 +45,11 @@ def find_clips(
 
     Recognised, in this order: a file of pack-clips (as the folder it was made of), a video, whose
     scenes are clips, Vimeo90K septuplets (`split` picks the list; None takes every clip), a folder
-    of folders of frames and of videos, a folder of frames, and a folder that holds one of these as
-    `GT`. Where there is no list, `split` picks the share that the name holds out. `length` cuts
-    longer clips into runs of that many frames, keyed "calendar/000007" by their first frame, and
-    drops the rest; what the name says of frames and clips that are too small is then noted in them.
+    of folders of frames and of videos, a folder of frames, a folder that holds one of these as `GT`
+    or `train_sharp`, and folders of folders of frames. Where there is no list, `split` picks the
+    share that the name holds out. `length` cuts longer clips into runs of that many frames, keyed
+    "calendar/000007" by their first frame, and drops the rest; what the name says of frames and
+    clips that are too small is then noted in them.
     With `given`, clips have the LR frames of given.py, and those of LR alone, which are for
     training, come last.
 
@@ -150,8 +152,10 @@ def _all_clips(name: named.DataName, split: Split | None) -> list[Clip]:
         clips = _vimeo_clips(home, split)
     else:
         clips = _frame_clips(root, name)
-        if not clips and (root / "GT").is_dir():
-            clips = _frame_clips(root / "GT", name)
+        if not clips:
+            inner = next((root / home for home in HOMES if (root / home).is_dir()), None)
+            clips = _frame_clips(inner, name) if inner else []
+            clips = clips or _grouped_clips(inner or root)
     if not clips:
         frames, videos = (
             ", ".join(sorted(s[1:] for s in suffixes))
@@ -159,7 +163,7 @@ def _all_clips(name: named.DataName, split: Split | None) -> list[Clip]:
         )
         raise UserError(
             f"no clips in {root}: looked for sequences/ (Vimeo90K), for videos ({videos}), for "
-            f"folders of frames and for frames ({frames}), there and in GT/"
+            f"folders of frames and for frames ({frames}), there, in GT/ and in train_sharp/"
         )
     return clips
 
@@ -313,6 +317,13 @@ def _frame_clips(root: Path, name: named.DataName) -> list[Clip]:
                 "folder or remove it"
             )
     return found
+
+
+def _grouped_clips(root: Path) -> list[Clip]:
+    """List the folders of frames in the folders of `root`, as 00001/0266: mmagic's Vimeo90K."""
+    subs = [(group.name, sub) for group in folders_in(root) for sub in folders_in(group)]
+    clips = [Clip(f"{group}/{sub.name}", frames_in(sub)) for group, sub in subs]
+    return [clip for clip in clips if clip.frames]
 
 
 def _cut(clip: Clip, length: int) -> Iterator[Clip]:

@@ -35,6 +35,7 @@ def clips(save_frames: Save) -> Callable[..., None]:
         ("GT", "BDx4", "."),
         ("GT", "LRx2", "GT"),
         ("train_sharp", "train_sharp_bicubic/X4", "train_sharp"),
+        ("train_sharp", "train_sharp_bicubic/X4", "."),
     ],
 )
 def test_lr_beside_hr(tmp_path: Path, clips: Save, hr: str, lr: str, data: str) -> None:
@@ -52,6 +53,15 @@ def test_lr_beside_hr(tmp_path: Path, clips: Save, hr: str, lr: str, data: str) 
         assert large.shape == (2, 16, 16, 3)
         assert (small[:, 0, 0] == large[:, 0, 0]).all()
     assert all(clip.lr is None for clip in find_clips(tmp_path / data, None))
+
+
+def test_groups_of_clips(tmp_path: Path, clips: Save) -> None:
+    """mmagic's Vimeo90K: keys have two parts, in both folders."""
+    clips(tmp_path / "GT", 16, "00001/0266", "00002/0001")
+    clips(tmp_path / "BIx4", 4, "00001/0266", "00002/0001")
+    found = find_clips(tmp_path, None, given=True)
+    assert [clip.key for clip in found] == ["00001/0266", "00002/0001"]
+    assert all(clip.lr and read_clip(clip.lr).shape == (3, 4, 4, 3) for clip in found)
 
 
 def test_lr_of_any_place(tmp_path: Path, clips: Save, stdpipe: Save) -> None:

@@ -207,7 +207,7 @@ def test_folder_missing(tmp_path: Path) -> None:
 
 
 def test_nothing_recognised_says_what_was_looked_for(tmp_path: Path) -> None:
-    put(tmp_path / "a" / "b", "1.png")
+    put(tmp_path / "a" / "b" / "c", "1.png")
     with pytest.raises(ValueError, match=r"no clips in .*Vimeo90K.*folders of frames.*png"):
         find_clips(tmp_path, None)
 
