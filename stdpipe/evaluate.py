@@ -22,7 +22,7 @@ from stdpipe.cache.files import locked
 from stdpipe.data.degrade import degradation
 from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import MOTION_LISTS, vimeo_lists
-from stdpipe.data.pairs import degradation_of
+from stdpipe.data.pairs import degradation_of, unless_trained
 from stdpipe.data.pieces import Piece, ahead, pieces
 from stdpipe.data.sizes import check_sizes, tell_sizes
 from stdpipe.device import autocast, keep_memory, pick_device
@@ -152,8 +152,12 @@ def _facts(
 def _set_up(job: Evaluation) -> EvaluationSetup:
     device = pick_device(job.device)
     keep_memory(device)
-    job = replace(job, degradation=degradation_of(job.data, job.degradation))
+    asked = job.degradation
+    job = replace(job, degradation=degradation_of(job.data, asked))
     nets, facts, teacher = load_networks(job, device)
+    if not asked:
+        trained = [each["degradation"] for each in facts.values()]
+        job = replace(job, degradation=unless_trained(job.data, job.degradation, trained))
     how = agreed_degradation(job, facts, {**nets, **({"the teacher": teacher} if teacher else {})})
     scale, phase = degradation(how).scale, degradation(how).phase
     clips, rules, why = scored_footage(job.data, job.protocol, job.crop, how)

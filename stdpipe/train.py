@@ -201,8 +201,9 @@ def _trainer(
 
     def evaluate_into(out: Path) -> None:
         last = run.out / ("last.pt" if options.keep == "best" else "weights.pt")
-        job = Evaluation(run.data, weights=str(last), device=run.device, amp=options.amp)
-        evaluate(replace(job, out=out, overwrite=True))
+        how = source.degradation
+        job = Evaluation(run.data, weights=str(last), degradation=how, amp=options.amp)
+        evaluate(replace(job, out=out, overwrite=True, device=run.device))
 
     unseen = [clips[key] for key in held_out(clips, options.hold_out)]
     scored = partial(score, student, unseen, source.degradation) if unseen else None

@@ -113,10 +113,11 @@ def degradation(name: str) -> Degradation:
 
 
 def same_grid(asked: str, known: str) -> bool:
-    """Tell whether LR that is given may be shown to a network that was trained for another
-    degradation: where its samples sit in the same places."""
+    """Tell whether LR by one degradation may be shown to a network that was trained for another:
+    where one of them is `given`, and samples sit in the same places."""
     one, other = degradation(asked), degradation(known)
-    return one.is_given and (one.phase, one.scale) == (other.phase, other.scale)
+    given = one.is_given or other.is_given
+    return given and (one.phase, one.scale) == (other.phase, other.scale)
 
 
 def check_name(name: str) -> None:

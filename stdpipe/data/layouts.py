@@ -92,7 +92,10 @@ def _with_lr(clips: list[Clip], data: Path, split: Split | None) -> list[Clip]:
     """Give clips their LR, and add those of LR alone; none of these is for testing."""
     name, folder = named.parse(data), lr_given.lr_folder(data)
     if folder is None:
-        raise UserError(f"no LR is given beside {name.root}: name its folder by --lr")
+        raise UserError(
+            f"no LR is given beside {name.root}: name its folder by --lr, or a --degradation that "
+            "makes it"
+        )
     if not name.lr:
         return lr_given.attach(clips, folder)
     if folder.resolve() == name.root.resolve():

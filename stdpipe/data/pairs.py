@@ -6,7 +6,7 @@ Axes: T frames, H W HR size, h w LR size.
 """
 
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,16 @@ from stdpipe import resample
 from stdpipe.cache.errors import UserError
 from stdpipe.data.box import Box
 from stdpipe.data.camera import record
-from stdpipe.data.degrade import GIVEN, SCALES, SIGMA, cut_to_scale, degradation, degrade, parse
+from stdpipe.data.degrade import (
+    GIVEN,
+    SCALES,
+    SIGMA,
+    cut_to_scale,
+    degradation,
+    degrade,
+    parse,
+    same_grid,
+)
 from stdpipe.data.frames import Clip, clip_sizes, frame_size, read_clip, stream_frames
 from stdpipe.data.given import lr_folder
 from stdpipe.data.layouts import Split, find_clips
@@ -123,11 +132,25 @@ def degradation_of(data: Path, asked: str | None) -> str | None:
         return asked
     if not folder:
         if asked:
-            raise UserError(f"no LR is given beside {data}: name its folder by --lr")
+            raise UserError(
+                f"no LR is given beside {data}: name its folder by --lr, or a --degradation that "
+                "makes it"
+            )
         return None
     if asked and "phase" in parse(asked)[1]:
         return asked
     return _measured(data, asked or GIVEN)
+
+
+def unless_trained(data: Path, found: str | None, trained: Iterable[str | None]) -> str | None:
+    """Return `found`, which lies beside HR unasked, but None where weights were trained for LR
+    whose samples sit elsewhere; a warning tells so."""
+    for known in trained:
+        if found and known and not same_grid(found, known):
+            told = "stdpipe: LR in %s is not used: it is %s, and the weights are for %s"
+            LOG.warning(told, lr_folder(data), found, known)
+            return None
+    return found
 
 
 def _measured(data: Path, name: str) -> str:

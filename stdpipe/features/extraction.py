@@ -24,7 +24,7 @@ from stdpipe.data import named
 from stdpipe.data.camera import encoder
 from stdpipe.data.degrade import Degradation, at_scale, degradation, parse, same_grid
 from stdpipe.data.frames import Clip
-from stdpipe.data.pairs import degradation_of, find_pairs
+from stdpipe.data.pairs import degradation_of, find_pairs, unless_trained
 from stdpipe.data.patch import check_patch, fits, multiple
 from stdpipe.data.samples import read_frames
 from stdpipe.data.sizes import Size, are_cut, check_sizes, leave_small, seen_size, tell_sizes
@@ -177,6 +177,8 @@ def prepare(job: Extraction) -> Prepared:
     if job.ensemble and "sr" not in targets:
         raise UserError(f"an ensemble is of sr, and targets are {','.join(targets)}: add sr")
     check_teacher(teacher, facts, targets)
+    if not job.degradation:
+        asked = unless_trained(job.data, asked, [facts["degradation"]])
     default = at_scale("bd", teacher.factor)
     name = checkpoints.trained_for(facts, asked, default, same_grid)
     how, scale = degradation(name), degradation(name).scale

@@ -117,6 +117,30 @@ def test_given_is_the_default_where_it_lies_beside(
     assert "No pictures" not in (report / "index.html").read_text()
 
 
+def test_weights_for_another_phase(
+    tmp_path: Path, beside: Command, apart: Path, stdpipe: Command
+) -> None:
+    """LR of phase 1.5 beside HR is not shown to weights for `bd`, unless somebody asks for it."""
+    (tmp_path / "set").mkdir()
+    shutil.copytree(apart / "sequences/00001", tmp_path / "set/GT")
+    shutil.copytree(beside("bi") / "sequences/00001", tmp_path / "set/BIx4")
+    rules = ("--data", tmp_path / "set", "--model", "@embedded", "--json")
+    ran = stdpipe("evaluate", *rules)
+    assert "phase=1.5" in ran.stderr
+    told = json.loads(ran.stdout)
+    assert told["degradation"]["name"] == "bd"
+    made = ("--weights", "embedded", "--targets", "sr", "--json")
+    stdpipe("extract-teacher", "--data", tmp_path / "set", "--cache", tmp_path / "c.zarr", *made)
+    manifest = json.loads((tmp_path / "c.zarr/manifest.json").read_text())
+    assert manifest["made_by"]["degradation"] == "bd"
+    asked = json.loads(stdpipe("evaluate", *rules, "--degradation", "given").stdout)
+    assert asked["degradation"]["name"] == "given:phase=1.5"
+    student = ("--model", "@embedded-small", "--data", tmp_path / "set", "--json")
+    ran = stdpipe("evaluate", *student)
+    assert json.loads(ran.stdout)["degradation"]["name"] == "given:phase=1.5"
+    assert "for bi" not in ran.stderr
+
+
 @pytest.mark.parametrize("targets", ["sr", "sr,f_sr,attention"])
 def test_lr_alone(
     tmp_path: Path, apart: Path, beside: Command, train: Command, extract: Command,
