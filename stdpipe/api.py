@@ -16,6 +16,8 @@ from stdpipe.assets import named
 from stdpipe.cache import schema
 from stdpipe.cache.errors import UserError
 from stdpipe.data import degrade
+from stdpipe.data.camera import record
+from stdpipe.data.pairs import degradation_of
 from stdpipe.evaluation.job import Evaluation
 from stdpipe.features.extraction import Extraction
 from stdpipe.models import checkpoints
@@ -147,9 +149,10 @@ def evaluate_network(
         stdpipe.evaluate_network(student, "vid4", protocol="vid4")["average"]["psnr_y"]
     """
     refuse_text(metrics, "metrics")
+    how = degradation_of(Path(data), degradation)
     given = {
         "data": Path(data),
-        **_network(network, degrade.degradation(degradation or "bd").scale),
+        **_network(network, degrade.degradation(how or "bd").scale),
         "degradation": degradation,
         "protocol": protocol,
         "metrics": tuple(metrics),
@@ -205,10 +208,11 @@ def upscale_video(
     return upscale.upscale(job)
 
 
-def degrade_clip(hr: Tensor, degradation: str = "bd") -> Tensor:
+def degrade_clip(hr: Tensor, degradation: str = "bd", key: str = "") -> Tensor:
     """Make the LR of a clip as stdpipe does: (T, 3, H, W) -> float32 (T, 3, h, w) in [0, 1].
 
-    degradation: `bi`, `bd`, `bd-centred`, or with options: `bi:scale=2`. hr: uint8, or float in
+    degradation: `bi`, `bd`, `bd-centred`, `camera`, or with options: `bi:scale=2`. key: the clip's
+    name, by which a camera's noise is drawn. hr: uint8, or float in
     [0, 1], whose sides are multiples of the scale: whole frames, flipped and turned already; crop
     afterwards, since LR at a crop's border depends on what lies beyond. Values are
     rounded to 8 bits, as in files on disk. Raises UserError for an unknown degradation and for
@@ -216,11 +220,17 @@ def degrade_clip(hr: Tensor, degradation: str = "bd") -> Tensor:
 
         lr = stdpipe.degrade_clip(torch.rand(7, 3, 64, 64), "bd")
     """
-    scale = degrade.degradation(degradation).scale
+    how = degrade.degradation(degradation)
+    scale = how.scale
     if hr.ndim != 4 or hr.shape[1] != 3 or hr.shape[-2] % scale or hr.shape[-1] % scale:
         asked = f"(T, 3, H, W), sides multiples of {scale}"
         raise UserError(f"a clip should be {asked}, got {tuple(hr.shape)}")
-    return degrade.degrade(hr, degradation)
+    if how.is_given:
+        raise UserError(f"{degradation} is LR that lies on disk: name a degradation that makes it")
+    if not how.camera:
+        return degrade.degrade(hr, degradation)
+    sampled = degrade.degrade(hr, degradation, eight_bit=False) * 255
+    return record(sampled, how.camera, key).float() / 255
 
 
 def _network(network: Given, scale: int) -> dict[str, Any]:

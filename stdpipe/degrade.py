@@ -16,23 +16,23 @@ from tqdm import tqdm
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import PARTIAL, fsync, locked, write_atomically
 from stdpipe.cache.schema import read_json
-from stdpipe.data import named
 from stdpipe.data.camera import encoder
 from stdpipe.data.degrade import degradation
 from stdpipe.data.frames import Clip
-from stdpipe.data.layouts import vimeo_lists
+from stdpipe.data.layouts import VIMEO_FRAMES, vimeo_lists
 from stdpipe.data.pairs import find_pairs, lr_frames
 from stdpipe.data.sizes import check_sizes
 
 MADE_BY = "degraded.json"  # in OUT: of what, and by what, its LR was made
 SEQUENCES = "sequences"
+SEPTUPLET = tuple(Path(frame).stem for frame in VIMEO_FRAMES)
 
 
 def degrade_data(data: Path, out: Path, how: str = "bd") -> dict[str, Any]:
     """Write the LR of all clips of a data set into the folder `out`; return a summary.
 
-    A clip lies under its key, in Vimeo90K's layout where the data set has lists, its frames under
-    the names of HR's, else numbered. Raises UserError where `out` holds other LR, or no LR at all,
+    A clip lies under its key, in Vimeo90K's layout where HR does, its frames under the names of
+    HR's, else numbered. Raises UserError where `out` holds other LR, or no LR at all,
     for LR that is given already, and for frames that cannot be read.
     """
     made = degradation(how)
@@ -41,20 +41,21 @@ def degrade_data(data: Path, out: Path, how: str = "bd") -> dict[str, Any]:
     clips = find_pairs(data, None, how)
     check_sizes(clips, scale=made.scale)
     lists = vimeo_lists(data)
-    facts = {"data": str(named.parse(data).root.resolve()), "degradation": how}
+    is_vimeo = bool(lists) and all(clip.names == SEPTUPLET for clip in clips)
+    facts = {"data": str(data.absolute()), "degradation": how}
     facts |= {"encoder": encoder()} if made.camera else {}
     busy = f"another process degrades into {out}: wait for it, or choose another folder"
     _refuse_other(out, facts)
     with locked(out / ".lock", busy):
         write_atomically(out / MADE_BY, json.dumps(facts, indent=2) + "\n")
-        home = out / SEQUENCES if lists else out
+        home = out / SEQUENCES if is_vimeo else out
         with tqdm(clips, unit="clip", desc="degrade", disable=None) as bar:
             for clip in bar:
                 _write(clip, home / clip.key, how)
-        for name, keys in lists.items():
+        for name, keys in lists.items() if is_vimeo else ():
             file = f"sep_{name}list.txt" if name in ("train", "test") else f"{name}_testset.txt"
             write_atomically(out / file, "".join(f"{key}\n" for key in keys))
-    (out / ".lock").unlink()
+        (out / ".lock").unlink()
     frames = sum(len(clip.frames) for clip in clips)
     return {"out": str(out), "clips": len(clips), "frames": frames, **facts}
 

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from stdpipe import distributed
 from stdpipe.cache.errors import UserError
+from stdpipe.data.camera import encoder
 from stdpipe.data.degrade import degradation, same_grid
 from stdpipe.data.frames import Clip
-from stdpipe.data.layouts import find_clips
 from stdpipe.data.named import with_option
+from stdpipe.data.pairs import find_pairs
 from stdpipe.data.patch import check_patch
 from stdpipe.data.samples import Stream, finish
 from stdpipe.data.sizes import check_sizes
@@ -75,14 +76,15 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
             resumes=bool(parts),
             targets=source.targets,
         )
-        _check_labelled(jobs, stream)
+        _check_labelled(jobs, stream, source)
         stream.targets_from = _first_taught(jobs) * options.batch
         stream.unfinished = device.type != "cpu"
         if any(o.evaluate_every for _, o in jobs):
-            _check_tested(run.data, stream.clips, stream.scale)  # now, rather than after hours
+            _check_tested(run.data, stream.clips, source.degradation)  # now, not after hours
         facts = {
             "data": str(run.data),
             "degradation": source.degradation,
+            **({"encoder": encoder()} if degradation(source.degradation).camera else {}),
             "cache": run.cache,
             "cache_id": source.reader.manifest.cache_id if source.reader else None,
             **({"cache_parts": source.cache_parts()} if source.readers else {}),
@@ -106,10 +108,10 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     ]
 
 
-def _check_tested(data: Path, trained: Mapping[str, Clip], scale: int) -> None:
+def _check_tested(data: Path, trained: Mapping[str, Clip], how: str) -> None:
     """Raise UserError where the clips that evaluate_every scores are broken, or trained on."""
-    clips = find_clips(data, "test")
-    check_sizes(clips, scale=scale)
+    clips = find_pairs(data, "test", how)
+    check_sizes(clips, degradation(how).scale)
     whole = {key.rpartition("/")[0] for key in trained}  # of which runs were cut
     if seen := [clip.key for clip in clips if clip.key in trained or clip.key in whole]:
         raise UserError(
@@ -118,16 +120,24 @@ def _check_tested(data: Path, trained: Mapping[str, Clip], scale: int) -> None:
         )
 
 
-def _check_labelled(jobs: Sequence[Job], stream: Stream) -> None:
+def _check_labelled(jobs: Sequence[Job], stream: Stream, source: Source) -> None:
     """Raise UserError for a scheme that has nothing to say of clips of LR alone."""
     if not stream.has_alone:
         return
     alone = next(clip.key for clip in stream.clips.values() if not clip.has_hr)
+    if source.live and source.live.sees_hr:
+        raise UserError(f"clip {alone} has LR alone, and the live teacher sees HR: exclude it")
+    is_all = not any(clip.has_hr for clip in stream.clips.values())
     for _, options in jobs:
         if not options.terms or "output-hr" in options.terms:
             raise UserError(
                 f"clip {alone} has LR alone, of which scheme {options.scheme!r} learns nothing: "
                 "choose output, with a --cache, or exclude such clips"
+            )
+        if is_all and options.share:
+            raise UserError(
+                "no clip has HR, so that L_rec has no gradient that a share could be of: give the "
+                "term a weight"
             )
 
 

@@ -7,7 +7,7 @@ Axes: T frames, H W HR size, h w LR size.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,19 +23,22 @@ Find = Callable[[Clip], Clip | None]
 SHARP = re.compile(r"(train|val|test)_sharp")  # of REDS
 
 
-def lr_folder(data: Path) -> Path | None:
+def lr_folder(data: Path, asked: bool = True) -> Path | None:
     """Return where LR frames are given for a data set: as its name says, else as they lie beside
-    HR. Raises UserError for several, and for a place that the name says and that is not there."""
+    HR; None where there are several, and nobody asked for them.
+
+    Raises UserError for several, and for a place that the name says and that is not there.
+    """
     name = named.parse(data)
     if name.lr:
         if not name.lr.exists():
             raise UserError(f"{data}: there is no {name.lr}, where LR should be given")
         return name.lr
     found = _beside(name.root) if name.root.is_dir() else []
-    if len(found) > 1:
+    if len(found) > 1 and asked:
         told = ", ".join(folder.name for folder in found)
         raise UserError(f"{name.root} has several folders of LR ({told}): choose one by --lr")
-    return found[0] if found else None
+    return found[0] if len(found) == 1 else None
 
 
 def _beside(root: Path) -> list[Path]:
@@ -52,16 +55,23 @@ def _beside(root: Path) -> list[Path]:
     return [folder for folder in folders_in(root) if BESIDE.fullmatch(folder.name)]
 
 
-def attach(clips: Iterable[Clip], folder: Path) -> list[Clip]:
-    """Give clips the LR frames of the same key. Raises UserError where one has none, or others in
-    number or name."""
-    find = _in_file(folder) if folder.is_file() else _in_folder(folder)
-    return [replace(clip, lr=_checked(clip, find(clip), folder)) for clip in clips]
+def attach(clips: Iterable[Clip], folder: Path, some: bool = False) -> list[Clip]:
+    """Give clips the LR frames of the same key; with `some`, return those alone that have any.
+
+    Raises UserError where one has none, or others in number or name.
+    """
+    clips = list(clips)
+    find = _in_file(folder, clips) if folder.is_file() else _in_folder(folder)
+    pairs = [(clip, find(clip)) for clip in clips]
+    return [replace(clip, lr=_checked(clip, lr, folder)) for clip, lr in pairs if lr or not some]
 
 
-def _in_file(file: Path) -> Find:
+def _in_file(file: Path, clips: Sequence[Clip]) -> Find:
     """Return what finds the LR of a clip in a packed file or a video."""
     if not packed.is_hdf5(file):
+        sources = {named.source(clip.key) for clip in clips}
+        if len(sources) > 1:
+            raise UserError(f"{file} is one video, and HR has {len(sources)}: give a folder of LR")
         return lambda clip: _of_video(clip, file)
     found = packed.opened(file)
     numbers, lengths = {key: n for n, key in enumerate(found.keys)}, found.shapes[:, 0].tolist()
@@ -92,6 +102,8 @@ def _in_folder(folder: Path) -> Find:
 
 def _of_video(clip: Clip, file: Path) -> Clip:
     """Take the same frames of a video of LR as the clip takes of HR's."""
+    if isinstance(clip.place, packed.PackedPlace):
+        raise UserError(f"HR of {clip.key} is packed, and its LR, {file}, is not: pack LR, too")
     of_hr = len(facts(clip.place.file).times) if clip.place else len(clip.frames)
     of_lr = len(facts(file).times)
     if of_hr != of_lr:

@@ -75,6 +75,8 @@ def split_lists(data: Path) -> dict[str, list[str]]:
 def _chosen(clips: list[Clip], name: named.DataName, split: Split | None) -> list[Clip]:
     """Leave out what the name excludes, and what belongs to the other split."""
     unknown = set(name.exclude) - _names(clips)
+    if unknown and name.lr:
+        unknown -= _names(_lr_clips(name.lr))
     if unknown and (unknown := unknown - _names(_all_clips(name, None))):
         raise UserError(f"{min(unknown)!r}, which is to be left out, is no clip of {name.root}")
     left = [clip for clip in clips if not _is_excluded(clip, name)]
@@ -91,6 +93,8 @@ def _chosen(clips: list[Clip], name: named.DataName, split: Split | None) -> lis
 def _with_lr(clips: list[Clip], data: Path, split: Split | None) -> list[Clip]:
     """Give clips their LR, and add those of LR alone; none of these is for testing."""
     name, folder = named.parse(data), lr_given.lr_folder(data)
+    if name.pad or name.repeat:
+        raise UserError(f"{data}: pad and repeat fill up HR of which LR is made, and LR is given")
     if folder is None:
         raise UserError(
             f"no LR is given beside {name.root}: name its folder by --lr, or a --degradation that "
@@ -105,10 +109,22 @@ def _with_lr(clips: list[Clip], data: Path, split: Split | None) -> list[Clip]:
     clips = lr_given.attach(clips, folder)
     if split == "test":
         return clips
-    here = {clip.key for clip in _all_clips(name._replace(lr=None), None)}
-    of_lr = _all_clips(named.DataName(folder), "train" if vimeo_lists(folder) else None)
-    alone = [c for c in of_lr if c.key not in here and not _is_excluded(c, name)]
+    clips_here = _all_clips(name, None)
+    # scenes of two videos may differ, so that a source is here, or is not
+    here = {clip.key for clip in clips_here} | {
+        named.source(clip.key) for clip in clips_here if clip.place
+    }
+    alone = [
+        clip
+        for clip in _lr_clips(folder)
+        if here.isdisjoint({clip.key, named.source(clip.key)}) and not _is_excluded(clip, name)
+    ]
     return [*clips, *(replace(clip, lr=clip, has_hr=False) for clip in alone)]
+
+
+def _lr_clips(folder: Path) -> list[Clip]:
+    """List the clips of a folder of LR that are for training."""
+    return _all_clips(named.DataName(folder), "train" if vimeo_lists(folder) else None)
 
 
 def _is_excluded(clip: Clip, name: named.DataName) -> bool:

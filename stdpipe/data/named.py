@@ -61,8 +61,6 @@ def parse(data: Path) -> DataName:
             raise UserError(f"{data}: {name} is 1 or 0")
         switches[name] = SAID[said]
     lr = Path(place) / found["lr"][0] if "lr" in found else None
-    if lr and (int(pad) or switches["repeat"]):
-        raise UserError(f"{data}: pad and repeat fill up HR of which LR is made, and LR is given")
     return DataName(Path(place), test, seed, tuple(exclude), lr=lr, pad=int(pad), **switches)
 
 

@@ -7,7 +7,7 @@ Axes: T frames, H W HR size, h w LR size.
 
 import logging
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from stdpipe import resample
 from stdpipe.cache.errors import UserError
+from stdpipe.data import named
 from stdpipe.data.box import Box
 from stdpipe.data.camera import record
 from stdpipe.data.degrade import (
@@ -30,8 +31,8 @@ from stdpipe.data.degrade import (
     same_grid,
 )
 from stdpipe.data.frames import Clip, clip_sizes, frame_size, read_clip, stream_frames
-from stdpipe.data.given import lr_folder
-from stdpipe.data.layouts import Split, find_clips
+from stdpipe.data.given import attach, lr_folder
+from stdpipe.data.layouts import SPLITS, Split, find_clips
 from stdpipe.data.video import Frame
 from stdpipe.data.views import View, orient, view_hr
 
@@ -124,9 +125,10 @@ def degradation_of(data: Path, asked: str | None) -> str | None:
 
     Raises UserError where LR is asked for and none is given, and for a phase that is not clear.
     """
-    folder = lr_folder(data)
-    kind = (asked or GIVEN).partition(":")[0]
-    if kind != GIVEN:
+    folder = lr_folder(data, asked is not None and asked.startswith(GIVEN))
+    if asked and not asked.startswith(GIVEN):
+        if named.parse(data).lr:
+            raise UserError(f"--lr gives LR, and {asked} makes it anew: leave one of them out")
         if folder:
             LOG.warning("stdpipe: LR in %s is not used: %s makes it anew", folder, asked)
         return asked
@@ -145,6 +147,8 @@ def degradation_of(data: Path, asked: str | None) -> str | None:
 def unless_trained(data: Path, found: str | None, trained: Iterable[str | None]) -> str | None:
     """Return `found`, which lies beside HR unasked, but None where weights were trained for LR
     whose samples sit elsewhere; a warning tells so."""
+    if named.parse(data).lr:
+        return found
     for known in trained:
         if found and known and not same_grid(found, known):
             told = "stdpipe: LR in %s is not used: it is %s, and the weights are for %s"
@@ -155,10 +159,9 @@ def unless_trained(data: Path, found: str | None, trained: Iterable[str | None])
 
 def _measured(data: Path, name: str) -> str:
     """Return `given` with the scale that sizes say and the phase that frames say."""
-    clips = [clip for clip in find_clips(data, None, given=True) if clip.has_hr]
-    if not clips:
+    chosen = _measurable(data)
+    if not chosen:
         raise UserError(f"the LR of {data} has no HR to tell its phase by: say {GIVEN}:phase=1.5")
-    chosen = clips[:: -(-len(clips) // MEASURED)]
     scale = int(parse(name)[1].get("scale", 0)) or _scale(chosen[0])
     phase = _phase([_middle(clip, scale) for clip in chosen], scale)
     if phase is None:
@@ -168,6 +171,22 @@ def _measured(data: Path, name: str) -> str:
         )
     at = "" if scale == resample.SCALE else f",scale={scale}"
     return f"{GIVEN}:phase={phase:g}{at}"
+
+
+def _measurable(data: Path) -> list[Clip]:
+    """Return up to MEASURED clips, spread over the data, that have HR and LR; those of a packed
+    file or a list are of one split."""
+    folder = lr_folder(data)
+    assert folder
+    if folder.resolve() == named.parse(data).root.resolve():
+        return []
+    for split in SPLITS:
+        with suppress(FileNotFoundError):
+            clips = find_clips(data, split)
+            found = attach(clips[:: -(-len(clips) // MEASURED)], folder, some=True)
+            if found:
+                return found
+    return []
 
 
 def _scale(clip: Clip) -> int:

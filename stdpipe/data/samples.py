@@ -55,7 +55,7 @@ class Frames(NamedTuple):
 def read_frames(clip: Clip, scale: int = SCALE) -> Frames:
     """Read a clip, cut to multiples of the scale. Raises the errors of `read_clip`."""
     found = _read_strided(clip, scale)
-    return found._replace(hr=found.hr.contiguous())
+    return found._replace(hr=found.hr.contiguous()) if clip.has_hr else found
 
 
 def _read_strided(clip: Clip, scale: int) -> Frames:
@@ -218,7 +218,11 @@ class Stream(Dataset[Sample]):
         """Return a sample whose LR is cut out of the whole clip's, and the crc32 of both."""
         low = Box(*(side // self.scale for side in box)).cut()
         lr = clip_lr(clip, frames.hr, view, self.degradation)
-        hr = view_hr(frames.hr, view)[box.cut()]
+        upright = frames.hr
+        if view.crop:
+            upright = upright[upright_box(view.crop, view.orientation, *upright.shape[-2:]).cut()]
+        window = upright_box(box, view.orientation, *upright.shape[-2:])
+        hr = orient(upright[window.cut()], view.orientation)
         sample = {"hr": hr.float() / 255, "lr": lr[low].float() / 255}
         if lead:
             before, order = self._before(clip, frames.hr, view, lead)
@@ -229,7 +233,9 @@ class Stream(Dataset[Sample]):
         """Return the whole LR of frames that lead up to a clip, and their order, by leading_up."""
         if not clip.lr:
             distinct, order = leading_up(clip, hr, count, self.scale)
-            return clip_lr(clip, distinct, view, self.degradation), order
+            # in the order of time, with noise of their own
+            earlier = replace(clip, key=f"{clip.key} before")
+            return clip_lr(earlier, distinct.flip(0), view, self.degradation).flip(0), order
         upright = _read_strided(clip.lr, 1).hr
         distinct, order = leading_up(clip.lr, upright, count, 1)
         turned = orient(distinct, view.orientation)

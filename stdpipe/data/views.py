@@ -85,9 +85,9 @@ def baked_views(
     size do not have so many crops.
     """
     places = prod(max((side - patch) // scale + 1, 1) for side in (height, width))
-    if not 1 <= count <= NUM_ORIENTATIONS * places:
+    if not 1 <= count <= len(turns) * places:
         raise UserError(
-            f"frames of {height} x {width} have 1 to {NUM_ORIENTATIONS * places} distinct baked "
+            f"frames of {height} x {width} have 1 to {len(turns) * places} distinct baked "
             f"views of patch {patch}, but {count} a clip are asked for"
         )
     views: list[View] = []

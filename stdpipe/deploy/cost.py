@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import at_scale, degradation as named_degradation
-from stdpipe.data.frames import Clip, clip_sizes
+from stdpipe.data.frames import Clip
 from stdpipe.data.pairs import find_pairs
 from stdpipe.data.samples import read_frames, view_lr
 from stdpipe.data.sizes import check_sizes
@@ -59,15 +59,14 @@ def degradation_of(net: Network, option: str) -> str:
 
 def calibration_clips(data: Path, degradation: str) -> list[Clip]:
     """Return at most MOST_CALIBRATING clips: of Vimeo90K's training list, elsewhere of all."""
-    clips = find_pairs(data, "train", degradation)
+    clips = [clip for clip in find_pairs(data, "train", degradation) if clip.has_hr]
     return clips[:: -(-len(clips) // MOST_CALIBRATING)]
 
 
 def check_fit(clips: Sequence[Clip], size: Size, scale: int) -> None:
     """Raise UserError for a clip whose LR is larger than a file's frames, by its header."""
-    check_sizes(clips, scale=scale)
-    for clip, (height, width) in zip(clips, clip_sizes(clips), strict=True):
-        _refuse_larger(clip.key, height // scale, width // scale, size)
+    for key, (height, width) in check_sizes(clips, scale).items():
+        _refuse_larger(key, height // scale, width // scale, size)
 
 
 def _refuse_larger(key: str, height: int, width: int, size: Size) -> None:

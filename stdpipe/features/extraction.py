@@ -22,7 +22,7 @@ from stdpipe.cache.errors import UserError
 from stdpipe.cache.groups import places_of
 from stdpipe.data import named
 from stdpipe.data.camera import encoder
-from stdpipe.data.degrade import Degradation, at_scale, degradation, parse, same_grid
+from stdpipe.data.degrade import GIVEN, Degradation, at_scale, degradation, parse, same_grid
 from stdpipe.data.frames import Clip
 from stdpipe.data.pairs import degradation_of, find_pairs, unless_trained
 from stdpipe.data.patch import check_patch, fits, multiple
@@ -98,7 +98,8 @@ class Extraction:
     def __post_init__(self) -> None:
         refuse_unknown([self.encoding] if self.encoding else [], cache.ENCODINGS, "encoding")
         options = parse(self.degradation)[1] if self.degradation else {}
-        scale = int(options.get("scale", SCALE)) if self.degradation else None
+        said = self.degradation and self.degradation != GIVEN  # whose scale is measured
+        scale = int(options.get("scale", SCALE)) if said else None
         if self.views == "baked" and not (self.baked >= 1 and fits(self.patch, scale)):
             need = f"baked views need at least 1 crop whose side is {multiple(scale)}"
             raise UserError(f"{need}, got --baked {self.baked} --patch {self.patch}")

@@ -133,6 +133,8 @@ def load_or_make(
     Its file is named by a hash of the inputs. Raises UserError where the output is not finite.
     """
     frames = zlib.crc32(shot.hr.data)
+    for piece in found:
+        frames = zlib.crc32(piece.lr.numpy().tobytes(), frames)
     network = (facts["model"], facts["weights_sha256"])
     what = (FORMAT, *network, shot.degradation, shot.lr_8bit, shot.frame, shot.span, frames)
     file = parts / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:20]}.npz"

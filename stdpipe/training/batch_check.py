@@ -99,6 +99,8 @@ class BatchCheck:
             if not torch.is_autocast_enabled(sr.device.type):
                 found[name] = values.float()  # as the modules that learn beside the student are
         seen = {"hr": hr, **{name: _tensor(batch, name) for name in self.needs}}
+        if "has_hr" in batch:
+            seen["has_hr"] = _tensor(batch, "has_hr")
         for name in self.needs:
             theirs = self.channels[name][1] if name in ARGUMENT else 3
             shapes = [self._shape(sr, name, theirs)]

@@ -17,7 +17,7 @@ from stdpipe import cache, distributed
 from stdpipe.cache.errors import UserError
 from stdpipe.data import named
 from stdpipe.data.degrade import degradation as named_degradation
-from stdpipe.data.pairs import find_pairs
+from stdpipe.data.pairs import degradation_of, find_pairs
 from stdpipe.data.samples import Stream, Targets
 from stdpipe.data.sizes import are_cut, check_sizes, leave_small, tell_sizes
 from stdpipe.data.views import View, full_views
@@ -26,6 +26,7 @@ from stdpipe.suggest import refuse_text
 from stdpipe.training.held_out import held_out
 
 PADDING = 1  # the extractor that padded clips where features.extraction.CUTTING cuts them
+BESIDE = ("lr", "hr", "has_hr", "key", "cache")  # what a batch holds beside the teacher's maps
 ROUNDS = 3  # times that all clips are asked for before equal crops are told
 
 
@@ -101,6 +102,8 @@ class CachedClips(Dataset[dict[str, Any]]):
     An item is a dict of lr (T, 3, h, w) and hr (T, 3, H, W), float32 RGB in [0, 1], the targets by
     name, float32 without gradient (sr (T, 3, H, W), or luma alone (T, 1, H, W); f_sr (T, C, H, W);
     attention (T, H, W); f_lr (T, C, h, w)), and text: key, the clip's name, and cache, its id.
+    Where clips of LR alone are among them, has_hr (T,) is 1 where there is HR, and 0 where black
+    stands for it, which Distillation knows.
 
     Item p is a function of (seed, p) alone: of one clip in one orientation of the cache, the crop
     at random. There are len() views; p may be any larger number, and then counts on into later
@@ -132,7 +135,8 @@ class CachedClips(Dataset[dict[str, Any]]):
     ) -> None:
         refuse_text(targets, "targets")
         self.targets, self.decodes = tuple(targets), decode
-        named_degradation(degradation or "bd")
+        if degradation or cache is None:
+            degradation = degradation_of(Path(data), degradation)
         self.reader = _open(cache, degradation, frames)
         self._decoders: dict[torch.device, Decoder] = {}
         read = None
@@ -198,7 +202,7 @@ class CachedClips(Dataset[dict[str, Any]]):
             self._decoders[device] = open_targets(self.reader, self.targets, device)[1]
         made = self._decoders[device](batch)
         maps = {name: made[name].float() for name in self.targets}
-        return {name: batch[name] for name in ("lr", "hr", "key", "cache") if name in batch} | maps
+        return {name: batch[name] for name in BESIDE if name in batch} | maps
 
     def _warn_of_equal_crops(self, position: int) -> None:
         self._asked += 1

@@ -82,6 +82,8 @@ def open_source(
         run = replace(run, degradation=degradation_of(run.data, run.degradation))
     readers = _open_caches(run, [options.scheme for options in every if options.terms], parts)
     made_by = readers[0].manifest.made_by if readers else {}
+    if readers and not run.degradation:
+        degradation_of(run.data, str(made_by.get("degradation") or "bd"))  # for what it refuses
     default = at_scale("bd", zoo.parse(run.student).scale)
     degradation = str(run.degradation or made_by.get("degradation") or default)
     needed = [looked_at(run, options, _held_by_all(readers)) for options in every]

@@ -117,3 +117,47 @@ def test_lr_that_does_not_fit(tmp_path: Path, clips: Save, save_frames: Save) ->
         find_clips(Path(f"{tmp_path}:lr=odd"), None, given=True)
     with pytest.raises(UserError, match="nowhere"):
         lr_folder(Path(f"{tmp_path}:lr=nowhere"))
+
+
+def test_one_video_is_the_lr_of_one(tmp_path: Path, save_frames: Save) -> None:
+    """Of several films it would be the LR of none but one; and packed HR has packed LR."""
+    still = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8).repeat(4, 0)
+    for name in ("films/a", "films/b", "one/a"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save_frames(tmp_path / f"{name}.mp4", still)
+    (tmp_path / "lr").mkdir()
+    save_frames(tmp_path / "lr/a.mp4", still[:, ::4, ::4])
+    lr = tmp_path / "lr/a.mp4"
+    assert len(find_clips(with_lr(tmp_path / "one", lr), None, given=True)) == 1
+    with pytest.raises(UserError, match="one video"):
+        find_clips(with_lr(tmp_path / "films", lr), None, given=True)
+
+
+def test_scenes_of_lr_are_not_new_clips(tmp_path: Path, save_frames: Save) -> None:
+    """LR of a video whose HR is here, perhaps held out, is no clip of LR alone, however it is cut
+    into scenes; another video is."""
+    rng = np.random.default_rng(0)
+    scenes = rng.integers(0, 256, (2, 1, 64, 64, 3), np.uint8).repeat(9, 1).reshape(18, 64, 64, 3)
+    for folder, rate, step in (("hr", 25, 1), ("lr", 24, 4)):
+        (tmp_path / folder).mkdir()
+        for name in ("a", "b"):
+            save_frames(tmp_path / folder / f"{name}.mp4", scenes[:, ::step, ::step], rate=rate)
+    save_frames(tmp_path / "lr/c.mp4", scenes[:9, ::4, ::4])
+    found = find_clips(with_lr(tmp_path / "hr", tmp_path / "lr"), "train", given=True)
+    assert {clip.key.partition("/")[0]: clip.has_hr for clip in found} == {
+        "a": True, "b": True, "c": False,
+    }  # fmt: skip
+    held = Path(f"{with_lr(tmp_path / 'hr', tmp_path / 'lr')},test=0.5")
+    assert sum(clip.has_hr for clip in find_clips(held, "train", given=True)) < len(found) - 1
+    keys = {clip.key.partition("/")[0] for clip in find_clips(held, "test", given=True)}
+    assert keys.isdisjoint(c.key.partition("/")[0] for c in find_clips(held, "train", given=True))
+    left = Path(f"{with_lr(tmp_path / 'hr', tmp_path / 'lr')},exclude=c")
+    assert all(clip.has_hr for clip in find_clips(left, "train", given=True))
+
+
+def test_what_is_filled_up_has_no_given_lr(tmp_path: Path, clips: Save) -> None:
+    clips(tmp_path / "GT", 16, "a")
+    clips(tmp_path / "BIx4", 4, "a")
+    for option in ("pad=32", "repeat=1"):
+        with pytest.raises(UserError, match="pad and repeat"):
+            find_clips(Path(f"{tmp_path}:{option}"), None, given=True)

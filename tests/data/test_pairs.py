@@ -57,7 +57,8 @@ def test_phase_is_measured(given_lr: Command, how: str, name: str) -> None:
     assert degradation_of(data, None) == name
     assert degradation_of(data, "given") == name
     assert degradation_of(data, "given:phase=1") == "given:phase=1"
-    assert degradation_of(data, "bd") == "bd"
+    with pytest.raises(UserError, match="leave one"):
+        degradation_of(data, "bd")
 
 
 @settings(max_examples=10, deadline=None)

@@ -9,6 +9,15 @@ from typing import Any
 import imageio.v3 as iio
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
+
+from stdpipe import CachedClips, Distillation
+from stdpipe.api import degrade_clip
+from stdpipe.cache.errors import UserError
+from stdpipe.data.pairs import find_pairs
+from stdpipe.data.samples import Stream
+from stdpipe.data.views import View, baked_views
 
 Command = Callable[..., Any]
 RULES = ("--model", "bicubic", "--protocol", "vid4", "--crop", 0, "--json")
@@ -200,3 +209,55 @@ def test_a_camera(
     lr = ("--lr", beside(how[1]), "--degradation", "given:phase=1.5")
     given = json.loads(stdpipe("evaluate", "--data", apart, *lr, *RULES).stdout)
     assert alone["average"] == given["average"]
+
+
+def test_a_loop_of_ones_own(
+    tmp_path: Path, apart: Path, beside: Command, extract: Command, stdpipe: Command
+) -> None:
+    """CachedClips says which clips have HR, and Distillation takes no L_rec of the others."""
+    folder = beside("bi")
+    alone = Path(f"{folder}:lr=.")
+    told = ("--degradation", "given:phase=1.5", "--targets", "sr")
+    stdpipe(*extract(alone, tmp_path / "c.zarr", *told))
+    clips = CachedClips(alone, tmp_path / "c.zarr", ["sr"], patch=16)
+    item = clips[0]
+    assert item["has_hr"].tolist() == [0] * 7
+    batch = {name: x[None] for name, x in item.items() if isinstance(x, Tensor)}
+    loss, log = Distillation("output", tmp_path / "c.zarr")(batch, sr=batch["sr"])
+    assert float(log["rec"]) == 0
+    assert float(loss) == 0
+    with pytest.raises(UserError, match="--lr"):
+        CachedClips(apart, degradation="given")
+
+
+def test_baked_views_of_two_orientations() -> None:
+    """As many as there are, and no endless search for more."""
+    turns = (0, 4)
+    assert len(baked_views(["a"], 0, 2, 32, 32, 32, 4, turns)) == 2
+    with pytest.raises(UserError, match="1 to 2"):
+        baked_views(["a"], 0, 3, 32, 32, 32, 4, turns)
+
+
+def test_a_cameras_lead_has_noise_of_its_own(tiny: Path) -> None:
+    """What comes before a clip does not repeat the clip's noise."""
+    name = "camera:noise=20,crf=0"
+    clip = find_pairs(tiny, "train", name)[0]
+    stream = Stream({clip.key: clip}, [View(clip.key, 0)], name, 32, 0, lead=lambda _: 3)
+    sample = stream[0]
+    clean = Stream({clip.key: clip}, [View(clip.key, 0)], "camera:noise=0,crf=0", 32, 0,
+                   lead=lambda _: 3)[0]  # fmt: skip
+    lead, own = (sample[name] - clean[name] for name in ("before", "lr"))
+    for one in lead:
+        for other in own:
+            both = torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))
+            assert abs(float(both[0, 1])) < 0.5
+
+
+def test_degrade_clip_is_a_camera() -> None:
+    hr = torch.rand(5, 3, 64, 64)
+    made = degrade_clip(hr, "camera:noise=30", "a")
+    assert torch.equal(made, degrade_clip(hr, "camera:noise=30", "a"))
+    assert not torch.equal(made, degrade_clip(hr, "camera:noise=30", "b"))
+    assert not torch.equal(made, degrade_clip(hr, "camera"))
+    with pytest.raises(UserError, match="lies on disk"):
+        degrade_clip(hr, "given:phase=0")
