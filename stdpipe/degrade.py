@@ -16,6 +16,7 @@ from tqdm import tqdm
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import PARTIAL, fsync, locked, write_atomically
 from stdpipe.cache.schema import read_json
+from stdpipe.data import named
 from stdpipe.data.camera import encoder
 from stdpipe.data.degrade import degradation
 from stdpipe.data.frames import Clip
@@ -38,6 +39,8 @@ def degrade_data(data: Path, out: Path, how: str = "bd") -> dict[str, Any]:
     made = degradation(how)
     if made.is_given:
         raise UserError(f"{how} is LR that is there already: name a degradation that makes it")
+    if named.parse(data).lr:
+        raise UserError(f"{data} has LR that is given: leave lr= out to make LR of HR")
     clips = find_pairs(data, None, how)
     check_sizes(clips, scale=made.scale)
     lists = vimeo_lists(data)

@@ -295,3 +295,13 @@ def test_a_second_teacher_is_trained_first(tmp_path: Path, tiny: Path, stdpipe: 
     assert (tmp_path / "cache.zarr").exists()
     assert (tmp_path / "cache-rbpn.zarr").exists()
     assert {"edvr", "rbpn", "fastdvdnet-quarter/std-rbpn"} <= set(found["rows"])
+
+
+def test_lr_that_is_given(tmp_path: Path, apart: Path, stdpipe: Command) -> None:
+    """In the trial, too, whose one clip has its LR beside it."""
+    stdpipe("degrade", apart, tmp_path / "lr", "--degradation", "bi")
+    changes = {"degradation": "given:phase=1.5", "seeds": [0]}
+    file, data = write(tmp_path / "given.yaml", **changes), f"{apart}:lr={tmp_path / 'lr'}"
+    stdpipe("experiment", file, "--data", data, "--out", tmp_path / "out", "--device", "cpu")
+    told = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert told["degradation"] == "given:phase=1.5"

@@ -69,11 +69,13 @@ SCALES = (2, 3, 4)
 GIVEN = "given"
 OPTIONS = {
     "sigma": Option(1e-3, WIDEST, False, "the blur in HR pixels, up to 3"),
-    "uint8": Option(0, 1, True, "1 rounds between the passes, as MATLAB does with 8 bits"),
+    "uint8": Option(
+        0, 1, True, "1 or left out: whether to round between the passes, as MATLAB does"
+    ),
     "noise": Option(0, 64, False, "the sensor's noise in levels of 8 bits, up to 64"),
     "crf": Option(0, 51, True, "H.264's quality, from 0 (best) to 51"),
     "seed": Option(0, 2**31 - 1, True, "a whole number that draws the noise"),
-    "phase": Option(0, 3, False, "where LR sample j sits, from HR pixel s j on"),
+    "phase": Option(0, 3, False, "where LR sample j sits from HR pixel s j on, 0 to s - 1"),
     "scale": Option(2, 4, True, "2, 3 or 4"),
 }
 """In the order in which a name has them."""
@@ -155,6 +157,8 @@ def _options(name: str, kind: str, text: str) -> dict[str, float]:
         if key not in KINDS[kind]:
             known = nearest(key, KINDS[kind])
             raise UserError(f"degradation {name!r} has no option {key!r}{known}")
+        if key in found:
+            raise UserError(f"degradation {name!r}: {key} stands twice")
         option = OPTIONS[key]
         try:
             found[key] = float(value)

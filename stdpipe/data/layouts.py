@@ -103,6 +103,8 @@ def _with_lr(clips: list[Clip], data: Path, split: Split | None) -> list[Clip]:
     if not name.lr:
         return lr_given.attach(clips, folder)
     if folder.resolve() == name.root.resolve():
+        if any((name.root / home).is_dir() for home in HOMES):
+            raise UserError(f"{data}: {name.root} has HR; name the folder of LR in it")
         if split == "test":
             raise UserError(f"{name.root} has LR alone: there is no HR to measure against")
         return [replace(clip, lr=clip, has_hr=False) for clip in clips]
@@ -146,7 +148,7 @@ def _runs(clips: list[Clip], length: int, name: named.DataName) -> list[Clip]:
         f"{clip.key} ({len(clip.frames)})" for clip in short[:3]
     )
     if short and len(short) == len(clips):
-        advice = "ask for fewer, or for DATA:repeat=1"
+        advice = "DATA:repeat=1 repeats their last frame"
         raise UserError(f"every clip has {told}{', ...' * (len(short) > 3)}; {advice}")
     if short:
         LOG.warning(

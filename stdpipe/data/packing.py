@@ -7,6 +7,7 @@ is written, and that number is the commit; a clip whose number is not that of it
 again. At the end OUT.partial is renamed to OUT: the same bytes, however often interrupted.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -26,11 +27,13 @@ from stdpipe.cache.files import PARTIAL, atomic_file, fsync, locked
 from stdpipe.data import named
 from stdpipe.data.folders import is_video_file
 from stdpipe.data.frames import Clip, clip_sizes, stream_frames
+from stdpipe.data.given import lr_folder
 from stdpipe.data.layouts import SPLITS, find_clips, split_lists
 from stdpipe.data.packed import FORMAT, VERSION, PackedFile
 
 Lists = Mapping[str, list[str]]  # of Vimeo90K: name -> keys
 Offsets = Mapping[str | int, int]  # name of a table, or number of a clip -> byte of the file
+LOG = logging.getLogger(__name__)
 BATCH = 32  # clips between two syncs, which a kill can cost
 THREADS = min(8, os.cpu_count() or 1)  # decoding releases the GIL; each holds a clip in memory
 
@@ -67,8 +70,13 @@ def pack_clips(data: Path, out: Path, split: str = "both") -> dict[str, Any]:
 
 def _chosen(data: Path, split: str) -> tuple[list[Clip], Lists]:
     """Find the clips to pack, and Vimeo90K's lists without the keys of other clips."""
-    if named.parse(data).lr:
-        raise UserError(f"{data}: LR is packed for itself: --data {named.parse(data).lr}")
+    name = named.parse(data)
+    if name.lr:
+        raise UserError(f"{data}: LR is packed for itself: --data {name.lr}")
+    if name.pad or name.repeat:
+        raise UserError(f"{data}: pack without pad and repeat, and name the packed file with them")
+    if beside := lr_folder(name.root, asked=False):
+        LOG.warning(f"stdpipe: LR in {beside} is not packed: pack it, too, and name it by --lr")
     if data.is_file() and not is_video_file(data):
         raise UserError(f"{data} is a file, and no video: give the folder of the data set")
     splits = [name for name in SPLITS if split in (name, "both")]

@@ -51,14 +51,19 @@ def find_pairs(data: Path, split: Split | None, name: str, length: int | None = 
     found = degradation(name)
     clips = find_clips(data, split, length, given=found.is_given)
     both = [clip for clip in clips if clip.lr and clip.has_hr]
-    of_lr = clip_sizes([clip.lr for clip in both if clip.lr])
-    for clip, (height, width), small in zip(both, clip_sizes(both), of_lr, strict=True):
-        if small != (height // found.scale, width // found.scale):
+    _refuse_sizes(both, found.scale)
+    return clips
+
+
+def _refuse_sizes(clips: Sequence[Clip], scale: int) -> None:
+    """Raise UserError for a clip whose LR is not HR / scale."""
+    of_lr = clip_sizes([clip.lr for clip in clips if clip.lr])
+    for clip, (height, width), small in zip(clips, clip_sizes(clips), of_lr, strict=True):
+        if small != (height // scale, width // scale):
             raise UserError(
                 f"clip {clip.key} has HR of {width}x{height} and LR of {small[1]}x{small[0]}, "
-                f"which is no {found.scale}th of it ({name}): take LR that was made of it"
+                f"which is not smaller by {scale}: take LR that was made of it"
             )
-    return clips
 
 
 def pair_sizes(clips: Sequence[Clip], scale: int) -> list[tuple[int, int]]:
@@ -163,12 +168,18 @@ def _measured(data: Path, name: str) -> str:
     if not chosen:
         raise UserError(f"the LR of {data} has no HR to tell its phase by: say {GIVEN}:phase=1.5")
     scale = int(parse(name)[1].get("scale", 0)) or _scale(chosen[0])
+    _refuse_sizes(chosen, scale)
     phase = _phase([_middle(clip, scale) for clip in chosen], scale)
     if phase is None:
         raise UserError(
-            f"the phase of the LR of {data} is not clear: say it, as in "
-            f"{GIVEN}:phase={resample.centre(scale):g} where LR samples lie amid their HR pixels"
+            f"the phase of the LR of {data} is not clear: check that it was made of this HR, and "
+            f"say the phase, as in {_name(resample.centre(scale), scale)} where LR samples lie "
+            "amid their HR pixels"
         )
+    return _name(phase, scale)
+
+
+def _name(phase: float, scale: int) -> str:
     at = "" if scale == resample.SCALE else f",scale={scale}"
     return f"{GIVEN}:phase={phase:g}{at}"
 

@@ -87,7 +87,7 @@ class Quality:
 
 def quality_text(noted: Mapping[str, Any] | None) -> str:
     """Return a Quality as text, of its fields as a manifest or a JSON document has them."""
-    return str(Quality(**noted)) if noted else "not measured"
+    return str(Quality(**noted)) if noted else "not measured (random weights, or small frames)"
 
 
 def quality_of(

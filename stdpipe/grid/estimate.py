@@ -20,7 +20,7 @@ from stdpipe import cache
 from stdpipe.data.degrade import degradation
 from stdpipe.data.frame_writer import folder_output
 from stdpipe.data.frames import frame_size
-from stdpipe.data.layouts import find_clips
+from stdpipe.data.pairs import find_pairs
 from stdpipe.data.samples import read_frames
 from stdpipe.data.sizes import seen_size
 from stdpipe.evaluation import protocols
@@ -95,13 +95,18 @@ def _on_one_clip(setup: GridSetup, folder: Path) -> GridSetup:
     """Return the setup on the first of the largest training clips, so that where sizes differ the
     estimate is an upper bound; a teacher without weights gets random ones."""
     data, weights = folder / "data", {label: setup.weights(label) for label in setup.teachers}
-    clips = find_clips(setup.data, "train", length=7)
-    scale = degradation(setup.experiment.degradation).scale
+    how = setup.experiment.degradation
+    scale = degradation(how).scale
+    clips = [clip for clip in find_pairs(setup.data, "train", how, length=7) if clip.has_hr]
     clip = max(clips, key=lambda clip: math.prod(seen_size(clip, frame_size(clip), scale)))
-    (data / "clip").mkdir(parents=True)
-    with folder_output(data / "clip").part(data / "clip", 0) as write:
-        for frame in read_frames(clip, scale).hr.permute(0, 2, 3, 1).contiguous().numpy():
-            write(frame)
+    frames = {"GT": read_frames(clip, scale).hr}
+    if clip.lr:
+        frames["LR"] = read_frames(clip.lr, 1).hr
+    for name, shown in frames.items():
+        (data / name / "clip").mkdir(parents=True)
+        with folder_output(data / name / "clip").part(data / name / "clip", 0) as write:
+            for frame in shown.permute(0, 2, 3, 1).contiguous().numpy():
+                write(frame)
     teachers = {
         label: file if file.startswith("random:") or Path(file).exists() else "random:0"
         for label, file in weights.items()
@@ -117,7 +122,9 @@ def _cache(
 
     The trial makes a small cache where clips are missing, or where it is `needed` to train from.
     """
-    entries = len(find_clips(setup.data, "train", length=7)) * setup.experiment.orientations
+    how = setup.experiment.degradation
+    clips = find_pairs(setup.data, "train", how, length=7)
+    entries = len(clips) * setup.experiment.orientations
     url, done, weight, seconds = setup.cache(label), 0, 0, 0.0
     if cache.manifest_exists(cache.open_place(url)):
         reader = cache.open_reader(url, allow_incomplete=True)
@@ -205,7 +212,11 @@ def _tests(
 
 def _speed(small: GridSetup, verbs: Verbs, model: str) -> float:
     """Return the seconds for each HR pixel; speed does not depend on weights, so random ones do."""
-    made, device, clip = small.experiment, small.job.device, find_clips(small.data, "test")[0]
+    made, device, clip = (
+        small.experiment,
+        small.job.device,
+        find_pairs(small.data, "test", small.experiment.degradation)[0],
+    )
     weights = "random:0" if zoo.parse(model).cls is not Bicubic else None
     how: dict[str, Any] = {
         "degradation": made.degradation,

@@ -15,7 +15,7 @@ from stdpipe import cache
 from stdpipe.assets import EMBEDDED, named
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.schema import read_json
-from stdpipe.data.layouts import find_clips
+from stdpipe.data.pairs import find_pairs
 from stdpipe.evaluation.job import Evaluation, scored_footage, split_name
 from stdpipe.evaluation.protocols import Protocol
 from stdpipe.evaluation.results import definition, identity, read_result
@@ -234,7 +234,7 @@ def set_up(job: Job) -> GridSetup:
         if not (teacher.training or file.startswith("random:") or Path(file).exists()):
             what = "no weights" if setup.trains(label) else f"no file {file}"
             raise UserError(f"teacher {label}: {what}; give --teacher {label}=FILE")
-    find_clips(data, "train")
+    find_pairs(data, "train", made.degradation)
     for test in made.tests:
         found = scored_footage(tests[test.label], test.protocol, None, made.degradation)
         setup.rules[test.label] = found[1]

@@ -127,7 +127,7 @@ def test_sizes_that_do_not_fit(tmp_path: Path, save_frames: Command) -> None:
         (tmp_path / name).mkdir()
         save_frames(tmp_path / name / "a", pixels)
     data = with_lr(tmp_path / "hr", tmp_path / "x2")
-    with pytest.raises(UserError, match=r"32x32 and LR of 16x16.*4th"):
+    with pytest.raises(UserError, match=r"32x32 and LR of 16x16.*by 4"):
         find_pairs(data, None, "given:phase=1.5")
     assert len(find_pairs(data, None, "given:phase=0.5,scale=2")) == 1
     with pytest.raises(UserError, match="9x9"):
