@@ -93,7 +93,7 @@ def _first(error: ValidationError) -> str:
     found = error.errors(include_url=False)[0]
     if found["type"] == "value_error":  # the message of one of our own checks is complete
         return str(found["ctx"]["error"])
-    where = ".".join(str(part) for part in found["loc"])
+    where = " ".join(".".join(str(part) for part in found["loc"]).split())
     value = " ".join(repr(found["input"]).split())
     value = value if len(value) <= 80 else f"{value[:77]}..."
     got = "" if found["type"] == "missing" else f", got {value}"

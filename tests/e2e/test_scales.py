@@ -27,7 +27,7 @@ from stdpipe import (
 )
 from stdpipe.data.frames import frame_size
 from stdpipe.data.layouts import find_one_clip
-from stdpipe.data.samples import _warn_once
+from stdpipe.data.sizes import _warn_once
 from stdpipe.models import zoo
 from stdpipe.models.checkpoints import save_network
 
