@@ -66,13 +66,18 @@ def expected(name: str, steps: int) -> dict[str, Any]:
 
     A part that begins at a later step has fewer values; as many are left out at each one's end.
     The runs that train a ConvLSTM were recorded with its former arithmetic, whose rounding differs:
-    by up to 2e-4 of a small part after 20 steps, and by 1.4e-5 of the loss.
+    by up to 2e-4 of a small part after 20 steps, and by 1.4e-5 of the loss. Affinities amplify
+    rounding: on a processor of another kind they differ by 1.3e-4 two steps after the warm-up.
     """
     recorded_steps = 20
     has_memory = {"td", "td-lr"} & GOLDEN[name].keys()
     within = {"rel": 1e-4, "abs": 1e-6} if has_memory else {"rel": 1e-5}
+    amplified = [part for part in GOLDEN[name] if part.startswith("affinity")]
+    wide = {part: {"rel": 5e-4} for part in (*amplified, "loss") if amplified}
     return {
-        part: pytest.approx(values[: len(values) - (recorded_steps - steps)], **within)
+        part: pytest.approx(
+            values[: len(values) - (recorded_steps - steps)], **wide.get(part, within)
+        )
         for part, values in GOLDEN[name].items()
     }
 
