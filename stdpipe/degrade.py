@@ -20,7 +20,7 @@ from stdpipe.data import named
 from stdpipe.data.camera import encoder
 from stdpipe.data.degrade import degradation
 from stdpipe.data.frames import Clip
-from stdpipe.data.layouts import VIMEO_FRAMES, vimeo_lists
+from stdpipe.data.layouts import MOTION_LISTS, VIMEO_FRAMES, VIMEO_LISTS, vimeo_lists
 from stdpipe.data.pairs import find_pairs, lr_frames
 from stdpipe.data.sizes import check_sizes
 
@@ -56,7 +56,7 @@ def degrade_data(data: Path, out: Path, how: str = "bd") -> dict[str, Any]:
             for clip in bar:
                 _write(clip, home / clip.key, how)
         for name, keys in lists.items() if is_vimeo else ():
-            file = f"sep_{name}list.txt" if name in ("train", "test") else f"{name}_testset.txt"
+            file = (VIMEO_LISTS | MOTION_LISTS)[name]
             write_atomically(out / file, "".join(f"{key}\n" for key in keys))
         (out / ".lock").unlink()
     frames = sum(len(clip.frames) for clip in clips)

@@ -1,7 +1,7 @@
 """Degrade a whole clip as a camera and its encoder do: blur, sampling, sensor noise, H.264.
 
-The same on one machine for the same clip and seed. Another version of the encoder may make other
-LR: what is made of it keeps the encoder's version and a checksum of the LR.
+It is the same on one machine for the same clip and seed. Another version of the encoder may make
+other LR: what is made of it keeps the encoder's version and a checksum of the LR.
 Axes: T frames, h w LR size.
 """
 
@@ -23,6 +23,7 @@ SMALLEST = 32  # a side of H.264's frames in pixels; smaller ones are padded
 TO_YUV = torch.tensor(
     [[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]
 )
+TO_RGB = torch.linalg.inv(TO_YUV)
 LEVELS_AT_0 = torch.tensor([16.0, 128.0, 128.0])
 
 
@@ -89,5 +90,5 @@ def _pixels(planes: NDArray[np.uint8]) -> Tensor:
     chroma = values[height:].reshape(1, 2, height // 2, width // 2)
     wide = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)[0]
     yuv = torch.cat([values[None, :height], wide]) - LEVELS_AT_0[:, None, None]
-    rgb = torch.einsum("ij,jhw->ihw", torch.linalg.inv(TO_YUV), yuv)
+    rgb = torch.einsum("ij,jhw->ihw", TO_RGB, yuv)
     return (rgb * 255).round().clamp(0, 255).to(torch.uint8)

@@ -86,7 +86,7 @@ KINDS = {
     "camera": ("sigma", "noise", "crf", "seed", "scale"),
     GIVEN: ("phase", "scale"),
 }
-MADE = ("bi", "bd", "bd-centred")  # the kinds that are made of HR, and have no options but scale
+MADE = ("bi", "bd", "bd-centred")  # the kinds that are made of any window of HR
 EXAMPLES = ("bd:sigma=1.5", "bi:scale=2", "camera:noise=4,crf=28", "given:phase=1.5")
 
 

@@ -88,15 +88,18 @@ def clip_lr(clip: Clip, hr: Tensor, view: View, name: str) -> Tensor:
         sampled = degrade(view_hr(hr, view), name, eight_bit=False) * 255
         return record(sampled, how.camera, clip.key)
     assert clip.lr
-    height, width = (side // how.scale for side in hr.shape[-2:])
-    given = torch.from_numpy(read_clip(clip.lr)).permute(0, 3, 1, 2)[..., :height, :width]
-    turned = orient(given, view.orientation)
-    return turned[Box(*(side // how.scale for side in view.crop)).cut()] if view.crop else turned
+    return turned_lr(torch.from_numpy(read_clip(clip.lr)).permute(0, 3, 1, 2), view, how.scale)
+
+
+def turned_lr(lr: Tensor, view: View, scale: int) -> Tensor:
+    """Orient LR that is given, (T, 3, h, w), and crop it for a baked view, as view_hr does HR."""
+    turned = orient(lr, view.orientation)
+    return turned[Box(*(side // scale for side in view.crop)).cut()] if view.crop else turned
 
 
 def lr_frames(clip: Clip, name: str, start: int, stop: int) -> Generator[Tensor]:
     """Yield the LR, float32 (1, 3, h, w), of frames start..stop. What a camera records is made of
-    the whole clip, and in memory as uint8.
+    the whole clip, whose LR is then in memory.
 
     Raises the errors of stream_frames.
     """
@@ -192,11 +195,11 @@ def _measurable(data: Path) -> list[Clip]:
     if folder.resolve() == named.parse(data).root.resolve():
         return []
     for split in SPLITS:
-        with suppress(FileNotFoundError):
+        clips: list[Clip] = []
+        with suppress(FileNotFoundError, UserError):  # a list that is not there; find_pairs tells
             clips = find_clips(data, split)
-            found = attach(clips[:: -(-len(clips) // MEASURED)], folder, some=True)
-            if found:
-                return found
+        if clips and (found := attach(clips[:: -(-len(clips) // MEASURED)], folder, some=True)):
+            return found
     return []
 
 

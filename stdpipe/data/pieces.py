@@ -7,7 +7,7 @@ Axes: n frames, H W HR size, h w LR size.
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import islice, pairwise
 from typing import NamedTuple, TypeVar
 
@@ -52,8 +52,11 @@ def pieces(
     how = named_degradation(degradation)
     held: list[tuple[Tensor, Tensor]] = []  # HR and LR of each frame from `start` on
     stop = min(chunks[-1][-1] + k, last) + 1
-    of_clip = lr_frames(clip, degradation, start, stop) if how.of_clip else None
-    with closing(stream_frames(clip, start, stop)) as frames:
+    with ExitStack() as opened:
+        frames = opened.enter_context(closing(stream_frames(clip, start, stop)))
+        of_clip = None
+        if how.of_clip:
+            of_clip = opened.enter_context(closing(lr_frames(clip, degradation, start, stop)))
         for chunk, following in pairwise([*chunks, [last + k + 1]]):
             for frame in islice(frames, min(chunk[-1] + k, last) + 1 - start - len(held)):
                 hr = planes(frame, how.scale)

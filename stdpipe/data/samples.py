@@ -5,7 +5,6 @@ sees the same stream, and a resumed run continues where it stopped.
 Axes: T frames, H W HR size, h w LR size.
 """
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,7 +27,7 @@ from stdpipe.data.degrade import (
     window_pair,
 )
 from stdpipe.data.frames import Clip, read_with_crc32
-from stdpipe.data.pairs import clip_lr
+from stdpipe.data.pairs import clip_lr, turned_lr
 from stdpipe.data.views import (
     View,
     draw_box,
@@ -42,7 +41,6 @@ from stdpipe.resample import SCALE
 
 Sample = dict[str, Tensor]
 Targets = Callable[[View, Box, int], Mapping[str, Tensor]]
-LOG = logging.getLogger(__name__)
 
 
 class Frames(NamedTuple):
@@ -238,7 +236,4 @@ class Stream(Dataset[Sample]):
             return clip_lr(earlier, distinct.flip(0), view, self.degradation).flip(0), order
         upright = _read_strided(clip.lr, 1).hr
         distinct, order = leading_up(clip.lr, upright, count, 1)
-        turned = orient(distinct, view.orientation)
-        if view.crop:
-            turned = turned[Box(*(side // self.scale for side in view.crop)).cut()]
-        return turned, order
+        return turned_lr(distinct, view, self.scale), order

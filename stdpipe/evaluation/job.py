@@ -28,7 +28,9 @@ class Evaluation:
     weights: str | None = None
     network: Network | None = None  # one that is loaded already, in place of model and weights
     others: tuple[str, ...] = ()  # more networks for the same pass: NAME, NAME@FILE or @FILE
-    degradation: str | None = None  # None takes what the weights were trained for, or `bd`
+    degradation: str | None = None
+    """None takes LR that lies beside HR, if the weights were trained for its phase, else what they
+    were trained for, or `bd`."""
     protocol: str | None = None  # None takes the one for what lies in `data`
     crop: Annotated[int, Field(ge=0)] | None = (
         None  # pixels left out at each border; None leaves the protocol's

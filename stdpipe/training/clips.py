@@ -21,11 +21,11 @@ from stdpipe.data.pairs import degradation_of, find_pairs
 from stdpipe.data.samples import Stream, Targets
 from stdpipe.data.sizes import are_cut, check_sizes, leave_small, tell_sizes
 from stdpipe.data.views import View, full_views
+from stdpipe.features.extraction import EXTRACTOR
 from stdpipe.features.targets import Decoder, open_targets
 from stdpipe.suggest import refuse_text
 from stdpipe.training.held_out import held_out
 
-PADDING = 1  # the extractor that padded clips where features.extraction.CUTTING cuts them
 BESIDE = ("lr", "hr", "has_hr", "key", "cache")  # what a batch holds beside the teacher's maps
 ROUNDS = 3  # times that all clips are asked for before equal crops are told
 
@@ -66,7 +66,7 @@ def clip_stream(
                 f"clip lists differ by {len(odd)} clips, {odd[0]} first ({len(cached)} in "
                 f"{reader.url}, {len(clips)} in {data}): use the cache's data, or extract again"
             )
-    if reader and made_by.get("extractor") == PADDING and are_cut(clips, sizes, scale):
+    if reader and made_by.get("extractor") == EXTRACTOR and are_cut(clips, sizes, scale):
         raise UserError(
             f"{reader.url} was made of frames padded to multiples of {scale}, which are cut now: "
             "extract again"
@@ -97,7 +97,8 @@ class CachedClips(Dataset[dict[str, Any]]):
 
     data: what every command takes as --data. cache: a cache's path or URL; None gives LR and HR
     alone. targets: some of "sr", "f_sr", "attention" and "f_lr". patch: the side of the crop in HR
-    pixels, a multiple of the scale. degradation: without a cache, `bd` unless given.
+    pixels, a multiple of the scale. degradation: without a cache, LR that lies beside
+    HR, else `bd`.
 
     An item is a dict of lr (T, 3, h, w) and hr (T, 3, H, W), float32 RGB in [0, 1], the targets by
     name, float32 without gradient (sr (T, 3, H, W), or luma alone (T, 1, H, W); f_sr (T, C, H, W);

@@ -18,7 +18,8 @@ class StudentRun:
     """None is enough for scheme "none". To compare it with a distilled student, give both the
     cache: they then see the same clips in the same orientations and order."""
     degradation: str | None = None
-    """None means the cache's, or `bd` at the student's scale without a cache."""
+    """None means the cache's; without one LR that lies beside HR, else `bd` at the student's scale.
+    """
     teacher_weights: Path | None = None
     """A cache made with other weights is refused; None accepts any."""
     live_teacher: str | None = None
@@ -62,7 +63,7 @@ class TeacherRun:
     network: str
     out: Path
     degradation: str | None = None
-    """None means `bd` at the network's scale."""
+    """None means LR that lies beside HR, else `bd` at the network's scale."""
     init: Path | None = None
     """Weights to start from; a TSA fusion or a part of train_only that is missing starts fresh."""
     frames: int = 7

@@ -116,13 +116,8 @@ class StudentTrainer:
         self.losses = distributed.data_parallel(StudentLosses(student, helpers, options, teachers))
         self._save_weights, self._evaluate, self._score = save_weights, evaluate, score
         self._slices: list[dict[str, Tensor]] = []
-        self._seen = {
-            "hr",
-            "lr",
-            "has_hr",
-            "before",
-            *seen,
-        }  # students beside this one may look at more
+        # students beside this one may look at more
+        self._seen = {"hr", "lr", "has_hr", "before", *seen}
 
     def learns(self, step: int) -> bool:
         """Return whether this step of its run is still to be done."""

@@ -1,5 +1,6 @@
 """What a camera adds to sampled frames: noise and H.264, over a whole clip."""
 
+import hashlib
 import subprocess
 import sys
 
@@ -34,8 +35,6 @@ def test_the_same_in_every_run() -> None:
         "made = record(frames(), Camera(5, 35), 'a/b')\n"
         "print(hashlib.sha256(made.numpy().tobytes()).hexdigest())\n"
     )
-    import hashlib
-
     here = hashlib.sha256(made.numpy().tobytes()).hexdigest()
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert there.stdout.strip() == here

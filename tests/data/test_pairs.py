@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from stdpipe import resample
 from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import degradation, degrade
 from stdpipe.data.frames import read_clip
@@ -70,8 +71,6 @@ def test_phase_is_measured(given_lr: Command, how: str, name: str) -> None:
 )
 def test_phase_of_other_kernels(scale: int, blur: float, halves: int, gain: float) -> None:
     """Whatever the kernel's width, and if the LR is a little brighter."""
-    from stdpipe import resample
-
     phase = min(halves / 2, scale - 1)
     generator = torch.Generator().manual_seed(0)
     hr = torch.rand(1, 3, 48, 48, generator=generator, dtype=torch.float64) * 200

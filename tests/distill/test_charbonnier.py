@@ -33,3 +33,16 @@ def test_gradient_is_a_sign() -> None:
     charbonnier(sr, torch.tensor([0.5, 0.5])).backward()
     assert sr.grad is not None
     assert sr.grad.tolist() == pytest.approx([0.5, -0.5])
+
+
+def test_clips_without_hr_count_as_no_distance() -> None:
+    """Those with HR weigh the same whatever lies beside them, and get the same gradient."""
+    sr = torch.rand(3, 2, 3, 4, 4, requires_grad=True)
+    hr, has_hr = torch.rand(3, 2, 3, 4, 4), torch.tensor([[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]])
+    loss = charbonnier(sr, hr, has_hr)
+    kept = [0, 2]
+    torch.testing.assert_close(loss, charbonnier(sr[kept], hr[kept]) * 2 / 3)
+    (masked,) = torch.autograd.grad(loss, sr)
+    (whole,) = torch.autograd.grad(charbonnier(sr, hr), sr)
+    assert not masked[1].any()
+    torch.testing.assert_close(masked[kept], whole[kept])

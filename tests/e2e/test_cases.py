@@ -16,6 +16,8 @@ from stdpipe.data.video_facts import facts
 
 Command = Callable[..., Any]
 
+RULES = ("--model", "bicubic", "--degradation", "bi")
+REST = {"pack-clips": (), "evaluate": RULES}  # what a command needs beside its data and --out
 # name -> frames, height and width, upright, in its own pixels
 WHOLE = {
     "alpha.mov": (12, 64, 96),
@@ -44,24 +46,21 @@ def test_a_whole_file(tmp_path: Path, cases: Path, stdpipe: Command, name: str) 
     frames = np.concatenate([read_clip(clip) for clip in clips])
     assert frames.shape == (count, height, width, 3)
     assert np.array_equal(frames, np.stack(list(decoded(open_video(file)))))
-    rules = ("--model", "bicubic", "--degradation", "bi", "--json")
     scored = [
-        json.loads(stdpipe("evaluate", "--data", data, *rules).stdout) for data in (file, packed)
+        json.loads(stdpipe("evaluate", "--data", data, *RULES, "--json").stdout)
+        for data in (file, packed)
     ]
     assert scored[0]["clips"] == scored[1]["clips"]
     assert sum(clip["frames"] for clip in scored[0]["clips"].values()) == count
     assert len(facts(file).times) == count
 
 
-@pytest.mark.parametrize("command", ["pack-clips", "evaluate"])
+@pytest.mark.parametrize("command", REST)
 def test_a_cut_file(
     tmp_path: Path, cases: Path, stdpipe: Command, refused: Command, command: str
 ) -> None:
     """Refused with where it ends, and nothing stays; taken as far as it goes when asked."""
-    rest = {
-        "pack-clips": ("--out", tmp_path / "clips.h5"),
-        "evaluate": ("--model", "bicubic", "--degradation", "bi", "--out", tmp_path / "r"),
-    }[command]
+    rest = (*REST[command], "--out", tmp_path / "out")
     told = refused(command, "--data", cases / "cut.mp4", *rest)
     assert "0.67 s" in told
     assert "24 frames" in told
@@ -76,15 +75,12 @@ def test_a_cut_file(
     assert frames == 16
 
 
-@pytest.mark.parametrize("command", ["pack-clips", "evaluate"])
+@pytest.mark.parametrize("command", REST)
 def test_an_interlaced_file(
     tmp_path: Path, cases: Path, stdpipe: Command, refused: Command, command: str
 ) -> None:
     """Refused, never combed without a word; deinterlaced when asked."""
-    rest = {
-        "pack-clips": ("--out", tmp_path / "clips.h5"),
-        "evaluate": ("--model", "bicubic", "--degradation", "bi"),
-    }[command]
+    rest = (*REST[command], "--out", tmp_path / "out")
     assert "deinterlace=1" in refused(command, "--data", cases / "interlaced.mpg", *rest)
     assert list(tmp_path.iterdir()) == []
     stdpipe(command, "--data", f"{cases / 'interlaced.mpg'}:deinterlace=1", *rest)
