@@ -51,13 +51,15 @@ class Layout:
         """Bytes of the chunks that a crop touches, in order."""
         index = self.indices[corner[0]]
         numbers = [piece.chunk for piece in self._pieces(corner, side)]
-        return [(int(index[n, 0]), int(index[n].sum())) for n in numbers]
+        return [(int(index[n, 0]), int(index[n, :2].sum())) for n in numbers]
 
     def read(self, corner: Corner, side: int) -> Values:
         """A crop, (T, C, side, side), as stdpipe.cache.Reader reads it."""
         out = np.empty((*self.spec.shape[1:3], side, side), self.spec.dtype)
         chunks = self.place.ranges(self.files[corner[0]], self.spans(corner, side))
-        decode_window(self.spec, self._pieces(corner, side), chunks, out)
+        parts = [*self._pieces(corner, side)]
+        sums = self.indices[corner[0]][[part.chunk for part in parts], 2].tolist()
+        decode_window(self.spec, parts, chunks, out, sums)
         return out
 
     def _pieces(self, corner: Corner, side: int) -> Iterator[ChunkPart]:

@@ -1,6 +1,7 @@
 """The feature cache on disk between the stages, in numpy and zarr, without torch."""
 
 from stdpipe.cache.codecs import dequantise, encode, quantise
+from stdpipe.cache.digest import digest
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.layout import ENCODINGS, TARGETS
 from stdpipe.cache.location import open_place
@@ -13,6 +14,6 @@ from stdpipe.cache.writer import Writer, open_writer
 
 __all__ = [
     "ENCODINGS", "TARGETS", "Broken", "CacheError", "Manifest", "Part", "Reader", "Report",
-    "Writer", "dequantise", "encode", "load_manifest", "manifest_exists", "open_place",
+    "Writer", "dequantise", "digest", "encode", "load_manifest", "manifest_exists", "open_place",
     "open_reader", "open_writer", "quantise", "repair", "verify",
 ]  # fmt: skip

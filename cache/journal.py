@@ -9,6 +9,7 @@ from typing import Any
 
 from stdpipe.cache import layout
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.manifest import Manifest
 from stdpipe.cache.place import Place
 from stdpipe.cache.schema import check_json
 from stdpipe.cache.seal import seal, unseal
@@ -32,6 +33,18 @@ class Commit:
     index: int
     arrays: dict[str, Stored]
     extra: dict[str, Any]  # whatever the caller of Writer.write added
+    cache: str = ""
+    """The first digits of its cache's id, which lines of older versions do not say."""
+
+    def fits(self, manifest: Manifest) -> bool:
+        """Tell whether the line is of that manifest's cache, and its entry has that place there."""
+        is_ours = self.cache in ("", short_id(manifest))
+        return is_ours and self.index == manifest.index.get(self.key)
+
+    def text(self) -> bytes:
+        """Return the journal's line."""
+        said = asdict(self)
+        return seal(said if self.cache else {n: v for n, v in said.items() if n != "cache"})
 
 
 @dataclass(kw_only=True)
@@ -49,7 +62,12 @@ class JournalFile:
 
     def text(self) -> bytes:
         """Return the text that the file should hold: its valid lines."""
-        return b"".join(seal(asdict(commit)) for commit in self.commits)
+        return b"".join(commit.text() for commit in self.commits)
+
+
+def short_id(manifest: Manifest) -> str:
+    """Return the digits that journal lines have of a cache's id; none in version 2."""
+    return manifest.cache_id[:12] if manifest.format_version > 2 else ""
 
 
 def read_journals(place: Place, writer: str | None = None) -> list[JournalFile]:
@@ -95,7 +113,7 @@ class JournalWriter:
         """Commit an entry durably. Where this raises OSError, nothing was added."""
         if len(self._content) >= layout.SEGMENT_BYTES:
             self._segment, self._content = self._segment + 1, b""
-        line = seal(asdict(commit))
+        line = commit.text()
         name = f"{self._writer}.{self._segment:06d}{layout.JOURNAL_SUFFIX}"
         self._place.extend(f"{layout.JOURNAL}/{name}", self._content, line)
         self._content += line

@@ -127,9 +127,9 @@ class Reader:
             parts = list(shards.chunk_parts(spec, wanted, rows, columns))
             chunks_at = [index[part.chunk].tolist() for part in parts]
             spans = [(start, start + length) for start, length, *_ in chunks_at]
-            sums = [row[2] for row in chunks_at] if spec.sums else []
             chunks = self._place.ranges(spec.file(self.entries[key]), spans)
-            shards.decode_window(spec, parts, chunks, out.reshape(len(wanted), -1, *size), sums)
+            maps, sums = out.reshape(len(wanted), -1, *size), (row[2] for row in chunks_at)
+            shards.decode_window(spec, parts, chunks, maps, sums)
         return out
 
     def scale(self, key: str, name: str) -> NDArray[np.float32]:
@@ -141,7 +141,7 @@ class Reader:
 
     def tail(self) -> dict[str, NDArray[np.float32]]:
         """Read the teacher's parameters that the cache keeps. Raises CacheError where damaged."""
-        return read_tail(self._place)
+        return read_tail(self._place, self.manifest)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_small": None, "_pid": 0}
@@ -163,7 +163,7 @@ class Reader:
     def _read_small(self, key: str, name: str) -> NDArray[Any]:
         spec, commit = self.manifest.group(key).arrays[name], self._commits[key]
         stored = commit.arrays.get(name)
-        if stored is None or commit.index != self.entries[key]:
+        if stored is None or not commit.fits(self.manifest):
             raise shards.DamagedError("its journal line does not fit the manifest")
         if not spec.is_sharded:
             data = self._place.read(spec.file(self.entries[key]))
@@ -172,9 +172,18 @@ class Reader:
             return shards.decode_plain(data, spec.dtype, spec.inner[1:])
         if stored.bytes < shards.index_bytes(spec):
             raise shards.DamagedError("its journal line does not fit the manifest")
+        file = spec.file(self.entries[key])
         span = (stored.bytes - shards.index_bytes(spec), stored.bytes)
-        (index,) = self._place.ranges(spec.file(self.entries[key]), [span])
-        return shards.decode_index(spec, bytes(index), stored.crc32c)
+        (at_end,) = map(bytes, self._place.ranges(file, [span]))
+        index = shards.decode_index(spec, at_end, stored.crc32c)
+        if spec.sums:
+            return index
+        # in version 2 they lie with the chunks alone
+        ends = [offset + length for offset, length in index.tolist()]
+        spans = [(end - shards.CRC_BYTES, end) for end in ends]
+        return shards.bound(
+            index, at_end, b"".join(map(bytes, self._place.ranges(file, spans))), stored.crc32c
+        )
 
     @contextmanager
     def _named_errors(self, key: str, name: str) -> Iterator[None]:

@@ -104,7 +104,12 @@ def decode_index(spec: ArraySpec, data: Buffer, told: int | None = None) -> Inde
         raise DamagedError("a part of it is missing")
     if not spec.sums:
         return index
-    if told is not None and crc32c(bytes(sums) + bytes(view[-CRC_BYTES:])) != told:
+    return bound(index, data, sums, told)
+
+
+def bound(index: Index, data: Buffer, sums: Buffer, told: int | None = None) -> Index:
+    """Add the checksums of its chunks to an index, whose bytes `data` are; told as decode_index."""
+    if told is not None and crc32c(bytes(sums) + bytes(data[-CRC_BYTES:])) != told:
         raise DamagedError("it is not the file that the journal names")
     return np.column_stack((index, np.frombuffer(sums, "<u4").astype(np.uint64)))
 
@@ -137,15 +142,14 @@ def decode_window(
     wanted: Sequence[ChunkPart],
     chunks: Iterable[Buffer],
     out: NDArray[Any],
-    sums: Sequence[int] = (),
+    sums: Iterable[int],
 ) -> None:
-    """Fill `out` (t, C, h, w) from the chunks of its parts; sums: their checksums, where the index
-    has them. Raises DamagedError."""
+    """Fill `out` (t, C, h, w) from the chunks of its parts; sums: their checksums, by which a chunk
+    is known in its place. Raises DamagedError."""
     shape = (out.shape[1], *spec.inner[-2:])
     scratch = np.empty(shape, spec.dtype) if spec.compression != "none" else None
-    expected: Sequence[int | None] = sums or [None] * len(wanted)
-    for piece, data, told in zip(wanted, chunks, expected, strict=True):
-        if told is not None and told != int.from_bytes(data[-CRC_BYTES:], "little"):
+    for piece, data, told in zip(wanted, chunks, sums, strict=True):
+        if told != int.from_bytes(data[-CRC_BYTES:], "little"):
             raise DamagedError("a chunk of it belongs elsewhere, or a checksum does not fit")
         chunk = _decode_chunk(spec, data, shape, scratch)
         source = chunk[:, piece.chunk_rows, piece.chunk_columns]

@@ -5,6 +5,7 @@ With it, a cache can be read as plain Zarr. shards.py reads and writes the entri
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stdpipe.cache import layout
+from stdpipe.cache.checksum import crc32c
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.files import PARTIAL
 from stdpipe.cache.layout import ArraySpec
@@ -21,6 +23,8 @@ from stdpipe.cache.schema import check, parse_json
 from stdpipe.cache.shards import ZSTD_LEVEL, decode_plain
 
 Tail = Mapping[str, NDArray[np.float32]] | None
+
+TAIL_NOTE = "tail_crc32c"
 
 _REMEDY = "run 'stdpipe cache repair', then extract-teacher again"
 
@@ -42,13 +46,34 @@ def store_files(manifest: Manifest, tail: Tail) -> dict[str, bytes]:
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def read_tail(place: Place) -> dict[str, NDArray[np.float32]]:
-    """Read the tail's parameters by name. Raises CacheError where one is missing or damaged."""
+def with_tail(manifest: Manifest, tail: Tail) -> Manifest:
+    """Note the checksum of the tail's parameters, by name, so that none stands for another."""
+    if not tail or manifest.format_version < 3:
+        return manifest
+    return replace(manifest, notes={**manifest.notes, TAIL_NOTE: _fingerprint(tail)})
+
+
+def read_tail(place: Place, manifest: Manifest) -> dict[str, NDArray[np.float32]]:
+    """Read the tail's parameters by name. Raises CacheError where one is missing or damaged, or
+    where they are not those that the manifest notes, which older ones do not."""
     found = place.names(layout.TAIL)
     names = [name for name in found if not name.endswith((layout.ZARR_METADATA, PARTIAL))]
     if not names:
         raise CacheError(f"{place.url}/{layout.TAIL} is missing: {_REMEDY}")
-    return {name: _read_parameter(place, f"{layout.TAIL}/{name}") for name in names}
+    tail = {name: _read_parameter(place, f"{layout.TAIL}/{name}") for name in names}
+    if manifest.notes.get(TAIL_NOTE) not in (None, _fingerprint(tail)):
+        reason = "its parameters are not those that the manifest notes"
+        raise CacheError(f"{place.url}/{layout.TAIL} is damaged ({reason}): {_REMEDY}")
+    return tail
+
+
+def _fingerprint(tail: Mapping[str, NDArray[np.float32]]) -> int:
+    """Return one CRC-32C of names, shapes and values."""
+    total = 0
+    for name, values in sorted(tail.items()):
+        total = crc32c(f"{name} {values.shape}".encode(), total)
+        total = crc32c(np.ascontiguousarray(values, "<f4").view(np.uint8).ravel(), total)
+    return total
 
 
 def damaged_metadata(place: Place, manifest: Manifest, tail: Tail) -> list[str]:

@@ -133,19 +133,27 @@ def _is_due(manifest: Manifest, commit: Commit, name: str) -> bool:
     return name in commit.arrays or not manifest.times_grown
 
 
+def read_checked(place: Place, manifest: Manifest, commit: Commit, name: str) -> bytes:
+    """Read an entry's file of an array, and check every byte of it against the journal.
+
+    Raises DamagedError, FileNotFoundError, or another OSError where it cannot be read.
+    """
+    expected = commit.arrays.get(name)
+    if not commit.fits(manifest) or expected is None:
+        raise DamagedError("its journal line does not fit the manifest")
+    spec = manifest.group(commit.key).arrays[name]
+    data = place.read(spec.file(commit.index))
+    if len(data) != expected.bytes:
+        raise DamagedError(f"its file has {len(data)} bytes instead of {expected.bytes}")
+    if check(spec, data) != expected.crc32c:
+        raise DamagedError("its file's checksum differs from the journal's")
+    return data
+
+
 def _check_array(place: Place, manifest: Manifest, commit: Commit, name: str) -> str:
     """Return why an array of an entry is broken, in one line; empty if it is whole."""
-    index = manifest.index[commit.key]
-    expected = commit.arrays.get(name)
-    if commit.index != index or expected is None:
-        return "its journal line does not fit the manifest"
     try:
-        spec = manifest.group(commit.key).arrays[name]
-        data = place.read(spec.file(index))
-        if len(data) != expected.bytes:
-            return f"its file has {len(data)} bytes instead of {expected.bytes}"
-        if check(spec, data) != expected.crc32c:
-            return "its file's checksum differs from the journal's"
+        read_checked(place, manifest, commit, name)
     except FileNotFoundError:
         return "its file is missing"
     except (DamagedError, OSError) as error:
@@ -158,7 +166,7 @@ def _damaged_rest(place: Place, manifest: Manifest) -> list[Broken]:
     broken, tail = [], None
     if manifest.needs_tail or place.names(layout.TAIL):
         try:
-            tail = read_tail(place)
+            tail = read_tail(place, manifest)
         except CacheError as error:
             broken.append(Broken("", layout.TAIL, str(error), layout.TAIL))
     paths = damaged_manifests(place)

@@ -24,6 +24,7 @@ from stdpipe.cache.manifest import Manifest
 from stdpipe.cache.manifest_files import create_mark
 from stdpipe.cache.place import Lock, Place
 from stdpipe.cache.shards import encode_shard, fingerprint
+from stdpipe.cache.store import with_tail
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -46,6 +47,7 @@ def open_writer(
         raise CacheError(f"writer name {writer!r}: use letters, digits, '-' and '_'")
     assert not manifest.needs_tail or tail is not None, "a trunk needs its tail"
     place = open_place(path)
+    manifest = with_tail(manifest, tail)
     with _clear_when_full(place):
         enter(place, manifest)
         if (lock := place.lock(journal.lock_path(writer))) is None:
@@ -108,7 +110,8 @@ class Writer:
                 files[name] = journal.Stored(sum(map(len, parts)), fingerprint(parts))
             with self._one_at_a_time:
                 self._lock.check()
-                self._journal.append(journal.Commit(key, index, files, told))
+                of = journal.short_id(self.manifest)
+                self._journal.append(journal.Commit(key, index, files, told, of))
                 self._committed[key] = None
         return sum(file.bytes for file in files.values())
 

@@ -45,8 +45,11 @@ def info(path: str, as_json: bool) -> None:
 
 @command
 @click.option("--fresh", is_flag=True, help="Begin at the first clip, even if a check was stopped.")
-def verify(path: str, fresh: bool, as_json: bool) -> None:
-    """Check every stored byte against its checksum. The exit code is 1 if anything is broken.
+@click.option("--digest", is_flag=True, help="Print one SHA-256 of the whole cache, to be kept.")
+@click.option("--against", metavar="DIGEST", help="The digest that the cache must have.")
+def verify(path: str, fresh: bool, digest: bool, against: str | None, as_json: bool) -> None:
+    """Check every stored byte against its checksum. The exit code is 1 if anything is broken, or
+    if the cache is not the one that --against names.
 
     \b
     Example:
@@ -54,6 +57,8 @@ def verify(path: str, fresh: bool, as_json: bool) -> None:
     """
     from stdpipe import cache
 
+    if digest or against:
+        sys.exit(0 if _has_digest(path, against, as_json) else 1)
     with progress("cache verify", "clip") as show:
         found = cache.verify(path, show, fresh=fresh)
     lines = [f"broken: {one}" for one in found.broken]
@@ -68,6 +73,18 @@ def verify(path: str, fresh: bool, as_json: bool) -> None:
         lines += [f"run 'stdpipe cache repair {path}', then the same extract-teacher command"]
     report(asdict(found), as_json, "\n".join(lines))
     sys.exit(1 if found.broken else 0)
+
+
+def _has_digest(path: str, wanted: str | None, as_json: bool) -> bool:
+    """Print a cache's digest; tell whether it is the one that is wanted, if one is."""
+    from stdpipe.cache import digest
+
+    with progress("cache verify", "clip") as show:
+        found = digest(path, show)
+    fits = wanted is None or wanted.lower() == found
+    text = found if fits else f"{path} has the digest {found}, not {wanted}"
+    report({"digest": found, "fits": fits}, as_json, text)
+    return fits
 
 
 @command

@@ -3,6 +3,7 @@
 import os
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -208,9 +209,11 @@ def test_a_broken_clip_of_a_grown_cache(tmp_path, images, files_of):
     assert verify(root).broken == []
 
 
-def test_swaps_are_found_when_they_are_read(tmp_path, images):
+@pytest.mark.parametrize("version", [2, 3])
+def test_swaps_are_found_when_they_are_read(tmp_path, images, version):
     """Whole in themselves: another entry's shard, and two chunks of one shard."""
-    root = fill(tmp_path / "c", images(targets=("sr", "f_sr")))
+    made = images(targets=("f_sr", "attention"), format_version=version)
+    root = fill(tmp_path / "c", made)
     one, other = (root / f"f_sr/c.{n}.0.0.0.0" for n in (0, 1))
     kept = one.read_bytes()
     one.write_bytes(other.read_bytes())
@@ -221,10 +224,38 @@ def test_swaps_are_found_when_they_are_read(tmp_path, images):
     swapped = bytearray(kept)
     swapped[first], swapped[last] = kept[last], kept[first]
     one.write_bytes(swapped)
-    with pytest.raises(CacheError, match=r"'a'.*belongs elsewhere"):
+    told = {2: "not the file", 3: "belongs elsewhere"}[version]
+    with pytest.raises(CacheError, match=rf"'a'.*{told}"):
         open_reader(root).read("a", "f_sr")
     one.write_bytes(kept)
     assert served(open_reader(root), "a")
+
+
+def test_a_chunk_that_is_exchanged_between_two_reads(tmp_path, images):
+    root = fill(tmp_path / "c", images(targets=("f_sr", "attention"), format_version=2))
+    reader = open_reader(root)
+    assert served(reader, "a")
+    one, other = (root / f"f_sr/c.{n}.0.0.0.0" for n in (0, 1))
+    one.write_bytes(other.read_bytes())
+    with pytest.raises(CacheError, match=r"'a'.*belongs elsewhere"):
+        reader.read("a", "f_sr")
+
+
+def test_two_parameters_of_a_tail_that_were_exchanged(tmp_path, images):
+    made = images(targets=("f_sr",), encoding="trunk-int8")
+    tail = {name: np.full(3, value, np.float32) for name, value in (("a", 1), ("b", 2))}
+    root = tmp_path / "c"
+    with open_writer(root, made, tail=tail) as writer:
+        writer.write("a", {"trunk": np.ones(made.arrays["trunk"].shape[1:], np.float32)})
+    reader = open_reader(root, allow_incomplete=True)
+    assert {name: list(x) for name, x in reader.tail().items()} == {"a": [1] * 3, "b": [2] * 3}
+    one, other = (root / f"tail/{name}/c.0" for name in "ab")
+    kept = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(kept)
+    with pytest.raises(CacheError, match="tail is damaged"):
+        reader.tail()
+    assert [broken.array for broken in verify(root).broken] == ["tail"]
 
 
 def test_entries_of_a_manifest_that_were_exchanged(tmp_path, images):
@@ -234,6 +265,20 @@ def test_entries_of_a_manifest_that_were_exchanged(tmp_path, images):
         (root / path).write_bytes(seal(images(("b", "a", "c")).to_json(), indent=1))
     with pytest.raises(CacheError, match=r"'a'.*does not fit the manifest"):
         open_reader(root).read("a", "sr")
+
+
+def test_a_journal_of_another_cache(tmp_path, images):
+    """The same clips by another teacher: their files fit each other in every other way."""
+    ours = fill(tmp_path / "ours", images())
+    other = replace(images(), made_by={**images().made_by, "teacher": "another"})
+    theirs = fill(tmp_path / "theirs", other)
+    for folder in ("journal", "sr"):
+        for file in (theirs / folder).iterdir():
+            if not file.name.startswith("manifest"):
+                (ours / folder / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(CacheError, match=r"'a'.*does not fit the manifest"):
+        open_reader(ours).read("a", "sr")
+    assert len(verify(ours).broken) == 3
 
 
 def test_a_part_that_never_was(tmp_path, images):

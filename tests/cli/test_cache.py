@@ -219,3 +219,16 @@ def test_not_a_cache(tmp_path: Path, refused: Command, command: str) -> None:
         told = refused("cache", command, path)
         assert told == f"stdpipe: {path} is not a cache (no manifest.json): check the path"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_is_the_one_that_a_digest_names(copy: Path, stdpipe: Command) -> None:
+    told = stdpipe("cache", "verify", copy, "--digest").stdout.strip()
+    assert len(told) == 64
+    same = stdpipe("cache", "verify", copy, "--against", told.upper(), "--json")
+    assert json.loads(same.stdout) == {"digest": told, "fits": True}
+    other = stdpipe("cache", "verify", copy, "--against", "0" * 64, code=1)
+    assert told in other.stdout
+    assert "0" * 64 in other.stdout
+    key = break_entry(copy, 2)
+    broken = stdpipe("cache", "verify", copy, "--against", told, code=1)
+    assert key in broken.stderr

@@ -164,8 +164,8 @@ def test_no_new_options() -> None:
     assert found["runs"] == {"folders", "--json"}
     for name in ("cache info", "cache repair"):
         assert found[name] == {"path", "--json"}
-    # --fresh: not from where a check was stopped, hours ago
-    assert found["cache verify"] == {"path", "--json", "--fresh"}
+    # --fresh: not from where a check was stopped, hours ago; a digest is of the whole cache
+    assert found["cache verify"] == {"path", "--json", "--fresh", "--digest", "--against"}
     weights = {"--teacher-weights", "--teacher"}  # one option: here no other is called so
     assert found["cache check"] == here | weights | {"path", "--clips"}
     assert found["demo"] == {"--out", "--json"}

@@ -1,8 +1,4 @@
-"""Random flipped bits and cuts anywhere in a cache: each is reported by verify, and none is served.
-
-Not asserted: that a reader notices an entry's whole file in the place of another's; only verify
-compares a file with its journal line (tests/cache/test_verify.py).
-"""
+"""Random flipped bits and cuts anywhere in a cache: verify reports each, and none is served."""
 
 import random
 from pathlib import Path
