@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stdpipe.cache.errors import CacheError
-from stdpipe.cache.journal import committed, read_journals
+from stdpipe.cache.journal import committed, identity, read_journals
 from stdpipe.cache.location import open_place
 from stdpipe.cache.reader import open_reader
 from stdpipe.cache.shards import DamagedError
@@ -34,7 +34,7 @@ def digest(path: str | Path, progress: Callable[[int, int], None] | None = None)
             except (DamagedError, FileNotFoundError) as error:
                 told = f"entry {key!r} of cache {place.url}: its {name} is damaged ({error})"
                 raise CacheError(f"{told}; run 'stdpipe cache verify' on it") from error
-        total.update(_text([key, commit.extra, files]))
+        total.update(_text([key, identity(commit.extra), files]))
         if progress is not None:
             progress(done, len(made.entries))
     if made.needs_tail:

@@ -65,6 +65,11 @@ class JournalFile:
         return b"".join(commit.text() for commit in self.commits)
 
 
+def identity(extra: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of an entry's `extra` that says what it is."""
+    return {name: value for name, value in extra.items() if not name.startswith("_")}
+
+
 def short_id(manifest: Manifest) -> str:
     """Return the digits that journal lines have of a cache's id; none in version 2."""
     return manifest.cache_id[:12] if manifest.format_version > 2 else ""

@@ -91,7 +91,8 @@ class Writer:
         arrays: float32 values of what the entry `lacks`: f_sr (T, C, H, W) or trunk (T, C, H/4,
         W/4), and attention (T, H, W); or any of them in stored form: the array's own dtype, int8
         codes with <name>_scale (2, C) beside them.
-        extra: JSON facts that the entry's journal line keeps.
+        extra: JSON facts that the entry's journal line keeps; those whose names begin with "_" are
+        no part of what it is.
         Raises CacheError, without a commit, for an unknown or committed key, wrong arrays, values
         that the encoding cannot hold, another `extra` than that of arrays committed earlier, and a
         full disk.
@@ -99,9 +100,10 @@ class Writer:
         stored = self._stored(key, arrays)
         index, specs = self.manifest.index[key], self.manifest.group(key).arrays
         told = dict(extra or {})
-        if key in self._commits and (before := self._commits[key].extra) != told:
+        before = journal.identity(self._commits[key].extra) if key in self._commits else None
+        if before not in (None, now := journal.identity(told)):
             advice = "use the data set that the cache was made from, or another --cache"
-            raise CacheError(f"entry {key!r} was made from {before}, now from {told}: {advice}")
+            raise CacheError(f"entry {key!r} was made from {before}, now from {now}: {advice}")
         with _clear_when_full(self._place):
             files = {}
             for name, values in stored.items():

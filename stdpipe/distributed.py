@@ -106,6 +106,14 @@ def total(values: Tensor) -> Tensor:
     return result
 
 
+def largest(values: Tensor) -> Tensor:
+    """Return, of a tensor on the CPU, the largest of each value over ranks."""
+    found = values.clone()
+    if size() > 1:
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=_patient)
+    return found
+
+
 class _Total(torch.autograd.Function):
     @staticmethod
     def forward(_ctx: Any, values: Tensor) -> Tensor:

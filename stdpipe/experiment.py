@@ -73,6 +73,8 @@ def _extract(setup: GridSetup, say: Say) -> None:
 
 def _train(setup: GridSetup, say: Say) -> dict[str, str]:
     """Train what is missing of the grid; return folder -> reason of each run that failed."""
+    for run in setup.runs:
+        run.refuse_other_source()
     todo = [run for run in setup.runs if not run.done]
     failed = {}
     for number, (run, why) in enumerate(_trained(todo, setup.job), start=1):
@@ -124,7 +126,8 @@ def _begin_process(threads: int, log: str) -> None:
 def train_one(run: GridRun) -> None:
     """Train one student, or resume its training, and mark the run as done."""
     train_student(run.job, run.options)
-    write_atomically(run.mark, json.dumps(run.definition, indent=2) + "\n")
+    told = {**run.definition, **run.source()}
+    write_atomically(run.mark, json.dumps(told, indent=2) + "\n")
 
 
 def _evaluate(setup: GridSetup, say: Say) -> None:

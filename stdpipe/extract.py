@@ -27,9 +27,11 @@ from stdpipe.data.views import View
 from stdpipe.features.encoding import EncodedClip, encode, encoding_error, weigh
 from stdpipe.features.extraction import Extraction, Prepared, prepare
 from stdpipe.features.info import HAS_HR
+from stdpipe.features.same_frames import SIGN, refuse_other_frames, sign_of
 from stdpipe.features.teacher import group_features, kept_parameters
 from stdpipe.models.base import Features
 
+Read = tuple[int, Tensor, int]  # sign, what the teacher sees, crc32 of the source
 READERS = 2  # threads that read and degrade; each group of clips is one task
 
 
@@ -37,6 +39,7 @@ class Computed(NamedTuple):
     """One view with the teacher's features."""
 
     view: View
+    sign: int  # of its clip's files before they were read
     crc32: int
     seen: Tensor
     features: Features
@@ -51,6 +54,7 @@ def extract_teacher(job: Extraction) -> dict[str, Any]:
     (index, count), (rank, world) = job.part or (0, 1), distributed.from_torchrun()
     index, count = index * world + rank, count * world
     share, done = ready.views[index::count], ready.committed
+    refuse_other_frames(ready, share)
     groups = [g for g in _groups(share, ready) if any(str(view) not in done for view in g)]
     _refuse_full_disk(job.cache, ready)
     kept = kept_parameters(ready.teacher, ready.manifest)
@@ -121,10 +125,10 @@ def _compute(
 ) -> Iterator[Computed]:
     """Run the teacher on one group after the other, while the next ones are read."""
     for group, clips in _read_ahead(reading, ready, groups):
-        seen = [frames.to(ready.device, non_blocking=True) for frames, _ in clips]
-        crc32s = [crc32 for _, crc32 in clips]
+        signs, frames, crc32s = zip(*clips, strict=True)
+        seen = [each.to(ready.device, non_blocking=True) for each in frames]
         features = group_features(ready.teacher, seen, ready.device, ready.amp, ready.members)
-        computed = deque(map(Computed, group, crc32s, seen, features))
+        computed = deque(map(Computed, group, signs, crc32s, seen, features))
         del features  # `computed` alone holds them, so that each is freed when it is written
         while computed:
             yield computed.popleft()
@@ -132,11 +136,15 @@ def _compute(
 
 def _read_ahead(
     reading: ThreadPoolExecutor, ready: Prepared, groups: list[list[View]]
-) -> Iterator[tuple[list[View], list[tuple[Tensor, int]]]]:
+) -> Iterator[tuple[list[View], list[Read]]]:
     """Yield each group with its clips, in order, while the next READERS groups are read."""
-    pending: deque[tuple[list[View], Future[list[tuple[Tensor, int]]]]] = deque()
+
+    def read(views: list[View]) -> list[Read]:
+        return [(sign_of(ready.clips[view.clip]), *ready.read(view)) for view in views]
+
+    pending: deque[tuple[list[View], Future[list[Read]]]] = deque()
     for group in groups:
-        pending.append((group, reading.submit(lambda views: [*map(ready.read, views)], group)))
+        pending.append((group, reading.submit(read, group)))
         if len(pending) > READERS:
             oldest, future = pending.popleft()
             yield oldest, future.result()
@@ -157,7 +165,7 @@ def _measured(
         computed = itertools.chain([first], computed)
     if first is None or first.view != ready.views[0]:
         first = next(first_share)
-    made, (view, _, seen, features) = ready.manifest, first
+    made, (view, _, _, seen, features) = ready.manifest, first
     with _naming(view):
         error = encoding_error(ready.teacher, features, seen, made.encoding, made.targets)
     error["measured_on"] = str(view)
@@ -205,7 +213,8 @@ def _write_all(
                 lacks = writer.lacks(str(one.view))
                 entry = encode(one.features, one.view, writer.manifest, lacks)
                 before = pending[-1] if pending else None
-                said = {} if clips[one.view.clip].has_hr else {HAS_HR: False}
+                has_hr = clips[one.view.clip].has_hr
+                said = {SIGN: one.sign} | ({} if has_hr else {HAS_HR: False})
                 write = partial(_write, writer, one.view, one.crc32, entry, said, before)
                 pending.append(writing.submit(write))
             del one  # features are large, and the next group is computed now
@@ -220,7 +229,7 @@ def _write(
     view: View,
     crc32: int,
     entry: EncodedClip,
-    said: dict[str, bool],
+    said: dict[str, int],
     before: Future[int] | None,
 ) -> int:
     """Commit one clip and return the bytes stored; said: what is true of it alone."""

@@ -33,7 +33,7 @@ from stdpipe.features.info import provenance
 from stdpipe.features.targets import to_device
 from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import Network, check_scale
-from stdpipe.training import metrics_log, run_folder, speed, warm
+from stdpipe.training import clip_sums, metrics_log, run_folder, speed, warm
 from stdpipe.training.clips import clip_stream
 from stdpipe.training.config import StudentTraining
 from stdpipe.training.held_out import held_out, score
@@ -88,12 +88,13 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
             "cache": run.cache,
             "cache_id": source.reader.manifest.cache_id if source.reader else None,
             **({"cache_parts": source.cache_parts()} if source.readers else {}),
+            **({"cache_sources": source.cache_sources()} if source.readers else {}),
             "clips": run_folder.digest(v.clip for v in stream.views),
             "live_teacher": run.live_teacher and checkpoints.file_sha256(Path(run.live_teacher)),
             "live_teacher_file": run.live_teacher,
             **_several(run, source),
         }
-        trainers = [_trainer(*job, facts, source, stream.clips, device, opened) for job in jobs]
+        trainers = [_trainer(*job, facts, source, stream, device, opened) for job in jobs]
         stream.lead = warm.lead([t.student for t in trainers], [o for _, o in jobs])
         _fit(trainers, stream, source, _first_taught(jobs), device)
     return [
@@ -170,7 +171,7 @@ def _trainer(
     options: StudentTraining,
     facts: Mapping[str, Any],
     source: Source,
-    clips: Mapping[str, Clip],
+    stream: Stream,
     device: torch.device,
     opened: ExitStack,
 ) -> StudentTrainer:
@@ -215,7 +216,7 @@ def _trainer(
         job = Evaluation(run.data, weights=str(last), degradation=how, amp=options.amp)
         evaluate(replace(job, out=out, overwrite=True, device=run.device))
 
-    unseen = [clips[key] for key in held_out(clips, options.hold_out)]
+    unseen = [stream.clips[key] for key in held_out(stream.clips, options.hold_out)]
     scored = partial(score, student, unseen, source.degradation) if unseen else None
     return StudentTrainer(
         run.out,
@@ -224,6 +225,7 @@ def _trainer(
         options,
         device,
         marked,
+        clip_sums.ClipSums(stream.keys, run.out),
         save_weights,
         evaluate_into,
         scored,
@@ -298,7 +300,10 @@ def _fit(
         inputs = []
         for slices_left in reversed(range(shared.accumulate)):
             with clock.waiting():
-                batch = to_device(next(batches), device)
+                batch = next(batches)
+                for trainer in learning:
+                    trainer.clip_sums.take(batch)
+                batch = to_device(clip_sums.without(batch), device)
             batch = finish(batch, stream.degradation)
             inputs.append(batch)
             if source.decode and step >= first_taught:

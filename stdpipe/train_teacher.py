@@ -27,11 +27,13 @@ from stdpipe.device import autocast, pick_device
 from stdpipe.distill.charbonnier import charbonnier
 from stdpipe.distill.pisr import imitation_loss
 from stdpipe.features.quality import quality_of
+from stdpipe.features.targets import to_device
 from stdpipe.models import checkpoints, fold, zoo
 from stdpipe.models.base import Network, check_scale, window_indices
 from stdpipe.models.pisr import PISR
 from stdpipe.suggest import nearest
 from stdpipe.training import metrics_log, run_folder, warm
+from stdpipe.training.clip_sums import ClipSums, without
 from stdpipe.training.config import TeacherTraining
 from stdpipe.training.jobs import TeacherRun
 
@@ -155,7 +157,10 @@ def _fit(
     device: torch.device,
 ) -> float | None:
     stepper = run_folder.Stepper(list(net.parameters()), options, device)
-    start = run_folder.resume(out, net=net, stepper=stepper)["step"]
+    saved, sums = run_folder.resume(out, net=net, stepper=stepper), ClipSums(stream.keys, out)
+    if "clip_sums" in saved:
+        sums.load_state_dict(saved["clip_sums"])
+    start = saved["step"]
     metrics = metrics_log.Metrics(out, start)
     stream.lead = warm.lead([net], [options])
     losses = distributed.data_parallel(TeacherLosses(net, options.imitation))
@@ -167,7 +172,9 @@ def _fit(
         inputs, parts = [], []
         for clips in slices:
             with clock.waiting():
-                batch = {k: v.to(device, non_blocking=True) for k, v in next(batches).items()}
+                batch = next(batches)
+                sums.take(batch)
+                batch = to_device(without(batch), device)
             batch = finish(batch, stream.degradation)
             window, hr = _pick_frames(batch, net, options, step, clips)
             with distributed.apart(losses, more_to_come=clips is not slices[-1]):
@@ -185,9 +192,12 @@ def _fit(
         done = step + 1
         if done % options.log_every == 0 or done == options.steps:
             bar.set_postfix(metrics.log(done, lr=stepper.lr), loss=f"{metrics.last['loss']:.5f}")
-        if distributed.first() and (done % options.save_every == 0 or done == options.steps):
+        if done % options.save_every and done < options.steps:
+            continue
+        sums.share()
+        if distributed.first():
             save_weights()  # first: a run whose checkpoint has all steps never comes here again
-            run_folder.save_checkpoint(out, done, net=net, stepper=stepper)
+            run_folder.save_checkpoint(out, done, net=net, stepper=stepper, clip_sums=sums)
     bar.close()
     return metrics.last.get("loss")
 

@@ -305,3 +305,28 @@ def test_lr_that_is_given(tmp_path: Path, apart: Path, stdpipe: Command) -> None
     stdpipe("experiment", file, "--data", data, "--out", tmp_path / "out", "--device", "cpu")
     told = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert told["degradation"] == "given:phase=1.5"
+
+
+def test_an_experiment_knows_its_data(
+    tmp_path: Path, copy: Path, tiny: Path, stdpipe: Command
+) -> None:
+    """Frames made anew under the same names, and a cache made anew of them, are refused."""
+    data = Path(shutil.copytree(tiny, tmp_path / "data"))
+    clip = data / "sequences/00001/0001"
+    shutil.copy(clip / "im1.png", clip / "im2.png")
+    file, before = write(tmp_path / "g.yaml"), when(copy)
+    *_, told = stdpipe(*command(file, data, copy), code=1).stderr.splitlines()
+    assert "frames of clip 00001/0001 are not those the cache was made from" in told
+    shutil.rmtree(copy / "cache.zarr")
+    *_, told = stdpipe(*command(file, data, copy), code=1).stderr.splitlines()
+    assert f"{RUNS}/none/0 was trained from other frames" in told
+    assert when(copy) == before
+
+
+def test_clips_that_were_added_since(
+    tmp_path: Path, copy: Path, make_data: Command, stdpipe: Command
+) -> None:
+    """The cache grows; runs of fewer clips do not stand beside runs of more."""
+    data = make_data(tmp_path / "data", clips=4)
+    *_, told = stdpipe(*command(write(tmp_path / "g.yaml"), data, copy), code=1).stderr.splitlines()
+    assert "was trained from other frames" in told

@@ -30,7 +30,14 @@ from stdpipe.data.degrade import (
     parse,
     same_grid,
 )
-from stdpipe.data.frames import Clip, clip_sizes, frame_size, read_clip, stream_frames
+from stdpipe.data.frames import (
+    Clip,
+    clip_sizes,
+    frame_size,
+    read_clip,
+    read_with_crc32,
+    stream_frames,
+)
 from stdpipe.data.given import attach, lr_folder
 from stdpipe.data.layouts import SPLITS, Split, find_clips
 from stdpipe.data.video import Frame
@@ -78,17 +85,19 @@ def pair_sizes(clips: Sequence[Clip], scale: int) -> list[tuple[int, int]]:
     ]
 
 
-def clip_lr(clip: Clip, hr: Tensor, view: View, name: str) -> Tensor:
-    """Return the LR of a view, uint8 (T, 3, h, w), by a degradation that works on whole clips.
+def clip_lr(clip: Clip, hr: Tensor, view: View, name: str) -> tuple[Tensor, int]:
+    """Return the LR of a view, uint8 (T, 3, h, w), by a degradation that works on whole clips, and
+    the crc32 of LR that is given, as on disk; 0 for what is made of HR.
 
     hr: the clip's own (T, 3, H, W), uint8. Raises the errors of read_clip.
     """
     how = degradation(name)
     if how.camera:
         sampled = degrade(view_hr(hr, view), name, eight_bit=False) * 255
-        return record(sampled, how.camera, clip.key)
+        return record(sampled, how.camera, clip.key), 0
     assert clip.lr
-    return turned_lr(torch.from_numpy(read_clip(clip.lr)).permute(0, 3, 1, 2), view, how.scale)
+    lr, of_lr = read_with_crc32(clip.lr)
+    return turned_lr(torch.from_numpy(lr).permute(0, 3, 1, 2), view, how.scale), of_lr
 
 
 def turned_lr(lr: Tensor, view: View, scale: int) -> Tensor:

@@ -39,6 +39,8 @@ from stdpipe.data.views import (
 )
 from stdpipe.resample import SCALE
 
+FILES = ("clip", "crc32")  # what a sample says of the files that it was made of
+
 Sample = dict[str, Tensor]
 Targets = Callable[[View, Box, int], Mapping[str, Tensor]]
 
@@ -85,7 +87,7 @@ def view_lr(clip: Clip, frames: Frames, view: View, degradation: str) -> tuple[T
     of the clip's frames, and of its LR where that belongs to the clip as a whole."""
     if not named_degradation(degradation).of_clip:
         return view_pair(frames.hr, view, degradation)[1], frames.crc32
-    lr = clip_lr(clip, frames.hr, view, degradation)
+    lr, _ = clip_lr(clip, frames.hr, view, degradation)
     return lr.float() / 255, pair_crc32(lr, frames.crc32)
 
 
@@ -154,6 +156,9 @@ class Stream(Dataset[Sample]):
     `lead` asks for some at that position, it holds as many frames before the clip in the same
     window, before (N, 3, h, w), by `leading_up`. Where a clip of LR alone is among the clips, it
     holds has_hr (T,), 1 where there is HR and 0 where black stands for it.
+
+    clip, a number in `keys`, and crc32 say of which files a sample was made, whatever its view. A
+    sample that takes no targets is shown to `check`, with its view and the crc32 that targets see.
     """
 
     clips: Mapping[str, Clip]
@@ -165,11 +170,21 @@ class Stream(Dataset[Sample]):
     targets_from: int = 0
     unfinished: bool = False
     lead: Callable[[int], int] | None = None
+    check: Callable[[View, int], None] | None = None
 
     @property
     def scale(self) -> int:
         """HR size / LR size."""
         return named_degradation(self.degradation).scale
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The clips of the views, in order of their names."""
+        return sorted({view.clip for view in self.views})
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {key: number for number, key in enumerate(self.keys)}
 
     def view(self, position: int) -> tuple[View, np.random.Generator]:
         """Return the view at a position of the stream, and the generator for its crop."""
@@ -185,11 +200,15 @@ class Stream(Dataset[Sample]):
         box = draw_box(rng, self.patch, *view_size(frames.hr, view), self.scale)
         lead = self.lead(position) if self.lead else 0
         made = self._of_clip if named_degradation(self.degradation).of_clip else self._of_window
-        sample, of_source = made(clip, frames, view, box, lead)
+        sample, of_source, of_files = made(clip, frames, view, box, lead)
+        sample["clip"] = torch.tensor(self._numbers[clip.key])
+        sample["crc32"] = torch.tensor(of_files)
         if self.has_alone:
             sample["has_hr"] = torch.full((len(frames.hr),), float(clip.has_hr))
         if self.targets and position >= self.targets_from:
             sample.update(self.targets(view, box, of_source))
+        elif self.check:
+            self.check(view, of_source)
         return sample
 
     @cached_property
@@ -199,8 +218,9 @@ class Stream(Dataset[Sample]):
 
     def _of_window(
         self, clip: Clip, frames: Frames, view: View, box: Box, lead: int
-    ) -> tuple[Sample, int]:
-        """Return a sample whose LR is made of its own window of HR, and the crc32 of its source."""
+    ) -> tuple[Sample, int, int]:
+        """Return a sample whose LR is made of its own window of HR, and the crc32 of its source,
+        which is that of its files."""
         sample = {"source": cut_view(frames.hr, view, box, self.degradation)}
         if not self.unfinished:
             sample = finish(sample, self.degradation)
@@ -208,14 +228,15 @@ class Stream(Dataset[Sample]):
             distinct, order = leading_up(clip, frames.hr, lead, self.scale)
             window = cut_view(distinct, view, box, self.degradation)
             sample["before"] = window_pair(window, self.degradation)[1][order]
-        return sample, frames.crc32
+        return sample, frames.crc32, frames.crc32
 
     def _of_clip(
         self, clip: Clip, frames: Frames, view: View, box: Box, lead: int
-    ) -> tuple[Sample, int]:
-        """Return a sample whose LR is cut out of the whole clip's, and the crc32 of both."""
+    ) -> tuple[Sample, int, int]:
+        """Return a sample whose LR is cut out of the whole clip's, the crc32 of both, and that of
+        their files."""
         low = Box(*(side // self.scale for side in box)).cut()
-        lr = clip_lr(clip, frames.hr, view, self.degradation)
+        lr, of_lr = clip_lr(clip, frames.hr, view, self.degradation)
         upright = frames.hr
         if view.crop:
             upright = upright[upright_box(view.crop, view.orientation, *upright.shape[-2:]).cut()]
@@ -225,7 +246,8 @@ class Stream(Dataset[Sample]):
         if lead:
             before, order = self._before(clip, frames.hr, view, lead)
             sample["before"] = before[low][order].float() / 255
-        return sample, pair_crc32(lr, frames.crc32)
+        of_files = crc32(of_lr.to_bytes(4, "little"), frames.crc32) if of_lr else frames.crc32
+        return sample, pair_crc32(lr, frames.crc32), of_files
 
     def _before(self, clip: Clip, hr: Tensor, view: View, count: int) -> tuple[Tensor, list[int]]:
         """Return the whole LR of frames that lead up to a clip, and their order, by leading_up."""
@@ -233,7 +255,7 @@ class Stream(Dataset[Sample]):
             distinct, order = leading_up(clip, hr, count, self.scale)
             # in the order of time, with noise of their own
             earlier = replace(clip, key=f"{clip.key} before")
-            return clip_lr(earlier, distinct.flip(0), view, self.degradation).flip(0), order
+            return clip_lr(earlier, distinct.flip(0), view, self.degradation)[0].flip(0), order
         upright = _read_strided(clip.lr, 1).hr
         distinct, order = leading_up(clip.lr, upright, count, 1)
         return turned_lr(distinct, view, self.scale), order

@@ -9,9 +9,9 @@ import functools
 import operator
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -122,6 +122,9 @@ class Prepared:
     members: tuple[Member, ...]
     amp: str
     sizes: dict[str, Size]  # on disk, of each clip
+    url: str = ""  # of the cache
+    extra: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the cache to resume has beside the arrays of each committed key."""
 
     @property
     def missing(self) -> Counter[str]:
@@ -256,6 +259,8 @@ def prepare(job: Extraction) -> Prepared:
         manifest=manifest,
         batch=batch,
         committed=held.entries.keys() if held else (),
+        url=job.cache,
+        extra={key: held.extra(key) for key in held.entries} if held else {},
         lacking=lacking,
         is_new=made is None or (reader is not None and made.targets != manifest.targets),
         members=members,

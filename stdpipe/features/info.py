@@ -1,5 +1,7 @@
 """Describe a cache: what made it, what it holds, how large it is and what its encoding loses."""
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -85,6 +87,12 @@ def describe_cache(reader: cache.Reader) -> Facts:
         **{name: manifest.notes.get(name) for name in MEASURED},
         "notes": {name: note for name, note in manifest.notes.items() if name not in MEASURED},
     }
+
+
+def sources_digest(reader: cache.Reader) -> str:
+    """Return 16 hex digits for the frames that the entries were made of, in whatever order."""
+    made_from = sorted((key, reader.extra(key).get("source_crc32")) for key in reader.entries)
+    return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
 
 
 def info_text(facts: Facts, made_by: Mapping[str, Any]) -> str:

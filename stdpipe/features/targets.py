@@ -31,6 +31,21 @@ from stdpipe.suggest import refuse_unknown
 Arrays = dict[str, NDArray[np.float32]]
 
 
+def refuse_other_frames(reader: cache.Reader, view: View, crc32: int) -> None:
+    """Raise UserError where a view's entry was not made from the frames of that crc32."""
+    made_from = reader.extra(str(view)).get("source_crc32")
+    refuse_other_crc32(view, crc32, made_from, reader.url)
+
+
+def refuse_other_crc32(view: View, here: int, there: object, url: str) -> None:
+    """Raise UserError where the crc32 of a view's source differs from that in its cache entry."""
+    if here != there:
+        raise UserError(
+            f"the frames of clip {view.clip} are not those the cache was made from (crc32 {here} "
+            f"here, {there} in {url}); use the same data set or extract again"
+        )
+
+
 class CachedTargets:
     """Reads a view's window from the cache, in the orientation in which the teacher saw it."""
 
@@ -49,12 +64,8 @@ class CachedTargets:
         (2, C). crc32: of the source's frames, where they are at hand to be compared.
         """
         key = str(view)
-        made_from = self.reader.extra(key).get("source_crc32")
-        if crc32 is not None and made_from != crc32:
-            raise UserError(
-                f"the frames of clip {view.clip} are not those the cache was made from (crc32 "
-                f"{crc32} here, {made_from} there); use the same data set or extract again"
-            )
+        if crc32 is not None:
+            refuse_other_frames(self.reader, view, crc32)
         found: dict[str, Tensor] = {}
         for name in self.names:
             stored = self.reader.manifest.stored if name == "f_sr" else name

@@ -20,6 +20,7 @@ from stdpipe.evaluation.job import Evaluation, scored_footage, split_name
 from stdpipe.evaluation.protocols import Protocol
 from stdpipe.evaluation.results import definition, identity, read_result
 from stdpipe.features.extraction import Extraction
+from stdpipe.features.info import sources_digest
 from stdpipe.grid.schema import OWN, Experiment, Teacher
 from stdpipe.models import zoo
 from stdpipe.models.checkpoints import file_sha256, load_network
@@ -46,6 +47,9 @@ class Job:
         return max(torch.get_num_threads() // self.jobs, 1)
 
 
+SOURCE = ("cache_id", "cache_sources")  # what a run's mark says beside its definition
+
+
 class GridRun(NamedTuple):
     """One training of the grid."""
 
@@ -70,11 +74,32 @@ class GridRun(NamedTuple):
 
     @property
     def done(self) -> bool:
-        return self.mark.exists() and read_json(self.mark) == self.definition
+        if not self.mark.exists():
+            return False
+        told = read_json(self.mark)
+        return {k: v for k, v in told.items() if k not in SOURCE} == self.definition
 
     @property
     def definition(self) -> dict[str, Any]:
         return {"student": self.student, **to_mapping(self.options)}
+
+    def source(self) -> dict[str, str]:
+        """Return what the run's cache is made of: its id, and the digest of its frames."""
+        assert self.job.cache
+        reader = cache.open_reader(self.job.cache)
+        return dict(zip(SOURCE, (reader.manifest.cache_id, sources_digest(reader)), strict=True))
+
+    def refuse_other_source(self) -> None:
+        """Raise UserError where it was trained from another cache or other frames than lie there
+        now; marks of older versions do not say it."""
+        told = read_json(self.mark) if self.mark.exists() else {}
+        for name, now in self.source().items() if SOURCE[0] in told else ():
+            if told[name] != now:
+                what = {"cache_id": "another cache", "cache_sources": "other frames"}[name]
+                raise UserError(
+                    f"{self.job.out} was trained from {what} ({name} {told[name]}, and now {now} "
+                    f"in {self.job.cache}): choose another --out, or remove that run"
+                )
 
 
 class GridNetwork(NamedTuple):
@@ -241,8 +266,8 @@ def set_up(job: Job) -> GridSetup:
     # seed by seed, so that what is finished early can be compared
     for seed, student, scheme in product(made.seeds, made.students, made.schemes):
         out = job.out / "runs" / student / scheme.label / str(seed)
-        cache = setup.cache(scheme.teacher)
-        run = StudentRun(data, student, out, cache, degradation=made.degradation, device=job.device)
+        url = setup.cache(scheme.teacher)
+        run = StudentRun(data, student, out, url, degradation=made.degradation, device=job.device)
         options = made.options(student, scheme, seed)
         setup.runs.append(GridRun(student, scheme.label, seed, run, options))
     return setup

@@ -7,6 +7,7 @@ Axes: T frames of a clip, C channels, H W HR size, h w LR size.
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from stdpipe.cache.errors import UserError
 from stdpipe.data import named
 from stdpipe.data.degrade import degradation as named_degradation
 from stdpipe.data.pairs import degradation_of, find_pairs
-from stdpipe.data.samples import Stream, Targets
+from stdpipe.data.samples import FILES, Stream, Targets
 from stdpipe.data.sizes import are_cut, check_sizes, leave_small, tell_sizes
 from stdpipe.data.views import View, full_views
 from stdpipe.features.extraction import EXTRACTOR
-from stdpipe.features.targets import Decoder, open_targets
+from stdpipe.features.targets import Decoder, open_targets, refuse_other_frames
 from stdpipe.suggest import refuse_text
 from stdpipe.training.held_out import held_out
 
@@ -78,7 +79,8 @@ def clip_stream(
     if len(clips) <= len(unseen):
         raise UserError(f"hold_out={hold_out} leaves none of {len(clips)} clips to train on")
     views = [view for view in views if view.clip in clips and view.clip not in unseen]
-    return Stream(clips, views, degradation, patch, seed, targets)
+    check = partial(refuse_other_frames, reader) if reader else None
+    return Stream(clips, views, degradation, patch, seed, targets, check=check)
 
 
 def _refuse_otherwise_filled(data: Path, made_by: Mapping[str, Any], url: str) -> None:
@@ -178,6 +180,8 @@ class CachedClips(Dataset[dict[str, Any]]):
         position = int(self.epoch) * len(self) + index
         self._warn_of_equal_crops(position)
         sample: dict[str, Any] = self.stream[position]
+        for name in FILES:
+            del sample[name]
         if self.decodes and self.targets:
             batch = {name: values[None] for name, values in sample.items()}
             sample = {name: values[0] for name, values in self.decode(batch).items()}

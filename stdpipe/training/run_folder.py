@@ -56,6 +56,7 @@ class RunConfig(TypedDict):
     cache: NotRequired[str | None]
     other_caches: NotRequired[list[str]]
     cache_parts: NotRequired[list[CachePart]]
+    cache_sources: NotRequired[list[str]]
     cache_weight: NotRequired[list[float]]
     init: NotRequired[str | None]
     exclude: NotRequired[list[str]]
@@ -64,7 +65,7 @@ class RunConfig(TypedDict):
 # may differ when a run is resumed, as may the number of processes
 FREE = {"data", "cache", "other_caches", "init", "live_teacher_file", "workers", "accumulate",
         "log_every", "save_every", "evaluate_every"}  # fmt: skip
-LATER = ("cache_parts",)  # not said by runs of older versions, whose cache_id tells it, too
+LATER = ("cache_parts", "cache_sources")  # not said by runs of older versions
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from stdpipe.data.degrade import at_scale, degradation as named_degradation, sam
 from stdpipe.data.pairs import degradation_of
 from stdpipe.distill.schemes import needs
 from stdpipe.distill.terms import TERMS
+from stdpipe.features.info import sources_digest
 from stdpipe.features.targets import (
     CachedTargets,
     Decoder,
@@ -65,6 +66,10 @@ class Source:
             }
             for made in (reader.manifest for reader in self.readers)
         ]
+
+    def cache_sources(self) -> list[str]:
+        """Return 16 hex digits for the frames that each cache's part was made of."""
+        return [sources_digest(reader) for reader in self.readers]
 
 
 def open_source(

@@ -24,6 +24,7 @@ from stdpipe.models import fold
 from stdpipe.models.base import Network
 from stdpipe.training import metrics_log, run_folder, warm
 from stdpipe.training.average import Average
+from stdpipe.training.clip_sums import ClipSums
 from stdpipe.training.config import StudentTraining
 from stdpipe.training.distillation import SchemeLosses
 from stdpipe.training.term_weights import TermWeights
@@ -77,6 +78,7 @@ class StudentTrainer:
         options: StudentTraining,
         device: torch.device,
         seen: Collection[str],
+        clip_sums: ClipSums,
         save_weights: Callable[[Path], None],
         evaluate: Callable[[Path], object],
         score: Callable[[], float] | None = None,
@@ -93,6 +95,9 @@ class StudentTrainer:
         self.average = Average(student, options.ema)
         saved = run_folder.resume(out, **self.parts, stepper=self.stepper)
         self.best = saved.get("best", -math.inf)
+        self.clip_sums = clip_sums
+        if "clip_sums" in saved:
+            self.clip_sums.load_state_dict(saved["clip_sums"])
         if "average" in saved:
             self.average.load_state_dict(saved["average"])
         if "term_weights" in saved:
@@ -172,6 +177,8 @@ class StudentTrainer:
             roles = [role for role, _ in self.with_memory.values()]
             norms = {f"{role}_norm": _norm(self.parts[role]) for role in roles}
             shown = self.metrics.log(self.done, lr=self.stepper.lr, **norms)
+        if to_save:
+            self.clip_sums.share()
         if to_save or to_evaluate:
             distributed.from_first(lambda: self._write_files(batch, to_save, to_evaluate))
         return shown
@@ -209,6 +216,7 @@ class StudentTrainer:
                     stepper=self.stepper,
                     term_weights=self.weights,
                     average=self.average,
+                    clip_sums=self.clip_sums,
                     best=self.best,
                     **frozen,
                 )

@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 from stdpipe import resample
 from stdpipe.cache.errors import UserError
 from stdpipe.data.degrade import degradation, degrade
-from stdpipe.data.frames import read_clip
+from stdpipe.data.frames import read_clip, read_with_crc32
 from stdpipe.data.named import with_lr
 from stdpipe.data.pairs import (
     _phase,
@@ -100,7 +100,9 @@ def test_given_equals_made(given_lr: Command, how: str) -> None:
     hr = torch.from_numpy(read_clip(clip)).permute(0, 3, 1, 2)
     for turn in degradation(name).turns:
         made = (degrade(orient(hr, turn), how) * 255).round().byte()
-        assert torch.equal(clip_lr(clip, hr, View(clip.key, turn), name), made)
+        found, crc32 = clip_lr(clip, hr, View(clip.key, turn), name)
+        assert torch.equal(found, made)
+        assert crc32 == read_with_crc32(clip.lr)[1]
     whole = torch.cat(list(lr_frames(clip, name, 0, 7)))
     assert torch.equal(whole, degrade(hr, how))
     assert torch.equal(torch.cat(list(lr_frames(clip, name, 2, 4))), whole[2:4])
@@ -112,9 +114,10 @@ def test_camera_of_views_and_frames(tiny: Path) -> None:
     name = "camera:noise=3,crf=30"
     clip = find_pairs(tiny, "train", name)[0]
     hr = torch.from_numpy(read_clip(clip)).permute(0, 3, 1, 2)
-    upright = clip_lr(clip, hr, View(clip.key, 0), name)
+    upright, _ = clip_lr(clip, hr, View(clip.key, 0), name)
     assert torch.equal(torch.cat(list(lr_frames(clip, name, 0, 7))), upright.float() / 255)
-    turned = clip_lr(clip, hr, View(clip.key, 4), name)
+    turned, crc32 = clip_lr(clip, hr, View(clip.key, 4), name)
+    assert crc32 == 0  # it is made of HR
     assert turned.shape == upright.transpose(-1, -2).shape
 
 
