@@ -110,8 +110,14 @@ class Shuffled(nn.Module):
 
     def forward(self, trunk: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, h, w) -> F^SR of no channels (B, 0, H, W) and the residual (B, 3 or 1, H, W)."""
-        residual = F.pixel_shuffle(self.conv_last(trunk), self.scale)
-        return residual[:, :0], residual
+        f_sr, residual, _ = self.both_sizes(trunk)
+        return f_sr, residual
+
+    def both_sizes(self, trunk: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `forward` does, and the residual before it is shuffled."""
+        low = self.conv_last(trunk)
+        residual = F.pixel_shuffle(low, self.scale)
+        return residual[:, :0], residual, low
 
 
 class WithFSR(nn.Module):
@@ -131,10 +137,15 @@ class WithFSR(nn.Module):
         f_sr = leaky(F.pixel_shuffle(self.upconv(trunk), self.scale))
         return f_sr, self.conv_last(f_sr)
 
+    def both_sizes(self, trunk: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `forward` does, and the residual shuffled back to LR size."""
+        f_sr, residual = self.forward(trunk)
+        return f_sr, residual, F.pixel_unshuffle(residual, self.scale)
+
 
 def build_head(
     head: Head, channels: int, f_sr_channels: int, colours: int = 3, scale: int = SCALE
-) -> nn.Module:
+) -> "Shuffled | WithFSR":
     """Return the layers from a causal network's LR features to F^SR and the residual."""
     if head == "shuffle":
         if f_sr_channels != F_SR_CHANNELS:

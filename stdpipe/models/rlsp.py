@@ -81,11 +81,13 @@ class RLSP(CausalNetwork):
         trunk = f_lr
         for conv in self.body:
             trunk = self.activate(conv(trunk))
-        f_sr, residual = self.last(trunk)
+        f_sr, residual, low = self.last.both_sizes(trunk)
         if self.published:
-            fed_back = residual + F.interpolate(published_luma(centre), scale_factor=self.scale)
-            sr = with_luma(fed_back, bicubic_base(centre, self.phase, self.scale))
+            luma = published_luma(centre)
+            low = low + luma  # the same for all pixels that it is shuffled to
+            luma_sr = residual + F.interpolate(luma, scale_factor=self.scale)
+            sr = with_luma(luma_sr, bicubic_base(centre, self.phase, self.scale))
         else:
-            fed_back, sr = residual, residual + bilinear_base(centre, self.phase, self.scale)
+            sr = residual + bilinear_base(centre, self.phase, self.scale)
         hidden = self.activate(self.conv_hidden(trunk))
-        return Features(f_lr, trunk, f_sr, sr), (hidden, F.pixel_unshuffle(fed_back, self.scale))
+        return Features(f_lr, trunk, f_sr, sr), (hidden, low)
