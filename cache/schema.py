@@ -26,12 +26,12 @@ MOST_VALUES = 5_000_000  # of a parsed file; an alias counts as what it stands f
 
 def read_yaml(path: Path) -> Any:
     """Read a YAML file. Raises UserError in one line, OSError where it cannot be read."""
-    return parse_yaml(_text(path), str(path))
+    return parse_yaml(decode(read_bytes(path), str(path)), str(path))
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises UserError in one line, OSError where it cannot be read."""
-    return parse_json(_text(path), str(path))
+    return parse_json(decode(read_bytes(path), str(path)), str(path))
 
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
@@ -100,11 +100,13 @@ def _first(error: ValidationError) -> str:
     return f"{where or 'the file'}: {found['msg']}{got}"
 
 
-def _text(path: Path) -> str:
+def decode(data: bytes, source: str) -> str:
+    """Return bytes as text. Raises UserError where they are none."""
     try:
-        return read_bytes(path).decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError(f"{path} is no text in UTF-8: check that it is the file you mean") from None
+        told = f"{source} is no text in UTF-8: check that it is the file you mean"
+        raise UserError(told) from None
 
 
 def _refuse_explosion(content: Any, source: str) -> None:

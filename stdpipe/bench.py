@@ -19,11 +19,12 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from stdpipe.cache.errors import UserError
-from stdpipe.cache.schema import parse_json, read_bytes
+from stdpipe.cache.errors import DamagedError, UserError
+from stdpipe.cache.seal import read_sealed
 from stdpipe.deploy.formats import files_of, format_of, load, runs_here, use_beside
 from stdpipe.deploy.graph import Run
 from stdpipe.deploy.quiet import quiet
+from stdpipe.models.checkpoints import file_sha256
 from stdpipe.models.table import Size
 
 NEEDED = {"size", "frames", "state", "multiple", "precision", "model", "weights_sha256"}
@@ -82,9 +83,11 @@ def read_use(file: Path, size: Size | None = None) -> dict[str, Any]:
     beside = use_beside(file)
     if not beside.is_file():
         raise UserError(f"{beside} is not there: export {file.name} again, which writes it")
-    use = parse_json(read_bytes(beside), str(beside))
+    use = read_sealed(beside)
     if not isinstance(use, dict) or use.get("format") != name or not use.keys() >= NEEDED:
         raise UserError(f"{beside} does not say how to use {file.name}: export it again")
+    if isinstance(sums := use.get("sha256"), dict):  # files of older versions have none
+        _refuse_changed(files_of(name, file), sums, beside)
     if not (size or use["size"]):
         raise UserError(f"{file} is for frames of any size: say by --size which to measure")
     use["size"] = use["size"] or list(size or ())
@@ -95,6 +98,16 @@ def read_use(file: Path, size: Size | None = None) -> dict[str, Any]:
             "for: export it at that size"
         )
     return use
+
+
+def _refuse_changed(files: Sequence[Path], sums: dict[str, str], beside: Path) -> None:
+    for part in files:
+        if (now := file_sha256(part)) not in sums.values():
+            known = ", ".join(f"{value:.12}" for value in sums.values())
+            raise DamagedError(
+                f"{part} has the SHA-256 {now:.12}, and {beside} is of {known}: it is damaged or "
+                "another file; export it again"
+            )
 
 
 def _opened(file: Path, use: dict[str, Any]) -> Run:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -23,13 +24,20 @@ from stdpipe.data.degrade import degradation
 from stdpipe.data.frames import Clip
 from stdpipe.data.layouts import MOTION_LISTS, vimeo_lists
 from stdpipe.data.pairs import degradation_of, unless_trained
-from stdpipe.data.pieces import Piece, ahead, pieces
+from stdpipe.data.pieces import Origin, Piece, ahead, origin, pieces, span
 from stdpipe.data.sizes import check_sizes, tell_sizes
 from stdpipe.device import autocast, keep_memory, pick_device
 from stdpipe.distill.attention import attention_map
 from stdpipe.evaluation import results
 from stdpipe.evaluation.cost import device_name, running_cost
-from stdpipe.evaluation.frame_log import UNFINISHED, FrameLog, Row, publish, unfinished
+from stdpipe.evaluation.frame_log import (
+    UNFINISHED,
+    FrameLog,
+    Row,
+    publish,
+    refuse_changed,
+    unfinished,
+)
 from stdpipe.evaluation.job import Evaluation, scored_footage
 from stdpipe.evaluation.metrics import QUALITY, TEMPORAL
 from stdpipe.evaluation.networks import agreed_degradation, load_networks
@@ -69,6 +77,15 @@ class EvaluationSetup:
         """Return the names of the figures measured for each frame."""
         return [*QUALITY, *(TEMPORAL if "temporal" in self.job.metrics else ())]
 
+    @cached_property
+    def _by_key(self) -> dict[str, Clip]:
+        return {clip.key: clip for clip in self.clips}
+
+    def now(self, key: str, there: Origin) -> Origin:
+        """Return what the frames that a clip's figures come from hold now."""
+        read = range(there["start"], there["stop"])
+        return origin(self._by_key[key], read, self.degradation)
+
 
 def evaluate(job: Evaluation) -> dict[str, Any]:
     """Measure, and return the content of result.json: its definition, then the networks' figures.
@@ -88,22 +105,25 @@ def evaluate(job: Evaluation) -> dict[str, Any]:
     facts = _facts(definition, hashes, lengths, device, job.still)
     busy = f"another process evaluates into {job.out}: wait for it, or choose another --out"
     with locked(job.out / ".lock", busy) if job.out else nullcontext():
-        if job.out and (found := _finished(job.out, facts, job.overwrite)):
+        if job.out and (found := _finished(setup, job.out, facts)):
             LOG.warning("stdpipe: %s holds this result already; --overwrite measures anew", job.out)
             return results.as_json(found)
-        log = FrameLog(job.out, facts, list(hashes), lengths, setup.figures)
+        log = FrameLog(job.out, facts, list(hashes), lengths, setup.figures, setup.now)
         _measure(setup, log)
         networks = [_report(setup, name, log) for name in setup.networks]
-        result = results.as_json({**definition, "networks": networks})
+        origins = {clip.key: log.origins[clip.key] for clip in setup.clips}
+        measured = {**definition, "networks": networks, "origins": origins}
+        result = results.as_json(cast(Result, measured))
         if job.out:
-            log.finish(job.out, result, results.results_table(result))
+            return log.finish(job.out, result, results.results_table(result))
         return result
 
 
-def _finished(out: Path, facts: Mapping[str, Any], overwrite: bool) -> Result | None:
-    """Return the result in `out`, None if it is not complete; UserError for another evaluation."""
+def _finished(setup: EvaluationSetup, out: Path, facts: Mapping[str, Any]) -> Result | None:
+    """Return the result in `out`, None if it is not complete; UserError for another evaluation, of
+    other frames too, and where a file of it is damaged."""
     publish(out)
-    if overwrite:
+    if setup.job.overwrite:
         return None
     old, there = None, unfinished(out) or facts
     if (out / "result.json").is_file():
@@ -126,7 +146,22 @@ def _finished(out: Path, facts: Mapping[str, Any], overwrite: bool) -> Result | 
             f"{out} holds another evaluation ({'; '.join(differences[:4])}); choose another --out, "
             "or give --overwrite"
         )
+    if old:
+        for name, sha256 in old.get("files", {}).items():
+            if (out / name).is_file():  # pictures may have gone, to make space
+                refuse_changed(out / name, sha256)
+        _refuse_other_frames(setup, out, old.get("origins", {}))
     return old
+
+
+def _refuse_other_frames(setup: EvaluationSetup, out: Path, origins: Mapping[str, Origin]) -> None:
+    for key, there in tqdm(origins.items(), unit="clip", desc="compare", disable=None):
+        if (now := setup.now(key, there)) != there:
+            raise UserError(
+                f"clip {key} has other frames now than those that {out} holds figures of (crc32 "
+                f"{there['crc32']} there, {now['crc32']} now); choose another --out, or give "
+                "--overwrite"
+            )
 
 
 def _facts(
@@ -197,12 +232,13 @@ def _measure(setup: EvaluationSetup, log: FrameLog) -> None:
             temporal = Temporal(setup.rules.crop) if "temporal" in setup.job.metrics else None
             runners = {name: ClipRunner(net) for name, net in setup.networks.items()}
             teacher = ClipRunner(setup.teacher) if setup.teacher else None
-            for _, piece in of_clip:
-                for name, figures in _score(setup, clip, piece, runners, teacher, temporal).items():
+            for _, last in of_clip:
+                for name, figures in _score(setup, clip, last, runners, teacher, temporal).items():
                     rows[name] += figures
                     scored = len(figures)
                 bar.update(scored)
-            log.add(clip.key, rows)
+            read = span(clip, seen(clip), k)
+            log.add(clip.key, rows, origin(clip, read, setup.degradation, last.crc32))
 
 
 @torch.inference_mode()

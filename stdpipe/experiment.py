@@ -11,7 +11,6 @@ summary.json, summary.md        mean and spread over seeds, paired differences, 
 report/index.html               the same with pictures
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +24,7 @@ import torch
 
 from stdpipe import faults
 from stdpipe.cache.files import write_atomically
+from stdpipe.cache.seal import seal
 from stdpipe.evaluate import evaluate
 from stdpipe.extract import extract_teacher
 from stdpipe.grid import tables
@@ -127,7 +127,7 @@ def train_one(run: GridRun) -> None:
     """Train one student, or resume its training, and mark the run as done."""
     train_student(run.job, run.options)
     told = {**run.definition, **run.source()}
-    write_atomically(run.mark, json.dumps(told, indent=2) + "\n")
+    write_atomically(run.mark, seal(told, indent=2))
 
 
 def _evaluate(setup: GridSetup, say: Say) -> None:
@@ -159,7 +159,7 @@ def _summarise(setup: GridSetup, failed: Mapping[str, str], say: Say) -> dict[st
         "tests": {name: str(folder) for name, folder in setup.tests.items()},
         "failed": dict(failed),
     }
-    write_atomically(out / "summary.json", json.dumps(result, indent=2) + "\n")
+    write_atomically(out / "summary.json", seal(result, indent=2))
     write_atomically(out / "summary.md", tables.summary_text(setup.experiment, result) + "\n")
     say(f"summary in {out / 'summary.md'}")
     if found:

@@ -10,7 +10,6 @@ How to use a file is told by JSON beside it, and in its metadata where it has an
 """
 
 import importlib.metadata
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,6 +22,7 @@ from torch.export import ExportedProgram
 
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import atomic_file
+from stdpipe.cache.seal import seal
 from stdpipe.data.frames import Clip
 from stdpipe.deploy import cost
 from stdpipe.deploy.drift import warn_of_drift
@@ -31,7 +31,7 @@ from stdpipe.deploy.graph import Graph, InHalf, Run, play, trace, trace_any
 from stdpipe.deploy.quiet import quiet
 from stdpipe.models.base import Network, check_sees_lr, count_parameters
 from stdpipe.models.causal import CausalNetwork
-from stdpipe.models.checkpoints import load_network
+from stdpipe.models.checkpoints import file_sha256, load_network
 from stdpipe.models.fold import folded
 from stdpipe.models.table import Size
 from stdpipe.suggest import refuse_unknown
@@ -148,8 +148,9 @@ def export(job: Export) -> dict[str, Any]:
             costs = _costs(graph, run, job, job.size, footage) if job.size and footage else []
         else:
             LOG.warning("stdpipe: not checked, since no %s runs on this system", job.format)
-        told = {**kept, "format": job.format, **use, **written, "cost": costs}
-        beside.write_text(json.dumps(told, indent=1) + "\n")
+        sums = {file.name: file_sha256(aside) for file, aside in zip(files, asides, strict=True)}
+        told = {**kept, "format": job.format, **use, **written, "cost": costs, "sha256": sums}
+        beside.write_bytes(seal(told, indent=1))
     return {
         "opset": None,
         **told,

@@ -28,7 +28,7 @@ STANDS_ON = {
     "models": set(),
     "data": set(),
     "distill": {"models"},
-    "evaluation": {"data", "models"},
+    "evaluation": {"cache.checksum", "cache.seal", "data", "models"},
     "deploy": {"data", "evaluation", "models"},
     "features": {"cache", "models", "data", "distill"},
     "training": {"cache", "models", "data", "distill", "evaluation", "features"},

@@ -73,6 +73,15 @@ def read_with_crc32(clip: Clip) -> tuple[NDArray[np.uint8], int]:
     return frames, source_crc32(frames)
 
 
+def frames_crc32(clip: Clip, numbers: range) -> int:
+    """Return the `source_crc32` of some frames, with one at a time in memory."""
+    found = 0
+    with closing(stream_frames(clip, numbers.start, numbers.stop)) as stream:
+        for frame in stream:
+            found = zlib.crc32(np.ascontiguousarray(frame).data, found)
+    return found
+
+
 def source_crc32(frames: NDArray[np.uint8]) -> int:
     """Return the crc32 of the frames' bytes, which a cache entry keeps to know its source."""
     return zlib.crc32(np.ascontiguousarray(frames).data)

@@ -1,8 +1,9 @@
 """The files of an evaluation while it runs, and how they replace those of an older one.
 
 OUT/unfinished/  while the evaluation runs: definition.json says what is measured, frames.csv has a
-                 line for each network, clip and scored frame, pictures/ holds the pictures
-OUT/             the same without definition.json, and with result.json and table.md
+                 line for each network, clip and scored frame, clips.jsonl says which clips are
+                 done, of which frames of the data, pictures/ holds the pictures
+OUT/             frames.csv, pictures/, table.md, and result.json with a sum of each of them
 
 The files in OUT stay until the new result is complete. The same command resumes after a stop.
 """
@@ -10,28 +11,37 @@ The files in OUT stay until the new result is complete. The same command resumes
 import csv
 import io
 import json
+import logging
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from stdpipe.cache.errors import UserError
+from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on only
+
+from stdpipe.cache.checksum import crc32c
+from stdpipe.cache.errors import DamagedError, UserError
 from stdpipe.cache.files import fsync, write_atomically
-from stdpipe.cache.schema import check, read_bytes, read_json
+from stdpipe.cache.schema import check, check_json, read_bytes, read_json
+from stdpipe.cache.seal import seal, unseal
+from stdpipe.data.pieces import Origin
+from stdpipe.models.checkpoints import file_sha256
 
 Row = dict[str, float]  # a frame's figures by name, and its number as `frame`
 Clips = dict[str, list[Row]]  # a clip's key -> a row for each scored frame
 
-UNFINISHED = "unfinished"
+UNFINISHED, FRAMES, CLIPS = "unfinished", "frames.csv", "clips.jsonl"
+LOG = logging.getLogger(__name__)
 
 
 class FrameLog:
     """The frames scored so far; with a folder `out`, written to disk clip by clip.
 
-    `definition` is all that the figures depend on: the log of another definition is deleted.
-    `lengths`: clip -> number of its scored frames.
+    `definition` is all that the figures depend on, but for the frames: the log of another
+    definition is deleted. `lengths`: clip -> number of its scored frames. `now` returns what the
+    frames behind a clip's figures are now: where they have changed, the clip is measured again.
     """
 
     def __init__(
@@ -41,74 +51,141 @@ class FrameLog:
         networks: Sequence[str],
         lengths: Mapping[str, int],
         figures: Iterable[str],
+        now: Callable[[str, Origin], Origin],
     ) -> None:
         self.columns = ("network", "clip", "frame", *figures)
         self.networks: dict[str, Clips] = {name: {} for name in networks}
+        self.origins: dict[str, Origin] = {}  # of the clips that are complete for all networks
         self.folder = out and out / UNFINISHED
         if self.folder:
-            self._go_on(self.folder, dict(definition), lengths)
+            self._go_on(self.folder, dict(definition), lengths, now)
 
     @property
     def done(self) -> set[str]:
         """Return the clips that are complete for all networks."""
-        return set.intersection(*(set(clips) for clips in self.networks.values()))
+        return {*self.origins}
 
-    def add(self, clip: str, rows: Mapping[str, list[Row]]) -> None:
+    def add(self, clip: str, rows: Mapping[str, list[Row]], origin: Origin) -> None:
         """Add one clip's scored frames, by network; they are on disk when this returns."""
         for network, frames in rows.items():
             self.networks[network][clip] = frames
+        self.origins[clip] = origin
         if self.folder:
-            with (self.folder / "frames.csv").open("a", newline="") as file:
-                file.write(self._lines([clip]))
-                file.flush()
-                os.fsync(file.fileno())
+            lines = self._lines(clip)
+            _append(self.folder / FRAMES, lines)
+            _append(self.folder / CLIPS, self._mark(clip, lines))
 
-    def finish(self, out: Path, result: Mapping[str, Any], table: str) -> None:
-        """Write result.json and table.md, and move all files into `out`."""
-        made, text = out / UNFINISHED, json.dumps(result, indent=2, allow_nan=False)
+    def finish(self, out: Path, result: Mapping[str, Any], table: str) -> dict[str, Any]:
+        """Write result.json and table.md, and move all files into `out`; return the result with the
+        SHA-256 of each file beside it."""
+        made = out / UNFINISHED
         write_atomically(made / "table.md", table + "\n")
-        write_atomically(made / "result.json", text + "\n")
+        names = [FRAMES, "table.md", *sorted(f"pictures/{x.name}" for x in made.glob("pictures/*"))]
+        whole = {**result, "files": {name: file_sha256(made / name) for name in names}}
+        write_atomically(made / "result.json", seal(whole, indent=2))
         publish(out)
+        return whole
 
-    def _go_on(self, folder: Path, definition: dict[str, Any], lengths: Mapping[str, int]) -> None:
-        mark, frames = folder / "definition.json", folder / "frames.csv"
-        head = ",".join(self.columns) + "\n"
+    def _go_on(
+        self,
+        folder: Path,
+        definition: dict[str, Any],
+        lengths: Mapping[str, int],
+        now: Callable[[str, Origin], Origin],
+    ) -> None:
         if unfinished(folder.parent) != definition:
             shutil.rmtree(folder, ignore_errors=True)
-        elif frames.is_file() and read_bytes(frames).startswith(head.encode()):
-            found = read_frames(frames, whole=False)
-            for name in self.networks:  # a clip that lacks a frame is measured again
-                clips = found.get(name, {}).items()
-                self.networks[name] = {k: rows for k, rows in clips if len(rows) == lengths.get(k)}
-        kept = [clip for clip in lengths if clip in self.done]
-        write_atomically(frames, head + self._lines(kept))
-        write_atomically(mark, json.dumps(definition, indent=2) + "\n")
+        for clip, mark, rows in self._written(folder):
+            if any(len(rows.get(name, {}).get(clip, ())) != lengths.get(clip) for name in rows):
+                continue
+            if now(clip, mark["origin"]) != mark["origin"]:
+                told = "stdpipe: clip %s has other frames now than when it was measured: once more"
+                LOG.warning(told, clip)
+                continue
+            self.origins[clip] = mark["origin"]
+            for name, clips in self.networks.items():
+                clips[clip] = rows[name][clip]
+        kept = {clip: self._lines(clip) for clip in lengths if clip in self.origins}
+        marks = b"".join(self._mark(clip, lines) for clip, lines in kept.items())
+        write_atomically(folder / FRAMES, self._head + b"".join(kept.values()))
+        write_atomically(folder / CLIPS, marks)
+        write_atomically(folder / "definition.json", json.dumps(definition, indent=2) + "\n")
 
-    def _lines(self, clips: Iterable[str]) -> str:
+    def _written(self, folder: Path) -> Iterator[tuple[str, "_Mark", dict[str, Clips]]]:
+        """Yield each clip that is done, with its rows by network; up to the first damage."""
+        with suppress(UserError, FileNotFoundError):
+            content, marks = read_bytes(folder / FRAMES), read_bytes(folder / CLIPS)
+            at = len(head := self._head)
+            for line in io.BytesIO(marks) if content.startswith(head) else ():
+                mark = check_json(_Mark, unseal(line), str(folder / CLIPS))
+                lines = content[at : at + mark["bytes"]]
+                if crc32c(lines) != mark["lines"]:
+                    return
+                at += len(lines)
+                rows = _rows((head + lines).decode(), folder / FRAMES)
+                yield mark["clip"], mark, rows
+
+    @property
+    def _head(self) -> bytes:
+        return (",".join(self.columns) + "\n").encode()
+
+    def _mark(self, clip: str, lines: bytes) -> bytes:
+        """Return the line of clips.jsonl that says that a clip's lines are in frames.csv."""
+        of_lines = {"bytes": len(lines), "lines": crc32c(lines)}
+        return seal({"clip": clip, **of_lines, "origin": self.origins[clip]})
+
+    def _lines(self, clip: str) -> bytes:
         text = io.StringIO()
         writer = csv.DictWriter(text, self.columns, restval="", lineterminator="\n")
-        for clip in clips:
-            for network, of_network in self.networks.items():
-                writer.writerows({"network": network, "clip": clip, **r} for r in of_network[clip])
-        return text.getvalue()
+        for network, of_network in self.networks.items():
+            writer.writerows({"network": network, "clip": clip, **r} for r in of_network[clip])
+        return text.getvalue().encode()
 
 
-def read_frames(file: Path, *, whole: bool = True) -> dict[str, Clips]:
+class _Mark(TypedDict):
+    """A line of clips.jsonl, which commits a clip's lines in frames.csv."""
+
+    clip: str
+    bytes: int
+    lines: int  # the CRC-32C of those bytes
+    origin: Origin
+
+
+def _append(file: Path, content: bytes) -> None:
+    with file.open("ab") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read_frames(file: Path, sha256: str | None = None) -> dict[str, Clips]:
     """Read a frames.csv: network -> clip -> rows; nothing where the file is gone.
 
-    Raises UserError at a damaged line; without `whole`, that line and all after it are left out.
+    Raises DamagedError where it has not the SHA-256 that its result gives, and UserError at a
+    damaged line.
     """
+    if not file.is_file():
+        return {}
+    refuse_changed(file, sha256)
+    return _rows(read_bytes(file).decode(errors="replace").replace("\0", ""), file)
+
+
+def refuse_changed(file: Path, sha256: str | None) -> None:
+    """Raise DamagedError where a file has not the SHA-256 of its result, if that gives one."""
+    if sha256 and file_sha256(file) != sha256:
+        told = "is not the file that was written with the result beside it: restore it, or evaluate"
+        raise DamagedError(f"{file} {told} again with --overwrite")
+
+
+def _rows(text: str, file: Path) -> dict[str, Clips]:
     found: dict[str, Clips] = {}
-    text = read_bytes(file).decode(errors="replace").replace("\0", "") if file.is_file() else ""
-    text = text if whole else text[: text.rfind("\n") + 1]
     try:
         for line in csv.DictReader(io.StringIO(text)):
             figures = {k: float(v) for k, v in line.items() if k not in ("network", "clip") and v}
             row = {**figures, "psnr_y": figures["psnr_y"], "frame": int(line["frame"])}
             found.setdefault(line["network"], {}).setdefault(line["clip"], []).append(row)
     except (KeyError, TypeError, ValueError, csv.Error):
-        if whole:
-            raise UserError(f"{file} is damaged: remove it, or evaluate again") from None
+        raise UserError(f"{file} is damaged: remove it, or evaluate again") from None
     return found
 
 
@@ -130,7 +207,7 @@ def publish(out: Path) -> None:
         return
     if (made / "pictures").is_dir():
         shutil.rmtree(out / "pictures", ignore_errors=True)
-    for name in ("pictures", "frames.csv", "table.md", "result.json"):
+    for name in ("pictures", FRAMES, "table.md", "result.json"):
         if (made / name).exists():
             (made / name).replace(out / name)
     fsync(out)

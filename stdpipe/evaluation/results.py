@@ -10,8 +10,10 @@ from pydantic import Field, FiniteFloat
 from typing_extensions import TypedDict  # pydantic takes typing's own from Python 3.12 on only
 
 from stdpipe.cache.errors import UserError
-from stdpipe.cache.schema import check, read_json
+from stdpipe.cache.schema import check
+from stdpipe.cache.seal import read_sealed
 from stdpipe.data.degrade import degradation
+from stdpipe.data.pieces import Origin
 from stdpipe.evaluation.frame_log import Clips
 from stdpipe.evaluation.metrics import FIGURES, QUALITY, TEMPORAL
 from stdpipe.evaluation.protocols import Protocol
@@ -124,15 +126,18 @@ class Result(Definition):
     """The content of result.json. The file has the fields of a single network at its top level."""
 
     networks: Annotated[list[NetworkResult], Field(min_length=1)]
+    origins: NotRequired[dict[str, Origin]]  # clip -> the frames that its figures come from
+    files: NotRequired[dict[str, str]]  # name of a file beside it -> SHA-256
 
 
 def read_result(path: Path) -> Result:
     """Read a result.json of this version or of 0.1.0.
 
-    Raises UserError for a damaged one or one of a newer format, OSError where it cannot be read.
+    Raises DamagedError where it does not fit its checksum, UserError for another file or one of a
+    newer format, OSError where it cannot be read.
     """
     unread = f"{path} is no result that this version can read"
-    content = check(dict[str, Any], read_json(path), unread)
+    content = check(dict[str, Any], read_sealed(path), unread)
     version = content.get("format", 1)
     if version not in (1, FORMAT):
         raise UserError(f"{unread}: it has format {version!r}; take a newer stdpipe")

@@ -14,7 +14,7 @@ import torch
 from stdpipe import cache
 from stdpipe.assets import EMBEDDED, named
 from stdpipe.cache.errors import UserError
-from stdpipe.cache.schema import read_json
+from stdpipe.cache.seal import read_sealed
 from stdpipe.data.pairs import find_pairs
 from stdpipe.evaluation.job import Evaluation, scored_footage, split_name
 from stdpipe.evaluation.protocols import Protocol
@@ -76,7 +76,7 @@ class GridRun(NamedTuple):
     def done(self) -> bool:
         if not self.mark.exists():
             return False
-        told = read_json(self.mark)
+        told = read_sealed(self.mark)
         return {k: v for k, v in told.items() if k not in SOURCE} == self.definition
 
     @property
@@ -92,7 +92,7 @@ class GridRun(NamedTuple):
     def refuse_other_source(self) -> None:
         """Raise UserError where it was trained from another cache or other frames than lie there
         now; marks of older versions do not say it."""
-        told = read_json(self.mark) if self.mark.exists() else {}
+        told = read_sealed(self.mark) if self.mark.exists() else {}
         for name, now in self.source().items() if SOURCE[0] in told else ():
             if told[name] != now:
                 what = {"cache_id": "another cache", "cache_sources": "other frames"}[name]

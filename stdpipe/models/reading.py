@@ -8,7 +8,7 @@ import re
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ KINDS = {  # by how a file begins, in lower case
         "an ONNX file, which only runs: give the weights that it was made from"
     ),
 }
+FOLDER = 0x10  # the attribute of one, in a zip file
 PROGRAMS = {  # a member of a zip file
     "constants.pkl": "a TorchScript file, which is code: save torch.jit.load(FILE).state_dict()",
     "archive_format": "a program of torch.export: save torch.export.load(FILE).state_dict",
@@ -63,9 +64,37 @@ def read_file(path: Path) -> Any:
     for beginnings, told in KINDS.items():
         if start.startswith(beginnings):
             raise UserError(f"{path} is {told}")
+    if part := damaged_part(io.BytesIO(content)):
+        told = f"the checksum of {part!r} in it does not fit: copy or download it again"
+        raise UserError(f"{path} is damaged: {told}")
     if path.suffix == ".npz":
         return _arrays(content, path)
     return _safetensors(content, path) if path.suffix == ".safetensors" else _torch(content, path)
+
+
+def damaged_part(file: Path | BinaryIO) -> str | None:
+    """Return the part of a zip file that does not fit its checksum, which torch does not look at.
+
+    None where all fit, where there are none (torch leaves them out on request), and for other
+    files.
+    """
+    if not zipfile.is_zipfile(file):
+        return None
+    try:
+        with zipfile.ZipFile(file) as opened:
+            parts = opened.infolist()
+            for part in parts if any(part.CRC for part in parts) else ():
+                # torch takes a part that is marked as a folder for one without bytes
+                if part.external_attr & FOLDER and not part.is_dir():
+                    return part.filename
+                with opened.open(part) as stream:
+                    while stream.read(1 << 20):
+                        pass
+    except MemoryError:
+        raise
+    except Exception:  # damage can raise anything
+        return "its directory, or what it names"
+    return None
 
 
 def _arrays(content: bytes, path: Path) -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 from stdpipe import cache
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.schema import check, read_json
-from stdpipe.evaluation.frame_log import UNFINISHED, Clips, read_frames
+from stdpipe.evaluation.frame_log import FRAMES, UNFINISHED, Clips, read_frames
 from stdpipe.evaluation.results import NetworkResult, identity, read_result
 from stdpipe.features.info import provenance
 from stdpipe.models import zoo
@@ -163,7 +163,8 @@ def _read_evaluation(
 ) -> None:
     """Add each network of the folder's result to the group of its rules and frames."""
     file = folder / "result.json"
-    result, frames = read_result(file), read_frames(folder / "frames.csv")
+    result = read_result(file)
+    frames = read_frames(folder / FRAMES, result.get("files", {}).get(FRAMES))
     rules = {k: v for k, v in result["protocol"].items() if k != "chosen"}
     facts = (result["data"], result["degradation"])
     for network in result["networks"]:

@@ -3,10 +3,11 @@
 The first rank alone writes and shows.
 """
 
-import json
+import io
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stdpipe import distributed
-from stdpipe.cache.errors import UserError
+from stdpipe.cache.errors import DamagedError, UserError
 from stdpipe.cache.files import write_atomically
-from stdpipe.cache.schema import check, parse_json, read_bytes
+from stdpipe.cache.schema import check, read_bytes
+from stdpipe.cache.seal import parse_sealed, seal
 from stdpipe.evaluation.pictures import heat
 
 
@@ -36,8 +38,8 @@ class Metrics:
         self.last: dict[str, float] = {}
         if distributed.first():
             # the steps of later lines run again
-            kept = [line for line in read_metrics(self.path) if line["step"] <= resume_step]
-            write_atomically(self.path, "".join(map(_as_line, kept)))
+            kept = [line for line, values in _lines(self.path) if values["step"] <= resume_step]
+            write_atomically(self.path, b"".join(kept))
             self.board = _tensorboard(out)
         self._begin()
 
@@ -61,7 +63,7 @@ class Metrics:
         self.last = means
         line = {**means, **others, "steps_per_s": speed, "wait": self._waited / elapsed}
         if distributed.first():
-            with self.path.open("a") as file:
+            with self.path.open("ab") as file:
                 file.write(_as_line({"step": step, **line}))
         if self.board:
             for name, value in line.items():
@@ -74,20 +76,36 @@ class Metrics:
 def read_metrics(path: Path) -> list[dict[str, float]]:
     """Read a metrics.jsonl: for each line its finite numbers by name, "step" among them.
 
-    No line is returned where there is no file, or of one that a crash has torn.
+    No line is returned where there is no file, or of one that a crash has torn. Raises DamagedError
+    for one that does not fit its checksum; lines of older versions have none.
     """
-    found = []
+    return [values for _, values in _lines(path)]
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, float]]]:
+    """Yield each line of a metrics.jsonl, and its finite numbers."""
     # a line for each of the paper's steps takes a third of that size
-    for line in read_bytes(path, most=2**30).splitlines() if path.exists() else ():
-        with suppress(UserError):
-            values = check(dict[str, Any], parse_json(line, str(path)), str(path))
-            finite = [k for k, v in values.items() if type(v) in (int, float) and abs(v) < 1e308]
-            found += [{k: values[k] for k in finite}] if "step" in finite else []
-    return found
+    content = read_bytes(path, most=2**30) if path.exists() else b""
+    for number, line in enumerate(io.BytesIO(content), start=1):
+        if not line.endswith(b"\n"):
+            if b"}" not in line:  # a crash has torn it
+                continue
+            line += b"\n" * line.endswith(b"}")
+        source = f"line {number} of {path}"
+        try:
+            values = check(dict[str, Any], parse_sealed(line, source), source)
+        except DamagedError:
+            raise
+        except UserError:
+            continue
+        finite = [k for k, v in values.items() if type(v) in (int, float) and abs(v) < 1e308]
+        if "step" in finite:
+            yield line, {k: values[k] for k in finite}
 
 
-def _as_line(values: Mapping[str, float]) -> str:
-    return json.dumps(dict(values)) + "\n"
+def _as_line(values: Mapping[str, float]) -> bytes:
+    """Return a sealed line; null stands for what is not finite, which JSON does not have."""
+    return seal({k: v if math.isfinite(v) else None for k, v in values.items()})
 
 
 def _tensorboard(out: Path):  # type: ignore[no-untyped-def]

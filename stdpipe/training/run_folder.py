@@ -29,8 +29,10 @@ from stdpipe import cache, distributed, faults
 from stdpipe.cache import schema
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import locked, write_atomically
+from stdpipe.cache.seal import read_text_sealed, seal_text
 from stdpipe.models.checkpoints import save_torch
 from stdpipe.models.layers import has_batch_norm
+from stdpipe.models.reading import damaged_part
 from stdpipe.training.config import Positive, Seed, Training, to_mapping
 
 
@@ -91,10 +93,12 @@ def open_run(out: Path, facts: Mapping[str, Any], options: Training) -> Iterator
 def read_config(file: Path) -> dict[str, Any]:
     """Read a run's config.yaml: facts and options by name, those of RunConfig checked.
 
-    Raises UserError for another kind of file, OSError where it cannot be read.
+    Raises UserError for another kind of file, DamagedError for a damaged one, OSError where it
+    cannot be read.
     """
     told = f"{file} is no config of a training run"
-    return dict(schema.check(RunConfig, schema.read_yaml(file), told))
+    content = schema.parse_yaml(read_text_sealed(file), str(file))
+    return dict(schema.check(RunConfig, content, told))
 
 
 def parts_of_caches(outs: Iterable[Path]) -> list[cache.Part]:
@@ -127,7 +131,7 @@ def _write_config(out: Path, facts: Mapping[str, Any], options: Training) -> Non
                 f"{out} holds a run with another config ({'; '.join(differences)}); "
                 "choose another --out, or the old options to resume"
             )
-    write_atomically(file, yaml.safe_dump(config, sort_keys=False))
+    write_atomically(file, seal_text(yaml.safe_dump(config, sort_keys=False)))
 
 
 def batches(start: int, stop: int, batch: int, accumulate: int = 1) -> Iterator[list[int]]:
@@ -248,6 +252,8 @@ def _read(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     with _telling_damage(path):
+        if part := damaged_part(path):
+            raise ValueError(f"the checksum of {part!r} does not fit")
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return content
 

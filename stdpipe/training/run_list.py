@@ -1,5 +1,6 @@
 """Lists the runs in a folder, with their progress and the best score of each."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
@@ -8,12 +9,13 @@ from typing import Any
 
 from tabulate import tabulate
 
-from stdpipe.cache.errors import UserError
+from stdpipe.cache.errors import DamagedError, UserError
 from stdpipe.evaluation.results import identity, read_result
 from stdpipe.models.checkpoints import file_sha256
 from stdpipe.training.metrics_log import read_metrics
 from stdpipe.training.run_folder import read_config
 
+LOG = logging.getLogger(__name__)
 Score = dict[str, Any]
 RULES = ("data", "degradation", "protocol", "amp")  # scores that share these can be compared
 
@@ -73,9 +75,10 @@ def _row(run: Path, scores: Sequence[Score]) -> dict[str, Any] | None:
     """Return a run's row, None for a config.yaml of another kind."""
     try:
         config = read_config(run / "config.yaml")
-    except UserError:
+        last = next(reversed(read_metrics(run / "metrics.jsonl")), {})
+    except UserError as error:
+        _tell_damage(error)
         return None
-    last = next(reversed(read_metrics(run / "metrics.jsonl")), {})
     return {
         "run": str(run),
         **{key: config.get(key) for key in ("network", "scheme", "seed", "steps")},
@@ -101,7 +104,8 @@ def _scores(path: Path) -> list[Score]:
     """Return the finite scores of trained networks in a result.json, none for another file."""
     try:
         result = read_result(path)
-    except UserError:
+    except UserError as error:
+        _tell_damage(error)
         return []
     facts = {key: identity(result)[key] for key in RULES}
     return [
@@ -114,3 +118,9 @@ def _scores(path: Path) -> list[Score]:
         for network in result["networks"]
         if network["weights_sha256"] and network["average"]["psnr_y"] is not None
     ]
+
+
+def _tell_damage(error: UserError) -> None:
+    """Warn of what is left out though it is a run's or a result's; of other files say nothing."""
+    if isinstance(error, DamagedError):
+        LOG.warning("stdpipe: left out: %s", error)

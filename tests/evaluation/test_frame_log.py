@@ -12,7 +12,8 @@ LENGTHS = {"a": 2, "b": 1}
 
 
 def open_log(out: Path | None, definition: str = "x") -> FrameLog:
-    return FrameLog(out, {"is": definition}, ["one", "two"], LENGTHS, ("psnr_y", "ssim_y"))
+    rest = (["one", "two"], LENGTHS, ("psnr_y", "ssim_y"), lambda _, there: there)
+    return FrameLog(out, {"is": definition}, *rest)
 
 
 def fill(log: FrameLog, *clips: str) -> None:
@@ -20,7 +21,8 @@ def fill(log: FrameLog, *clips: str) -> None:
         rows = [
             {"frame": t, "psnr_y": 1 / 3 + t, "ssim_y": 0.1 + 0.2} for t in range(LENGTHS[clip])
         ]
-        log.add(clip, {"one": rows, "two": [row | {"psnr_y": row["psnr_y"] + 10} for row in rows]})
+        two = [row | {"psnr_y": row["psnr_y"] + 10} for row in rows]
+        log.add(clip, {"one": rows, "two": two}, {"start": 0, "stop": 7, "crc32": [1]})
 
 
 def frames(out: Path) -> str:
