@@ -83,7 +83,10 @@ def read_use(file: Path, size: Size | None = None) -> dict[str, Any]:
     beside = use_beside(file)
     if not beside.is_file():
         raise UserError(f"{beside} is not there: export {file.name} again, which writes it")
-    use = read_sealed(beside)
+    try:
+        use = read_sealed(beside)
+    except DamagedError as error:
+        raise DamagedError(f"{error}, or export it again") from None
     if not isinstance(use, dict) or use.get("format") != name or not use.keys() >= NEEDED:
         raise UserError(f"{beside} does not say how to use {file.name}: export it again")
     if isinstance(sums := use.get("sha256"), dict):  # files of older versions have none

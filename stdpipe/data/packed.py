@@ -6,6 +6,8 @@
     lists/NAME      keys of a Vimeo90K list: train, test, slow, medium, fast
     crc32           (sum of T,): of a clip's bytes up to and including each frame
     source_bytes    (n,): the size of a clip's image files; 0 until the clip is committed
+    tables          (1,): 2^32 + the crc32 of all of the above but the pixels; 0 until all clips are
+                    committed. Files of 0.1.0 do not have it
 
 A clip is one uncompressed block, since lossless codecs gain little on film: any run of its frames
 is one read. The checksum is ours, not HDF5's: a cache entry keeps the crc32 of its frames.
@@ -14,12 +16,12 @@ numpy and h5py only: usable without torch.
 
 import math
 import os
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import h5py
 import numpy as np
@@ -27,7 +29,7 @@ from numpy.typing import NDArray
 
 from stdpipe.cache.errors import UserError
 
-FORMAT, VERSION = "stdpipe-clips", 1
+FORMAT, VERSION, TABLES = "stdpipe-clips", 1, "tables"
 AGAIN = "copy the file again, or pack it again"
 # h5py raises these for a damaged or unexpected file
 HDF5_ERRORS = (
@@ -98,7 +100,21 @@ class PackedFile:
         # computed in floats, which do not overflow
         if not fit or 3 * self.shapes.astype(float).prod(axis=1).max() > self._size:
             raise ValueError("its tables do not fit each other")
+        if (said := self.sum_said()) and said != self.sum_of_tables():
+            raise ValueError("its tables do not fit their checksum")
         self.first_frame = np.concatenate([[0], np.cumsum(self.shapes[:, 0])])
+
+    def sum_said(self) -> int | None:
+        """Return what the file says of its tables: 0 while it is packed, None in older files."""
+        return int(self._table(TABLES)[0]) if TABLES in self.file else None
+
+    def sum_of_tables(self) -> int:
+        """Return what it should say when all clips are there."""
+        texts = repr((self.source, self.keys, sorted(self.lists.items()))).encode()
+        found = crc32(texts)
+        for table in (self.shapes, self.crc32, self.source_bytes):
+            found = crc32(table.tobytes(), found)
+        return 2**32 + found
 
     def _table(self, name: str) -> NDArray[Any]:
         """Read a dataset. pack-clips compresses none, so that none is larger than the file."""
@@ -126,10 +142,10 @@ class PackedFile:
         # starting from the checksum of the frames before, one pass checks any run
         sums = self.crc32[self.first_frame[index] : self.first_frame[index + 1]]
         before = int(sums[frames.start - 1]) if frames.start else 0
-        crc32 = zlib.crc32(pixels.data, before)
-        if crc32 != sums[frames.stop - 1]:
+        found = crc32(pixels.data, before)
+        if found != sums[frames.stop - 1]:
             raise UserError(f"clip {key} is damaged in {self.path}: {AGAIN}")
-        return pixels, zlib.crc32(pixels.data) if before else crc32
+        return pixels, crc32(pixels.data) if before else found
 
     def offset(self, what: str | int) -> int:
         """Return the byte of the file where a table, or the pixels of a clip by number, begin.

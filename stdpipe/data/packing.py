@@ -29,7 +29,7 @@ from stdpipe.data.folders import is_video_file
 from stdpipe.data.frames import Clip, clip_sizes, stream_frames
 from stdpipe.data.given import lr_folder
 from stdpipe.data.layouts import SPLITS, find_clips, split_lists
-from stdpipe.data.packed import FORMAT, VERSION, PackedFile
+from stdpipe.data.packed import FORMAT, TABLES, VERSION, PackedFile
 
 Lists = Mapping[str, list[str]]  # of Vimeo90K: name -> keys
 Offsets = Mapping[str | int, int]  # name of a table, or number of a clip -> byte of the file
@@ -101,7 +101,10 @@ def _pack(data: Path, out: Path, clips: list[Clip], lists: Lists) -> None:
             todo = np.flatnonzero(packed.source_bytes != present).tolist()
             wanted: list[str | int] = ["crc32", "source_bytes", *todo]
             offsets = {what: packed.offset(what) for what in wanted}
+        if todo:
+            _note_sum(partial, done=False)
         _fill(packed, clips, todo, offsets, pool)
+    _note_sum(partial, done=True)
     partial.replace(out)
     fsync(out.parent)
 
@@ -133,6 +136,7 @@ def _lay_out(partial: Path, data: Path, clips: list[Clip], lists: Lists) -> None
         file.require_group("lists")
         file.create_dataset("crc32", data=np.zeros(shapes[:, 0].sum(), "<u4"))
         file.create_dataset("source_bytes", data=np.zeros(len(clips), "<i8"))
+        file.create_dataset(TABLES, data=np.zeros(1, "<u8"))
         for clip, shape in zip(clips, shapes.tolist(), strict=True):
             file.create_dataset(f"clips/{clip.key}", (*shape, 3), "u1", dcpl=reserved)
 
@@ -152,6 +156,18 @@ def _fill(
                 _write(fd, np.array([size], "<i8"), offsets["source_bytes"] + 8 * index)
             os.fsync(fd)
             bar.update(len(batch))
+
+
+def _note_sum(partial: Path, *, done: bool) -> None:
+    """Write the checksum of the tables, or 0 while they still change."""
+    packed = PackedFile(partial)
+    with packed.file:
+        if packed.sum_said() is None:  # begun by an older version
+            return
+        at, value = packed.offset(TABLES), packed.sum_of_tables() if done else 0
+    with partial.open("r+b", buffering=0) as file:
+        _write(file.fileno(), np.array([value], "<u8"), at)
+        os.fsync(file.fileno())
 
 
 def _write_clip(fd: int, packed: PackedFile, clip: Clip, index: int, offsets: Offsets) -> int:
