@@ -178,3 +178,88 @@ def test_data_that_has_grown_is_another_evaluation(
     stdpipe(*command)
     shutil.copytree(folders / "0001", folders / "0009")
     assert "0009's frames: none there, 7 now" in refused(*command)
+
+
+def replace_frames(clip: Path) -> None:
+    for file in clip.iterdir():
+        iio.imwrite(file, 255 - iio.imread(file))
+
+
+def test_frames_that_were_replaced_meanwhile_are_measured_anew(
+    tmp_path: Path, folders: Path, stdpipe: Command, spawn: Command, measured: list[Any]
+) -> None:
+    """Under the same names, between a kill and the next run."""
+    command = ("evaluate", "--data", folders, "--model", "bicubic", "--out", tmp_path / "parts")
+    assert spawn(command, KILLED_AFTER_ONE_CLIP).returncode == -9
+    replace_frames(folders / "0001")
+    assert "0001 has other frames" in stdpipe(*command).stderr
+    assert len(measured) == 3 * 2  # three clips, two pieces
+    stdpipe(*command[:-1], tmp_path / "whole")
+    parts, whole = ((tmp_path / x / "result.json").read_bytes() for x in ("parts", "whole"))
+    assert parts == whole
+
+
+def test_a_result_of_frames_that_were_replaced_is_not_served(
+    tmp_path: Path, folders: Path, stdpipe: Command, refused: Command
+) -> None:
+    command = ("evaluate", "--data", folders, "--model", "bicubic", "--out", tmp_path / "out")
+    stdpipe(*command)
+    there = files(tmp_path / "out")
+    replace_frames(folders / "0002")
+    told = refused(*command)
+    assert "clip 0002" in told
+    assert "--overwrite" in told
+    assert files(tmp_path / "out") == there
+    stdpipe(*command, "--overwrite")
+    stdpipe(*command)
+
+
+def test_lr_that_was_replaced_is_other_data(
+    tmp_path: Path, folders: Path, stdpipe: Command, refused: Command
+) -> None:
+    """LR that is given counts as HR does."""
+    stdpipe("degrade", folders, tmp_path / "lr", "--degradation", "bi")
+    given = ("--data", f"{folders}", "--degradation", "given:phase=1.5")
+    command = ("evaluate", *given, "--lr", tmp_path / "lr", "--model", "bicubic:phase=1.5")
+    stdpipe(*command, "--out", tmp_path / "out")
+    stdpipe(*command, "--out", tmp_path / "out")
+    (clip,) = (tmp_path / "lr").rglob("0003")
+    replace_frames(clip)
+    assert "clip 0003" in refused(*command, "--out", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["frames.csv", "clips.jsonl"])
+def test_a_damaged_log_is_measured_anew(
+    tmp_path: Path, folders: Path, stdpipe: Command, spawn: Command, measured: list[Any], name: str
+) -> None:
+    """A digit of a figure, or of what says that the clip is done."""
+    command = ("evaluate", "--data", folders, "--model", "bicubic", "--out", tmp_path / "out")
+    assert spawn(command, KILLED_AFTER_ONE_CLIP).returncode == -9
+    change_a_digit(tmp_path / "out" / "unfinished" / name)
+    stdpipe(*command)
+    assert len(measured) == 3 * 2
+
+
+def change_a_digit(file: Path) -> None:
+    """The last but five, which is within a figure or a checksum."""
+    content = bytearray(file.read_bytes())
+    at = [n for n, byte in enumerate(content) if chr(byte).isdigit()][-5]
+    content[at] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["result.json", "frames.csv", "table.md", "pictures/0001.png"])
+def test_a_damaged_result_is_not_served(
+    tmp_path: Path, folders: Path, stdpipe: Command, refused: Command, name: str
+) -> None:
+    """Not by evaluate, nor by the report where it reads that file, nor in silence by runs."""
+    command = ("evaluate", "--data", folders, "--model", "bicubic", "--out", tmp_path / "out")
+    stdpipe(*command)
+    change_a_digit(tmp_path / "out" / name)
+    assert str(tmp_path / "out" / name) in refused(*command)
+    if name in ("result.json", "frames.csv"):
+        assert name in refused("report", tmp_path / "out", "--out", tmp_path / "page")
+    warned = "result.json" in stdpipe("runs", tmp_path).stderr
+    assert warned == (name == "result.json")
+    stdpipe(*command, "--overwrite")
+    stdpipe(*command)

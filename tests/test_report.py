@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.seal import unseal
 from stdpipe.models.checkpoints import load_network, save_network
 from stdpipe.report import write_report
 from stdpipe.reporting.tables import Table
@@ -205,7 +206,7 @@ def test_nothing_in_a_result_can_run(measured: Path, tmp_path: Path) -> None:
     bad = '</script><script>alert(1)</script><img src=x onerror="alert(2)">'
     shutil.copytree(measured / "e", tmp_path / "e")
     file = tmp_path / "e" / "result.json"
-    result = json.loads(file.read_text())
+    result = unseal(file.read_bytes())
     result["data"] = bad
     result["protocol"]["text"] = result["degradation"]["text"] = bad
     result["networks"][0] |= {"name": bad, "model": bad, "weights": bad, "trained_for": bad}
@@ -232,7 +233,7 @@ def test_a_network_that_a_result_names_is_not_imported(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(measured / "e", tmp_path / "e")
     file = tmp_path / "e" / "result.json"
-    result = json.loads(file.read_text())
+    result = unseal(file.read_bytes())
     result["networks"][1]["model"] = "evil:Net"
     file.write_text(json.dumps(result))
     (told,) = write_report([tmp_path / "e"], tmp_path / "r")["missing"]

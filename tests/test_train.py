@@ -18,6 +18,7 @@ from stdpipe.data.views import View
 from stdpipe.distill.attention import attention_map
 from stdpipe.models import zoo
 from stdpipe.models.checkpoints import load_network, save_network
+from stdpipe.training.metrics_log import read_metrics
 
 Command = Callable[..., Any]
 PARTS = {
@@ -50,7 +51,7 @@ def same(a: Path, b: Path) -> bool:
 
 
 def lines(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return read_metrics(run / "metrics.jsonl")
 
 
 @pytest.mark.parametrize("scheme", PARTS)

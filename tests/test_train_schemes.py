@@ -1,7 +1,6 @@
 """Every scheme and every student through the front door: ten steps from a cache."""
 
 import importlib.util
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from stdpipe.distill.schemes import parse_scheme
 from stdpipe.distill.terms import TERMS
 from stdpipe.models import zoo
 from stdpipe.models.zoo import ZOO
+from stdpipe.training.metrics_log import read_metrics
 
 Command = Callable[..., Any]
 TINY = "d3dnet:num_feat=4,num_frame=3,num_deform_block=1,num_block=1"  # F^SR and F^LR: 4 channels
@@ -32,7 +32,7 @@ def full_cache(tiny: Path, extract: Command, stdpipe: Command, tmp_path_factory:
 
 
 def lines(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return read_metrics(run / "metrics.jsonl")
 
 
 def checkpoint(run: Path) -> dict[str, Any]:

@@ -80,20 +80,22 @@ def damaged_part(file: Path | BinaryIO) -> str | None:
     """
     if not zipfile.is_zipfile(file):
         return None
+    name = "its directory"
     try:
         with zipfile.ZipFile(file) as opened:
             parts = opened.infolist()
             for part in parts if any(part.CRC for part in parts) else ():
+                name = part.filename
                 # torch takes a part that is marked as a folder for one without bytes
                 if part.external_attr & FOLDER and not part.is_dir():
-                    return part.filename
+                    return name
                 with opened.open(part) as stream:
                     while stream.read(1 << 20):
                         pass
     except MemoryError:
         raise
     except Exception:  # damage can raise anything
-        return "its directory, or what it names"
+        return name
     return None
 
 

@@ -18,6 +18,7 @@ from stdpipe.cache.errors import UserError
 from stdpipe.data.pairs import find_pairs
 from stdpipe.data.samples import Stream
 from stdpipe.data.views import View, baked_views
+from stdpipe.training.metrics_log import read_metrics
 
 Command = Callable[..., Any]
 RULES = ("--model", "bicubic", "--protocol", "vid4", "--crop", 0, "--json")
@@ -174,7 +175,7 @@ def test_lr_alone(
     run = tmp_path / "run"
     stdpipe(*train(run, apart, *given, "--scheme", "output", "--student", "rrn-8", steps=6,
                    warmup_steps=0, batch=1))  # fmt: skip
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = read_metrics(run / "metrics.jsonl")
     recs = [row["rec"] for row in rows]
     assert recs.count(0) == 2  # each of three clips is seen twice
     assert all(row["output"] > 0 for row in rows)

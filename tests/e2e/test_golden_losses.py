@@ -18,6 +18,8 @@ import pytest
 import torch
 import yaml
 
+from stdpipe.training.metrics_log import read_metrics
+
 Command = Callable[..., Any]
 Losses = dict[str, dict[str, list[float]]]  # run -> part of the loss -> value at each step
 
@@ -57,7 +59,7 @@ def train_from(assets: Path, stdpipe: Command) -> Callable[..., Losses]:
 
 def losses(run: Path, parts: dict[str, Any]) -> dict[str, list[float]]:
     """Part of the loss -> its values at the steps that logged it."""
-    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = read_metrics(run / "metrics.jsonl")
     return {part: [step[part] for step in steps if part in step] for part in parts}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from stdpipe import cache
+from stdpipe.training.metrics_log import read_metrics
 
 Command = Callable[..., Any]
 
@@ -92,7 +93,7 @@ def test_a_student_learns_the_same(
 
 def metrics(run: Path) -> list[dict[str, float]]:
     """Every logged line, but for how long it took."""
-    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    lines = read_metrics(run / "metrics.jsonl")
     return [{k: v for k, v in line.items() if k not in ("steps_per_s", "wait")} for line in lines]
 
 

@@ -13,6 +13,7 @@ from stdpipe.data.layouts import find_clips
 from stdpipe.data.samples import read_frames
 from stdpipe.data.views import View, orient, view_hr
 from stdpipe.models.checkpoints import load_network
+from stdpipe.training.metrics_log import read_metrics
 
 Command = Callable[..., Any]
 STUDENT = "d3dnet:num_feat=4,num_frame=3,num_deform_block=1,num_block=1"
@@ -38,7 +39,7 @@ def features(tiny: Path, teacher: Path, stdpipe: Command, tmp_path_factory: Any)
 
 
 def lines(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return read_metrics(run / "metrics.jsonl")
 
 
 def test_the_teacher_learns_its_image_and_to_imitate_lr(teacher: Path) -> None:

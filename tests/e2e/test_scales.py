@@ -30,6 +30,7 @@ from stdpipe.data.layouts import find_one_clip
 from stdpipe.data.sizes import _warn_once
 from stdpipe.models import zoo
 from stdpipe.models.checkpoints import save_network
+from stdpipe.training.metrics_log import read_metrics
 
 Command = Callable[..., Any]
 GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("before_scales.json").read_text())
@@ -51,7 +52,7 @@ def settings(**changes: object) -> list[object]:
 
 
 def losses(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return read_metrics(run / "metrics.jsonl")
 
 
 @pytest.mark.parametrize("name", GOLDEN)

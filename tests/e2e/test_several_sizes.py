@@ -21,6 +21,7 @@ from stdpipe.data.views import View, draw_box
 from stdpipe.features.teacher_cache import open_cache
 from stdpipe.models.checkpoints import load_network, save_network
 from stdpipe.training.clips import CachedClips
+from stdpipe.training.metrics_log import read_metrics
 
 Command = Callable[..., Any]
 
@@ -153,7 +154,7 @@ def test_shares_and_stops_make_the_same_bytes(
 
 
 def losses(run: Path) -> list[dict[str, Any]]:
-    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    lines = read_metrics(run / "metrics.jsonl")
     return [{k: line[k] for k in ("loss", "rec", "sd", "td") if k in line} for line in lines]
 
 

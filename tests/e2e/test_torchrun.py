@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stdpipe.models import zoo
 from stdpipe.models.checkpoints import save_network
+from stdpipe.training.metrics_log import read_metrics
 
 Command = Callable[..., Any]
 Torchrun = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -76,7 +77,7 @@ def torchrun(tmp_path_factory: pytest.TempPathFactory) -> Torchrun:
 
 
 def lines(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return read_metrics(run / "metrics.jsonl")
 
 
 def weights(run: Path) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import shutil
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from stdpipe.models.checkpoints import load_network, save_network
 from stdpipe.train import train_student
 from stdpipe.training.config import StudentTraining
 from stdpipe.training.jobs import StudentRun
+from stdpipe.training.metrics_log import read_metrics
 
 TINY = "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
 STUDENT = "d3dnet:num_feat=4,num_frame=3,num_deform_block=1,num_block=1"
@@ -226,7 +226,7 @@ def losses(
     )  # fmt: skip
     run = StudentRun(data, STUDENT, out, str(cache_path), live_teacher=live and str(live))
     train_student(run, options)
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    lines = read_metrics(out / "metrics.jsonl")
     return [{k: line.get(k) for k in ("loss", "rec", *TERMS)} for line in lines]
 
 

@@ -12,6 +12,7 @@ import yaml
 from stdpipe.training import run_folder
 from stdpipe.training.config import StudentTraining
 from stdpipe.training.jobs import StudentRun
+from stdpipe.training.metrics_log import read_metrics
 from stdpipe.training.students_file import read_students
 
 Command = Callable[..., Any]
@@ -37,7 +38,7 @@ def content(run: Path) -> list[Any]:
     checkpoint, weights = (
         torch.load(run / f"{name}.pt", weights_only=True) for name in ("checkpoint", "weights")
     )
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    lines = read_metrics(run / "metrics.jsonl")
     timeless = [
         {k: v for k, v in line.items() if k not in ("steps_per_s", "wait")} for line in lines
     ]
