@@ -318,3 +318,24 @@ def test_other_contents_end_in_one_line(tiny: Path, packed: Path, data: Any) -> 
         partial = file.rename(Path(folder) / "new.h5.partial")
         with suppress(UserError, OSError):
             pack(tiny, partial.with_suffix(""))
+
+
+# its tables have a checksum
+
+
+@pytest.mark.parametrize("table", ["crc32", "source_bytes", "tables"])
+def test_a_table_with_a_flipped_bit(packed: Path, tmp_path: Path, table: str) -> None:
+    """In a number that reading a whole clip does not look at, too."""
+    file = Path(shutil.copy(packed, tmp_path / "clips.h5"))
+    with h5py.File(file, "r+") as content:
+        content[table][0] ^= 1
+    with pytest.raises(UserError, match="checksum"):
+        find_clips(file, None)
+
+
+def test_files_of_older_versions_have_none(tiny: Path, packed: Path, tmp_path: Path) -> None:
+    file = Path(shutil.copy(packed, tmp_path / "clips.h5"))
+    with h5py.File(file, "r+") as content:
+        del content["tables"]
+    check_equal(find_clips(file, None), find_clips(packed, None))
+    assert pack(tiny, file) == file
