@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from stdpipe.cli.common import PATH, device_option, find_embedded, json_option, progress, report
+from stdpipe.cli.common import (
+    PATH,
+    allow_option,
+    device_option,
+    find_embedded,
+    json_option,
+    progress,
+    report,
+)
 from stdpipe.cli.errors import Command
 
 
@@ -98,6 +106,7 @@ def _has_digest(path: str, wanted: str | None, as_json: bool) -> bool:
 )
 @click.option("--data", type=PATH, help="The cache's data set. [default: as its manifest says]")
 @click.option("--clips", default=8, type=click.IntRange(1), help="How many random clips to take.")
+@allow_option
 @device_option
 def check(path: str, as_json: bool, **options: Any) -> None:
     """Compare random clips of a cache with what the teacher makes of them now.

@@ -134,6 +134,30 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 AMP = click.Choice(["none", "bf16", "fp16"])
 amp_option = click.option("--amp", default="none", type=AMP, help="The mixed precision to run in.")
 
+
+def _allow(context: click.Context, _parameter: click.Parameter, modules: tuple[str, ...]) -> None:
+    """Let files name these modules for as long as the command runs."""
+    if not modules:
+        return
+    from stdpipe.models.zoo import ALLOWED
+
+    for module in modules:
+        if not all(part.isidentifier() for part in module.split(".")):
+            told = f"give the module alone, as own_student, not {module!r}"
+            raise click.BadParameter(told)
+    ALLOWED.update(modules)
+    context.call_on_close(ALLOWED.clear)
+
+
+allow_option = click.option(
+    "--allow-module",
+    metavar="MODULE",
+    multiple=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_allow,
+    help="A module of your own that a file may name, as weights or an experiment do.",
+)
 accept_option = click.option(
     "--accept-teacher", is_flag=True, help="Go on with a teacher that is measured and found wrong."
 )

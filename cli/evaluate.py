@@ -63,6 +63,7 @@ def known_networks(context: Any, parameter: Any, values: tuple[str, ...]) -> tup
 @click.option(
     "--pictures", default=4, type=click.IntRange(0), help="Number of clips to save a picture of."
 )
+@common.allow_option
 @common.device_option
 @common.amp_option
 @common.json_option

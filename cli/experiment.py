@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from stdpipe.cli.common import PATH, device_option, json_option, report, usage
+from stdpipe.cli.common import PATH, allow_option, device_option, json_option, report, usage
 from stdpipe.cli.errors import Command, Failure
 from stdpipe.faults import BUG
 
@@ -43,6 +43,7 @@ def _pairs(_context: Any, parameter: Any, values: tuple[str, ...]) -> dict[str, 
 @click.option(
     "--jobs", type=click.IntRange(1), default=1, help="Trainings at once; they share the threads."
 )
+@allow_option
 @device_option
 @json_option
 def experiment(

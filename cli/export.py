@@ -44,6 +44,7 @@ from stdpipe.cli.errors import Command, when_stopped
     metavar="DATA",
     help="Print what the file loses in dB on the test clips of DATA, no larger than that size.",
 )
+@common.allow_option
 @common.json_option
 def export(as_json: bool, **options: Any) -> None:
     """Write a network as a file that runs without stdpipe.

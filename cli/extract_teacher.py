@@ -103,6 +103,7 @@ def _print_plan(job: Any, as_json: bool) -> None:
 )
 @click.option("--plan", is_flag=True, help="Print what each encoding would cost, write nothing.")
 @click.option("--seed", default=0, help="The seed of each clip's orientations.")
+@common.allow_option
 @common.device_option
 @common.amp_option
 @common.accept_option

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stdpipe.cli.common import NETWORK, json_option, lr_size, report
+from stdpipe.cli.common import NETWORK, allow_option, json_option, lr_size, report
 from stdpipe.cli.errors import Command
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @click.option(
     "--size", callback=lr_size, metavar="WxH", help="LR size for which a frame's cost is counted."
 )
+@allow_option
 @json_option
 def models(names: tuple[str, ...], size: "Size | None", as_json: bool) -> None:
     """List networks: role, kind, frames they see, parameters, multiply-accumulates, sources.

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from stdpipe.cli.common import PATH, device_option, json_option, report as answer
+from stdpipe.cli.common import PATH, allow_option, device_option, json_option, report as answer
 from stdpipe.cli.errors import Command
 
 
@@ -29,6 +29,7 @@ from stdpipe.cli.errors import Command
     type=PATH,
     help="What `stdpipe bench --json` printed: quality is plotted over those milliseconds, too.",
 )
+@allow_option
 @device_option
 @json_option
 def report(folders: tuple[Path, ...], out: Path, as_json: bool, **options: Any) -> None:

@@ -71,6 +71,7 @@ def _numbers(_context: Any, _parameter: Any, value: str | None) -> tuple[float, 
     help="For comparison, run this teacher in every step instead of reading cached targets.",
 )
 @common.config_options("recipe", "paper", "demo")
+@common.allow_option
 @common.device_option
 @common.json_option
 def train_student(

@@ -23,6 +23,7 @@ from stdpipe.cli.errors import Command
     help="Weights to start from; with tsa_steps or train_only, of a network that lacks the part.",
 )
 @common.config_options("edvr")
+@common.allow_option
 @common.device_option
 @common.accept_option
 @common.json_option

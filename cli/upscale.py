@@ -37,6 +37,7 @@ from stdpipe.cli.errors import Command, when_stopped
 @click.option("--deinterlace", is_flag=True, help="Make whole frames of an interlaced video.")
 @click.option("--partial", is_flag=True, help="Take a damaged video as far as it goes.")
 @click.option("--overwrite", is_flag=True, help="Replace an OUTPUT that exists.")
+@common.allow_option
 @common.device_option
 @common.amp_option
 @common.json_option

@@ -31,6 +31,7 @@ from stdpipe.grid import tables
 from stdpipe.grid.estimate import Verbs, estimate
 from stdpipe.grid.setup import GridRun, GridSetup, Job, set_up
 from stdpipe.grid.summary import summary
+from stdpipe.models import zoo
 from stdpipe.report import write_report
 from stdpipe.reporting.tables import Table
 from stdpipe.train import train_student
@@ -94,7 +95,8 @@ def _trained(todo: list[GridRun], job: Job) -> Iterator[tuple[GridRun, str | Non
         return
     log = str(job.out / "trainings.log")
     context = get_context("spawn")
-    with ProcessPoolExecutor(job.jobs, context, _begin_process, (job.threads_each, log)) as pool:
+    begin = (job.threads_each, log, frozenset(zoo.ALLOWED))
+    with ProcessPoolExecutor(job.jobs, context, _begin_process, begin) as pool:
         futures = {pool.submit(_failure, run): run for run in todo}
         try:
             for future in as_completed(futures):
@@ -115,9 +117,13 @@ def _failure(run: GridRun) -> str | None:
     return None
 
 
-def _begin_process(threads: int, log: str) -> None:
-    """Limit a worker's threads, send its stderr to a file, and have it end with its parent."""
+def _begin_process(threads: int, log: str, allowed: frozenset[str]) -> None:
+    """Limit a worker's threads, send its stderr to a file, and have it end with its parent.
+
+    allowed: the modules that files may name.
+    """
     torch.set_num_threads(threads)
+    zoo.ALLOWED.update(allowed)
     sys.stderr = Path(log).open("a")  # noqa: SIM115 (for as long as the process lives)
     os.dup2(sys.stderr.fileno(), 2)
     run_folder.end_with_parent()

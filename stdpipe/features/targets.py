@@ -139,8 +139,8 @@ class Decoder:
         self.teacher: Network | None = None
         if sr or self.from_trunk:
             name = provenance(reader.manifest).teacher
-            # a crop of f_sr must give a crop of the image, by a network of the zoo
-            if sr and not (name.partition(":")[0] in zoo.ZOO and zoo.parse(name).cls.head):
+            # a crop of f_sr must give a crop of the image, by a network that a file may name
+            if sr and (zoo.needs_word(name) or not zoo.parse(name).cls.head):
                 raise UserError(
                     "the term `output` makes the teacher's image of crops of its f_sr, which the "
                     f"last layers of {name} do not allow: extract again with --targets sr"

@@ -153,10 +153,11 @@ def refuse_trunk(encoding: str, name: str, teacher: Network, height: int, width:
     """Raise UserError where this teacher's trunk cannot be cached for frames of this HR size."""
     if cache.ENCODINGS[encoding].stored != "trunk":
         return
-    if name.partition(":")[0] not in zoo.ZOO:
+    if zoo.needs_word(name):
         raise UserError(
             f"encoding {encoding!r} has training rebuild the teacher's tail by the name in the "
-            f"cache, and {name} would be imported for it; choose float16 or int8"
+            f"cache, and {name} would be imported for it; choose float16 or int8, or trust the "
+            f"module there and here by --allow-module {name.partition(':')[0]}"
         )
     multiple = teacher.factor * teacher.multiple
     if height % multiple or width % multiple:

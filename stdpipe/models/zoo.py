@@ -82,6 +82,7 @@ WRITES: dict[Kind, tuple[tuple[str, ...], ...]] = {  # methods of a kind; one of
     "causal": (("begin",), ("step",)),
 }
 MOST_PARAMETERS = 2**28  # 1 GB in float32; EDVR-L has 2**24.3
+ALLOWED: set[str] = set()  # modules that a file may name: those of --allow-module
 
 
 class Spec(NamedTuple):
@@ -197,11 +198,20 @@ def parse(text: str) -> Spec:
 
 
 def parse_trusted(text: str, source: str) -> Spec:
-    """Parse a name that a file gives. Raises UserError for a module, whose import runs code."""
-    if text.partition(":")[0] not in ZOO:
-        how = "name it on the command line to import it"
-        raise UserError(f"{source} names the network {text!r}; {how}")
+    """Parse a name that a file gives. Raises UserError for a module that is not in ALLOWED, since
+    its import runs code."""
+    if needs_word(text):
+        module = text.partition(":")[0]
+        how = "name the network yourself on the command line, or trust that module by "
+        told = f"which a file alone does not import: {how}--allow-module {module}"
+        raise UserError(f"{source} names the network {text!r}, {told}")
     return parse(text)
+
+
+def needs_word(text: str) -> bool:
+    """Tell whether a name is of a module that is imported on the user's own word alone."""
+    module = text.partition(":")[0]
+    return module not in ZOO and module not in ALLOWED and bool(_OWN.match(text))
 
 
 def _options(text: str, rest: str) -> dict[str, Any]:

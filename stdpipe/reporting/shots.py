@@ -115,7 +115,7 @@ def load_again(facts: Facts) -> Network:
     """Load the network that an evaluation's `facts` name, with the same weights.
 
     Raises UserError or OSError where the weights are gone or have changed, or where the network is
-    a user's own, since a file must not make us import its module.
+    of a module that a file may not name.
     """
     name, weights = str(facts["model"]), facts["weights"]
     zoo.parse_trusted(name, "the result")

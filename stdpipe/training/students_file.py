@@ -60,5 +60,6 @@ def _run(file: Path, name: str, entry: Entry, common: StudentRun) -> StudentRun:
     init = common.init if entry.init is None else Path(entry.init)
     if not student:
         raise UserError(f"{file}: {name} names no network: give it `student`, or give --student")
-    zoo.parse(student)
+    if entry.student:
+        zoo.parse_trusted(student, f"{file}: {name}")
     return replace(common, student=student, init=init, out=common.out / name)

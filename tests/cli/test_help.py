@@ -109,7 +109,8 @@ def test_version(stdpipe: Command) -> None:
 def test_no_new_options() -> None:
     """Flags are few and stay few: whoever adds one changes this test, and says why."""
     found = {name: {o for p in c.params for o in p.opts} for name, c in commands()}
-    always = {"--data", "--exclude", "--device", "--json", "--lr"}
+    own = {"--allow-module"}  # of every command that builds a network which a file may name
+    always = {"--data", "--exclude", "--device", "--json", "--lr"} | own
     here = always - {"--exclude", "--lr"}  # DATA:exclude=CLIP: they take their data from a file
     config = {"--config", "--set", "--out"}
     assert found["extract-teacher"] == always | {
@@ -139,11 +140,11 @@ def test_no_new_options() -> None:
         "file", "--out", "--profile", "--test", "--teacher", "--plan", "--jobs",
     }  # fmt: skip
     assert found["report"] == {
-        "folders", "--out", "--clips", "--frames", "--bench", "--device", "--json",
+        "folders", "--out", "--clips", "--frames", "--bench", "--device", "--json", *own,
     }  # fmt: skip
     assert found["upscale"] == {
         "source", "out", "--model", "--weights", "--tile", "--fps", "--crf", "--overwrite",
-        "--device", "--amp", "--json",
+        "--device", "--amp", "--json", *own,
         "--scene-cuts", "--deinterlace",  # videos have both, and neither can be guessed
         "--partial",  # a damaged file is taken on purpose only
     }  # fmt: skip
@@ -157,10 +158,11 @@ def test_no_new_options() -> None:
         "--calibrate",
         "--measure",
         "--json",
+        *own,
     }
     assert found["pack-clips"] == {"--data", "--exclude", "--out", "--split", "--json"}
     assert found["degrade"] == {"data", "out", "--degradation", "--json"}
-    assert found["models"] == {"names", "--size", "--json"}
+    assert found["models"] == {"names", "--size", "--json"} | own
     assert found["runs"] == {"folders", "--json"}
     for name in ("cache info", "cache repair"):
         assert found[name] == {"path", "--json"}

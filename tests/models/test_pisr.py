@@ -107,8 +107,8 @@ def test_by_name() -> None:
 @pytest.mark.parametrize(
     ("student", "message"),
     [
-        ("fastdvd", "pisr's student=fastdvd names the network 'fastdvd'"),
-        ("os:system", "name it on the command line to import it"),
+        ("fastdvd", "unknown network 'fastdvd'; did you mean 'fastdvdnet'?"),
+        ("os:system", "pisr's student=os:system names the network 'os:system'"),
         ("pisr", "pisr's student=pisr would see HR itself; choose another"),
     ],
 )
