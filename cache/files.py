@@ -4,14 +4,17 @@ import errno
 import fcntl
 import glob
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import unquote
 
 from stdpipe.cache.errors import UserError
 
 PARTIAL = ".partial"  # in the name of a file that is being written
+ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*:/+)([^\s'\"]+)", re.IGNORECASE)  # a Path keeps one slash
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -83,3 +86,33 @@ def locked(path: Path, busy: str) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def refuse_secrets(text: str, source: str) -> None:
+    """Raise UserError where an address in `text` holds credentials or a query, such as a signature:
+    addresses are written into runs, results and messages. The error does not repeat them.
+
+    No store that is reached here would use them: a signed query is for a single object.
+    """
+    if without_secrets(text) != text:
+        raise UserError(
+            f"{source} holds an address with a key or a query, which would be written into files: "
+            "leave it out, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "GOOGLE_SERVICE_ACCOUNT or AZURE_STORAGE_ACCOUNT_KEY (or _SAS_KEY) in the environment"
+        )
+
+
+def without_secrets(text: str) -> str:
+    """Return a text whose addresses hold no credentials and no query: s3://***@bucket/c.zarr."""
+    return ADDRESS.sub(lambda found: found[1] + _public(found[2]), text) if ":/" in text else text
+
+
+def _public(address: str) -> str:
+    """Return what stands behind the scheme, without its secrets. A secret may hold any sign."""
+    plain = unquote(address)
+    name, query, _ = plain.partition("?")
+    host = plain.partition("/")[0]
+    port = "" if host.startswith("[") else host.partition(":")[2].rstrip(").,:;")
+    if not ("@" in host or (port and ("@" in plain or not port.isdigit()))):
+        return f"{name}?***" if query else address
+    return f"***@{plain.rpartition('@')[2]}" if "@" in plain and not query else "***"

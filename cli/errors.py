@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from stdpipe import faults
+from stdpipe.cli.common import usage
 
 RESUMES = "what is committed stays, and the same command goes on from there"
 
@@ -25,7 +26,7 @@ class Failure(click.ClickException):
     """A failure that is printed in one line."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(_shown(message))
         self.exit_code = exit_code  # type: ignore[misc]
 
     def show(self, file: Any = None) -> None:
@@ -34,6 +35,16 @@ class Failure(click.ClickException):
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM ends a command as Ctrl-C does."""
+
+
+def _shown(text: str) -> str:
+    """Return a message in one line, without the secrets of an address in it."""
+    line = " ".join(text.split())
+    if ":/" not in line:
+        return line
+    from stdpipe.cache.files import without_secrets  # here: --help has no need of numpy
+
+    return without_secrets(line)
 
 
 class Group(click.Group):
@@ -49,9 +60,14 @@ class Group(click.Group):
 
 
 class Command(click.Command):
-    """A command that refuses an option of one value when it is given twice."""
+    """A command that refuses an option of one value when it is given twice, and any address with
+    a secret in it, whichever option it stands in, before anything is opened or written."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ":/" in (text := " ".join(args)):
+            from stdpipe.cache.files import refuse_secrets
+
+            usage(lambda: refuse_secrets(text, "the command line"))
         given = self.make_parser(ctx).parse_args(list(args))[2]
         for option in given:
             is_one = isinstance(option, click.Option) and not (option.multiple or option.is_flag)
@@ -128,14 +144,14 @@ def _less_memory() -> str:
 class _OneLine(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno < logging.WARNING:  # what stdpipe itself tells
-            click.echo(record.getMessage(), err=True)
+            click.echo(_shown(record.getMessage()), err=True)
         else:
             warn(record.getMessage())
 
 
 def warn(text: str) -> None:
     """Print a warning in one line on stderr."""
-    click.echo(f"stdpipe: warning: {' '.join(text.removeprefix('stdpipe: ').split())}", err=True)
+    click.echo(f"stdpipe: warning: {_shown(text.removeprefix('stdpipe: '))}", err=True)
 
 
 @contextmanager

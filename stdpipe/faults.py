@@ -63,11 +63,13 @@ def _own_place(error: Exception) -> str | None:
 
 def report_bug(error: Exception) -> str:
     """Write a bug's traceback to a file; return what to tell the user."""
+    from stdpipe.cache.files import without_secrets  # here: --help has no need of numpy
+
     what = f"{BUG} ({type(error).__name__}: {one_line(error)[:200]})"
     try:
         fd, path = tempfile.mkstemp(".txt", "stdpipe-")
         with os.fdopen(fd, "w", errors="replace") as file:
-            traceback.print_exception(error, file=file)
+            file.write(without_secrets("".join(traceback.format_exception(error))))
         return f"{what}: please report it with its traceback, which lies in {path}"
     except OSError:
         return f"{what}: run it again with STDPIPE_TRACEBACK=1 and report what it shows"

@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from stdpipe.cache import schema
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.files import refuse_secrets
 from stdpipe.data.patch import fits, multiple
 from stdpipe.device import Amp
 from stdpipe.distill.schemes import parse_scheme, weighed_terms
@@ -338,4 +339,5 @@ def read_mapping(file: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no config file {file}") from None
     if not isinstance(content, dict):
         raise UserError(f"{file} should hold key: value lines")
+    refuse_secrets(str(content), str(file))
     return content

@@ -28,7 +28,7 @@ from typing_extensions import TypedDict  # pydantic takes typing's own from Pyth
 from stdpipe import cache, distributed, faults
 from stdpipe.cache import schema
 from stdpipe.cache.errors import UserError
-from stdpipe.cache.files import locked, write_atomically
+from stdpipe.cache.files import locked, without_secrets, write_atomically
 from stdpipe.cache.seal import read_text_sealed, seal_text
 from stdpipe.models.checkpoints import save_torch
 from stdpipe.models.layers import has_batch_norm
@@ -98,7 +98,12 @@ def read_config(file: Path) -> dict[str, Any]:
     """
     told = f"{file} is no config of a training run"
     content = schema.parse_yaml(read_text_sealed(file), str(file))
-    return dict(schema.check(RunConfig, content, told))
+    config = schema.check(RunConfig, content, told)
+    if url := config.get("cache"):  # older versions wrote addresses as they were given
+        config["cache"] = without_secrets(url)
+    if others := config.get("other_caches"):
+        config["other_caches"] = [*map(without_secrets, others)]
+    return dict(config)
 
 
 def parts_of_caches(outs: Iterable[Path]) -> list[cache.Part]:

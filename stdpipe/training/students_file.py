@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from stdpipe.cache import schema
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.files import refuse_secrets
 from stdpipe.models import zoo
 from stdpipe.training import config
 from stdpipe.training.config import StudentTraining
@@ -38,7 +39,9 @@ def read_students(
     All see the clips in the order of the common data_seed (or seed), whatever their own seeds.
     Raises UserError in one line.
     """
-    entries = schema.check(dict[str | int, Entry | None], schema.read_yaml(file), str(file))
+    content = schema.read_yaml(file)
+    refuse_secrets(str(content), str(file))
+    entries = schema.check(dict[str | int, Entry | None], content, str(file))
     if not entries:
         raise UserError(f"{file} names no student")
     jobs = []
