@@ -13,7 +13,7 @@ from pathlib import Path
 from stdpipe.cache.checksum import Buffer
 from stdpipe.cache.errors import CacheError
 from stdpipe.cache.files import PARTIAL, fsync
-from stdpipe.cache.place import Span
+from stdpipe.cache.place import MOST_TEXT, Span, refuse_longer
 
 PROBE_SECONDS = 0.2  # a lock that is only being looked at is free again within this
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what flock says on such a file system
@@ -26,14 +26,15 @@ class LocalPlace:
         self.root = root
         self.url = str(root)
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, most: int | None = None) -> bytes:
         try:
+            refuse_longer(self.url, path, self.size(path), most)
             return (self.root / path).read_bytes()
         except NotADirectoryError:
             raise FileNotFoundError(path) from None
 
     def read_all(self, paths: Sequence[str]) -> Iterator[bytes]:
-        return map(self.read, paths)
+        return (self.read(path, MOST_TEXT) for path in paths)
 
     def ranges(self, path: str, spans: Sequence[Span]) -> Iterator[Buffer]:
         # one buffer is as fast as a memory map, and a file cut short raises instead of killing us

@@ -28,7 +28,9 @@ from stdpipe.cache.schema import check_json
 Fact = str | int | float | bool | None
 Size = Annotated[int, Field(ge=1)]
 Key = Annotated[str, Field(min_length=1)]
+Channels = Annotated[int, Field(ge=1, le=2**12)]  # a chunk of them is decoded at once
 MOST_VALUES = 2**40  # in one array of one entry: more than any memory holds
+MOST_CHUNKS = 2**22  # of one array of one entry, whose index is read at once
 
 CLIP_FACTS = ("frames", "channels", "f_lr_channels", "height", "width", "entries_digest")
 OWN_FACTS = ("encoding", "compression", "targets", "scale", *CLIP_FACTS)
@@ -78,9 +80,9 @@ class Manifest:
     entries: Annotated[tuple[Key, ...], Field(min_length=1)]
     """Entry keys in the data's order; those of one size are in the order of their arrays."""
     frames: Size
-    channels: Size  # of f_sr, or of the trunk where that is stored; 1 where neither is
+    channels: Channels  # of f_sr, or of the trunk where that is stored; 1 where neither is
     sr_channels: Literal[1, 3] = 3  # of the image: 1 where it is luma
-    f_lr_channels: Annotated[int, Field(ge=0)] = 0  # 0 where f_lr is no target
+    f_lr_channels: Annotated[int, Field(ge=0, le=2**12)] = 0  # 0 where f_lr is no target
     height: Size  # in HR pixels, of the first entry
     width: Size  # in HR pixels
     scale: Annotated[int, Field(ge=2, le=4)] = 4  # HR size / LR size; not written where it is 4
@@ -136,7 +138,8 @@ class Manifest:
                     f"are multiples of {self.scale}, got {group.height} x {group.width}"
                 )
             largest = max(prod(spec.shape[1:]) for spec in group.arrays.values())
-            if not 0 < largest <= MOST_VALUES:
+            most = max(prod(spec.shard) // prod(spec.inner) for spec in group.arrays.values())
+            if not 0 < largest <= MOST_VALUES or most > MOST_CHUNKS:
                 raise CacheError(
                     f"an entry cannot have {largest:.3g} values: check frames and sizes"
                 )

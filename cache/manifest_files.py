@@ -12,7 +12,7 @@ from stdpipe.cache import layout
 from stdpipe.cache.errors import CacheError, UserError
 from stdpipe.cache.location import open_place
 from stdpipe.cache.manifest import Manifest, Part, check_version
-from stdpipe.cache.place import Place
+from stdpipe.cache.place import MOST_TEXT, Place
 from stdpipe.cache.schema import check_json, parse_json
 from stdpipe.cache.seal import seal, unseal
 
@@ -158,7 +158,7 @@ def _refuse_other_version(place: Place, paths: Sequence[str]) -> None:
     told = []
     for path in paths:
         try:
-            told.append(parse_json(place.read(path), path)["format_version"])
+            told.append(parse_json(place.read(path, MOST_TEXT), path)["format_version"])
         except (FileNotFoundError, UserError, KeyError, TypeError):
             told.append(None)
     if isinstance(told[0], int) and (told[0] < min(layout.READABLE) or told[0] == told[1]):
@@ -172,7 +172,7 @@ def _text(manifest: Manifest) -> bytes:
 def _read_sealed(place: Place, path: str) -> dict[str, Any] | None:
     """Return a sealed file's content; None where it is missing, {} where it is damaged."""
     try:
-        return unseal(place.read(path))
+        return unseal(place.read(path, MOST_TEXT))
     except FileNotFoundError:
         return None
     except UserError:

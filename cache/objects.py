@@ -23,7 +23,7 @@ from typing import Any
 
 from stdpipe.cache.checksum import Buffer
 from stdpipe.cache.errors import CacheError
-from stdpipe.cache.place import Span
+from stdpipe.cache.place import MOST_TEXT, Span, refuse_longer
 
 LOG = logging.getLogger(__name__)
 
@@ -53,13 +53,15 @@ class ObjectPlace:
     def __reduce__(self) -> tuple[type["ObjectPlace"], tuple[str]]:
         return ObjectPlace, (self.url,)  # each process connects for itself
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, most: int | None = None) -> bytes:
         with self._plain_errors("read", path):
-            return bytes(_obstore().get(self.store, path).bytes())
+            found = _obstore().get(self.store, path)
+            refuse_longer(self.url, path, found.meta["size"], most)
+            return bytes(found.bytes())
 
     def read_all(self, paths: Sequence[str]) -> Iterator[bytes]:
         with ThreadPoolExecutor(CONNECTIONS) as pool:
-            yield from pool.map(self.read, paths)
+            yield from pool.map(lambda path: self.read(path, MOST_TEXT), paths)
 
     def ranges(self, path: str, spans: Sequence[Span]) -> Iterator[Buffer]:
         """Request all spans at once, in one request where they lie close together.

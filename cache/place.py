@@ -7,8 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from stdpipe.cache.checksum import Buffer
+from stdpipe.cache.errors import CacheError
 
 Span = tuple[int, int]  # first byte, and the one behind the last
+MOST_TEXT = 2**30  # bytes of a file of JSON; a journal begins a new file long before
 
 
 class Lock(Protocol):
@@ -31,11 +33,11 @@ class Place(Protocol):
     def url(self) -> str:
         """The address that messages show."""
 
-    def read(self, path: str) -> bytes:
-        """Read a whole file."""
+    def read(self, path: str, most: int | None = None) -> bytes:
+        """Read a whole file. Raises CacheError if it has more than `most` bytes."""
 
     def read_all(self, paths: Sequence[str]) -> Iterator[bytes]:
-        """Read many small files, in order."""
+        """Read many files of text, in order."""
 
     def ranges(self, path: str, spans: Sequence[Span]) -> Iterator[Buffer]:
         """Read parts of a file, in order. A buffer is valid until the next one is asked for.
@@ -72,3 +74,9 @@ class Place(Protocol):
 
     def held(self, paths: Sequence[str]) -> list[str]:
         """List those of these locks that living processes hold."""
+
+
+def refuse_longer(url: str, path: str, size: int, most: int | None) -> None:
+    """Raise CacheError where a file has more than `most` bytes."""
+    if most is not None and size > most:
+        raise CacheError(f"{url}/{path} has {size:,} bytes, more than the {most:,} expected of it")

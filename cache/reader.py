@@ -166,7 +166,7 @@ class Reader:
         if stored is None or not commit.fits(self.manifest):
             raise shards.DamagedError("its journal line does not fit the manifest")
         if not spec.is_sharded:
-            data = self._place.read(spec.file(self.entries[key]))
+            data = self._place.read(spec.file(self.entries[key]), stored.bytes)
             if shards.fingerprint([data]) != stored.crc32c:
                 raise shards.DamagedError("it is not the file that the journal names")
             return shards.decode_plain(data, spec.dtype, spec.inner[1:])

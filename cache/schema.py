@@ -21,12 +21,13 @@ Format = TypeVar("Format")
 _adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
 MOST_BYTES = 64 * 2**20  # of a file; a result of all of Vimeo90K has 20 MB
+MOST_YAML = 2**20  # bytes of YAML, which takes hundreds of times that memory to read
 MOST_VALUES = 5_000_000  # of a parsed file; an alias counts as what it stands for
 
 
 def read_yaml(path: Path) -> Any:
     """Read a YAML file. Raises UserError in one line, OSError where it cannot be read."""
-    return parse_yaml(decode(read_bytes(path), str(path)), str(path))
+    return parse_yaml(decode(read_bytes(path, MOST_YAML), str(path)), str(path))
 
 
 def read_json(path: Path) -> Any:
@@ -47,16 +48,22 @@ def parse_yaml(text: str, source: str) -> Any:
     Raises UserError where it is no YAML, contains itself, or its anchors explode.
     """
     try:
-        content = yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        _refuse_explosion(node, source)  # before values are made: `<<` copies what it merges
+        return loader.construct_document(node) if node else None
+    except UserError:
+        raise
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         # dates that do not exist are a ValueError, deep nesting a RecursionError
         raise UserError(f"{source} is no YAML: {' '.join(str(error).split())[:300]}") from None
-    _refuse_explosion(content, source)
-    return content
 
 
 def parse_json(text: str | bytes, source: str) -> Any:
-    """Parse JSON text to plain values. Raises UserError where it is no JSON."""
+    """Parse JSON text to plain values. Raises UserError where it is no JSON, or far too much."""
+    signs = (b",", b"[", b"{") if isinstance(text, bytes) else (",", "[", "{")
+    if len(text) > MOST_VALUES and sum(map(text.count, signs)) > MOST_VALUES:  # type: ignore[arg-type]
+        raise UserError(f"{source} holds more than {MOST_VALUES:,} values: check it")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -109,22 +116,23 @@ def decode(data: bytes, source: str) -> str:
         raise UserError(told) from None
 
 
-def _refuse_explosion(content: Any, source: str) -> None:
+def _refuse_explosion(node: yaml.Node | None, source: str) -> None:
     """Count the values that anchors stand for: a few lines can exceed any memory."""
     counts: dict[int, int] = {}
     open_now: set[int] = set()
 
-    def count(value: Any) -> int:
-        if not isinstance(value, dict | list):
+    def count(node: yaml.Node) -> int:
+        if not isinstance(node, yaml.CollectionNode):
             return 1
-        if id(value) in open_now:
+        if id(node) in open_now:
             raise UserError(f"{source} contains itself: write its anchors out")
-        if id(value) not in counts:
-            open_now.add(id(value))
-            parts = [*value, *value.values()] if isinstance(value, dict) else value
-            counts[id(value)] = 1 + sum(map(count, parts))
-            open_now.discard(id(value))
-        return counts[id(value)]
+        if id(node) not in counts:
+            open_now.add(id(node))
+            of_map = isinstance(node, yaml.MappingNode)
+            parts = [part for pair in node.value for part in pair] if of_map else node.value
+            counts[id(node)] = 1 + sum(map(count, parts))
+            open_now.discard(id(node))
+        return counts[id(node)]
 
-    if count(content) > MOST_VALUES:
+    if node is not None and count(node) > MOST_VALUES:
         raise UserError(f"{source} stands for more than {MOST_VALUES:,} values: write it out")

@@ -10,7 +10,7 @@ from typing import Any
 
 from stdpipe.cache.checksum import crc32c
 from stdpipe.cache.errors import DamagedError, UserError
-from stdpipe.cache.schema import decode, parse_json, read_bytes
+from stdpipe.cache.schema import MOST_YAML, decode, parse_json, read_bytes
 
 _MARK = '"crc32c":'
 _HEAD = "# crc32c: "
@@ -71,7 +71,7 @@ def seal_text(text: str) -> bytes:
 def read_text_sealed(path: Path) -> str:
     """Read a text file, checked where seal_text wrote it. Raises DamagedError, or UserError where
     it is no text, and OSError where it cannot be read."""
-    data, half = read_bytes(path), len(_HEAD) // 2
+    data, half = read_bytes(path, MOST_YAML), len(_HEAD) // 2
     if not (data[:half] == _HEAD[:half].encode() or data[half : 2 * half] == _HEAD[half:].encode()):
         return decode(data, str(path))
     head, _, body = data.partition(b"\n")

@@ -18,7 +18,7 @@ from stdpipe.cache.errors import CacheError
 from stdpipe.cache.files import PARTIAL
 from stdpipe.cache.layout import ArraySpec
 from stdpipe.cache.manifest import Manifest
-from stdpipe.cache.place import Place
+from stdpipe.cache.place import MOST_TEXT, Place
 from stdpipe.cache.schema import check, parse_json
 from stdpipe.cache.shards import ZSTD_LEVEL, decode_plain
 
@@ -92,7 +92,7 @@ def is_metadata(path: str) -> bool:
 def says(place: Place, path: str, content: bytes) -> bool:
     """Tell whether a zarr.json, whichever zarr wrote it, holds all that ours holds."""
     try:
-        found = parse_json(place.read(path), path)
+        found = parse_json(place.read(path, MOST_TEXT), path)
         return all(found[name] == value for name, value in parse_json(content, path).items())
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
@@ -101,9 +101,11 @@ def says(place: Place, path: str, content: bytes) -> bool:
 def _read_parameter(place: Place, folder: str) -> NDArray[np.float32]:
     file = f"{folder}/{layout.ZARR_METADATA}"
     try:
-        shape = tuple(check(list[int], parse_json(place.read(file), file)["shape"], file))
+        shape = tuple(
+            check(list[int], parse_json(place.read(file, MOST_TEXT), file)["shape"], file)
+        )
         name = layout.SEPARATOR.join(["c"] + ["0"] * len(shape))
-        return decode_plain(place.read(f"{folder}/{name}"), "float32", shape).copy()
+        return decode_plain(place.read(f"{folder}/{name}", MOST_TEXT), "float32", shape).copy()
     except FileNotFoundError:
         reason = "a part of it is missing"
     except (ValueError, KeyError, TypeError) as error:  # damage and broken JSON are ValueErrors

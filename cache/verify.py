@@ -142,7 +142,7 @@ def read_checked(place: Place, manifest: Manifest, commit: Commit, name: str) ->
     if not commit.fits(manifest) or expected is None:
         raise DamagedError("its journal line does not fit the manifest")
     spec = manifest.group(commit.key).arrays[name]
-    data = place.read(spec.file(commit.index))
+    data = place.read(spec.file(commit.index), expected.bytes)
     if len(data) != expected.bytes:
         raise DamagedError(f"its file has {len(data)} bytes instead of {expected.bytes}")
     if check(spec, data) != expected.crc32c:
@@ -156,7 +156,7 @@ def _check_array(place: Place, manifest: Manifest, commit: Commit, name: str) ->
         read_checked(place, manifest, commit, name)
     except FileNotFoundError:
         return "its file is missing"
-    except (DamagedError, OSError) as error:
+    except (CacheError, DamagedError, OSError) as error:
         return str(error)
     return ""
 

@@ -6,7 +6,8 @@ import tempfile
 import traceback
 from pathlib import Path
 
-OUT_OF_MEMORY = ("out of memory", "not enough memory")  # how torch reports it on CUDA and CPU
+# how torch reports it on CUDA and on CPUs
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 # how gloo and NCCL report that another rank has died
 PEER_GONE = ("Connection closed by peer", "Connection reset by peer", "NCCL communicator was abort")
 BUG = "this is a bug of stdpipe"

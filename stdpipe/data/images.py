@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.schema import read_bytes
 
 # Modes of 8 bits a channel that convert to RGB without loss. CMYK would pass for RGBA.
 READABLE_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})
@@ -19,6 +20,18 @@ PNG_HEADER = struct.Struct(">8s4x4sIIB")  # start, length of IHDR, its name, wid
 BITS_PER_SAMPLE = 258  # a tag of TIFF
 ORIENTATION = 274  # a tag of EXIF
 TRANSPOSED = (5, 6, 7, 8)  # its values whose width is the image's height
+MOST_PIXELS = 2**26  # of a frame, 8192 x 8192; a file of a megabyte can state a thousand times that
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "MPO",
+    "BMP",
+    "TIFF",
+    "WEBP",
+    "GIF",
+    "PPM",
+)  # EPS runs a program
+_TOO_LARGE = f"is larger than any frame here ({MOST_PIXELS:,} pixels): check it, or cut it"
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -27,10 +40,11 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises UserError for an image that cannot be read in full, or is not 8-bit RGB or grey.
     """
     with _told(path):
-        data = path.read_bytes()
+        data = read_bytes(path, 5 * MOST_PIXELS)
         # A decoder stops at the last pixel it needs; a PNG without its last chunk was cut off.
         if data.startswith(PNG_START) and PNG_END not in data:
             raise ValueError
+        _refuse_large_png(path, data)
         with Image.open(io.BytesIO(data)) as image:
             _refuse_other_kinds(path, image, _png_depth(data))
             upright = ImageOps.exif_transpose(image) if _turn(image) > 1 else image
@@ -45,6 +59,7 @@ def image_size(path: Path) -> tuple[int, int]:
     with _told(path):
         with path.open("rb", buffering=0) as file:
             head = file.read(PNG_HEADER.size)
+        _refuse_large_png(path, head)
         depth = _png_depth(head)
         if 0 < depth <= 8:
             *_, width, height, _ = PNG_HEADER.unpack(head)
@@ -61,6 +76,8 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UserError(f"{path} {_TOO_LARGE}") from None
     except Exception as error:  # Pillow reports damage as OSError, SyntaxError, ValueError and more
         cause = getattr(error, "strerror", None) or "truncated download, or no 8-bit image?"
         raise UserError(f"{path} cannot be read ({cause})") from error
@@ -83,8 +100,23 @@ def _png_depth(data: bytes) -> int:
     return int(depth) if (start, name) == (PNG_START, b"IHDR") else 0
 
 
+def _refuse_large_png(path: Path, head: bytes) -> None:
+    if _png_depth(head):
+        *_, width, height, _ = PNG_HEADER.unpack_from(head)
+        refuse_large(path, width, height)
+
+
+def refuse_large(path: Path, width: int, height: int) -> None:
+    """Raise UserError for a frame of more than MOST_PIXELS, before its pixels are decoded."""
+    if width * height > MOST_PIXELS:
+        raise UserError(f"{path} of {width} x {height} pixels {_TOO_LARGE}")
+
+
 def _refuse_other_kinds(path: Path, image: Image.Image, png_depth: int) -> None:
     """Refuse all but 8-bit images. Pillow reduces 16-bit RGB silently, so the header must tell."""
+    if image.format not in FORMATS:
+        raise ValueError
+    refuse_large(path, *image.size)
     tags = getattr(image, "tag_v2", {})
     depth = max(png_depth, *tags.get(BITS_PER_SAMPLE, (1,)))
     if image.mode not in READABLE_MODES or depth > 8:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.schema import read_bytes
 from stdpipe.data import given as lr_given, named, packed
 from stdpipe.data.folders import (
     FRAME_SUFFIXES,
@@ -286,7 +287,7 @@ def _keys_listed(path: Path) -> list[str]:
 
 def _text(path: Path) -> str:
     """Read a list as UTF-8, or as UTF-16 where it has such a byte-order mark (as from Windows)."""
-    data = path.read_bytes()
+    data = read_bytes(path)
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = data.decode("utf-16" if wide else "utf-8-sig")

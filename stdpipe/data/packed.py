@@ -28,8 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stdpipe.cache.errors import UserError
+from stdpipe.data.images import MOST_PIXELS
 
 FORMAT, VERSION, TABLES = "stdpipe-clips", 1, "tables"
+MOST_TABLE = 2**28  # bytes of a table, or of a chunk of one: a hundred million frames
 AGAIN = "copy the file again, or pack it again"
 # h5py raises these for a damaged or unexpected file
 HDF5_ERRORS = (
@@ -93,6 +95,7 @@ class PackedFile:
             and self.shapes.shape == (n, 3)
             and self.shapes.dtype.kind == "i"
             and self.shapes.min() > 0
+            and self.shapes[:, 1:].astype(float).prod(axis=1).max() <= MOST_PIXELS
             and self.source_bytes.shape == (n,)
             and self.crc32.shape == (self.shapes[:, 0].sum(),)
             and all(known.issuperset(keys) for keys in self.lists.values())
@@ -119,7 +122,10 @@ class PackedFile:
     def _table(self, name: str) -> NDArray[Any]:
         """Read a dataset. pack-clips compresses none, so that none is larger than the file."""
         table = self.file[name]
-        if max(table.size, math.prod(table.chunks or ())) * table.dtype.itemsize > self._size:
+        size = max(table.size, math.prod(table.chunks or ())) * table.dtype.itemsize
+        if table.dtype.kind not in "iuS":  # texts of any length may all be one, a thousand times
+            raise ValueError(f"its table {name} is of another kind")
+        if size > min(self._size, MOST_TABLE):
             raise ValueError(f"its table {name} claims more bytes than the file has")
         content: NDArray[Any] = table[()]
         return content
@@ -160,6 +166,8 @@ class PackedFile:
         block = self.file[f"clips/{self.keys[index]}"]
         if block.shape != (*self.shapes[index], 3) or block.dtype != np.uint8:
             raise ValueError(f"clip {self.keys[index]} has another shape than its table says")
+        if math.prod(block.chunks or ()) > MOST_TABLE:
+            raise ValueError(f"clip {self.keys[index]} lies in chunks of more than {MOST_TABLE:,}")
         return block
 
 

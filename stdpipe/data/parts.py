@@ -15,6 +15,7 @@ from zlib import crc32
 
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import PARTIAL, fsync, locked, write_atomically
+from stdpipe.cache.schema import read_bytes
 from stdpipe.data.video_writer import Write
 
 JOURNAL = "journal"  # a line of JSON for the job, then one for each part
@@ -71,7 +72,8 @@ class Parts:
     def _read(self) -> None:
         """Take up what the journal names, if all of it is there and whole, else nothing."""
         try:
-            lines = (self._folder / JOURNAL).read_text().split("\n")[:-1]  # a torn line has no end
+            text = read_bytes(self._folder / JOURNAL).decode()
+            lines = text.split("\n")[:-1]  # a torn line has no end
             job, *parts = map(json.loads, lines)
             state = (self._folder / f"state-{parts[-1]['done']}").read_bytes()
             files = {name: value for part in parts for name, value in part["files"].items()}

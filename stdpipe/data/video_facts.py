@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stdpipe.cache.errors import UserError
+from stdpipe.data.images import refuse_large
 
 UNTOLD = 2  # a colour property that the file does not state, in the numbers of H.273
 RGB, BT709, BT601, BT2020 = 0, 1, 6, 9
@@ -86,6 +87,7 @@ def _facts(file: Path, _size: int, _changed: int) -> Facts:
         )
         if first is None:
             raise UserError(f"{file} is no video whose frames can be decoded")
+        refuse_large(file, first.width, first.height)
         colours = _colours(file, first)
         turn = _turn(first)
         shape = (first.width, first.height) if turn[0] else (first.height, first.width)

@@ -33,6 +33,7 @@ Row = dict[str, float]  # a frame's figures by name, and its number as `frame`
 Clips = dict[str, list[Row]]  # a clip's key -> a row for each scored frame
 
 UNFINISHED, FRAMES, CLIPS = "unfinished", "frames.csv", "clips.jsonl"
+MOST_ROWS = 2**20  # of a frames.csv; of all of Vimeo90K, 130 networks make as many
 LOG = logging.getLogger(__name__)
 
 
@@ -179,6 +180,8 @@ def refuse_changed(file: Path, sha256: str | None) -> None:
 
 def _rows(text: str, file: Path) -> dict[str, Clips]:
     found: dict[str, Clips] = {}
+    if text.count("\n") > MOST_ROWS:
+        raise UserError(f"{file} has more than {MOST_ROWS:,} lines: check it")
     try:
         for line in csv.DictReader(io.StringIO(text)):
             figures = {k: float(v) for k, v in line.items() if k not in ("network", "clip") and v}

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.schema import read_bytes
 from stdpipe.models.foreign import values_beside
+from stdpipe.models.stated import MOST_BYTES, refuse_large
 
 KINDS = {  # by how a file begins, in lower case
     (b"<!doctype html", b"<html", b"<?xml"): (
@@ -55,7 +57,7 @@ def read_file(path: Path) -> Any:
     if path.is_dir():
         raise UserError(f"{path} is a folder: give the file in it, such as {path / 'weights.pt'}")
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, MOST_BYTES)
     except FileNotFoundError:
         raise FileNotFoundError(f"no weights file {path}") from None
     if not content:
@@ -64,6 +66,7 @@ def read_file(path: Path) -> Any:
     for beginnings, told in KINDS.items():
         if start.startswith(beginnings):
             raise UserError(f"{path} is {told}")
+    refuse_large(content, path)
     if part := damaged_part(io.BytesIO(content)):
         told = f"the checksum of {part!r} in it does not fit: copy or download it again"
         raise UserError(f"{path} is damaged: {told}")

@@ -6,6 +6,7 @@ Axes: S frames of the span, H W HR size, C channels; crops are those of Shot.win
 """
 
 import hashlib
+import io
 import json
 import zipfile
 import zlib
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import atomic_file
+from stdpipe.cache.schema import read_bytes
 from stdpipe.data.box import Box
 from stdpipe.data.degrade import degradation as named_degradation
 from stdpipe.data.frames import Clip
@@ -34,6 +36,7 @@ from stdpipe.models.base import Features, Network
 from stdpipe.models.causal import CausalNetwork
 from stdpipe.models.checkpoints import load_network
 from stdpipe.models.running import ClipRunner, frames_around
+from stdpipe.models.stated import MOST_BYTES, refuse_large
 from stdpipe.reporting.data_uris import Pixels
 from stdpipe.resample import SCALE
 
@@ -138,8 +141,10 @@ def load_or_make(
     network = (facts["model"], facts["weights_sha256"])
     what = (FORMAT, *network, shot.degradation, shot.lr_8bit, shot.frame, shot.span, frames)
     file = parts / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:20]}.npz"
-    with suppress(*UNREADABLE), file.open("rb") as stream, np.load(stream) as content:
-        return Made(**content)
+    with suppress(*UNREADABLE):
+        refuse_large(data := read_bytes(file, MOST_BYTES), file)
+        with np.load(io.BytesIO(data)) as content:
+            return Made(**content)
     made = make(settle(net, device), shot, found, device)
     with atomic_file(file) as aside:
         np.savez(aside, **made._asdict())

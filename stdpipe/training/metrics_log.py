@@ -24,6 +24,8 @@ from stdpipe.cache.schema import check, read_bytes
 from stdpipe.cache.seal import parse_sealed, seal
 from stdpipe.evaluation.pictures import heat
 
+MOST_LINES = 2_400_000  # of a metrics.jsonl
+
 
 class Metrics:
     """Writes metrics.jsonl, and TensorBoard events beside it where tensorboard is installed.
@@ -84,8 +86,10 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, float]]]:
     """Yield each line of a metrics.jsonl, and its finite numbers."""
-    # a line for each of the paper's steps takes a third of that size
+    # a line for each of the paper's steps takes a third of that size, and of those lines
     content = read_bytes(path, most=2**30) if path.exists() else b""
+    if content.count(b"\n") > MOST_LINES:
+        raise UserError(f"{path} has more than {MOST_LINES:,} lines: check it")
     for number, line in enumerate(io.BytesIO(content), start=1):
         if not line.endswith(b"\n"):
             if b"}" not in line:  # a crash has torn it

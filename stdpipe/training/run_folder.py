@@ -33,6 +33,7 @@ from stdpipe.cache.seal import read_text_sealed, seal_text
 from stdpipe.models.checkpoints import save_torch
 from stdpipe.models.layers import has_batch_norm
 from stdpipe.models.reading import damaged_part
+from stdpipe.models.stated import MOST_BYTES, refuse_large
 from stdpipe.training.config import Positive, Seed, Training, to_mapping
 
 
@@ -256,6 +257,7 @@ def resume(out: Path, **parts: Any) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
+    refuse_large(schema.read_bytes(path, MOST_BYTES), path)
     with _telling_damage(path):
         if part := damaged_part(path):
             raise ValueError(f"the checksum of {part!r} does not fit")
