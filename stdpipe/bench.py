@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tabulate import tabulate
 from torch import Tensor
 
 from stdpipe.cache.errors import DamagedError, UserError
@@ -26,6 +25,7 @@ from stdpipe.deploy.graph import Run
 from stdpipe.deploy.quiet import quiet
 from stdpipe.models.checkpoints import file_sha256
 from stdpipe.models.table import Size
+from stdpipe.templates import markdown_table
 
 NEEDED = {"size", "frames", "state", "multiple", "precision", "model", "weights_sha256"}
 FIRST = 3  # frames before any is timed
@@ -200,8 +200,7 @@ def table(files: Sequence[dict[str, Any]]) -> str:
         )
         for each in sorted(files, key=lambda each: float(each["ms"]))
     ]
-    align = ["left"] * 3 + ["right"] * 5
-    return tabulate(rows, HEAD, tablefmt="pipe", colalign=align, disable_numparse=True)
+    return markdown_table(HEAD, rows, 3)
 
 
 def as_text(result: dict[str, Any]) -> str:

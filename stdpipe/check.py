@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tabulate import tabulate
 from tqdm import tqdm
 
 from stdpipe import cache
@@ -33,6 +32,7 @@ from stdpipe.models import zoo
 from stdpipe.models.base import Network
 from stdpipe.models.checkpoints import file_sha256, load_network
 from stdpipe.models.luma import own_image
+from stdpipe.templates import markdown_table, one_line
 
 HALF_STEP = {"float32": 0.0, "float16": 2.0**-11}  # of a stored attention map, relative
 MARGIN = 3.0  # clips differ: a clip's error may be so many times that of the measured clip
@@ -157,8 +157,10 @@ def check_table(result: dict[str, Any]) -> str:
     ]
     rows.append(["tolerance", "", *(f"{most:.3%}" for most in allowed.values())])
     heads = ["orientation", "clips", *(f"{name} error" for name in allowed)]
-    lines = [tabulate(rows, heads, "github", disable_numparse=True)]
+    lines = [markdown_table(heads, rows)]
     for row in result["clips"]:
-        lines += [f"beyond: {row['key']} {name} {row[name]:.3%}" for name in row["beyond"]]
+        lines += [
+            f"beyond: {one_line(row['key'])} {name} {row[name]:.3%}" for name in row["beyond"]
+        ]
     lines.append(f"{len(result['clips'])} checked, {len(result['beyond'])} beyond")
     return "\n".join(lines)

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from tabulate import tabulate
 from torch import Tensor
 
 from stdpipe import cache
@@ -23,6 +22,7 @@ from stdpipe.features.extraction import Extraction, Prepared, prepare
 from stdpipe.features.quality import evenly_spaced, quality_text
 from stdpipe.features.teacher import group_features, refuse_trunk, tail_of
 from stdpipe.models.base import Features
+from stdpipe.templates import markdown_table
 
 MEASURED = 3  # clips
 
@@ -180,11 +180,10 @@ def plan_table(result: dict[str, Any]) -> str:
         for name, row in result["encodings"].items()
     ]
     head = ["encoding", "MB a clip", "GB in all", "attention", "files", "f_sr error", "SR vs float"]
-    align = ("left", *["right"] * 6)
     return (
         f"{result['entries']:,} clips; {result['teacher']} takes "
         f"{result['teacher_seconds_per_clip']:.2f} s a clip on {result['device']}, "
         f"{result['teacher_hours']:.2f} hours in all"
         f"{'' if free is None else f'; {free / 1e9:,.1f} GB are free'}\n"
         f"the teacher's image: {quality_text(result['quality'])}\n{left}\n"
-    ) + tabulate(rows, head, tablefmt="pipe", colalign=align, disable_numparse=True)
+    ) + markdown_table(head, rows)

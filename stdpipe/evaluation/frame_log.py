@@ -28,6 +28,7 @@ from stdpipe.cache.schema import check, check_json, read_bytes, read_json
 from stdpipe.cache.seal import seal, unseal
 from stdpipe.data.pieces import Origin
 from stdpipe.models.checkpoints import file_sha256
+from stdpipe.templates import csv_cell, from_csv_cell
 
 Row = dict[str, float]  # a frame's figures by name, and its number as `frame`
 Clips = dict[str, list[Row]]  # a clip's key -> a row for each scored frame
@@ -139,7 +140,8 @@ class FrameLog:
         text = io.StringIO()
         writer = csv.DictWriter(text, self.columns, restval="", lineterminator="\n")
         for network, of_network in self.networks.items():
-            writer.writerows({"network": network, "clip": clip, **r} for r in of_network[clip])
+            names = {"network": csv_cell(network), "clip": csv_cell(clip)}
+            writer.writerows({**names, **row} for row in of_network[clip])
         return text.getvalue().encode()
 
 
@@ -186,7 +188,8 @@ def _rows(text: str, file: Path) -> dict[str, Clips]:
         for line in csv.DictReader(io.StringIO(text)):
             figures = {k: float(v) for k, v in line.items() if k not in ("network", "clip") and v}
             row = {**figures, "psnr_y": figures["psnr_y"], "frame": int(line["frame"])}
-            found.setdefault(line["network"], {}).setdefault(line["clip"], []).append(row)
+            network, clip = map(from_csv_cell, (line["network"], line["clip"]))
+            found.setdefault(network, {}).setdefault(clip, []).append(row)
     except (KeyError, TypeError, ValueError, csv.Error):
         raise UserError(f"{file} is damaged: remove it, or evaluate again") from None
     return found

@@ -7,13 +7,13 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel
-from tabulate import tabulate
 
 from stdpipe.cache.schema import check, read_yaml
 from stdpipe.models import zoo
 from stdpipe.models.base import Network, count_parameters
 from stdpipe.models.fold import folded
 from stdpipe.models.macs import HEIGHT, WIDTH, count_macs, steady_macs
+from stdpipe.templates import markdown_table
 
 
 class Published(BaseModel):
@@ -96,8 +96,7 @@ def sized_table(rows: list[dict[str, Any]]) -> str:
         )
         for row in sorted(rows, key=itemgetter("gmac"))
     ]
-    align = ["left"] * 3 + ["right"] * 4
-    text = tabulate(table, SIZED, tablefmt="pipe", colalign=align, disable_numparse=True)
+    text = markdown_table(SIZED, table, 3)
     return (
         f"{text}\n\nGMAC: 10^9 multiply-accumulates of one more frame of {rows[0]['size']} LR "
         "pixels in a long video;\nconvolutions and matrix products. State and file are float32."
@@ -106,8 +105,7 @@ def sized_table(rows: list[dict[str, Any]]) -> str:
 
 def network_table(rows: list[dict[str, Any]]) -> str:
     """Return the rows of `describe_network` as Markdown."""
-    align = ["left"] * 3 + ["right"] * (len(HEAD) - 4) + ["left"]
-    table = tabulate(map(cells, rows), HEAD, tablefmt="pipe", colalign=align, disable_numparse=True)
+    table = markdown_table(HEAD, map(cells, rows), 3, last=1)
     note = (
         f"\nTMAC: 10^12 multiply-accumulates of one window at {WIDTH} x {HEIGHT} LR pixels; "
         "convolutions,\nand the matrix products behind deformable sampling. EDVR takes less than "

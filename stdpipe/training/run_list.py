@@ -12,6 +12,7 @@ from tabulate import tabulate
 from stdpipe.cache.errors import DamagedError, UserError
 from stdpipe.evaluation.results import identity, read_result
 from stdpipe.models.checkpoints import file_sha256
+from stdpipe.templates import one_line
 from stdpipe.training.metrics_log import read_metrics
 from stdpipe.training.run_folder import read_config
 
@@ -39,7 +40,7 @@ def run_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows as text, with a column of PSNR for each data set and set of rules."""
     rules = list(dict.fromkeys(_rules(score) for row in rows for score in row["best"]))
     head = ["run", "network", "scheme", "seed", "step", "loss", "steps/s"]
-    head += [f"PSNR Y, {name}" for name in _headings(rules)]
+    head += [f"PSNR Y, {one_line(name)}" for name in _headings(rules)]
     cells = []
     for row in rows:
         scores = {_rules(score): score["psnr_y"] for score in row["best"]}
@@ -47,6 +48,7 @@ def run_table(rows: Sequence[Mapping[str, Any]]) -> str:
         known += [f"{row['step']}/{row['steps']}"]
         numbers = [(row["loss"], ".5g"), (row["steps_per_s"], ".3g")]
         numbers += [(scores.get(each), ".3f") for each in rules]
+        known = [n if n is None else one_line(n) for n in known]
         cells.append([*known, *(n if n is None else format(n, form) for n, form in numbers)])
     sides = ["left"] * 3 + ["right"] * (len(head) - 3)
     return tabulate(cells, head, missingval="-", disable_numparse=True, colalign=sides)
