@@ -44,6 +44,7 @@ from stdpipe.evaluation.networks import agreed_degradation, load_networks
 from stdpipe.evaluation.pictures import save_comparison, to_pixels
 from stdpipe.evaluation.protocols import Protocol, rounded, score_frames, scored_frames
 from stdpipe.evaluation.results import Cost, Definition, NetworkResult, Result, read_result
+from stdpipe.evaluation.same_frames import refuse_other_frames
 from stdpipe.evaluation.still import Still, still_figures, still_psnr
 from stdpipe.evaluation.temporal import Temporal
 from stdpipe.models.base import Network, count_parameters
@@ -78,13 +79,13 @@ class EvaluationSetup:
         return [*QUALITY, *(TEMPORAL if "temporal" in self.job.metrics else ())]
 
     @cached_property
-    def _by_key(self) -> dict[str, Clip]:
+    def by_key(self) -> dict[str, Clip]:
         return {clip.key: clip for clip in self.clips}
 
     def now(self, key: str, there: Origin) -> Origin:
         """Return what the frames that a clip's figures come from hold now."""
         read = range(there["start"], there["stop"])
-        return origin(self._by_key[key], read, self.degradation)
+        return origin(self.by_key[key], read, self.degradation)
 
 
 def evaluate(job: Evaluation) -> dict[str, Any]:
@@ -150,18 +151,8 @@ def _finished(setup: EvaluationSetup, out: Path, facts: Mapping[str, Any]) -> Re
         for name, sha256 in old.get("files", {}).items():
             if (out / name).is_file():  # pictures may have gone, to make space
                 refuse_changed(out / name, sha256)
-        _refuse_other_frames(setup, out, old.get("origins", {}))
+        refuse_other_frames(setup.by_key, setup.degradation, [(out, old.get("origins", {}))])
     return old
-
-
-def _refuse_other_frames(setup: EvaluationSetup, out: Path, origins: Mapping[str, Origin]) -> None:
-    for key, there in tqdm(origins.items(), unit="clip", desc="compare", disable=None):
-        if (now := setup.now(key, there)) != there:
-            raise UserError(
-                f"clip {key} has other frames now than those that {out} holds figures of (crc32 "
-                f"{there['crc32']} there, {now['crc32']} now); choose another --out, or give "
-                "--overwrite"
-            )
 
 
 def _facts(

@@ -141,6 +141,8 @@ def _evaluate(setup: GridSetup, say: Say) -> None:
 
     Baselines are measured in the first seed's pass.
     """
+    for test in setup.tests:
+        setup.refuse_other_frames(test)
     first = setup.experiment.seeds[0]
     for seed in setup.experiment.seeds:
         for test, data in setup.tests.items():

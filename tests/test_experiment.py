@@ -330,3 +330,19 @@ def test_clips_that_were_added_since(
     data = make_data(tmp_path / "data", clips=4)
     *_, told = stdpipe(*command(write(tmp_path / "g.yaml"), data, copy), code=1).stderr.splitlines()
     assert "was trained from other frames" in told
+
+
+def test_a_test_set_whose_frames_were_made_anew(
+    tmp_path: Path, copy: Path, tiny: Path, stdpipe: Command
+) -> None:
+    """Its list names another clip than those that are trained on."""
+    data = Path(shutil.copytree(tiny, tmp_path / "test"))
+    file = write(tmp_path / "g.yaml", tests={"other": {"protocol": "vid4"}}, paper={})
+    arguments = (*command(file, tiny, copy), "--test", f"other={data}")
+    stdpipe(*arguments)
+    before = when(copy)
+    clip = data / "sequences/00001/0003"
+    shutil.copy(clip / "im1.png", clip / "im2.png")
+    *_, told = stdpipe(*arguments, code=1).stderr.splitlines()
+    assert "clip 00001/0003 has other frames now" in told
+    assert when(copy) == before

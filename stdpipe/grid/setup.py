@@ -19,6 +19,7 @@ from stdpipe.data.pairs import find_pairs
 from stdpipe.evaluation.job import Evaluation, scored_footage, split_name
 from stdpipe.evaluation.protocols import Protocol
 from stdpipe.evaluation.results import definition, identity, read_result
+from stdpipe.evaluation.same_frames import refuse_other_frames
 from stdpipe.features.extraction import Extraction
 from stdpipe.features.info import sources_digest
 from stdpipe.grid.schema import OWN, Experiment, Teacher
@@ -230,6 +231,15 @@ class GridSetup:
             for network in result["networks"] if identity(result) == facts else []:
                 found[network["weights_sha256"] or network["model"]] = {**network, **place}
         return found
+
+    def refuse_other_frames(self, test: str) -> None:
+        """Raise UserError where results on a test set are of other frames than it has now."""
+        facts, folder = self._facts(test), self.job.out / "results" / test
+        found = {file.parent: read_result(file) for file in sorted(folder.glob("*/result.json"))}
+        ours = [(out, r.get("origins", {})) for out, r in found.items() if identity(r) == facts]
+        how, rules = self.experiment.degradation, self.rules[test]
+        clips = scored_footage(self.tests[test], rules.name, None, how)[0]
+        refuse_other_frames({clip.key: clip for clip in clips}, how, ours)
 
     def _facts(self, test: str) -> dict[str, Any]:
         """Return the `identity` that a result on this test set must have."""
