@@ -346,3 +346,15 @@ def test_a_test_set_whose_frames_were_made_anew(
     *_, told = stdpipe(*arguments, code=1).stderr.splitlines()
     assert "clip 00001/0003 has other frames now" in told
     assert when(copy) == before
+
+
+def test_weights_that_were_exchanged_between_seeds(
+    tmp_path: Path, copy: Path, tiny: Path, stdpipe: Command
+) -> None:
+    one, other = (copy / RUNS / "std" / str(seed) / "weights.pt" for seed in (0, 1))
+    kept = one.read_bytes()
+    shutil.copy(other, one)
+    other.write_bytes(kept)
+    file = write(tmp_path / "g.yaml")
+    *_, told = stdpipe(*command(file, tiny, copy), code=1).stderr.splitlines()
+    assert f"{RUNS}/std/0 has other weights" in told

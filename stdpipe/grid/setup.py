@@ -48,7 +48,11 @@ class Job:
         return max(torch.get_num_threads() // self.jobs, 1)
 
 
-SOURCE = ("cache_id", "cache_sources")  # what a run's mark says beside its definition
+SOURCE = {  # what a run's mark says beside its definition
+    "cache_id": "was trained from another cache",
+    "cache_sources": "was trained from other frames",
+    "weights_sha256": "has other weights than it ended with",
+}
 
 
 class GridRun(NamedTuple):
@@ -85,21 +89,21 @@ class GridRun(NamedTuple):
         return {"student": self.student, **to_mapping(self.options)}
 
     def source(self) -> dict[str, str]:
-        """Return what the run's cache is made of: its id, and the digest of its frames."""
+        """Return what made a run that has ended, and what it ended with, as SOURCE names it."""
         assert self.job.cache
         reader = cache.open_reader(self.job.cache)
-        return dict(zip(SOURCE, (reader.manifest.cache_id, sources_digest(reader)), strict=True))
+        made_of = (reader.manifest.cache_id, sources_digest(reader), file_sha256(self.weights))
+        return dict(zip(SOURCE, made_of, strict=True))
 
     def refuse_other_source(self) -> None:
-        """Raise UserError where it was trained from another cache or other frames than lie there
-        now; marks of older versions do not say it."""
+        """Raise UserError where a run that has ended was trained from another cache or other frames
+        than lie there now, or has other weights; marks of older versions do not say it."""
         told = read_sealed(self.mark) if self.mark.exists() else {}
-        for name, now in self.source().items() if SOURCE[0] in told else ():
-            if told[name] != now:
-                what = {"cache_id": "another cache", "cache_sources": "other frames"}[name]
+        for name, now in self.source().items() if SOURCE.keys() & told.keys() else ():
+            if told.get(name, now) != now:
                 raise UserError(
-                    f"{self.job.out} was trained from {what} ({name} {told[name]}, and now {now} "
-                    f"in {self.job.cache}): choose another --out, or remove that run"
+                    f"{self.job.out} {SOURCE[name]} ({name} {told[name]}, and now {now}): choose "
+                    "another --out, or remove that run"
                 )
 
 

@@ -8,6 +8,7 @@ weights.pt       the finished network (stdpipe.models.checkpoints)
 """
 
 import hashlib
+import json
 import math
 import multiprocessing
 import os
@@ -63,11 +64,12 @@ class RunConfig(TypedDict):
     cache_weight: NotRequired[list[float]]
     init: NotRequired[str | None]
     exclude: NotRequired[list[str]]
+    run_id: NotRequired[str]
 
 
 # may differ when a run is resumed, as may the number of processes
 FREE = {"data", "cache", "other_caches", "init", "live_teacher_file", "workers", "accumulate",
-        "log_every", "save_every", "evaluate_every"}  # fmt: skip
+        "log_every", "save_every", "evaluate_every", "run_id"}  # fmt: skip
 LATER = ("cache_parts", "cache_sources")  # not said by runs of older versions
 
 
@@ -118,11 +120,17 @@ def parts_of_caches(outs: Iterable[Path]) -> list[cache.Part]:
 
 def digest(keys: Iterable[str]) -> str:
     """Return 16 hex digits that stand for a set of clips, wherever the data lie."""
-    return hashlib.sha256("\n".join(sorted(set(keys))).encode()).hexdigest()[:16]
+    return _sha256("\n".join(sorted(set(keys))))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _write_config(out: Path, facts: Mapping[str, Any], options: Training) -> None:
     config = {**facts, **to_mapping(options)}
+    fixed = {name: value for name, value in config.items() if name not in FREE}
+    config["run_id"] = _sha256(json.dumps(fixed, sort_keys=True, default=str))
     file = out / "config.yaml"
     if file.exists():  # a run from before a key was added has its default
         unsaid = {key: config[key] for key in LATER if key in config}
@@ -137,6 +145,7 @@ def _write_config(out: Path, facts: Mapping[str, Any], options: Training) -> Non
                 f"{out} holds a run with another config ({'; '.join(differences)}); "
                 "choose another --out, or the old options to resume"
             )
+        config["run_id"] = old.get("run_id", config["run_id"])  # of the version that began it
     write_atomically(file, seal_text(yaml.safe_dump(config, sort_keys=False)))
 
 
@@ -235,13 +244,14 @@ def save_checkpoint(out: Path, step: int, **parts: Any) -> None:
     """Write checkpoint.pt: `step` finished steps and each part's state_dict (or plain value)."""
     states = {k: v.state_dict() if hasattr(v, "state_dict") else v for k, v in parts.items()}
     rng = torch.get_rng_state()  # for networks with dropout
-    save_torch(out / "checkpoint.pt", {"step": step, "rng": rng, **states})
+    save_torch(out / "checkpoint.pt", {"step": step, "rng": rng, "run_id": _run_id(out), **states})
 
 
 def resume(out: Path, **parts: Any) -> dict[str, Any]:
     """Load the run's last checkpoint into the parts, and return it; {"step": 0} without one.
 
-    The first rank reads it, and sends it to the others. Raises UserError for a damaged one.
+    The first rank reads it, and sends it to the others. Raises UserError for a damaged one, and for
+    one of another run.
     """
     path = out / "checkpoint.pt"
     saved = distributed.from_first(lambda: _read(path))
@@ -254,6 +264,11 @@ def resume(out: Path, **parts: Any) -> dict[str, Any]:
         return {**saved, "step": int(saved["step"])}
 
 
+def _run_id(out: Path) -> str | None:
+    file = out / "config.yaml"
+    return read_config(file).get("run_id") if file.exists() else None
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
@@ -262,6 +277,12 @@ def _read(path: Path) -> dict[str, Any] | None:
         if part := damaged_part(path):
             raise ValueError(f"the checksum of {part!r} does not fit")
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    there, own = content.get("run_id"), _run_id(path.parent)
+    if there not in (None, own):  # older versions do not say it
+        raise UserError(
+            f"{path} is of another run (run_id {there} there, {own} in config.yaml): restore it, "
+            "or remove it to begin this run anew"
+        )
     return content
 
 
