@@ -12,6 +12,7 @@ report/index.html               the same with pictures
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -103,7 +104,10 @@ def _trained(todo: list[GridRun], job: Job) -> Iterator[tuple[GridRun, str | Non
                 killed = isinstance(future.exception(), BrokenProcessPool)
                 yield futures[future], KILLED if killed else future.result()
         except BaseException:
+            at_work = list(pool._processes.values())
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in at_work:  # each writes its checkpoint
+                process.terminate()
             raise
 
 
@@ -118,10 +122,12 @@ def _failure(run: GridRun) -> str | None:
 
 
 def _begin_process(threads: int, log: str, allowed: frozenset[str]) -> None:
-    """Limit a worker's threads, send its stderr to a file, and have it end with its parent.
+    """Limit a worker's threads, send its stderr to a file, and have it end with its parent, and by
+    Ctrl-C, rather than with a traceback and the next training.
 
     allowed: the modules that files may name.
     """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     torch.set_num_threads(threads)
     zoo.ALLOWED.update(allowed)
     sys.stderr = Path(log).open("a")  # noqa: SIM115 (for as long as the process lives)

@@ -33,7 +33,7 @@ from stdpipe.features.info import provenance
 from stdpipe.features.targets import to_device
 from stdpipe.models import checkpoints, zoo
 from stdpipe.models.base import Network, check_scale
-from stdpipe.training import clip_sums, metrics_log, run_folder, speed, warm
+from stdpipe.training import clip_sums, metrics_log, run_folder, speed, stopping, warm
 from stdpipe.training.clips import clip_stream
 from stdpipe.training.config import StudentTraining
 from stdpipe.training.held_out import held_out, score
@@ -96,7 +96,8 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
         }
         trainers = [_trainer(*job, facts, source, stream, device, opened) for job in jobs]
         stream.lead = warm.lead([t.student for t in trainers], [o for _, o in jobs])
-        _fit(trainers, stream, source, _first_taught(jobs), device)
+        with stopping.heard() as stop:
+            _fit(trainers, stream, source, _first_taught(jobs), device, stop)
     return [
         {
             "weights": str(run.out / "weights.pt"),
@@ -289,13 +290,14 @@ def _fit(
     source: Source,
     first_taught: int,
     device: torch.device,
+    stop: stopping.Stop,
 ) -> None:
     shared = trainers[0].options
-    start, stop = min(t.done for t in trainers), max(t.options.steps for t in trainers)
-    batches = iter(run_folder.loader(stream, start, stop, shared, device))
-    bar = metrics_log.progress("train-student", start, stop)
+    start, end = min(t.done for t in trainers), max(t.options.steps for t in trainers)
+    batches = iter(run_folder.loader(stream, start, end, shared, device))
+    bar = metrics_log.progress("train-student", start, end)
     clock = metrics_log.Clock()
-    for step in range(start, stop):
+    for step in range(start, end):
         learning = [trainer for trainer in trainers if trainer.learns(step)]
         inputs = []
         for slices_left in reversed(range(shared.accumulate)):
@@ -322,6 +324,10 @@ def _fit(
                 bar.set_postfix({**of_whom, **shown})
         bar.update()
         if all(trainer.failed or trainer.done == trainer.options.steps for trainer in trainers):
+            break
+        if stop.agreed():
+            for trainer in learning:
+                trainer.keep(batch)
             break
     bar.close()
     failed = [trainer.failed for trainer in trainers if trainer.failed]

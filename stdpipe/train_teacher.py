@@ -32,7 +32,7 @@ from stdpipe.models import checkpoints, fold, zoo
 from stdpipe.models.base import Network, check_scale, window_indices
 from stdpipe.models.pisr import PISR
 from stdpipe.suggest import nearest
-from stdpipe.training import metrics_log, run_folder, warm
+from stdpipe.training import metrics_log, run_folder, stopping, warm
 from stdpipe.training.clip_sums import ClipSums, without
 from stdpipe.training.config import TeacherTraining
 from stdpipe.training.jobs import TeacherRun
@@ -81,8 +81,8 @@ def train_teacher(run: TeacherRun, options: TeacherTraining) -> dict[str, Any]:
         }
         is_new = is_whole and not (run.out / "checkpoint.pt").exists()
         before = _quality(net, stream, device, run.accept_teacher) if is_new else None
-        with run_folder.open_run(run.out, facts, options):
-            last = _fit(net, stream, save_weights, run.out, options, device)
+        with run_folder.open_run(run.out, facts, options), stopping.heard() as stop:
+            last = _fit(net, stream, save_weights, run.out, options, device, stop)
         after = _quality(net, stream, device, accept=True)  # the weights are written
     told = {"weights": str(weights), "network": str(spec), "steps": options.steps, "loss": last}
     return {**told, "init_quality": before, "quality": after}
@@ -155,13 +155,14 @@ def _fit(
     out: Path,
     options: TeacherTraining,
     device: torch.device,
+    stop: stopping.Stop,
 ) -> float | None:
     stepper = run_folder.Stepper(list(net.parameters()), options, device)
     saved, sums = run_folder.resume(out, net=net, stepper=stepper), ClipSums(stream.keys, out)
     if "clip_sums" in saved:
         sums.load_state_dict(saved["clip_sums"])
     start = saved["step"]
-    metrics = metrics_log.Metrics(out, start)
+    metrics = metrics_log.Metrics(out, start, saved.get("metrics"))
     stream.lead = warm.lead([net], [options])
     losses = distributed.data_parallel(TeacherLosses(net, options.imitation))
     slices = distributed.slices(options.batch, options.accumulate)
@@ -192,12 +193,15 @@ def _fit(
         done = step + 1
         if done % options.log_every == 0 or done == options.steps:
             bar.set_postfix(metrics.log(done, lr=stepper.lr), loss=f"{metrics.last['loss']:.5f}")
-        if done % options.save_every and done < options.steps:
-            continue
-        sums.share()
-        if distributed.first():
-            save_weights()  # first: a run whose checkpoint has all steps never comes here again
-            run_folder.save_checkpoint(out, done, net=net, stepper=stepper, clip_sums=sums)
+        is_last = done == options.steps or stop.agreed()
+        if done % options.save_every == 0 or is_last:
+            sums.share()
+            if distributed.first():
+                save_weights()  # first: a run whose checkpoint has all steps never comes here again
+                parts = {"net": net, "stepper": stepper, "metrics": metrics, "clip_sums": sums}
+                run_folder.save_checkpoint(out, done, **parts)
+        if is_last:
+            break
     bar.close()
     return metrics.last.get("loss")
 

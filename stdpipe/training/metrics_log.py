@@ -34,7 +34,7 @@ class Metrics:
     training waited for data.
     """
 
-    def __init__(self, out: Path, resume_step: int) -> None:
+    def __init__(self, out: Path, resume_step: int, saved: Mapping[str, Any] | None = None) -> None:
         self.path = out / "metrics.jsonl"
         self.board: Any = None
         self.last: dict[str, float] = {}
@@ -44,11 +44,20 @@ class Metrics:
             write_atomically(self.path, b"".join(kept))
             self.board = _tensorboard(out)
         self._begin()
+        if saved:
+            self._sums |= saved["sums"]
+            self._counts |= saved["counts"]
+            self._resumed = max(self._counts.values(), default=0)
 
     def _begin(self) -> None:
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
+        self._resumed = 0  # steps of the sums that an earlier process did
         self._waited, self._since = 0.0, time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums since the last line: a run that goes on between two lines needs them."""
+        return {"sums": self._sums, "counts": self._counts}
 
     def add(self, values: Mapping[str, float], waited: float) -> None:
         """Add one step's loss parts, and the seconds in which it waited for data."""
@@ -61,7 +70,7 @@ class Metrics:
         """Write one line, for `step` finished steps; return the values for a progress bar."""
         means = {name: total / self._counts[name] for name, total in self._sums.items()}
         elapsed = time.perf_counter() - self._since
-        speed = max(self._counts.values()) / elapsed
+        speed = (max(self._counts.values()) - self._resumed) / elapsed
         self.last = means
         line = {**means, **others, "steps_per_s": speed, "wait": self._waited / elapsed}
         if distributed.first():

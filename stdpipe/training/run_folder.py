@@ -13,6 +13,7 @@ import math
 import multiprocessing
 import os
 import pickle
+import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -167,13 +168,21 @@ def loader(
         num_workers=options.workers,
         # fork is a hazard once zarr's threads or CUDA have started in this process
         multiprocessing_context="forkserver" if options.workers else None,
-        worker_init_fn=end_with_parent,
+        worker_init_fn=_begin_worker,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # leaves the networks' random state as it is
     )
 
 
-def end_with_parent(_worker: int = 0) -> None:
+def _begin_worker(_worker: int) -> None:
+    """Leave Ctrl-C and SIGTERM, which reach the whole group, to the training: it needs this
+    worker's batch to finish its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
     """End a worker when the training process is killed: torch watches its parent alone, which is
     the fork server, and that lives as long as its workers."""
     training = multiprocessing.parent_process()

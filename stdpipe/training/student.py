@@ -103,6 +103,7 @@ class StudentTrainer:
         if "term_weights" in saved:
             self.weights.load_state_dict(saved["term_weights"])
         self.done: int = saved["step"]
+        self.kept = self.done  # the step of the checkpoint
         # td is always among them, since its memory is always built: so each log has its norm
         self.with_memory = {
             mark(name, n): (mark(term.memory, n), mark(term.frozen, n))
@@ -117,7 +118,7 @@ class StudentTrainer:
         }
         # for dropout on a CPU; a GPU's random state is neither kept nor resumed
         self.random = torch.get_rng_state()
-        self.metrics = metrics_log.Metrics(out, self.done)
+        self.metrics = metrics_log.Metrics(out, self.done, saved.get("metrics"))
         self.losses = distributed.data_parallel(StudentLosses(student, helpers, options, teachers))
         self._save_weights, self._evaluate, self._score = save_weights, evaluate, score
         self._slices: list[dict[str, Tensor]] = []
@@ -181,7 +182,15 @@ class StudentTrainer:
             self.clip_sums.share()
         if to_save or to_evaluate:
             distributed.from_first(lambda: self._write_files(batch, to_save, to_evaluate))
+        if to_save:
+            self.kept = self.done
         return shown
+
+    def keep(self, batch: Mapping[str, Tensor]) -> None:
+        """Write the checkpoint of the last step, whether it is due or not."""
+        if not self.failed and self.kept < self.done:
+            self.clip_sums.share()
+            distributed.from_first(lambda: self._write_files(batch, True, False))
 
     def _held_out(self) -> float:
         """Score the student on the clips that it never sees, and keep its weights if it is the best
@@ -214,6 +223,7 @@ class StudentTrainer:
                     self.done,
                     **self.parts,
                     stepper=self.stepper,
+                    metrics=self.metrics,
                     term_weights=self.weights,
                     average=self.average,
                     clip_sums=self.clip_sums,
