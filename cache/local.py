@@ -12,11 +12,10 @@ from pathlib import Path
 
 from stdpipe.cache.checksum import Buffer
 from stdpipe.cache.errors import CacheError
-from stdpipe.cache.files import PARTIAL, fsync
+from stdpipe.cache.files import PARTIAL, FileLock, fsync, lock
 from stdpipe.cache.place import MOST_TEXT, Span, refuse_longer
 
 PROBE_SECONDS = 0.2  # a lock that is only being looked at is free again within this
-NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what flock says on such a file system
 
 
 class LocalPlace:
@@ -73,10 +72,11 @@ class LocalPlace:
     def extend(self, path: str, before: bytes, new: bytes) -> None:
         file = self.root / path
         is_new = not file.exists()
-        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(file, flags, 0o666)
         try:
             _write_fully(fd, new)
-            os.fsync(fd)
+            fsync(fd)
             if is_new:
                 fsync(file.parent)
         except OSError:
@@ -108,34 +108,22 @@ class LocalPlace:
         root = self.root.absolute()
         return shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free
 
-    def lock(self, path: str) -> "FileLock | None":
+    def lock(self, path: str) -> FileLock | None:
         until = time.monotonic() + PROBE_SECONDS
-        while (lock := self._flock(path, fcntl.LOCK_EX)) is None and time.monotonic() < until:
+        while (taken := self._flock(path, fcntl.LOCK_EX)) is None and time.monotonic() < until:
             time.sleep(PROBE_SECONDS / 10)
-        return lock
+        return taken
 
     def held(self, paths: Sequence[str]) -> list[str]:
         # a shared lock, so that two processes that look do not see each other
         locks = {path: self._flock(path, fcntl.LOCK_SH) for path in paths}
-        for lock in filter(None, locks.values()):
-            lock.release()
-        return [path for path, lock in locks.items() if lock is None]
+        for taken in filter(None, locks.values()):
+            taken.release()
+        return [path for path, taken in locks.items() if taken is None]
 
-    def _flock(self, path: str, kind: int) -> "FileLock | None":
-        folder = (self.root / path).parent
-        _make_folder(folder)
-        fd = os.open(self.root / path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(fd, kind | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(fd)
-            if isinstance(error, BlockingIOError):
-                return None
-            if error.errno not in NO_LOCKS:
-                raise
-            advice = "mount its file system with flock, or put the cache on another disk"
-            raise CacheError(f"{folder} cannot be locked ({error.strerror}): {advice}") from error
-        return FileLock(fd)
+    def _flock(self, path: str, kind: int) -> FileLock | None:
+        _make_folder((self.root / path).parent)
+        return lock(self.root / path, kind)
 
     @contextmanager
     def _written_beside(self, path: str, suffix: str, parts: Sequence[bytes]) -> Iterator[Path]:
@@ -157,23 +145,6 @@ class LocalPlace:
             yield partial
         finally:
             partial.unlink(missing_ok=True)  # else it would keep a full disk full
-
-
-class FileLock:
-    """A lock that the kernel releases when its process ends."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd: int | None = fd
-
-    def check(self) -> None:
-        """Do nothing: no other process can take a kernel's lock over."""
-
-    def release(self) -> None:
-        if self._fd is not None:
-            # even where a forked child still has the file open
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
-            os.close(self._fd)
-        self._fd = None
 
 
 def _make_folder(folder: Path) -> None:

@@ -68,7 +68,9 @@ def _refuse_other(out: Path, facts: dict[str, str]) -> None:
     if not out.exists():
         return
     if not (out / MADE_BY).is_file():
-        if not out.is_dir() or {path.name for path in out.iterdir()} - {".lock"}:
+        if not out.is_dir() or any(
+            p.name[0] != "." for p in out.iterdir()
+        ):  # locks, and torn files
             raise UserError(f"{out} is there, and none of degrade's: choose another folder")
         return
     there = read_json(out / MADE_BY)
@@ -85,6 +87,8 @@ def _write(clip: Clip, folder: Path, how: str) -> None:
     if folder.exists():
         return
     aside = folder.with_name(f".{folder.name}{PARTIAL}")
+    if aside.is_symlink():
+        raise UserError(f"{aside} is a symbolic link: remove it")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     count = len(clip.frames)

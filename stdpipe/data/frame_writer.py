@@ -4,7 +4,6 @@ An output gets its name when it is complete; until then its frames lie aside, se
 """
 
 import itertools
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -13,8 +12,8 @@ from pathlib import Path
 import imageio.v3 as iio
 
 from stdpipe.cache.errors import UserError
-from stdpipe.cache.files import PARTIAL, fsync
-from stdpipe.data.parts import Output
+from stdpipe.cache.files import fsync
+from stdpipe.data.parts import OLD, Output
 from stdpipe.data.video_writer import PART, Look, Write, join, refuse_odd, write_part
 from stdpipe.suggest import nearest
 
@@ -59,13 +58,10 @@ def folder_output(out: Path, names: tuple[str, ...] = ()) -> Output:
         yield lambda frame: iio.imwrite(folder / f"{next(stems)}.png", frame)
 
     def finish(folder: Path) -> list[str]:
-        old = out.with_name(f".{out.name}.old{PARTIAL}")
-        if out.exists():  # beside it until the new one is there, in case we are killed
-            shutil.rmtree(old, ignore_errors=True)
-            out.replace(old)
+        if out.exists():  # aside until the new one is there, in case we are killed
+            out.replace(folder.with_name(OLD))
         folder.replace(out)
         fsync(out.parent)
-        shutil.rmtree(old, ignore_errors=True)
         return []
 
     return Output(part, finish)

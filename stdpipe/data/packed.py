@@ -6,6 +6,7 @@
     lists/NAME      keys of a Vimeo90K list: train, test, slow, medium, fast
     crc32           (sum of T,): of a clip's bytes up to and including each frame
     source_bytes    (n,): the size of a clip's image files; 0 until the clip is committed
+    source_crc32    (n,): of the crc32 of each of these files; older files have none
     tables          (1,): 2^32 + the crc32 of all of the above but the pixels; 0 until all clips are
                     committed. Files of 0.1.0 do not have it
 
@@ -89,6 +90,10 @@ class PackedFile:
         self.shapes: NDArray[np.int64] = self._table("shapes")
         self.crc32: NDArray[np.uint32] = self._table("crc32")
         self.source_bytes: NDArray[np.int64] = self._table("source_bytes")
+        has_sums = "source_crc32" in self.file
+        self.source_crc32: NDArray[np.uint32] | None = (
+            self._table("source_crc32") if has_sums else None
+        )
         n, known = len(self.keys), set(self.keys)
         fit = (
             len(known) == n > 0
@@ -97,6 +102,7 @@ class PackedFile:
             and self.shapes.min() > 0
             and self.shapes[:, 1:].astype(float).prod(axis=1).max() <= MOST_PIXELS
             and self.source_bytes.shape == (n,)
+            and (self.source_crc32 is None or self.source_crc32.shape == (n,))
             and self.crc32.shape == (self.shapes[:, 0].sum(),)
             and all(known.issuperset(keys) for keys in self.lists.values())
         )
@@ -115,8 +121,8 @@ class PackedFile:
         """Return what it should say when all clips are there."""
         texts = repr((self.source, self.keys, sorted(self.lists.items()))).encode()
         found = crc32(texts)
-        for table in (self.shapes, self.crc32, self.source_bytes):
-            found = crc32(table.tobytes(), found)
+        for table in (self.shapes, self.crc32, self.source_bytes, self.source_crc32):
+            found = crc32(table.tobytes(), found) if table is not None else found
         return 2**32 + found
 
     def _table(self, name: str) -> NDArray[Any]:

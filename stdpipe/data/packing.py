@@ -3,8 +3,8 @@
 HDF5 files do not survive a kill while HDF5 writes to them. So HDF5 writes only once: all tables and
 an empty block for every clip, to OUT.partial. After that, frames are written straight to their
 place in the file. Once a batch of clips and their checksums is synced, each clip's `source_bytes`
-is written, and that number is the commit; a clip whose number is not that of its folder is packed
-again. At the end OUT.partial is renamed to OUT: the same bytes, however often interrupted.
+is written, and that number is the commit; a clip whose files have another size or checksum now
+is packed again. At the end OUT.partial gets the name OUT: the same bytes, however often stopped.
 """
 
 import logging
@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from stdpipe.cache.errors import UserError
-from stdpipe.cache.files import PARTIAL, atomic_file, fsync, locked
+from stdpipe.cache.files import PARTIAL, atomic_file, crc32_of, fsync, locked
 from stdpipe.data import named
 from stdpipe.data.folders import is_video_file
 from stdpipe.data.frames import Clip, clip_sizes, stream_frames
@@ -53,12 +54,13 @@ def pack_clips(data: Path, out: Path, split: str = "both") -> dict[str, Any]:
         lock.unlink()
     packed = _same_clips(out, data, clips, lists)
     packed.file.close()
-    for clip, size in zip(clips, packed.source_bytes.tolist(), strict=True):
-        if (now := _source_bytes(clip)) != size:
-            raise UserError(
-                f"{out} was packed from other frames of clip {clip.key} ({size:,} bytes in "
-                f"{packed.source}, {now:,} in {data}): choose another --out, or remove it"
-            )
+    with ThreadPoolExecutor(THREADS) as pool:
+        changed = _changed(packed, clips, pool)
+    if changed:
+        raise UserError(
+            f"{out} was packed from other frames of clip {clips[changed[0]].key} (in "
+            f"{packed.source}) than those in {data}: choose another --out, or remove it"
+        )
     return {
         "out": str(out),
         "clips": len(clips),
@@ -92,14 +94,17 @@ def _chosen(data: Path, split: str) -> tuple[list[Clip], Lists]:
 
 def _pack(data: Path, out: Path, clips: list[Clip], lists: Lists) -> None:
     partial = out.with_name(f"{out.name}{PARTIAL}")
+    if partial.is_symlink():
+        raise UserError(f"{partial} is a symbolic link: remove it")
     if not partial.exists():
         _lay_out(partial, data, clips, lists)
     packed = _same_clips(partial, data, clips, lists)
     with ThreadPoolExecutor(THREADS) as pool:
         with packed.file:  # closed before frames are written past HDF5
-            present = np.array(list(pool.map(_source_bytes, clips)))
-            todo = np.flatnonzero(packed.source_bytes != present).tolist()
+            todo = _changed(packed, clips, pool)
             wanted: list[str | int] = ["crc32", "source_bytes", *todo]
+            if packed.source_crc32 is not None:
+                wanted.append("source_crc32")
             offsets = {what: packed.offset(what) for what in wanted}
         if todo:
             _note_sum(partial, done=False)
@@ -137,6 +142,7 @@ def _lay_out(partial: Path, data: Path, clips: list[Clip], lists: Lists) -> None
         file.create_dataset("crc32", data=np.zeros(shapes[:, 0].sum(), "<u4"))
         file.create_dataset("source_bytes", data=np.zeros(len(clips), "<i8"))
         file.create_dataset(TABLES, data=np.zeros(1, "<u8"))
+        file.create_dataset("source_crc32", data=np.zeros(len(clips), "<u4"))
         for clip, shape in zip(clips, shapes.tolist(), strict=True):
             file.create_dataset(f"clips/{clip.key}", (*shape, 3), "u1", dcpl=reserved)
 
@@ -151,10 +157,10 @@ def _fill(
         for at in range(0, len(todo), BATCH):
             batch = todo[at : at + BATCH]
             sizes = list(pool.map(lambda i: _write_clip(fd, packed, clips[i], i, offsets), batch))
-            os.fsync(fd)
+            fsync(fd)
             for index, size in zip(batch, sizes, strict=True):
                 _write(fd, np.array([size], "<i8"), offsets["source_bytes"] + 8 * index)
-            os.fsync(fd)
+            fsync(fd)
             bar.update(len(batch))
 
 
@@ -167,12 +173,12 @@ def _note_sum(partial: Path, *, done: bool) -> None:
         at, value = packed.offset(TABLES), packed.sum_of_tables() if done else 0
     with partial.open("r+b", buffering=0) as file:
         _write(file.fileno(), np.array([value], "<u8"), at)
-        os.fsync(file.fileno())
+        fsync(file.fileno())
 
 
 def _write_clip(fd: int, packed: PackedFile, clip: Clip, index: int, offsets: Offsets) -> int:
     """Write pixels and checksums of one clip; return the bytes of its image files."""
-    size = _source_bytes(clip)
+    size, source = _source_bytes(clip), _source_crc32(clip)
     _, height, width = packed.shapes[index].tolist()
     at, sums = offsets[index], [0]
     with closing(stream_frames(clip)) as frames:  # a scene of a video may be long
@@ -188,6 +194,8 @@ def _write_clip(fd: int, packed: PackedFile, clip: Clip, index: int, offsets: Of
             sums.append(crc32(pixels.data, sums[-1]))
     first = offsets["crc32"] + 4 * int(packed.first_frame[index])
     _write(fd, np.array(sums[1:], "<u4"), first)
+    if "source_crc32" in offsets:
+        _write(fd, np.array([source], "<u4"), offsets["source_crc32"] + 4 * index)
     return size
 
 
@@ -214,6 +222,28 @@ def _same_clips(path: Path, data: Path, clips: list[Clip], lists: Lists) -> Pack
     )
 
 
+def _changed(packed: PackedFile, clips: list[Clip], pool: Executor) -> list[int]:
+    """List the clips, by number, that are not packed, or from files that have changed since: of
+    another size, or of other bytes. A file of an older version knows the sizes alone."""
+    sums = packed.source_crc32
+
+    def is_same(index: int) -> bool:
+        size = int(packed.source_bytes[index])
+        same = size > 0 and size == _source_bytes(clips[index])
+        return same and (sums is None or int(sums[index]) == _source_crc32(clips[index]))
+
+    return [index for index, same in enumerate(pool.map(is_same, range(len(clips)))) if not same]
+
+
 def _source_bytes(clip: Clip) -> int:
-    """Return the size of a clip's files: a cheap sign that they have changed."""
     return sum(path.stat().st_size for path in clip.files)
+
+
+def _source_crc32(clip: Clip) -> int:
+    """Return the crc32 of the crc32 of each of a clip's files, in order."""
+    return crc32(np.array([_crc32(path, path.stat()) for path in clip.files], "<u4").data)
+
+
+@lru_cache(maxsize=64)
+def _crc32(path: Path, _stat: os.stat_result) -> int:
+    return crc32_of(path)  # once for all scenes of a video

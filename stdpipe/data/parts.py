@@ -6,6 +6,7 @@ that are complete, with what the next frame needs. What the journal does not nam
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -14,11 +15,14 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from stdpipe.cache.errors import UserError
-from stdpipe.cache.files import PARTIAL, fsync, locked, write_atomically
+from stdpipe.cache.files import PARTIAL, crc32_of, fsync, locked, write_atomically
 from stdpipe.cache.schema import read_bytes
 from stdpipe.data.video_writer import Write
 
 JOURNAL = "journal"  # a line of JSON for the job, then one for each part
+# the names in the folder, and of files that were being written to it
+OURS = re.compile(r"frames|old|lock.*|journal|state-\d+|\.(journal|state-\d+)\.\w+\.partial")
+OLD = "old"  # the output that was there, while the new one takes its name
 
 
 class Output(NamedTuple):
@@ -50,7 +54,7 @@ class Parts:
 
     def commit(self, count: int, state: bytes) -> None:
         """Note a part of that many frames as done; the next begins with that state."""
-        new = {f.name: _crc32(f) for f in self.frames.iterdir() if f.name not in self._files}
+        new = {f.name: crc32_of(f) for f in self.frames.iterdir() if f.name not in self._files}
         for name in new:
             fsync(self.frames / name)
         fsync(self.frames)
@@ -78,7 +82,7 @@ class Parts:
             state = (self._folder / f"state-{parts[-1]['done']}").read_bytes()
             files = {name: value for part in parts for name, value in part["files"].items()}
             whole = job == self._job and parts[-1]["state"] == crc32(state)
-            whole = whole and all(_crc32(self.frames / n) == value for n, value in files.items())
+            whole = whole and all(crc32_of(self.frames / n) == value for n, value in files.items())
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             whole = False
         if not whole:
@@ -104,33 +108,47 @@ def kept_parts(out: Path, output: Output, job: Any) -> Iterator[Parts]:
     if folder.is_symlink():
         raise UserError(f"{folder} is a symbolic link: remove it")
     folder.mkdir(parents=True, exist_ok=True)
+    _refuse_foreign(folder)
     with locked(folder / "lock", f"{out} is being written by another process: wait for it"):
         parts = None
+        _put_back(folder, out)
         try:
             parts = Parts(folder, output, job)
             yield parts
         except BaseException:
+            _put_back(folder, out)
             if not (parts and parts.done):
                 _remove(folder)
             raise
         _remove(folder)
 
 
+def _put_back(folder: Path, out: Path) -> None:
+    """Give an older output its name again, where a new one could not take it."""
+    if (folder / OLD).exists() and not out.exists():
+        (folder / OLD).replace(out)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Raise UserError where a folder holds what no run has left there."""
+    names = {path.name for path in folder.iterdir()}
+    # a journal is made before the first frame, and removed after the last
+    has_frames = any((folder / "frames").glob("*"))
+    odd = [name for name in names if not OURS.fullmatch(name)]
+    if odd or (has_frames and JOURNAL not in names):
+        raise UserError(
+            f"{folder} holds {odd[0] if odd else 'frames'}, which stdpipe did not write: frames "
+            "that are done are to lie there, so move it away"
+        )
+
+
 def _remove(folder: Path) -> None:
-    """Remove a folder, its lock last, since whoever finds none may begin."""
+    """Remove a folder: frames, journal, and the lock last, since whoever finds none may begin."""
+    for name in ("frames", OLD):
+        shutil.rmtree(folder / name, ignore_errors=True)
     for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name != "lock":
+        if not path.name.startswith("lock"):
             path.unlink()
     (folder / "lock").unlink(missing_ok=True)
     with suppress(OSError):  # another process has begun
         folder.rmdir()
-
-
-def _crc32(file: Path) -> int:
-    value = 0
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            value = crc32(block, value)
-    return value

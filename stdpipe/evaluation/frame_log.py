@@ -12,7 +12,6 @@ import csv
 import io
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +22,7 @@ from typing_extensions import TypedDict  # pydantic takes typing's own from Pyth
 
 from stdpipe.cache.checksum import crc32c
 from stdpipe.cache.errors import DamagedError, UserError
-from stdpipe.cache.files import fsync, write_atomically
+from stdpipe.cache.files import PARTIAL, fsync, write_atomically
 from stdpipe.cache.schema import check, check_json, read_bytes, read_json
 from stdpipe.cache.seal import seal, unseal
 from stdpipe.data.pieces import Origin
@@ -34,6 +33,7 @@ Row = dict[str, float]  # a frame's figures by name, and its number as `frame`
 Clips = dict[str, list[Row]]  # a clip's key -> a row for each scored frame
 
 UNFINISHED, FRAMES, CLIPS = "unfinished", "frames.csv", "clips.jsonl"
+OURS = {"definition.json", FRAMES, CLIPS, "pictures", "table.md", "result.json"}  # in UNFINISHED
 MOST_ROWS = 2**20  # of a frames.csv; of all of Vimeo90K, 130 networks make as many
 LOG = logging.getLogger(__name__)
 
@@ -95,6 +95,7 @@ class FrameLog:
         lengths: Mapping[str, int],
         now: Callable[[str, Origin], Origin],
     ) -> None:
+        _refuse_foreign(folder.parent)
         if unfinished(folder.parent) != definition:
             shutil.rmtree(folder, ignore_errors=True)
         for clip, mark, rows in self._written(folder):
@@ -158,7 +159,7 @@ def _append(file: Path, content: bytes) -> None:
     with file.open("ab") as stream:
         stream.write(content)
         stream.flush()
-        os.fsync(stream.fileno())
+        fsync(stream.fileno())
 
 
 def read_frames(file: Path, sha256: str | None = None) -> dict[str, Clips]:
@@ -193,6 +194,22 @@ def _rows(text: str, file: Path) -> dict[str, Clips]:
     except (KeyError, TypeError, ValueError, csv.Error):
         raise UserError(f"{file} is damaged: remove it, or evaluate again") from None
     return found
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Raise UserError where OUT has files that this evaluation would remove, and none has written.
+
+    Pictures come with a result.
+    """
+    made, pictures = out / UNFINISHED, out / "pictures"
+    odd = [made] if made.is_symlink() else []
+    odd += [p for p in made.glob("*") if p.name not in OURS and PARTIAL not in p.name]
+    odd += [pictures] if pictures.exists() and not (out / "result.json").exists() else []
+    if odd:
+        raise UserError(
+            f"{odd[0]} is none of this evaluation's, which would remove it: move it away, or "
+            "choose another --out"
+        )
 
 
 def unfinished(out: Path) -> dict[str, Any] | None:

@@ -3,11 +3,13 @@
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from stdpipe.cache.files import atomic_file, write_atomically
+from stdpipe.cache.errors import UserError
+from stdpipe.cache.files import atomic_file, lock, locked, write_atomically
 
 DYING = """
 import os, pathlib, signal, sys
@@ -49,3 +51,84 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path, name: 
     assert not path.exists()
     write_atomically(path, "whole")
     assert list(tmp_path.iterdir()) == [path]
+
+
+HOLDING = """
+import os, pathlib, signal, sys
+from stdpipe.cache import files
+def refuse(*_):
+    raise OSError(37, "No locks available")
+files.fcntl.flock = refuse
+held = files.lock(pathlib.Path(sys.argv[1]))
+print("held" if held else "busy", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+
+
+def test_without_locks_a_living_process_is_told_from_a_dead_one(
+    tmp_path: Path, no_locks: None
+) -> None:
+    path = tmp_path / ".lock"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", HOLDING, str(path)], text=True, **pipes) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="busy"), locked(path, "busy"):
+            pass
+        other.kill()
+    with locked(path, "busy"), pytest.raises(UserError), locked(path, "busy"):
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == [".lock"]
+
+
+def test_without_locks_another_machines_process_is_named(tmp_path: Path, no_locks: None) -> None:
+    """Nobody here can tell whether it lives; the file that says it is named, and once it is gone,
+    the lock is free."""
+    holder = tmp_path / ".lock.holder"
+    for text in ("node7 boot pid\n123\n456\ntoken", ""):
+        holder.write_text(text)
+        with pytest.raises(UserError) as told, locked(tmp_path / ".lock", ""):
+            pass
+        assert str(holder) in str(told.value)
+        assert text.partition(" ")[0] in str(told.value)
+        assert holder.read_text() == text
+    holder.unlink()
+    with locked(tmp_path / ".lock", ""):
+        assert holder.exists()
+
+
+def test_without_locks_one_of_many_takes_a_dead_ones_place(tmp_path: Path, no_locks: None) -> None:
+    """Threads of one process exclude each other, too."""
+    path = tmp_path / ".lock"
+    assert lock(path) is not None
+    text = (tmp_path / ".lock.holder").read_text().split("\n")
+    for turn in range(20):
+        dead = "\n".join([text[0], str(2**22 + 1), "0", f"token{turn}"])
+        (tmp_path / ".lock.holder").write_text(dead)
+        with ThreadPoolExecutor(8) as pool:
+            taken = [held for held in pool.map(lock, [path] * 8) if held]
+        assert len(taken) == 1
+        taken[0].release()
+    assert [file.name for file in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_lock_file_that_its_holder_removes_locks_nobody_else_in(tmp_path: Path) -> None:
+    """Who waits with the old file open must not hold it while others hold the new one."""
+    path = tmp_path / "lock"
+    first = lock(path)
+    assert first
+    path.unlink()
+    second = lock(path)
+    assert second
+    assert lock(path) is None
+    first.release()
+    assert lock(path) is None
+    second.release()

@@ -76,7 +76,6 @@ def test_a_broken_frame_stops_it_and_once_mended_it_goes_on(
     with pytest.raises(ValueError, match=r"clip 00001/0003 of .* is not packed yet"):
         read_clip(find_clips(tmp_path / "clips.h5.partial", "test")[0])
     frame.write_bytes(whole)
-    (data / "sequences/00001/0001/im1.png").chmod(0)  # packed already, so not read again
     reads: list[str] = []
     real = packing.stream_frames
     monkeypatch.setattr(packing, "stream_frames", lambda clip: reads.append(clip.key) or real(clip))
@@ -146,6 +145,34 @@ def test_the_same_names_with_other_frames_are_another_data_set(
     told = refused("pack-clips", "--data", data, "--out", out)
     assert f"{out} was packed from other frames of clip 00001/0002 (" in told
     assert told.count(str(data)) == 2
+
+
+def test_frames_that_were_exchanged_are_noticed(
+    data: Path, tmp_path: Path, stdpipe: Command, refused: Command
+) -> None:
+    """The sum of their sizes is the same; mere copies of the files are the same data."""
+    out, clip = tmp_path / "clips.h5", data / "sequences/00001/0002"
+    stdpipe("pack-clips", "--data", data, "--out", out)
+    shutil.copytree(data, tmp_path / "copy")
+    stdpipe("pack-clips", "--data", tmp_path / "copy", "--out", out)
+    (clip / "im2.png").rename(clip / "aside")
+    (clip / "im3.png").rename(clip / "im2.png")
+    (clip / "aside").rename(clip / "im3.png")
+    assert "00001/0002" in refused("pack-clips", "--data", data, "--out", out)
+
+
+def test_a_file_of_an_older_version_knows_sizes_alone(
+    data: Path, tmp_path: Path, stdpipe: Command, refused: Command
+) -> None:
+    out = tmp_path / "clips.h5"
+    stdpipe("pack-clips", "--data", data, "--out", out)
+    with h5py.File(out, "r+") as file:
+        del file["source_crc32"]
+    stdpipe("pack-clips", "--data", data, "--out", out)
+    out.rename(tmp_path / "clips.h5.partial")  # as if it were not finished
+    stdpipe("pack-clips", "--data", data, "--out", out)
+    brighten(data / "sequences/00001/0002/im4.png")
+    assert "00001/0002" in refused("pack-clips", "--data", data, "--out", out)
 
 
 def test_files_of_something_else_in_out_are_left_alone(
