@@ -34,6 +34,18 @@ def write_and_die(self, batch):
     return shown
 StudentTrainer.write = write_and_die
 """
+# torchrun hands on to its ranks what it gets, and a scheduler may ask one rank alone
+STOP_AT_STEP_2 = """
+import os, signal, time
+from stdpipe.training.run_folder import Stepper
+step = Stepper.step
+def asked(self, number):
+    if os.environ["RANK"] == "1" and number == 1:
+        os.kill({target}, signal.SIGTERM)
+    time.sleep(0.5)
+    step(self, number)
+Stepper.step = asked
+"""
 # a collective waits for four seconds, an evaluation takes six
 SLOW_EVALUATION = """
 import time
@@ -169,6 +181,27 @@ def test_a_killed_rank_and_other_numbers_of_processes(
     assert same(tmp_path / "parts", tmp_path / "whole")
     stdpipe(*command("alone"))
     assert_close(tmp_path / "alone", tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["os.getppid()", "os.getpid()"])
+def test_sigterm_ends_all_ranks_after_the_same_step(
+    tmp_path: Path, tiny: Path, tiny_cache: Path, train: Command, torchrun: Torchrun, target: str
+) -> None:
+    """Its checkpoint is written, and the same command goes on to the weights of an unbroken run."""
+    settings = {"steps": 12, "warmup_steps": 1, "patch": 16, "save_every": 99}
+
+    def command(run: str) -> list[Any]:
+        return train(tmp_path / run, tiny, "--cache", tiny_cache, **settings)
+
+    stopped = torchrun(2, command("parts"), STOP_AT_STEP_2.format(target=target))
+    assert stopped.returncode != 0
+    saved = torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=True)
+    assert 2 <= saved["step"] < 12
+    for run in ("parts", "whole"):
+        assert torchrun(2, command(run)).returncode == 0
+    assert same(tmp_path / "parts", tmp_path / "whole")
+    assert len(lines(tmp_path / "parts")) == 12
 
 
 @pytest.mark.slow
