@@ -260,15 +260,39 @@ def tiny_cache(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cache
 
 
-def _objects() -> Any:
-    """tests/objects.py; tests are no package, so it is loaded by its path."""
-    path = Path(__file__).with_name("objects.py")
-    spec = importlib.util.spec_from_file_location("objects", path)
+def _beside(name: str) -> Any:
+    """A module beside this file; tests are no package, so it is loaded by its path."""
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _objects() -> Any:
+    return _beside("objects")
+
+
+@pytest.fixture(scope="session")
+def beside() -> Callable[[str], Any]:
+    """beside("forks"): a module that lies beside conftest.py."""
+    return _beside
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """tests/forks.py's Forks: commands in processes that start at once, and may be killed."""
+    with _beside("forks").forks(tmp_path_factory.mktemp("forks")) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def writers(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Callable[..., Any]]:
+    """For each command that writes: arguments(out), all of whose files lie below `out`."""
+    inputs = tmp_path_factory.mktemp("inputs")
+    return dict(_beside("forks").writers(tiny, inputs, _stdpipe, _extract, _train))
 
 
 @pytest.fixture(scope="session")

@@ -227,7 +227,10 @@ def publish(out: Path) -> None:
     """
     made = out / UNFINISHED
     if not (made / "result.json").is_file():
+        with suppress(OSError):  # what a process left that died at the very end
+            made.rmdir()
         return
+    (made / "definition.json").unlink(missing_ok=True)  # nothing is left to go on with
     if (made / "pictures").is_dir():
         shutil.rmtree(out / "pictures", ignore_errors=True)
     for name in ("pictures", FRAMES, "table.md", "result.json"):
