@@ -198,8 +198,8 @@ def _fit(
             sums.share()
             if distributed.first():
                 save_weights()  # first: a run whose checkpoint has all steps never comes here again
-                parts = {"net": net, "stepper": stepper, "metrics": metrics, "clip_sums": sums}
-                run_folder.save_checkpoint(out, done, **parts)
+                states = {"net": net, "stepper": stepper, "metrics": metrics, "clip_sums": sums}
+                run_folder.save_checkpoint(out, done, **states)
         if is_last:
             break
     bar.close()
