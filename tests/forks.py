@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 
 DRIVER = """
-import json, os, signal, sys
+import json, multiprocessing.util, os, signal, sys
 import stdpipe.cli.main, torch
 from stdpipe import experiment, export, extract, degrade, upscale  # noqa: all that is heavy
 from stdpipe.data import packing
@@ -76,6 +76,7 @@ def run(job):
         stdpipe.cli.main.main(job["words"], prog_name="stdpipe")
     except SystemExit as end:
         code = end.code or 0
+    multiprocessing.util._exit_function()  # as at the end of a process that is no fork
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -165,7 +166,7 @@ def forks(folder: Path, env: Mapping[str, str] | None = None) -> Iterator[Forks]
 
 # what a run's log, a result and a page say of the time that they took, or were made at
 TIMES = {"steps_per_s", "wait"}
-MADE = re.compile(r"Made \d{4}-\d\d-\d\d \d\d:\d\d UTC")
+MADE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC")
 SHORT = {"steps": 4, "patch": 16, "batch": 2, "workers": 0, "log_every": 2, "save_every": 1}
 TEACHER = (
     "edvr:num_feat=8,deformable_groups=2,num_frame=3,num_extract_block=1,num_reconstruct_block=1"
@@ -210,6 +211,9 @@ def writers(
             "evaluate", "--data", data, "--model", "bicubic", "--out", out / "result"
         ],
         "experiment": lambda out: ["experiment", grid, "--data", data, "--out", out / "grid"],
+        "experiment-jobs": lambda out: [
+            "experiment", grid, "--data", data, "--out", out / "grid", "--jobs", 2
+        ],
         "report": lambda out: ["report", measured, "--out", out / "report"],
         "pack-clips": lambda out: ["pack-clips", "--data", data, "--out", out / "clips.h5"],
         "degrade": lambda out: ["degrade", data, out / "lr"],
@@ -241,7 +245,7 @@ def _content(file: Path, root: str) -> object:
     data = file.read_bytes()
     if b"\0" in data:
         return data
-    text = MADE.sub("Made", data.decode(errors="replace").replace(root, "ROOT"))
+    text = MADE.sub("then", data.decode(errors="replace").replace(root, "ROOT"))
     if file.name == "metrics.jsonl":
         lines = [json.loads(line) for line in text.splitlines()]
         return [{key: line[key] for key in line if key not in TIMES} for line in lines]

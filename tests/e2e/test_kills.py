@@ -22,7 +22,7 @@ KILLS = int(os.environ.get("STDPIPE_KILLS", "3"))
 ENDS = {signal.SIGKILL: {-signal.SIGKILL}, signal.SIGTERM: {143}}
 QUICK = ("pack-clips", "degrade", "upscale", "evaluate")
 SLOW = ("extract-teacher", "train-student", "train-teacher", "report", "upscale-video", "export",
-        "experiment")  # fmt: skip
+        "experiment", "experiment-jobs")  # fmt: skip
 
 
 def killed_and_resumed(
@@ -39,7 +39,7 @@ def killed_and_resumed(
     expected, rng = made(whole), random.Random(seed)
     counts = {"killed": 0, "ended before": 0}
     for turn in range(kills):
-        out = folder / str(turn)
+        out = folder / f"{turn:05}"  # as long as "whole", since tables hold it
         out.mkdir()
         for again in range(2):
             if turn % 2:
