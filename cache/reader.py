@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from stdpipe.cache import shards
 from stdpipe.cache.errors import CacheError, UserError
-from stdpipe.cache.journal import Commit, committed, read_journals
+from stdpipe.cache.journal import read_lines
 from stdpipe.cache.layout import SCALE_SUFFIX
 from stdpipe.cache.location import open_place
 from stdpipe.cache.manifest import Manifest, Part, refuse_difference
 from stdpipe.cache.manifest_files import finished, load_manifest
 from stdpipe.cache.place import Place
 from stdpipe.cache.store import read_tail
+from stdpipe.cache.table import Table
 
 KEPT = 16384  # indices of shards, and scales, that a process remembers: about 16 MB
 
@@ -41,11 +42,12 @@ def open_reader(
     place = open_place(path)
     manifest = load_manifest(place)
     refuse_difference(place.url, manifest.facts(), expect or {})
-    commits = committed(read_journals(place))
+    # looked up before the journal: what was finished by then has its lines
+    served = None if allow_incomplete else part or finished(place, manifest)
+    made = manifest.part_of(served) if served else manifest
+    reader = Reader(place, made, Table(made, read_lines(place)))
     if allow_incomplete:
-        return Reader(place, manifest, commits)
-    served = part or finished(place, manifest)
-    reader = Reader(place, manifest.part_of(served) if served else manifest, commits)
+        return reader
     if not served or not reader.is_whole():
         raise CacheError(
             f"cache {place.url} is incomplete ({len(reader.entries)} of "
@@ -58,11 +60,9 @@ def open_reader(
 class Reader:
     """Reads crops of committed entries. Can be pickled and forked, and used by many threads."""
 
-    def __init__(self, place: Place, manifest: Manifest, commits: Mapping[str, Commit]) -> None:
-        self.manifest = manifest
-        self._commits = {key: commits[key] for key in manifest.index if key in commits}
-        held = {key: manifest.arrays.keys() <= c.arrays.keys() for key, c in self._commits.items()}
-        self.entries = {key: manifest.index[key] for key, is_whole in held.items() if is_whole}
+    def __init__(self, place: Place, manifest: Manifest, table: Table) -> None:
+        self.manifest, self._table = manifest, table
+        self.entries = table.whole()
         self.url = place.url
         self._place = place
         self._small: Callable[[str, str], NDArray[Any]] | None = None
@@ -74,7 +74,7 @@ class Reader:
 
     def held(self, name: str) -> set[str]:
         """Return the entries of the manifest that have a committed array of that name."""
-        return {key for key, commit in self._commits.items() if name in commit.arrays}
+        return self._table.held(name)
 
     def is_whole(self) -> bool:
         """Tell whether every entry of the manifest is committed."""
@@ -82,8 +82,7 @@ class Reader:
 
     def bytes_by_array(self) -> dict[str, int]:
         """Return the stored bytes of each array, as the journal has them."""
-        files = [commit.arrays for commit in self._commits.values()]
-        return {n: sum(f[n].bytes for f in files if n in f) for n in self.manifest.arrays}
+        return self._table.bytes_by_array()
 
     def total_bytes(self) -> int:
         """Return the stored bytes of all arrays together."""
@@ -91,7 +90,8 @@ class Reader:
 
     def extra(self, key: str) -> dict[str, Any]:
         """Return the `extra` that was written with an entry. Raises CacheError: no such entry."""
-        return self._commit(key).extra
+        self._refuse_unknown(key)
+        return self._table.extra(key)
 
     def read(
         self,
@@ -111,7 +111,7 @@ class Reader:
         Raises CacheError for an unknown entry or array and for damage (naming both), UserError
         where the window or the frames do not lie within the entry.
         """
-        self._commit(key)
+        self._refuse_unknown(key)
         if name not in self.manifest.given:
             raise CacheError(f"cache {self.url} holds {self.manifest.given}, not {name!r}")
         spec = self.manifest.group(key).arrays[name]
@@ -134,7 +134,7 @@ class Reader:
 
     def scale(self, key: str, name: str) -> NDArray[np.float32]:
         """Read the scale (2, C) of an int8 array: code * scale[0] + scale[1]. Raises as `read`."""
-        self._commit(key)
+        self._refuse_unknown(key)
         name += SCALE_SUFFIX
         with self._named_errors(key, name):
             return self._kept(key, name).copy()
@@ -146,9 +146,9 @@ class Reader:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_small": None, "_pid": 0}
 
-    def _commit(self, key: str) -> Commit:
+    def _refuse_unknown(self, key: str) -> None:
         if key in self.entries:
-            return self._commits[key]
+            return
         known = "not committed" if key in self.manifest.index else "not in its manifest"
         raise CacheError(f"entry {key!r} of cache {self.url} is {known}")
 
@@ -161,9 +161,9 @@ class Reader:
         return self._small(key, name)
 
     def _read_small(self, key: str, name: str) -> NDArray[Any]:
-        spec, commit = self.manifest.group(key).arrays[name], self._commits[key]
-        stored = commit.arrays.get(name)
-        if stored is None or not commit.fits(self.manifest):
+        spec = self.manifest.group(key).arrays[name]
+        stored = self._table.stored(key, name)
+        if stored is None:
             raise shards.DamagedError("its journal line does not fit the manifest")
         if not spec.is_sharded:
             data = self._place.read(spec.file(self.entries[key]), stored.bytes)

@@ -12,7 +12,7 @@ from stdpipe.cache.checksum import crc32c
 from stdpipe.cache.errors import DamagedError, UserError
 from stdpipe.cache.schema import MOST_YAML, decode, parse_json, read_bytes
 
-_MARK = '"crc32c":'
+MARK = b'"crc32c":'
 _HEAD = "# crc32c: "
 _LONGEST = 25  # bytes of the mark, a checksum and the end of the text
 
@@ -24,12 +24,12 @@ def seal(content: dict[str, Any], indent: int | None = None) -> bytes:
     separators = (",", ":") if indent is None else (",", ": ")
     text = json.dumps(content, indent=indent, separators=separators, allow_nan=False)
     body = text[:-1].rstrip() + ","
-    return f"{body}{_MARK}{crc32c(body.encode())}}}\n".encode()
+    return f"{body}{MARK.decode()}{crc32c(body.encode())}}}\n".encode()
 
 
 def unseal(data: bytes) -> dict[str, Any]:
     """Return what `seal` was given. Raises UserError where any character differs."""
-    body, _, tail = data.rpartition(_MARK.encode())
+    body, _, tail = data.rpartition(MARK)
     if tail != f"{crc32c(body)}}}\n".encode():
         raise UserError("its checksum does not fit its text")
     content = parse_json(data, "sealed text")

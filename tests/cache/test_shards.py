@@ -7,7 +7,7 @@ zarr lays a shard's chunks along a space-filling curve and leaves out those that
 import json
 import tempfile
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from stdpipe.cache.shards import (
     split,
 )
 from stdpipe.cache.store import store_files
+from stdpipe.cache.table import Table
 
 COMPRESSIONS = ("none", "zstd")
 
@@ -96,7 +97,7 @@ def read_by_us(folder, manifest, key, name):
     place, index = open_place(folder), manifest.index[key]
     files = {name: (spec, place.read(spec.file(index))) for name, spec in manifest.arrays.items()}
     stored = {name: Stored(len(data), sums_of(spec, data)) for name, (spec, data) in files.items()}
-    return Reader(place, manifest, {key: Commit(key, index, stored, {})})
+    return Reader(place, manifest, Table(manifest, [asdict(Commit(key, index, stored, {}))]))
 
 
 def sums_of(spec, data):
