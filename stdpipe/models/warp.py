@@ -19,14 +19,14 @@ REACH = 32  # pixels: the flow where tanh is 1
 def warp(x: Tensor, flow: Tensor, padding: str = "border") -> Tensor:
     """Sample x (B, C, h, w) bilinearly at every pixel plus flow (B, 2, h, w).
 
-    padding: the values outside, "border" (edges repeated) or "zeros". In float32 also under
-    autocast: half precision cannot hold pixel positions.
+    padding: the values outside, "border" (edges repeated) or "zeros". Computed in float32 also for
+    half precision, which cannot hold pixel positions; the result has the dtype of x.
     """
     height, width = x.shape[-2:]
     flow = flow if flow.dtype == torch.float64 else flow.float()
     columns = torch.arange(width, device=x.device, dtype=flow.dtype)
     rows = torch.arange(height, device=x.device, dtype=flow.dtype)[:, None]
-    return sample(x, columns + flow[:, 0], rows + flow[:, 1], padding)
+    return sample(x, columns + flow[:, 0], rows + flow[:, 1], padding).to(x.dtype)
 
 
 def sample(images: Tensor, x: Tensor, y: Tensor, padding: str) -> Tensor:

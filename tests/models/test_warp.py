@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
+from stdpipe.models import zoo
 from stdpipe.models.base import count_parameters, window_indices
 from stdpipe.models.warp import REACH, CoarseToFineFlow, over_pairs, warp
 
@@ -73,3 +74,15 @@ def test_pairs_are_seen_once_and_put_in_their_places() -> None:
         expected = [[i, centre] for i in (a, b, c, d)]
         assert out[0, n].tolist() == expected
         assert out[1, n].tolist() == [[i + 4, t + 4] for i, t in expected]
+
+
+def test_half_precision_goes_in_and_out() -> None:
+    """Positions are computed in float32; a network in half precision, as it is exported, runs."""
+    x, flow = torch.rand(1, 3, 8, 8), torch.rand(1, 2, 8, 8)
+    found = warp(x.half(), flow.half())
+    assert found.dtype == torch.half
+    assert torch.allclose(found.float(), warp(x, flow), atol=5e-3)
+    net = zoo.parse("vespcn").build().eval()
+    clip = torch.rand(1, 3, 3, 8, 8)
+    made, half = net.forward_clip(clip), net.half().forward_clip(clip.half())
+    assert torch.allclose(half.float(), made, atol=1e-2)
