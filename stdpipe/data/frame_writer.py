@@ -4,6 +4,7 @@ An output gets its name when it is complete; until then its frames lie aside, se
 """
 
 import itertools
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -59,7 +60,9 @@ def folder_output(out: Path, names: tuple[str, ...] = ()) -> Output:
 
     def finish(folder: Path) -> list[str]:
         if out.exists():  # aside until the new one is there, in case we are killed
-            out.replace(folder.with_name(OLD))
+            old = folder.with_name(OLD)
+            shutil.rmtree(old, ignore_errors=True)  # of a run that was killed when it was done
+            out.replace(old)
         folder.replace(out)
         fsync(out.parent)
         return []

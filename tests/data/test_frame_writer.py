@@ -160,6 +160,16 @@ def test_an_older_folder_is_never_lost(
     assert list(tmp_path.rglob("*")) == [out, out / "new.png"]
 
 
+def test_a_run_that_was_killed_when_it_was_done(tmp_path: Path) -> None:
+    """What it had set aside does not keep the next one from doing so."""
+    out, left = tmp_path / "out", tmp_path / ".out.partial" / "old"
+    for folder in (out, left):
+        folder.mkdir(parents=True)
+        (folder / "old.png").write_text("old")
+    write_one(out)
+    assert list(tmp_path.rglob("*")) == [out, out / "new.png"]
+
+
 def test_odd_sizes_are_no_video(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="even sides, got 47x32: write a folder"):
         frame_writer.video_output(tmp_path / "v.mp4", Look(32, 47, Fraction(25), 12))
