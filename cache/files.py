@@ -21,6 +21,8 @@ LOG = logging.getLogger(__name__)
 
 PARTIAL = ".partial"  # in the name of a file that is being written
 ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*:/+)([^\s'\"]+)", re.IGNORECASE)  # a Path keeps one slash
+# where Azure names the container before the account, nothing is secret
+AZURE = re.compile(r"abfss?://[\w$-]+@[\w-]+\.dfs\.[\w.-]+(/[^?@]*)?", re.IGNORECASE)
 HOLDER = ".holder"  # behind the name of a lock file, where the file system has no locks
 # what a file system says that cannot lock, or cannot sync
 UNSUPPORTED = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -236,7 +238,11 @@ def refuse_secrets(text: str, source: str) -> None:
 
 def without_secrets(text: str) -> str:
     """Return a text whose addresses hold no credentials and no query: s3://***@bucket/c.zarr."""
-    return ADDRESS.sub(lambda found: found[1] + _public(found[2]), text) if ":/" in text else text
+    return ADDRESS.sub(_public_address, text) if ":/" in text else text
+
+
+def _public_address(found: re.Match[str]) -> str:
+    return found[0] if AZURE.fullmatch(found[0]) else found[1] + _public(found[2])
 
 
 def _public(address: str) -> str:

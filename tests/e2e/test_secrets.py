@@ -117,6 +117,7 @@ def test_from_python(url: str) -> None:
         "http://127.0.0.1:9000/bucket/c.zarr",
         "cannot reach http://127.0.0.1:9000: (http://[::1]:80/b)",
         "file:///data/a b/c.zarr",
+        "abfss://container@account.dfs.core.windows.net/c.zarr",
         "/data/a@b/c?.zarr",
         "vdsr@/data/w.pt",
         "data:lr=/x@y,test=0.2",
