@@ -348,6 +348,33 @@ def test_a_test_set_whose_frames_were_made_anew(
     assert when(copy) == before
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "told"), [("23", "2", "0003 has gone"), ("2", "23", "0003 has come")]
+)
+def test_a_test_set_of_more_or_fewer_clips(
+    tmp_path: Path, copy: Path, tiny: Path, stdpipe: Command, before: str, after: str, told: str
+) -> None:
+    data = Path(shutil.copytree(tiny, tmp_path / "test"))
+    test_list = data / "sep_testlist.txt"
+    file = write(tmp_path / "g.yaml", tests={"other": {"protocol": "vid4"}}, paper={})
+    arguments = (*command(file, tiny, copy), "--test", f"other={data}")
+    for clips, code in ((before, 0), (after, 1)):
+        test_list.write_text("".join(f"00001/000{number}\n" for number in clips))
+        result = stdpipe(*arguments, code=code)
+    assert f"clip 00001/{told}" in result.stderr.splitlines()[-1]
+
+
+def test_clips_that_were_added_while_a_run_was_stopped(
+    tmp_path: Path, copy: Path, make_data: Command, stdpipe: Command
+) -> None:
+    """It would go on with the fewer clips that it began with, beside runs of more."""
+    for mark in copy.glob("runs/*/*/*/trained.json"):
+        mark.unlink()
+    data = make_data(tmp_path / "data", clips=4)
+    *_, told = stdpipe(*command(write(tmp_path / "g.yaml"), data, copy), code=1).stderr.splitlines()
+    assert "was trained from other frames" in told
+
+
 def test_weights_that_were_exchanged_between_seeds(
     tmp_path: Path, copy: Path, tiny: Path, stdpipe: Command
 ) -> None:
