@@ -30,9 +30,10 @@ from stdpipe.evaluate import evaluate
 from stdpipe.extract import extract_teacher
 from stdpipe.grid import tables
 from stdpipe.grid.estimate import Verbs, estimate
-from stdpipe.grid.setup import GridRun, GridSetup, Job, set_up
+from stdpipe.grid.setup import GridRun, GridSetup, Job, made_of, set_up
 from stdpipe.grid.summary import summary
 from stdpipe.models import zoo
+from stdpipe.models.checkpoints import file_sha256
 from stdpipe.report import write_report
 from stdpipe.reporting.tables import Table
 from stdpipe.train import train_student
@@ -75,8 +76,10 @@ def _extract(setup: GridSetup, say: Say) -> None:
 
 def _train(setup: GridSetup, say: Say) -> dict[str, str]:
     """Train what is missing of the grid; return folder -> reason of each run that failed."""
+    of_cache = {url: made_of(url) for url in map(setup.cache, setup.teachers)}
     for run in setup.runs:
-        run.refuse_other_source()
+        assert run.job.cache
+        run.refuse_other_source(of_cache[run.job.cache])
     todo = [run for run in setup.runs if not run.done]
     failed = {}
     for number, (run, why) in enumerate(_trained(todo, setup.job), start=1):
@@ -138,7 +141,7 @@ def _begin_process(threads: int, log: str, allowed: frozenset[str]) -> None:
 def train_one(run: GridRun) -> None:
     """Train one student, or resume its training, and mark the run as done."""
     train_student(run.job, run.options)
-    told = {**run.definition, **run.source()}
+    told = {**run.definition, "weights_sha256": file_sha256(run.weights)}
     write_atomically(run.mark, seal(told, indent=2))
 
 

@@ -14,6 +14,7 @@ import torch
 from stdpipe import cache
 from stdpipe.assets import EMBEDDED, named
 from stdpipe.cache.errors import UserError
+from stdpipe.cache.schema import check
 from stdpipe.cache.seal import read_sealed
 from stdpipe.data.pairs import find_pairs
 from stdpipe.evaluation.job import Evaluation, scored_footage, split_name
@@ -28,6 +29,7 @@ from stdpipe.models.checkpoints import file_sha256, load_network
 from stdpipe.suggest import refuse_unknown
 from stdpipe.training.config import StudentTraining, to_mapping
 from stdpipe.training.jobs import StudentRun, TeacherRun
+from stdpipe.training.run_folder import read_config
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Job:
         return max(torch.get_num_threads() // self.jobs, 1)
 
 
-SOURCE = {  # what a run's mark says beside its definition
+SOURCE = {  # what a run says of itself beside its definition: config.yaml, and its mark at last
     "cache_id": "was trained from another cache",
     "cache_sources": "was trained from other frames",
     "weights_sha256": "has other weights than it ended with",
@@ -79,32 +81,41 @@ class GridRun(NamedTuple):
 
     @property
     def done(self) -> bool:
-        if not self.mark.exists():
-            return False
-        told = read_sealed(self.mark)
+        told = self._read_mark()
         return {k: v for k, v in told.items() if k not in SOURCE} == self.definition
 
     @property
     def definition(self) -> dict[str, Any]:
         return {"student": self.student, **to_mapping(self.options)}
 
-    def source(self) -> dict[str, str]:
-        """Return what made a run that has ended, and what it ended with, as SOURCE names it."""
-        assert self.job.cache
-        reader = cache.open_reader(self.job.cache)
-        made_of = (reader.manifest.cache_id, sources_digest(reader), file_sha256(self.weights))
-        return dict(zip(SOURCE, made_of, strict=True))
+    def refuse_other_source(self, of_cache: Mapping[str, Any]) -> None:
+        """Raise UserError where a run was begun with another cache or other frames than lie there
+        now, or has other weights than it ended with; runs of older versions do not say it.
 
-    def refuse_other_source(self) -> None:
-        """Raise UserError where a run that has ended was trained from another cache or other frames
-        than lie there now, or has other weights; marks of older versions do not say it."""
-        told = read_sealed(self.mark) if self.mark.exists() else {}
-        for name, now in self.source().items() if SOURCE.keys() & told.keys() else ():
+        of_cache: what `made_of` returns of its cache.
+        """
+        config = self.job.out / "config.yaml"
+        told = read_config(config) if config.exists() else {}
+        if (sha256 := self._read_mark().get("weights_sha256")) is not None:
+            told["weights_sha256"] = sha256
+            of_cache = {**of_cache, "weights_sha256": file_sha256(self.weights)}
+        for name, now in of_cache.items():
             if told.get(name, now) != now:
                 raise UserError(
                     f"{self.job.out} {SOURCE[name]} ({name} {told[name]}, and now {now}): choose "
                     "another --out, or remove that run"
                 )
+
+    def _read_mark(self) -> dict[str, Any]:
+        if not self.mark.exists():
+            return {}
+        return check(dict[str, Any], read_sealed(self.mark), str(self.mark))
+
+
+def made_of(url: str) -> dict[str, Any]:
+    """Return what a run that is trained from all of a cache says of it, as SOURCE names it."""
+    reader = cache.open_reader(url)
+    return {"cache_id": reader.manifest.cache_id, "cache_sources": [sources_digest(reader)]}
 
 
 class GridNetwork(NamedTuple):
