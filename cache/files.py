@@ -196,9 +196,11 @@ def _claim(holder: Path) -> bool:
             turn = holder.with_name(f"{holder.name}.{token}")
             if not _claim(turn):
                 return False
-            if holder.read_text() == found:
-                holder.unlink()
-            turn.unlink()
+            try:
+                if holder.read_text() == found:
+                    holder.unlink()
+            finally:
+                turn.unlink()
 
 
 def _machine() -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from stdpipe.cache import files
 from stdpipe.cache.errors import UserError
 from stdpipe.cache.files import atomic_file, lock, locked, write_atomically
 
@@ -118,6 +119,25 @@ def test_without_locks_one_of_many_takes_a_dead_ones_place(tmp_path: Path, no_lo
         assert len(taken) == 1
         taken[0].release()
     assert [file.name for file in tmp_path.iterdir()] == [".lock"]
+
+
+def test_of_two_that_find_a_dead_holder_the_later_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first has removed the file when the second has its turn."""
+    holder, real = tmp_path / ".lock.holder", files._claim
+    assert real(holder)
+    machine, pid, _, token = holder.read_text().split("\n")
+    holder.write_text("\n".join([machine, pid, "of another process", token]))
+
+    def late(path: Path) -> bool:
+        if path != holder:
+            holder.unlink()
+        return real(path)
+
+    monkeypatch.setattr(files, "_claim", late)
+    assert files._claim(holder)
+    assert [*tmp_path.iterdir()] == [holder]
 
 
 def test_a_lock_file_that_its_holder_removes_locks_nobody_else_in(tmp_path: Path) -> None:
