@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -182,7 +183,10 @@ def _claim(holder: Path) -> bool:
             file.write(name)
             return True
         with suppress(FileNotFoundError):  # it is free again
-            found = holder.read_text()
+            for _ in range(20):  # one that is empty is being written
+                if found := holder.read_text():
+                    break
+                time.sleep(0.05)
             machine, pid, began, token = [*found.split("\n"), "", "", ""][:4]
             if machine != _machine() or not token:
                 whose = machine.partition(" ")[0] or "unknown"

@@ -21,13 +21,13 @@ from tqdm import tqdm
 
 from stdpipe import cache, distributed
 from stdpipe.cache.errors import UserError
-from stdpipe.data.frames import Clip
+from stdpipe.data.frames import Clip, files_sign
 from stdpipe.data.sizes import count_sizes
 from stdpipe.data.views import View
 from stdpipe.features.encoding import EncodedClip, encode, encoding_error, weigh
 from stdpipe.features.extraction import Extraction, Prepared, prepare
 from stdpipe.features.info import HAS_HR
-from stdpipe.features.same_frames import SIGN, refuse_other_frames, sign_of
+from stdpipe.features.same_frames import SIGN, refuse_other_frames
 from stdpipe.features.teacher import group_features, kept_parameters
 from stdpipe.models.base import Features
 
@@ -140,7 +140,7 @@ def _read_ahead(
     """Yield each group with its clips, in order, while the next READERS groups are read."""
 
     def read(views: list[View]) -> list[Read]:
-        return [(sign_of(ready.clips[view.clip]), *ready.read(view)) for view in views]
+        return [(files_sign(ready.clips[view.clip]), *ready.read(view)) for view in views]
 
     pending: deque[tuple[list[View], Future[list[Read]]]] = deque()
     for group in groups:

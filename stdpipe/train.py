@@ -95,6 +95,8 @@ def train_students(jobs: Sequence[Job]) -> list[dict[str, Any]]:
             **_several(run, source),
         }
         trainers = [_trainer(*job, facts, source, stream, device, opened) for job in jobs]
+        for trainer in trainers:
+            trainer.settle()
         stream.lead = warm.lead([t.student for t in trainers], [o for _, o in jobs])
         with stopping.heard() as stop:
             _fit(trainers, stream, source, _first_taught(jobs), device, stop)
@@ -226,7 +228,7 @@ def _trainer(
         options,
         device,
         marked,
-        clip_sums.ClipSums(stream.keys, run.out),
+        clip_sums.ClipSums(stream, run.out),
         save_weights,
         evaluate_into,
         scored,

@@ -158,9 +158,17 @@ def _fit(
     stop: stopping.Stop,
 ) -> float | None:
     stepper = run_folder.Stepper(list(net.parameters()), options, device)
-    saved, sums = run_folder.resume(out, net=net, stepper=stepper), ClipSums(stream.keys, out)
+    saved, sums = run_folder.resume(out, net=net, stepper=stepper), ClipSums(stream, out)
     if "clip_sums" in saved:
-        sums.load_state_dict(saved["clip_sums"])
+        sums.resume(saved["clip_sums"])
+    if saved["step"] == options.steps:
+        weights = out / "weights.pt"
+
+        def settle() -> None:
+            run_folder.settle(weights, options.steps, lambda _: save_weights())
+
+        distributed.from_first(settle)
+    own_id = distributed.from_first(lambda: run_folder.run_id(out))
     start = saved["step"]
     metrics = metrics_log.Metrics(out, start, saved.get("metrics"))
     stream.lead = warm.lead([net], [options])
@@ -199,7 +207,7 @@ def _fit(
             if distributed.first():
                 save_weights()  # first: a run whose checkpoint has all steps never comes here again
                 states = {"net": net, "stepper": stepper, "metrics": metrics, "clip_sums": sums}
-                run_folder.save_checkpoint(out, done, **states)
+                run_folder.save_checkpoint(out, done, run_id=own_id, **states)
         if is_last:
             break
     bar.close()

@@ -82,6 +82,32 @@ def frames_crc32(clip: Clip, numbers: range) -> int:
     return found
 
 
+def whole_crc32(clip: Clip) -> int:
+    """Return the crc32 of all frames of a clip; of a packed clip, as its file states it, which is
+    compared with the pixels whenever these are read. Raises the errors of `stream_frames`."""
+    if isinstance(clip.place, PackedPlace):
+        assert isinstance(clip.frames, range)
+        known = opened(clip.place.file).known_crc32(clip.place.number, clip.frames)
+        if known is not None:
+            return known
+    return read_with_crc32(clip)[1]
+
+
+def files_sign(clip: Clip) -> int:
+    """Return a crc32 of the names, sizes and times of a clip's files, and of its LR's: while it
+    stays, so does what the files hold."""
+    files = [*clip.files, *(clip.lr.files if clip.lr else ())]
+    stats = ((file, file.stat()) for file in files)
+    told = "".join(f"{file.name} {at.st_size} {at.st_mtime_ns}\n" for file, at in stats)
+    return zlib.crc32(told.encode())
+
+
+def files_signs(clips: Sequence[Clip]) -> dict[str, int]:
+    """Return the `files_sign` of each clip by its key; many threads wait for the disk."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return dict(zip((clip.key for clip in clips), pool.map(files_sign, clips), strict=True))
+
+
 def source_crc32(frames: NDArray[np.uint8]) -> int:
     """Return the crc32 of the frames' bytes, which a cache entry keeps to know its source."""
     return zlib.crc32(np.ascontiguousarray(frames).data)

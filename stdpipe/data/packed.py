@@ -159,6 +159,12 @@ class PackedFile:
             raise UserError(f"clip {key} is damaged in {self.path}: {AGAIN}")
         return pixels, crc32(pixels.data) if before else found
 
+    def known_crc32(self, index: int, frames: range) -> int | None:
+        """Return the crc32 that the file states of a clip's first frames; None of others."""
+        if frames.start or not frames or not self.source_bytes[index]:
+            return None
+        return int(self.crc32[self.first_frame[index] + frames.stop - 1])
+
     def offset(self, what: str | int) -> int:
         """Return the byte of the file where a table, or the pixels of a clip by number, begin.
 

@@ -131,7 +131,8 @@ def _put_back(folder: Path, out: Path) -> None:
 
 def _refuse_foreign(folder: Path) -> None:
     """Raise UserError where a folder holds what no run has left there."""
-    names = {path.name for path in folder.iterdir()}
+    # a file manager or NFS may have left hidden files
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
     # a journal is made before the first frame, and removed after the last
     has_frames = any((folder / "frames").glob("*"))
     odd = [name for name in names if not OURS.fullmatch(name)]

@@ -26,7 +26,7 @@ from stdpipe.data.degrade import (
     margin,
     window_pair,
 )
-from stdpipe.data.frames import Clip, read_with_crc32
+from stdpipe.data.frames import Clip, files_sign, read_with_crc32, whole_crc32
 from stdpipe.data.pairs import clip_lr, turned_lr
 from stdpipe.data.views import (
     View,
@@ -39,7 +39,7 @@ from stdpipe.data.views import (
 )
 from stdpipe.resample import SCALE
 
-FILES = ("clip", "crc32")  # what a sample says of the files that it was made of
+FILES = ("clip", "crc32", "sign")  # what a sample says of the files that it was made of
 
 Sample = dict[str, Tensor]
 Targets = Callable[[View, Box, int], Mapping[str, Tensor]]
@@ -89,6 +89,19 @@ def view_lr(clip: Clip, frames: Frames, view: View, degradation: str) -> tuple[T
         return view_pair(frames.hr, view, degradation)[1], frames.crc32
     lr, _ = clip_lr(clip, frames.hr, view, degradation)
     return lr.float() / 255, pair_crc32(lr, frames.crc32)
+
+
+def clip_crc32(clip: Clip, degradation: str) -> int:
+    """Return what a clip is known by: the crc32 of its frames, and of its LR where that is given.
+
+    Raises the errors of `stream_frames`.
+    """
+    is_given = named_degradation(degradation).is_given and clip.lr
+    return _with_lr(whole_crc32(clip), whole_crc32(clip.lr) if is_given and clip.lr else 0)
+
+
+def _with_lr(of_frames: int, of_lr: int) -> int:
+    return crc32(of_lr.to_bytes(4, "little"), of_frames) if of_lr else of_frames
 
 
 def pair_crc32(lr: Tensor, of_frames: int) -> int:
@@ -157,8 +170,9 @@ class Stream(Dataset[Sample]):
     window, before (N, 3, h, w), by `leading_up`. Where a clip of LR alone is among the clips, it
     holds has_hr (T,), 1 where there is HR and 0 where black stands for it.
 
-    clip, a number in `keys`, and crc32 say of which files a sample was made, whatever its view. A
-    sample that takes no targets is shown to `check`, with its view and the crc32 that targets see.
+    clip, a number in `keys`, crc32 and sign say of which files a sample was made, whatever its
+    view, as clip_crc32 and files_sign do. A sample that takes no targets is shown to `check`, with
+    its view and the crc32 that targets see.
     """
 
     clips: Mapping[str, Clip]
@@ -196,13 +210,14 @@ class Stream(Dataset[Sample]):
     def __getitem__(self, position: int) -> Sample:
         view, rng = self.view(position)
         clip = self.clips[view.clip]
+        sign = files_sign(clip)  # before they are read
         frames = _read_strided(clip, self.scale)
         box = draw_box(rng, self.patch, *view_size(frames.hr, view), self.scale)
         lead = self.lead(position) if self.lead else 0
         made = self._of_clip if named_degradation(self.degradation).of_clip else self._of_window
         sample, of_source, of_files = made(clip, frames, view, box, lead)
         sample["clip"] = torch.tensor(self._numbers[clip.key])
-        sample["crc32"] = torch.tensor(of_files)
+        sample["crc32"], sample["sign"] = torch.tensor(of_files), torch.tensor(sign)
         if self.has_alone:
             sample["has_hr"] = torch.full((len(frames.hr),), float(clip.has_hr))
         if self.targets and position >= self.targets_from:
@@ -246,8 +261,7 @@ class Stream(Dataset[Sample]):
         if lead:
             before, order = self._before(clip, frames.hr, view, lead)
             sample["before"] = before[low][order].float() / 255
-        of_files = crc32(of_lr.to_bytes(4, "little"), frames.crc32) if of_lr else frames.crc32
-        return sample, pair_crc32(lr, frames.crc32), of_files
+        return sample, pair_crc32(lr, frames.crc32), _with_lr(frames.crc32, of_lr)
 
     def _before(self, clip: Clip, hr: Tensor, view: View, count: int) -> tuple[Tensor, list[int]]:
         """Return the whole LR of frames that lead up to a clip, and their order, by leading_up."""

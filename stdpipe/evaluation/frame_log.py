@@ -203,7 +203,7 @@ def _refuse_foreign(out: Path) -> None:
     """
     made, pictures = out / UNFINISHED, out / "pictures"
     odd = [made] if made.is_symlink() else []
-    odd += [p for p in made.glob("*") if p.name not in OURS and PARTIAL not in p.name]
+    odd += [p for p in made.glob("[!.]*") if p.name not in OURS and PARTIAL not in p.name]
     odd += [pictures] if pictures.exists() and not (out / "result.json").exists() else []
     if odd:
         raise UserError(

@@ -42,7 +42,7 @@ def refuse_other_crc32(view: View, here: int, there: object, url: str) -> None:
     if here != there:
         raise UserError(
             f"the frames of clip {view.clip} are not those the cache was made from (crc32 {here} "
-            f"here, {there} in {url}); use the same data set or extract again"
+            f"here, {there} in {url}); use the same data set, another cache, or extract again"
         )
 
 

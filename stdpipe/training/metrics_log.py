@@ -4,6 +4,7 @@ The first rank alone writes and shows.
 """
 
 import io
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from stdpipe.cache.schema import check, read_bytes
 from stdpipe.cache.seal import parse_sealed, seal
 from stdpipe.evaluation.pictures import heat
 
+LOG = logging.getLogger(__name__)
 MOST_LINES = 2_400_000  # of a metrics.jsonl
 
 
@@ -40,7 +42,8 @@ class Metrics:
         self.last: dict[str, float] = {}
         if distributed.first():
             # the steps of later lines run again
-            kept = [line for line, values in _lines(self.path) if values["step"] <= resume_step]
+            lines = _lines(self.path, warns=True)
+            kept = [line for line, values in lines if values["step"] <= resume_step]
             write_atomically(self.path, b"".join(kept))
             self.board = _tensorboard(out)
         self._begin()
@@ -93,8 +96,9 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     return [values for _, values in _lines(path)]
 
 
-def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, float]]]:
-    """Yield each line of a metrics.jsonl, and its finite numbers."""
+def _lines(path: Path, warns: bool = False) -> Iterator[tuple[bytes, dict[str, float]]]:
+    """Yield each line of a metrics.jsonl, and its finite numbers. A damaged one raises, or, where
+    this `warns`, is left out: a run whose checkpoint is whole goes on without it."""
     # a line for each of the paper's steps takes a third of that size, and of those lines
     content = read_bytes(path, most=2**30) if path.exists() else b""
     if content.count(b"\n") > MOST_LINES:
@@ -107,8 +111,11 @@ def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, float]]]:
         source = f"line {number} of {path}"
         try:
             values = check(dict[str, Any], parse_sealed(line, source), source)
-        except DamagedError:
-            raise
+        except DamagedError as error:
+            if not warns:
+                raise
+            LOG.warning(f"stdpipe: {error}; it is left out")
+            continue
         except UserError:
             continue
         finite = [k for k, v in values.items() if type(v) in (int, float) and abs(v) < 1e308]

@@ -9,14 +9,15 @@ weights.pt       the finished network (stdpipe.models.checkpoints)
 
 import hashlib
 import json
+import logging
 import math
 import multiprocessing
 import os
 import pickle
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NotRequired
 
@@ -34,9 +35,11 @@ from stdpipe.cache.files import locked, without_secrets, write_atomically
 from stdpipe.cache.seal import read_text_sealed, seal_text
 from stdpipe.models.checkpoints import save_torch
 from stdpipe.models.layers import has_batch_norm
-from stdpipe.models.reading import damaged_part
+from stdpipe.models.reading import damaged_part, read_file
 from stdpipe.models.stated import MOST_BYTES, refuse_large
 from stdpipe.training.config import Positive, Seed, Training, to_mapping
+
+LOG = logging.getLogger(__name__)
 
 
 class CachePart(TypedDict):
@@ -133,7 +136,9 @@ def _write_config(out: Path, facts: Mapping[str, Any], options: Training) -> Non
     fixed = {name: value for name, value in config.items() if name not in FREE}
     config["run_id"] = _sha256(json.dumps(fixed, sort_keys=True, default=str))
     file = out / "config.yaml"
-    if file.exists():  # a run from before a key was added has its default
+    # a folder without steps, of a training that was refused or stopped at once, holds no run yet
+    if file.exists() and any((out / name).exists() for name in ("checkpoint.pt", "weights.pt")):
+        # a run from before a key was added has its default
         unsaid = {key: config[key] for key in LATER if key in config}
         old = to_mapping(type(options)()) | unsaid | read_config(file)
         differences = [
@@ -147,7 +152,13 @@ def _write_config(out: Path, facts: Mapping[str, Any], options: Training) -> Non
                 "choose another --out, or the old options to resume"
             )
         config["run_id"] = old.get("run_id", config["run_id"])  # of the version that began it
-    write_atomically(file, seal_text(yaml.safe_dump(config, sort_keys=False)))
+    text = yaml.safe_dump(config, sort_keys=False)
+    if len(text) > schema.MOST_YAML:
+        raise UserError(
+            f"the config of {out} would have {len(text):,} bytes, more than is read again: exclude "
+            "fewer clips by name, and leave the others out of the data set's list"
+        )
+    write_atomically(file, seal_text(text))
 
 
 def batches(start: int, stop: int, batch: int, accumulate: int = 1) -> Iterator[list[int]]:
@@ -250,10 +261,11 @@ class Stepper:
 
 
 def save_checkpoint(out: Path, step: int, **parts: Any) -> None:
-    """Write checkpoint.pt: `step` finished steps and each part's state_dict (or plain value)."""
+    """Write checkpoint.pt: `step` finished steps and each part's state_dict (or plain value), among
+    them `run_id`."""
     states = {k: v.state_dict() if hasattr(v, "state_dict") else v for k, v in parts.items()}
     rng = torch.get_rng_state()  # for networks with dropout
-    save_torch(out / "checkpoint.pt", {"step": step, "rng": rng, "run_id": _run_id(out), **states})
+    save_torch(out / "checkpoint.pt", {"step": step, "rng": rng, **states})
 
 
 def resume(out: Path, **parts: Any) -> dict[str, Any]:
@@ -273,7 +285,8 @@ def resume(out: Path, **parts: Any) -> dict[str, Any]:
         return {**saved, "step": int(saved["step"])}
 
 
-def _run_id(out: Path) -> str | None:
+def run_id(out: Path) -> str | None:
+    """Return the id that config.yaml gives the run; None where there is no config."""
     file = out / "config.yaml"
     return read_config(file).get("run_id") if file.exists() else None
 
@@ -286,7 +299,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         if part := damaged_part(path):
             raise ValueError(f"the checksum of {part!r} does not fit")
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    there, own = content.get("run_id"), _run_id(path.parent)
+    there, own = content.get("run_id"), run_id(path.parent)
     if there not in (None, own):  # older versions do not say it
         raise UserError(
             f"{path} is of another run (run_id {there} there, {own} in config.yaml): restore it, "
@@ -305,6 +318,21 @@ def _telling_damage(path: Path) -> Iterator[None]:
             raise  # the file is not to blame
         told = f"{path} is damaged; restore it, or remove it to begin this run anew"
         raise UserError(told) from error
+
+
+def settle(file: Path, steps: int, save: Callable[[Path], object] | None) -> None:
+    """Tell that a run has all its steps; write its weights again where they are damaged or gone.
+
+    save: writes them; None where they are not those of the last step. Raises UserError then.
+    """
+    LOG.info(f"stdpipe: {file.parent} has all of its {steps} steps already")
+    with suppress(UserError, FileNotFoundError):
+        read_file(file)
+        return
+    if save is None:
+        raise UserError(f"{file} is damaged or gone: restore it, or begin the run anew")
+    LOG.warning("stdpipe: %s was damaged or gone: written again, from the checkpoint", file)
+    save(file)
 
 
 class NotFiniteError(UserError):

@@ -17,6 +17,7 @@ import torch
 from stdpipe import distributed
 
 PATIENCE = 3.0  # seconds that a step may still take
+SAVING = 20.0  # seconds that the last save may take, of several networks or on a slow disk
 LAST = 1.5  # seconds after which the process ends even where Python does not come to hear of it
 CUT = "stdpipe: stopped in the midst of a step; the same command goes on from the last checkpoint\n"
 
@@ -26,11 +27,14 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.saves = False
 
     def agreed(self) -> bool:
-        """Tell whether any process of this training was asked to end. All must ask at once."""
+        """Tell whether any process of this training was asked to end. All must ask at once; they
+        save then, and leave."""
         self.asked = int(distributed.largest(torch.tensor(self.asked)))
-        return self.asked > 0
+        self.saves = self.asked > 0
+        return self.saves
 
 
 @contextmanager
@@ -48,7 +52,7 @@ def heard() -> Iterator[Stop]:
             signal.raise_signal(number)
         elif not stop.asked:
             stop.asked = number
-            threading.Thread(target=_cut, args=(number, late, ended), daemon=True).start()
+            threading.Thread(target=_cut, args=(stop, late, ended), daemon=True).start()
 
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -64,8 +68,9 @@ def heard() -> Iterator[Stop]:
         signal.raise_signal(stop.asked)
 
 
-def _cut(number: int, late: threading.Event, ended: threading.Event) -> None:
-    if not ended.wait(PATIENCE):
+def _cut(stop: Stop, late: threading.Event, ended: threading.Event) -> None:
+    number = stop.asked
+    if not ended.wait(PATIENCE) and not (stop.saves and ended.wait(SAVING)):
         late.set()
         os.kill(os.getpid(), number)
         if not ended.wait(LAST):  # torch computes, or waits for another process

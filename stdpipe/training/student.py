@@ -95,9 +95,10 @@ class StudentTrainer:
         self.average = Average(student, options.ema)
         saved = run_folder.resume(out, **self.parts, stepper=self.stepper)
         self.best = saved.get("best", -math.inf)
+        self.run_id = distributed.from_first(lambda: run_folder.run_id(out))
         self.clip_sums = clip_sums
         if "clip_sums" in saved:
-            self.clip_sums.load_state_dict(saved["clip_sums"])
+            self.clip_sums.resume(saved["clip_sums"])
         if "average" in saved:
             self.average.load_state_dict(saved["average"])
         if "term_weights" in saved:
@@ -124,6 +125,16 @@ class StudentTrainer:
         self._slices: list[dict[str, Tensor]] = []
         # students beside this one may look at more
         self._seen = {"hr", "lr", "has_hr", "before", *seen}
+
+    def settle(self) -> None:
+        """Look after the weights of a run that has all its steps; the first rank does it."""
+        if self.done < self.options.steps:
+            return
+        is_best = self.options.keep == "best"
+        with self.average.used():
+            save = None if is_best else self._save_weights
+            file = self.out / "weights.pt"
+            distributed.from_first(lambda: run_folder.settle(file, self.done, save))
 
     def learns(self, step: int) -> bool:
         """Return whether this step of its run is still to be done."""
@@ -221,6 +232,7 @@ class StudentTrainer:
                 run_folder.save_checkpoint(
                     self.out,
                     self.done,
+                    run_id=self.run_id,
                     **self.parts,
                     stepper=self.stepper,
                     metrics=self.metrics,

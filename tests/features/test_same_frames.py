@@ -23,13 +23,13 @@ def data(tmp_path: Path, tiny: Path) -> Path:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The clips that were read to be compared."""
     keys: list[str] = []
-    real = same_frames.read_with_crc32
+    real = same_frames.whole_crc32
 
     def noted(clip: Any) -> Any:
         keys.append(clip.key)
         return real(clip)
 
-    monkeypatch.setattr(same_frames, "read_with_crc32", noted)
+    monkeypatch.setattr(same_frames, "whole_crc32", noted)
     return keys
 
 

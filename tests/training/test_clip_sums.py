@@ -1,5 +1,6 @@
 """A run knows its clips by their content: frames made anew under the same names are refused."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ import torch
 
 from stdpipe import distributed
 from stdpipe.cache.errors import UserError
+from stdpipe.data.frames import Clip
+from stdpipe.data.samples import Stream
+from stdpipe.data.views import View
 from stdpipe.training import run_folder
 from stdpipe.training.clip_sums import ClipSums
 
@@ -100,23 +104,63 @@ def test_given_lr_is_part_of_a_clip(
     assert "frames of clip 00001/0001" in refused(*command)
 
 
+@pytest.mark.parametrize("edited", [True, False])
+def test_a_run_that_has_ended(
+    tmp_path: Path, data: Path, train: Command, stdpipe: Command, refused: Command, edited: bool
+) -> None:
+    """It reads nothing, but compares: new times alone are no other frames."""
+    command = train(tmp_path / "run", data, "--scheme", "none", **ALL_CLIPS, warmup_steps=0)
+    stdpipe(*command)
+    if edited:
+        edit(data)
+        assert "frames of clip 00001/0001" in refused(*command)
+        return
+    os.utime(data / "sequences/00001/0001/im1.png", (1, 1))
+    assert "steps already" in stdpipe(*command).stderr
+
+
+def test_weights_of_a_run_that_has_ended(
+    tmp_path: Path, data: Path, train: Command, stdpipe: Command
+) -> None:
+    """Damaged, cut or gone, they are written again from the checkpoint."""
+    command = train(tmp_path / "run", data, "--scheme", "none", **ALL_CLIPS, warmup_steps=0)
+    stdpipe(*command)
+    file = tmp_path / "run/weights.pt"
+    whole = file.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    for damaged in (bytes(flipped), whole[: len(whole) // 2], None):
+        file.unlink()
+        if damaged is not None:
+            file.write_bytes(damaged)
+        assert "written again" in stdpipe(*command).stderr
+        assert file.read_bytes() == whole
+
+
+def sums_of(out: Path, *keys: str) -> ClipSums:
+    clips = {key: Clip(key, range(1)) for key in keys}
+    return ClipSums(Stream(clips, [View(key, 0) for key in keys], "bd", 16, 0), out)
+
+
+def read_now(clips: list[int], crc32: list[int]) -> dict[str, torch.Tensor]:
+    made = {"clip": clips, "crc32": crc32, "sign": [0] * len(clips)}
+    return {name: torch.tensor(values) for name, values in made.items()}
+
+
 def test_frames_that_change_while_a_run_reads_them(tmp_path: Path) -> None:
-    sums = ClipSums(["a", "b"], tmp_path)
-    read = {"clip": torch.tensor([1, 0]), "crc32": torch.tensor([2**32 - 1, 0])}
-    sums.take(read)
-    sums.take(read)
+    sums = sums_of(tmp_path, "a", "b")
+    sums.take(read_now([1, 0], [2**32 - 1, 0]))
+    sums.take(read_now([1, 0], [2**32 - 1, 0]))
     with pytest.raises(UserError, match=r"clip b .*\(crc32 7 here, 4294967295 there\)"):
-        sums.take({"clip": torch.tensor([0, 1]), "crc32": torch.tensor([0, 7])})
+        sums.take(read_now([0, 1], [0, 7]))
 
 
 def test_ranks_that_read_different_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine, other = ClipSums(["a", "b", "c"], tmp_path), torch.tensor([-1, 5, 9])
-    mine.take({"clip": torch.tensor([0, 1]), "crc32": torch.tensor([4, 5])})
+    mine, other = sums_of(tmp_path, "a", "b", "c"), torch.tensor([-1, 5, 9])
+    mine.take(read_now([0, 1], [4, 5]))
     monkeypatch.setattr(distributed, "largest", lambda x: torch.maximum(x, other))
     mine.share()
     assert mine.seen.tolist() == [4, 5, 9]
     other[1] = 6
     with pytest.raises(UserError, match=r"clip b .*5 here, 6 there"):
         mine.share()
-    with pytest.raises(UserError, match="of 3 clips, and the run has 2"):
-        ClipSums(["a", "b"], tmp_path).load_state_dict(mine.state_dict())

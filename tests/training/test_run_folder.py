@@ -30,6 +30,7 @@ def test_open_run_writes_the_resolved_config(tmp_path: Path) -> None:
 def test_open_run_refuses_another_config_and_says_what_differs(tmp_path: Path) -> None:
     with run_folder.open_run(tmp_path, {"network": "n"}, OPTIONS):
         pass
+    (tmp_path / "checkpoint.pt").touch()  # a step is done
     before = (tmp_path / "config.yaml").read_bytes()
     other = StudentTraining(steps=12, warmup_steps=2)
     with (
@@ -38,6 +39,15 @@ def test_open_run_refuses_another_config_and_says_what_differs(tmp_path: Path) -
     ):
         pass
     assert (tmp_path / "config.yaml").read_bytes() == before
+
+
+def test_a_folder_without_steps_takes_other_options(tmp_path: Path) -> None:
+    """A training that was refused, or stopped before its first checkpoint, leaves no run."""
+    other = StudentTraining(steps=12, warmup_steps=2)
+    for options in (OPTIONS, other):
+        with run_folder.open_run(tmp_path, {"network": "n"}, options):
+            pass
+    assert run_folder.read_config(tmp_path / "config.yaml")["steps"] == 12
 
 
 def test_open_run_lets_speed_differ(tmp_path: Path) -> None:
@@ -50,6 +60,7 @@ def test_open_run_lets_speed_differ(tmp_path: Path) -> None:
 def test_a_run_begun_before_a_key_existed_goes_on(tmp_path: Path) -> None:
     with run_folder.open_run(tmp_path, {"network": "n"}, OPTIONS):
         pass
+    (tmp_path / "checkpoint.pt").touch()  # a step is done
     file = tmp_path / "config.yaml"
     held = yaml.safe_load(file.read_text())
     del held["data_seed"], held["lambda1"]
@@ -67,6 +78,7 @@ def test_a_run_begun_before_a_key_existed_goes_on(tmp_path: Path) -> None:
 def test_data_may_move_but_not_change(tmp_path: Path) -> None:
     with run_folder.open_run(tmp_path, {**FACTS, "data": "/a", "clips": "1"}, OPTIONS):
         pass
+    (tmp_path / "checkpoint.pt").touch()  # a step is done
     with run_folder.open_run(tmp_path, {**FACTS, "data": "/b", "clips": "1"}, OPTIONS):
         pass
     with (
