@@ -263,3 +263,17 @@ def test_a_damaged_result_is_not_served(
     assert warned == (name == "result.json")
     stdpipe(*command, "--overwrite")
     stdpipe(*command)
+
+
+def test_data_may_move(tmp_path: Path, tiny: Path, stdpipe: Command, refused: Command) -> None:
+    """A result belongs to frames, wherever they lie; other frames there are told as such."""
+    data = Path(shutil.copytree(tiny, tmp_path / "data"))
+    rest = ("--model", "bicubic", "--pictures", 0, "--out", tmp_path / "out", "--json")
+    first = stdpipe("evaluate", "--data", data, *rest)
+    data = data.rename(tmp_path / "moved")
+    again = stdpipe("evaluate", "--data", data, *rest)
+    assert json.loads(again.stdout) == json.loads(first.stdout)
+    assert "already" in again.stderr
+    clip = data / "sequences/00001/0003"
+    shutil.copy(clip / "im1.png", clip / "im4.png")
+    assert "clip 00001/0003 has other frames" in refused("evaluate", "--data", data, *rest)

@@ -339,5 +339,10 @@ def read_mapping(file: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no config file {file}") from None
     if not isinstance(content, dict):
         raise UserError(f"{file} should hold key: value lines")
+    if "run_id" in content:
+        raise UserError(
+            f"{file} is a run's own record, of more than settings: give --config the file that the "
+            "run was given, and the rest by --set"
+        )
     refuse_secrets(str(content), str(file))
     return content

@@ -2,8 +2,10 @@
 
 import dataclasses
 import re
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,6 +19,7 @@ from stdpipe.training.config import (
     to_mapping,
 )
 
+Command = Callable[..., Any]
 CONFIGS = Path(str(files("stdpipe.configs")))
 
 
@@ -152,3 +155,12 @@ def test_nothing_after_the_equals_sign_is_empty_text() -> None:
     assert load(TeacherTraining, None, ["train_only="]).train_only == ""
     with pytest.raises(ValueError, match="steps"):
         load(TeacherTraining, None, ["steps="])
+
+
+def test_a_runs_own_record_is_no_config(
+    tmp_path: Path, tiny: Path, train: Command, stdpipe: Command, refused: Command
+) -> None:
+    stdpipe(*train(tmp_path / "run", tiny, "--scheme", "none", steps=1))
+    config = tmp_path / "run/config.yaml"
+    told = refused(*train(tmp_path / "again", tiny, "--config", config), code=2)
+    assert "own record" in told

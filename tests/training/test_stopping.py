@@ -37,7 +37,10 @@ def same(a: Path, b: Path) -> bool:
     logs = [
         [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()] for run in (a, b)
     ]
-    lines = [[{k: x[k] for k in x.keys() - {"steps_per_s", "wait", "crc32c"}} for x in log] for log in logs]
+    lines = [
+        [{k: x[k] for k in x.keys() - {"steps_per_s", "wait", "crc32c"}} for x in log]
+        for log in logs
+    ]
     return all(torch.equal(left[k], right[k]) for k in right) and lines[0] == lines[1]
 
 
