@@ -7,6 +7,7 @@ STDPIPE_TRACEBACK=1 also prints the traceback.
 import logging
 import os
 import signal
+import sys
 import threading
 import traceback
 import warnings
@@ -185,8 +186,19 @@ def _heard_sigterm() -> Iterator[None]:
             os._exit(128 + signal.SIGTERM)
         raise Terminated
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def lost(what: Any) -> None:
+        """Ask again, where the exception came amid a callback of Python's own, which drops it."""
+        if what.exc_type and issubclass(what.exc_type, KeyboardInterrupt):
+            is_term = issubclass(what.exc_type, Terminated)
+            number = signal.SIGTERM if is_term else signal.SIGINT
+            threading.Timer(0.05, os.kill, (process, number)).start()
+        else:
+            hook(what)
+
+    before, hook = signal.signal(signal.SIGTERM, stop), sys.unraisablehook
+    sys.unraisablehook = lost
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

@@ -54,12 +54,13 @@ def test_a_log_goes_on_with_any_name(tmp_path: Path) -> None:
 
     def log() -> FrameLog:
         lengths = dict.fromkeys(NAMES, 1)
-        return FrameLog(tmp_path, {"is": "x"}, ["=n|et", "-n"], lengths, ("psnr_y",))
+        names, now = ["=n|et", "-n"], lambda _key, there: there
+        return FrameLog(tmp_path, {"is": "x"}, names, lengths, ("psnr_y",), now)
 
     first = log()
     for name in NAMES:
         row = [{"frame": 0, "psnr_y": -1.5}]
-        first.add(name, {"=n|et": row, "-n": row})
+        first.add(name, {"=n|et": row, "-n": row}, {"start": 0, "stop": 1, "crc32": [0]})
     again = log()
     assert again.done == set(NAMES)
     assert again.networks == first.networks

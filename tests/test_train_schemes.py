@@ -79,7 +79,8 @@ def test_a_sum_of_everything(
     whole, parts = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")
     roles = {"student", "memory", "adapter", "adapter_lr", "memory_lr", "pisr", "pisr_sr"}
     assert whole.keys() == roles | {
-        "step", "rng", "stepper", "term_weights", "average", "best", "frozen", "frozen_lr",
+        "step", "rng", "run_id", "stepper", "metrics", "clip_sums", "term_weights", "average",
+        "best", "frozen", "frozen_lr",
     }  # fmt: skip
     for role in roles:
         for name, value in whole[role].items():

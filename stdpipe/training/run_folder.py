@@ -299,7 +299,8 @@ def _read(path: Path) -> dict[str, Any] | None:
         if part := damaged_part(path):
             raise ValueError(f"the checksum of {part!r} does not fit")
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    there, own = content.get("run_id"), run_id(path.parent)
+        there = content.get("run_id")
+    own = run_id(path.parent)
     if there not in (None, own):  # older versions do not say it
         raise UserError(
             f"{path} is of another run (run_id {there} there, {own} in config.yaml): restore it, "

@@ -77,10 +77,14 @@ def _row(run: Path, scores: Sequence[Score]) -> dict[str, Any] | None:
     """Return a run's row, None for a config.yaml of another kind."""
     try:
         config = read_config(run / "config.yaml")
-        last = next(reversed(read_metrics(run / "metrics.jsonl")), {})
     except UserError as error:
         _tell_damage(error)
         return None
+    try:
+        last = next(reversed(read_metrics(run / "metrics.jsonl")), {})
+    except UserError as error:
+        LOG.warning(f"stdpipe: {error}")
+        last = {}
     return {
         "run": str(run),
         **{key: config.get(key) for key in ("network", "scheme", "seed", "steps")},

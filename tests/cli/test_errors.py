@@ -194,6 +194,29 @@ run_list.list_runs = lambda _: os.kill(os.getpid(), signal.{name}) or signal.pau
 
 
 @pytest.mark.parametrize(
+    ("name", "code"), [("SIGTERM", 143), pytest.param("SIGINT", 130, marks=pytest.mark.slow)]
+)
+def test_a_signal_amid_a_callback_is_not_lost(spawn: Command, name: str, code: int) -> None:
+    """Python drops what is raised in a finaliser."""
+    before = f"""
+import os, signal, time
+from stdpipe.training import run_list
+class Doomed:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(0.01)
+def doom(_):
+    Doomed()
+    time.sleep(30)
+run_list.list_runs = doom
+"""
+    told = spawn(["runs", "."], before)
+    assert (told.returncode, told.stdout) == (code, "")
+    assert told.stderr.startswith("stdpipe: ")
+    assert told.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("function", "advice"),
     [
         ("stdpipe.upscale.upscale", "--tile"),

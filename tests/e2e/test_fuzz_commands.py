@@ -138,4 +138,4 @@ def test_no_line_is_a_bug(
             told = [x for x in result.stderr.splitlines() if not x.startswith("stdpipe: warning")]
             assert any(line.startswith(("stdpipe: ", "Usage: ")) for line in told), (words, told)
     print(" ".join(path), dict(codes))
-    assert lines < 8 or codes[0] + codes[1], "no line came as far as the library"
+    assert lines < 100 or codes[0] + codes[1], "no line came as far as the library"

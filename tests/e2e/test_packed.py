@@ -39,14 +39,15 @@ def test_evaluate(tmp_path: Path, tiny: Path, packed: Path, stdpipe: Command) ->
 def test_extract_and_check(
     tmp_path: Path, tiny: Path, packed: Path, tiny_cache: Path, extract: Command, stdpipe: Command
 ) -> None:
-    """Byte for byte, but for the note that says where the data lay."""
+    """Byte for byte, but for the note that says where the data lay, and for files' times."""
     stdpipe(*extract(packed, tmp_path / "c", "--orientations", 2))
     made, expected = (cache.load_manifest(c) for c in (tmp_path / "c", tiny_cache))
     assert made.cache_id == expected.cache_id
     contents = [files_of(c) for c in (tmp_path / "c", tiny_cache)]
-    for path in ("manifest.json", "journal/manifest.json"):
+    for path in ("manifest.json", "journal/manifest.json", "journal/0-of-1.000000.jsonl"):
         assert all(files.pop(path) for files in contents)
     assert contents[0] == contents[1]
+    assert cache.digest(tmp_path / "c") == cache.digest(tiny_cache)
     for more in ((), ("--data", packed)):  # where the manifest says, and where the user does
         told = stdpipe("cache", "check", tmp_path / "c", "--teacher-weights", "random:0", *more)
         assert told.stdout.endswith("6 checked, 0 beyond\n")

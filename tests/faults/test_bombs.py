@@ -295,9 +295,9 @@ def found(
 
 @pytest.mark.parametrize("file", BOMBS)
 def test_refused_by_what_it_states(found: dict[str, list[Any]], file: str) -> None:
-    """In one line that names it, and without the memory that it asks for."""
+    """In one line that names it, without the memory that it asks for; a list of runs goes on."""
     code, told, grown = found[file]
-    assert code in (1, 2), told
+    assert code in (1, 2) or told.startswith("stdpipe: warning: "), told
     assert len(told.splitlines()) == 1
     assert file.split("/")[0] in told
     assert "memory" not in told

