@@ -8,11 +8,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from stdpipe.cache.errors import CacheError
+from stdpipe.cache.errors import CacheError, DamagedError
 from stdpipe.cache.journal import committed, identity, read_journals
 from stdpipe.cache.location import open_place
 from stdpipe.cache.reader import open_reader
-from stdpipe.cache.shards import DamagedError
 from stdpipe.cache.verify import read_checked
 
 

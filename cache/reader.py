@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stdpipe.cache import shards
-from stdpipe.cache.errors import CacheError, UserError
+from stdpipe.cache.errors import CacheError, DamagedError, UserError
 from stdpipe.cache.journal import read_lines
 from stdpipe.cache.layout import SCALE_SUFFIX
 from stdpipe.cache.location import open_place
@@ -164,14 +164,14 @@ class Reader:
         spec = self.manifest.group(key).arrays[name]
         stored = self._table.stored(key, name)
         if stored is None:
-            raise shards.DamagedError("its journal line does not fit the manifest")
+            raise DamagedError("its journal line does not fit the manifest")
         if not spec.is_sharded:
             data = self._place.read(spec.file(self.entries[key]), stored.bytes)
             if shards.fingerprint([data]) != stored.crc32c:
-                raise shards.DamagedError("it is not the file that the journal names")
+                raise DamagedError("it is not the file that the journal names")
             return shards.decode_plain(data, spec.dtype, spec.inner[1:])
         if stored.bytes < shards.index_bytes(spec):
-            raise shards.DamagedError("its journal line does not fit the manifest")
+            raise DamagedError("its journal line does not fit the manifest")
         file = spec.file(self.entries[key])
         span = (stored.bytes - shards.index_bytes(spec), stored.bytes)
         (at_end,) = map(bytes, self._place.ranges(file, [span]))
@@ -191,7 +191,7 @@ class Reader:
         where = f"entry {key!r} of cache {self.url}: its {name}"
         try:
             yield
-        except (FileNotFoundError, shards.DamagedError, EOFError) as error:
+        except (FileNotFoundError, DamagedError, EOFError) as error:
             reason = "its file is missing" if isinstance(error, FileNotFoundError) else error
             advice = "run 'stdpipe cache verify' on it"
             raise CacheError(f"{where} is damaged ({reason}); {advice}") from error

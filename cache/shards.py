@@ -17,6 +17,7 @@ from numcodecs import blosc  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from stdpipe.cache.checksum import Buffer, crc32c
+from stdpipe.cache.errors import DamagedError
 from stdpipe.cache.layout import ArraySpec, fill_value
 
 Index = NDArray[np.uint64]  # (chunks, 2 or 3): offset, length and, from version 3 on, checksum
@@ -24,10 +25,6 @@ Index = NDArray[np.uint64]  # (chunks, 2 or 3): offset, length and, from version
 CRC_BYTES = 4
 ZSTD_LEVEL = 1
 _ABSENT = np.iinfo(np.uint64).max
-
-
-class DamagedError(ValueError):
-    """Stored bytes differ from what was written."""
 
 
 class ChunkPart(NamedTuple):

@@ -13,7 +13,7 @@ from pathlib import Path
 from stdpipe.cache import layout
 from stdpipe.cache.checksum import crc32c
 from stdpipe.cache.creation import leftovers
-from stdpipe.cache.errors import CacheError
+from stdpipe.cache.errors import CacheError, DamagedError
 from stdpipe.cache.journal import Commit, JournalFile, committed, read_journals
 from stdpipe.cache.location import open_place
 from stdpipe.cache.manifest import Manifest
@@ -28,7 +28,7 @@ from stdpipe.cache.manifest_files import (
 )
 from stdpipe.cache.place import Place
 from stdpipe.cache.seal import seal, unseal
-from stdpipe.cache.shards import DamagedError, check
+from stdpipe.cache.shards import check
 from stdpipe.cache.store import damaged_metadata, read_tail
 
 Progress = Callable[[int, int], None]

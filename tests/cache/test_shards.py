@@ -17,11 +17,11 @@ from hypothesis import given, settings, strategies as st
 
 from stdpipe.cache import Manifest, open_place, open_writer
 from stdpipe.cache.checksum import crc32c
+from stdpipe.cache.errors import DamagedError
 from stdpipe.cache.journal import Commit, Stored
 from stdpipe.cache.layout import ENCODINGS, array_specs, fill_value
 from stdpipe.cache.reader import Reader
 from stdpipe.cache.shards import (
-    DamagedError,
     chunk_parts,
     decode_index,
     decode_plain,
