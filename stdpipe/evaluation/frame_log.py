@@ -9,6 +9,7 @@ The files in OUT stay until the new result is complete. The same command resumes
 """
 
 import csv
+import hashlib
 import io
 import json
 import logging
@@ -175,8 +176,9 @@ def read_frames(file: Path, sha256: str | None = None) -> dict[str, Clips]:
 
 
 def refuse_changed(file: Path, sha256: str | None) -> None:
-    """Raise DamagedError where a file has not the SHA-256 of its result, if that gives one."""
-    if sha256 and file_sha256(file) != sha256:
+    """Raise DamagedError where a file has not the SHA-256 of its result, if that gives one, and
+    UserError for one that is far too large to be it."""
+    if sha256 and hashlib.sha256(read_bytes(file)).hexdigest() != sha256:
         told = "is not the file that was written with the result beside it: restore it, or evaluate"
         raise DamagedError(f"{file} {told} again with --overwrite")
 
@@ -230,7 +232,8 @@ def publish(out: Path) -> None:
         with suppress(OSError):  # what a process left that died at the very end
             made.rmdir()
         return
-    (made / "definition.json").unlink(missing_ok=True)  # nothing is left to go on with
+    for name in ("definition.json", CLIPS):  # nothing is left to go on with
+        (made / name).unlink(missing_ok=True)
     if (made / "pictures").is_dir():
         shutil.rmtree(out / "pictures", ignore_errors=True)
     for name in ("pictures", FRAMES, "table.md", "result.json"):

@@ -125,7 +125,7 @@ def test_a_batch_finished_on_the_device_is_the_workers(clips: dict[str, Clip]) -
         DataLoader(samples, batch_size=3, sampler=range(6)) for samples in (finished, unfinished)
     )
     for here, raw in zip(*batches, strict=True):
-        assert set(raw) == {"source", "f_sr", "clip", "crc32"}
+        assert set(raw) == {"source", "f_sr", "clip", "crc32", "sign"}
         assert raw["source"].dtype == torch.uint8
         assert same(finish(raw, "bd"), here)
         assert same(finish(here, "bd"), here)

@@ -44,12 +44,12 @@ def run(
     return out
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl", "checkpoint.pt"])
+@pytest.mark.parametrize("name", ["config.yaml", "checkpoint.pt"])
 def test_a_run_with_a_flipped_bit_is_not_resumed(
     tmp_path: Path, tiny: Path, run: Path, train: Command, stdpipe: Command, refused: Command,
     name: str,
 ) -> None:  # fmt: skip
-    """Whole it goes on. A digit of config.yaml or of a loss, a weight of the checkpoint."""
+    """Whole it goes on. A digit of config.yaml, a weight of the checkpoint."""
     shutil.copytree(run, tmp_path / "run")
     command = train(tmp_path / "run", tiny, "--scheme", "none", steps=1)
     stdpipe(*command)
@@ -63,6 +63,20 @@ def test_a_run_with_a_flipped_bit_is_not_resumed(
     if name != "checkpoint.pt":
         assert name in stdpipe("runs", tmp_path).stderr
         assert name in refused("report", tmp_path / "run", "--out", tmp_path / "page")
+
+
+def test_a_damaged_line_of_a_log(
+    tmp_path: Path, tiny: Path, run: Path, train: Command, stdpipe: Command, refused: Command
+) -> None:
+    """Nothing shows it; a run whose checkpoint is whole goes on, and says what it leaves out."""
+    shutil.copytree(run, tmp_path / "run")
+    file = tmp_path / "run" / "metrics.jsonl"
+    flip(file, file.read_bytes().rindex(b"1"))
+    assert "metrics.jsonl" in stdpipe("runs", tmp_path).stderr
+    assert "metrics.jsonl" in refused("report", tmp_path / "run", "--out", tmp_path / "page")
+    told = stdpipe(*train(tmp_path / "run", tiny, "--scheme", "none", steps=1)).stderr
+    assert "metrics.jsonl is damaged" in told
+    assert file.read_bytes() == b""
 
 
 def test_a_torn_last_line_is_no_damage(
