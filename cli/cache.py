@@ -65,6 +65,8 @@ def verify(path: str, fresh: bool, digest: bool, against: str | None, as_json: b
     """
     from stdpipe import cache
 
+    if fresh and (digest or against):
+        raise click.UsageError("a digest always begins at the first clip: leave --fresh out")
     if digest or against:
         sys.exit(0 if _has_digest(path, against, as_json) else 1)
     with progress("cache verify", "clip") as show:

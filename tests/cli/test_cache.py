@@ -229,6 +229,7 @@ def test_a_cache_is_the_one_that_a_digest_names(copy: Path, stdpipe: Command) ->
     other = stdpipe("cache", "verify", copy, "--against", "0" * 64, code=1)
     assert told in other.stdout
     assert "0" * 64 in other.stdout
+    stdpipe("cache", "verify", copy, "--against", told, "--fresh", code=2)
     key = break_entry(copy, 2)
     broken = stdpipe("cache", "verify", copy, "--against", told, code=1)
     assert key in broken.stderr
