@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM end a training between two steps, so that its last step is kept.
 
 The signal is only noted; the loop looks for it after each step, saves, and leaves. A step that goes
-on for longer than PATIENCE is cut: the signal then does at once what it does elsewhere, and the
-checkpoint stays as it was.
+on for longer than PATIENCE is cut, and so is a last save that takes SAVING more: the signal then
+does at once what it does elsewhere, and the checkpoint stays as it was.
 """
 
 import os
